@@ -1,0 +1,1 @@
+"""FiLA-Video: long-video understanding by scene selection and scene merging."""
