@@ -1,0 +1,141 @@
+"""Which frames of a video to take, and how to reach them: pure functions on the times of its packets.
+
+Times are integers in the stream's own time base until the very end, so that no frame is missed by a rounding.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+NO_TIME = np.iinfo(np.int64).min
+SHORT_RUN = 48  # packets: neighbouring runs of decoding are joined up to this length, rather than seek between them
+
+
+@dataclass
+class PacketIndex:
+    """Every packet of a video stream, in the order of decoding.
+
+    `pts` (P,) int64, presentation times in units of `time_base` seconds, `NO_TIME` where a packet has none; `sizes` (P,)
+    int64, bytes; `keys` (P,) bool, packets that start decoding; `hidden` (P,) bool, packets that an edit list cuts out;
+    `end`: the time at which the last frame disappears.
+    """
+
+    pts: np.ndarray
+    sizes: np.ndarray
+    keys: np.ndarray
+    hidden: np.ndarray
+    time_base: Fraction
+    end: int
+
+    def __post_init__(self):
+        shown = np.flatnonzero((self.pts != NO_TIME) & ~self.hidden)
+        self.times, first = np.unique(self.pts[shown], return_index=True)  # (T,) the time of each frame, ascending
+        self.packets = shown[first]  # (T,) the packet of each frame, in the order of presentation
+        if len(self.times):
+            self.end = max(self.end, int(self.times[-1]) + 1)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(T,) float64: seconds from the first frame to each frame."""
+        return (self.times - self.times[0]) * float(self.time_base)
+
+    @property
+    def duration(self) -> float:
+        return float((self.end - int(self.times[0])) * self.time_base)
+
+
+def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
+    """The frames shown at `count` evenly spaced times from the first frame to the last, no frame twice.
+
+    `seconds` (T,) ascending; returns (min(count, T),) int64 indices, ascending. Where one frame is shown at two of the
+    times, the next free one is taken, so that the number is always kept.
+    """
+    total = len(seconds)
+    if count >= total:
+        return np.arange(total)
+    if count == 1:
+        return np.zeros(1, dtype=np.int64)
+    wanted = np.linspace(seconds[0], seconds[-1], count)
+    tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
+    indices = np.searchsorted(seconds, wanted + tolerance, side="right") - 1
+    steps = np.arange(count)
+    indices = np.maximum.accumulate(indices - steps) + steps  # strictly ascending
+    return np.minimum(indices, total - count + steps)
+
+
+def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
+    """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
+    ticks = (seconds - seconds[0]) * fps
+    first = np.ceil(ticks - 1e-6)  # the first tick that falls on the frame
+    until = np.append(ticks[1:], (end - seconds[0]) * fps)
+    return np.flatnonzero(first < until - 1e-6)
+
+
+def shown_at(seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The frame shown at each of `times`: (len(times),) int64; before the first frame it is the first one."""
+    return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
+
+
+def nearest_keyframes(index: PacketIndex, frames: np.ndarray) -> np.ndarray:
+    """Replaces frames by the keyframe nearest in time (the earlier of two as near): (K,) int64 indices."""
+    keys = np.flatnonzero(index.keys[index.packets])
+    if len(keys) == 0:
+        return np.zeros_like(frames)
+    key_times = index.times[keys]
+    wanted = index.times[frames]
+    after = np.minimum(np.searchsorted(key_times, wanted), len(keys) - 1)
+    before = np.maximum(after - 1, 0)
+    earlier = wanted - key_times[before] <= np.abs(key_times[after] - wanted)
+    return keys[np.where(earlier, before, after)]
+
+
+@dataclass
+class Run:
+    """One unbroken stretch of decoding: seek to the packet `start`, decode to the packet `stop` (inclusive).
+
+    `frames` are the wanted frames, as indices into `PacketIndex.times`, ascending. Packets between whose frames nobody
+    wants and on which no other depends are skipped by the decoder.
+    """
+
+    start: int
+    stop: int
+    frames: list[int]
+
+
+def plan_runs(index: PacketIndex, frames: np.ndarray) -> list[Run]:
+    """Groups ascending frame indices into runs of decoding.
+
+    A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
+    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run; where the next
+    stretch begins right behind, and both are short, decoding on is cheaper than a seek, and the runs are joined.
+    """
+    keys = np.flatnonzero(index.keys)
+    runs: list[Run] = []
+    for frame in frames:
+        packet, time = int(index.packets[frame]), index.times[frame]
+        at = int(np.searchsorted(keys, packet, side="right")) - 1
+        while at > 0 and index.pts[keys[at]] > time:
+            at -= 1
+        start = int(keys[at]) if at >= 0 and index.pts[keys[at]] <= time else 0
+        last = runs[-1] if runs else None
+        if (last and start <= last.start) or (
+            last and start <= last.stop + 1 + SHORT_RUN // 4 and packet - last.start < SHORT_RUN
+        ):
+            last.stop = max(last.stop, packet)
+            last.frames.append(int(frame))
+        else:
+            runs.append(Run(start, packet, [int(frame)]))
+    return runs
+
+
+__all__ = [
+    "NO_TIME",
+    "PacketIndex",
+    "Run",
+    "nearest_keyframes",
+    "plan_runs",
+    "sample_at_rate",
+    "shown_at",
+    "spread_evenly",
+]

@@ -1,0 +1,322 @@
+"""Videos as frames with their true times: exact, fast, in bounded memory.
+
+`read_frames` and `iter_frames` take a few frames out of a video of any length. They read the packets once without
+decoding them, choose the frames by presentation time, and decode only what those frames need.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from transformers.utils import logging
+from transformers.video_utils import VideoMetadata
+
+from .video_decoding_fila_video import StreamReader
+from .video_pixels_fila_video import FrameConverter, display_size
+from .video_plan_fila_video import (
+    PacketIndex,
+    Run,
+    nearest_keyframes,
+    plan_runs,
+    sample_at_rate,
+    shown_at,
+    spread_evenly,
+)
+from .video_sources_fila_video import VideoReadError, VideoSegment, VideoSource
+
+logger = logging.get_logger(__name__)
+
+
+class TimedVideoMetadata(VideoMetadata):
+    """`VideoMetadata` whose `timestamps` are the true times of the frames, also where the frame rate varies.
+
+    The times belong to the frame indices: a metadata whose `frames_indices` are thinned keeps giving the right ones.
+    """
+
+    frame_times: dict[int, float] | None = None
+
+    @property
+    def timestamps(self) -> list[float]:
+        "Times of the sampled frames in seconds from the start of the video."
+        times = self.frame_times or {}
+        if self.frames_indices is None or not all(index in times for index in self.frames_indices):
+            return super().timestamps
+        return [times[index] for index in self.frames_indices]
+
+
+@dataclass
+class VideoFrames:
+    """Frames of one video.
+
+    `frames` (T, H, W, 3) uint8; `timestamps` (T,) float64, seconds from the start of the video; `metadata`, whose
+    `frames_indices` number the frames in the order of presentation.
+    """
+
+    frames: np.ndarray
+    timestamps: np.ndarray
+    metadata: VideoMetadata
+
+
+@dataclass
+class _Part:
+    """A stretch of one source within the video: its frames `low` to `high`, shifted by `offset` seconds."""
+
+    source: VideoSource
+    index: PacketIndex
+    size: tuple[int, int]
+    low: int
+    high: int
+    seconds: np.ndarray
+    duration: float
+
+
+class _Video:
+    """The parts of a video, opened and indexed. Frames are numbered across the parts."""
+
+    def __init__(self, source):
+        self.sources: list[VideoSource] = []
+        self.parts: list[_Part] = []
+        try:
+            if isinstance(source, (list, tuple)) and not isinstance(source, VideoSegment):
+                if not source or not all(isinstance(segment, VideoSegment) for segment in source):
+                    raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
+                segments = source
+            else:
+                segments = [source if isinstance(source, VideoSegment) else VideoSegment(source)]
+            for segment in segments:
+                self._add(segment)
+        except BaseException:
+            self.close()
+            raise
+        self.seconds = np.concatenate([part.seconds for part in self.parts])
+        self.duration = sum(part.duration for part in self.parts)
+        self.starts = np.cumsum([0] + [part.high - part.low for part in self.parts])
+
+    def _add(self, segment):
+        source = VideoSource(segment.source)
+        self.sources.append(source)
+        reader = StreamReader(source)
+        try:
+            index, first = reader.index()
+            if len(index.times) == 0 or first is None:
+                raise source.error("no frame of it can be decoded")
+            size = display_size(first, reader.pixel_aspect)
+        finally:
+            reader.close()
+        start, end = _bounds(segment, source, index.duration)
+        seconds = index.seconds
+        low = int(shown_at(seconds, [start])[0])
+        high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
+        offset = sum(part.duration for part in self.parts)
+        seconds = np.maximum(seconds[low:high] - start, 0) + offset
+        self.parts.append(_Part(source, index, size, low, high, seconds, end - start))
+
+    def metadata(self) -> TimedVideoMetadata:
+        height, width = self.parts[0].size
+        total = len(self.seconds)
+        return TimedVideoMetadata(
+            total_num_frames=total,
+            fps=total / self.duration,
+            width=width,
+            height=height,
+            duration=self.duration,
+            video_backend="pyav",
+        )
+
+    def choose(self, num_frames, fps, times) -> np.ndarray:
+        if times is not None:
+            return shown_at(self.seconds, times)
+        if fps is not None:
+            return sample_at_rate(self.seconds, self.duration, fps)
+        if callable(num_frames):
+            num_frames = _positive_int("what num_frames returned", num_frames(self.metadata()))
+        return spread_evenly(self.seconds, num_frames)
+
+    def close(self):
+        for source in self.sources:
+            source.close()
+
+
+def _bounds(segment, source, duration):
+    start = 0.0 if segment.start is None else float(segment.start)
+    end = duration if segment.end is None else min(float(segment.end), duration)
+    if not 0 <= start < end:
+        raise source.error(
+            f"its segment from {segment.start} to {segment.end} seconds does not lie within its {duration:.3f} seconds"
+        )
+    return start, end
+
+
+def _positive_int(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return int(value)
+
+
+def _check_arguments(num_frames, fps, times, size, seek_mode):
+    if sum(value is not None for value in (num_frames, fps, times)) != 1:
+        raise ValueError(f"Give exactly one of num_frames, fps and times; got {num_frames=}, {fps=}, {times=}.")
+    if num_frames is not None and not callable(num_frames):
+        num_frames = _positive_int("num_frames", num_frames)
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be a positive number, got {fps!r}.")
+    if times is not None:
+        times = np.asarray(times, dtype=np.float64)
+        if (
+            times.ndim != 1
+            or len(times) == 0
+            or not np.isfinite(times).all()
+            or times[0] < 0
+            or (np.diff(times) < 0).any()
+        ):
+            raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
+    if size is not None:
+        height, width = size
+        size = (_positive_int("The height in size", height), _positive_int("The width in size", width))
+    if seek_mode not in ("exact", "keyframe"):
+        raise ValueError(f"seek_mode must be 'exact' or 'keyframe', got {seek_mode!r}.")
+    return num_frames, times, size
+
+
+def _read_runs(video: _Video, plan: list[tuple[_Part, Run]], size) -> Iterator[tuple[int, int, np.ndarray]]:
+    """`(index of the wanted frame, index of the frame shown, pixels)`, both within the whole video."""
+    reader = converter = None
+    try:
+        for part, run in plan:
+            if reader is None or reader.source is not part.source:
+                if reader is not None:
+                    reader.close()
+                reader = StreamReader(part.source)
+            if converter is None:
+                converter = FrameConverter(size)
+            offset = int(video.starts[video.parts.index(part)]) - part.low
+            for frame, picture in reader.read(run, part.index):
+                shown = int(np.searchsorted(part.index.times, picture.pts))
+                yield offset + frame, offset + max(shown, part.low), converter(picture)
+    finally:
+        if reader is not None:
+            reader.close()
+
+
+def _read(source, num_frames, fps, times, size, seek_mode, progress):
+    """Yields the metadata first, then `(frame index, seconds, pixels)` for each frame."""
+    num_frames, times, size = _check_arguments(num_frames, fps, times, size, seek_mode)
+    video = _Video(source)
+    try:
+        frames = video.choose(num_frames, fps, times)
+        plan, wanted = [], []
+        for part, start in zip(video.parts, video.starts, strict=False):
+            inside = frames[(frames >= start) & (frames < start + part.high - part.low)] - start + part.low
+            if seek_mode == "keyframe":
+                inside = nearest_keyframes(part.index, inside)
+            wanted.append(inside + start - part.low)
+            plan.extend((part, run) for run in plan_runs(part.index, np.unique(inside)))
+        wanted = np.concatenate(wanted)
+        repeats = dict(zip(*np.unique(wanted, return_counts=True), strict=True)) if times is not None else {}
+        total = len(wanted) if times is not None else len(np.unique(wanted))
+        yield video.metadata(), total
+        done, last = 0, -1
+        for frame, shown, pixels in _read_runs(video, plan, size or video.parts[0].size):
+            if times is None and shown <= last:
+                continue
+            last = shown
+            for _ in range(repeats.get(frame, 1)):
+                done += 1
+                yield shown, float(video.seconds[max(shown, 0)]), pixels
+            if progress is not None:
+                progress(done, total)
+        if done == 0:
+            raise video.sources[0].error("none of the frames wanted from it can be decoded")
+    finally:
+        video.close()
+
+
+def iter_frames(
+    source,
+    *,
+    num_frames: int | Callable[[VideoMetadata], int] | None = None,
+    fps: float | None = None,
+    times=None,
+    size: tuple[int, int] | None = None,
+    seek_mode: str = "exact",
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[float, np.ndarray]]:
+    """`read_frames` as a generator: `(timestamp in seconds, frame (H, W, 3) uint8)`, as the frames are decoded.
+
+    Closing the generator early frees the decoder.
+    """
+    frames = _read(source, num_frames, fps, times, size, seek_mode, progress)
+    try:
+        next(frames)
+        for _, seconds, pixels in frames:
+            yield seconds, pixels
+    finally:
+        frames.close()
+
+
+def read_frames(
+    source,
+    *,
+    num_frames: int | Callable[[VideoMetadata], int] | None = None,
+    fps: float | None = None,
+    times=None,
+    size: tuple[int, int] | None = None,
+    seek_mode: str = "exact",
+    progress: Callable[[int, int], None] | None = None,
+) -> VideoFrames:
+    """Reads frames of a video.
+
+    Args:
+        source: a path, a `file://` or `http(s)://` URL, bytes, a binary file object, a [`VideoSegment`], or a list of
+            [`VideoSegment`], which is one video, played in order.
+        num_frames: so many frames, evenly from the first to the last, at most every frame once; or a function of the
+            video's metadata (without `frames_indices`) that returns the number.
+        fps: the frames shown at 0, 1/fps, 2/fps, ... seconds, no frame twice.
+        times: the frames shown at these times, ascending seconds from the start of the video; past the end, the last.
+        size: (height, width) of the frames; by default that of the video as a player shows it.
+        seek_mode: `"exact"`, or `"keyframe"` for the keyframe nearest to each wanted frame: faster, no frame twice.
+        progress: called with the number of frames read and the number to read.
+
+    Returns: [`VideoFrames`]. Where a file is damaged, frames that cannot be decoded are left out, with a warning.
+
+    Raises: [`VideoReadError`] where the source cannot be read, `ValueError` for the other arguments.
+    """
+    reading = _read(source, num_frames, fps, times, size, seek_mode, progress)
+    try:
+        metadata, total = next(reading)
+        frames, seconds, indices = None, [], []
+        for index, second, pixels in reading:
+            if frames is None:
+                frames = np.empty((total, *pixels.shape), dtype=np.uint8)
+            frames[len(indices)] = pixels
+            seconds.append(second)
+            indices.append(index)
+    finally:
+        reading.close()
+    metadata.frames_indices = indices
+    metadata.frame_times = dict(zip(indices, seconds, strict=True))
+    return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), metadata)
+
+
+def probe_video(source) -> VideoMetadata:
+    """What a video is, without reading it through a decoder: duration, fps, number of frames, width and height as shown.
+
+    Raises [`VideoReadError`] where the source cannot be read.
+    """
+    video = _Video(source)
+    try:
+        return video.metadata()
+    finally:
+        video.close()
+
+
+__all__ = [
+    "TimedVideoMetadata",
+    "VideoFrames",
+    "VideoReadError",
+    "VideoSegment",
+    "iter_frames",
+    "probe_video",
+    "read_frames",
+]
