@@ -24,8 +24,10 @@ INITS = ("k-means++", "random")
 MAX_ITERATIONS = 25
 
 _IMPORT_PID = os.getpid()
-_CHUNK = 256  # rows computed in float64 at a time: the copies stay within a core's cache
-_TIE = 1e-9  # relative difference of two float64 distances under which they are equal: far above their rounding
+_CHUNK = 96  # rows copied to float64 at a time: small copies stay in the processor's cache and are not mapped anew
+_ROUNDING = 4e-6  # two squared distances of FAISS are in doubt within this share of the largest squared norm
+_TIE = 1e-9  # relative difference up to which two float64 distances are equal, far above their rounding
+_DECIMALS = 12  # of a float64 cosine similarity, so that parallel features tie
 
 
 def num_selected_scenes(num_candidates, num_scenes):
@@ -118,11 +120,13 @@ def _representatives(features, num_scenes, init, seed):
     """Indices (num_scenes,) of the frames that stand for the clusters, ascending (eq. 2-4)."""
     found = _distinct_frames(features, num_scenes)
     if found is None:  # more distinct features than clusters
+        features = features - features[0]  # moves the clusters only, and leaves float32 less to round
+        slack = _ROUNDING * torch.linalg.vector_norm(features, dim=1).max().square()
         with _one_thread_in_workers():
             index = _flat_index(features)
             first = _initial_frames(index, features, num_scenes, init, seed)
-            labels = _cluster(index, features, features[first])
-        found = _nearest_to_centroids(features, labels, num_scenes)
+            clusters = _cluster(index, features, features[first].double(), slack)
+        found = _nearest_members(features, *clusters, slack)
     return _fill_evenly(found, num_scenes, len(features))
 
 
@@ -131,13 +135,7 @@ def _distinct_frames(features, limit):
     if len(features.sum(1).unique()) > limit:  # equal rows have equal sums, so there are at least as many features
         return None
     distinct, members = features.unique(dim=0, return_inverse=True)
-    return _first_frames(members, len(distinct)) if len(distinct) <= limit else None
-
-
-def _first_frames(labels, num_labels):
-    frames = torch.arange(len(labels), device=labels.device)
-    first = torch.full((num_labels,), len(labels), device=labels.device)
-    return first.scatter_reduce_(0, labels, frames, "amin")
+    return _first(members, len(distinct)) if len(distinct) <= limit else None
 
 
 def _fill_evenly(found, count, num_frames):
@@ -176,78 +174,126 @@ def _flat_index(features):
     return faiss.GpuIndexFlatL2(resources, features.shape[1], config)
 
 
-def _nearest(index, features, centroids):
-    """Squared distance (N,) to the nearest of `centroids` and its number (N,), eq. 2."""
+def _search(index, features, centroids, count=1):
+    """Squared distances (N, count) to the nearest of `centroids` in float32, and their numbers (N, count)."""
     index.reset()
     with torch.cuda.device_of(features):
         index.add(centroids)
-        distances, labels = index.search(features, 1)
-    return distances.squeeze(1), labels.squeeze(1)
+        return index.search(features, count)
+
+
+def _assign(index, features, centroids, slack):
+    """
+    Squared distance (N,) to the nearest of `centroids` (float64) and its number (N,), eq. 2. FAISS's last bits depend
+    on the device and the number of threads: where the second nearest is within `slack`, float64 decides.
+    """
+    distances, labels = _search(index, features, centroids.float(), min(2, len(centroids)))
+    close = (distances[:, -1] - distances[:, 0] <= slack).nonzero().flatten()
+    pairs = labels[close].sort(dim=1).values  # the lower number wins a tie
+    exact = [_squared_distances(features[close], centroids, numbers) for numbers in pairs.unbind(1)]
+    distances, labels = distances[:, 0], labels[:, 0]
+    labels[close] = torch.where(exact[-1] * (1 + _TIE) < exact[0], pairs[:, -1], pairs[:, 0])
+    return distances, labels
+
+
+def _squared_distances(features, centroids, labels):
+    """Squared distance (N,) of each feature to the centroid that its label names, in float64 and row by row."""
+    return _by_rows(lambda rows, partners: partners.sub_(rows).square_().sum(1), features, centroids, labels)
+
+
+def _by_rows(function, features, partners, labels):
+    """`function` of the rows of `features` and the one of `partners` each label names, float64, chunk by chunk."""
+    chunks = zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    return torch.cat([function(rows.double(), partners[row_labels]) for rows, row_labels in chunks])
 
 
 def _initial_frames(index, features, count, init, seed):
     """
-    Indices (count,) of the frames that k-means starts from. k-means++ draws each with a probability proportional to
-    its squared distance to those before. The draw is a race: the frame with the largest distance / Exp(1) wins, which
-    unlike a search in cumulated probabilities does not turn on the last bits of a distance.
+    Indices (count,) of the frames that k-means starts from: random ones, or by k-means++, which draws each with a
+    probability proportional to its squared distance to the nearest one before. To pass over the features only a few
+    times, draws are made several at once and kept with the probability by which the kept ones among them reduced that
+    distance, which comes to the same distribution.
     """
     generator = torch.Generator().manual_seed(seed)
     num_frames = len(features)
     if init == "random":
         return torch.randperm(num_frames, generator=generator)[:count].to(features.device)
-    times = -torch.rand(count, num_frames, generator=generator).log().to(features.device)
-    chosen = [times[0].argmin()]
-    closest = torch.full((num_frames,), torch.inf, device=features.device)
-    for time in times[1:]:
-        closest = torch.minimum(closest, _nearest(index, features, features[chosen[-1]][None])[0])
-        chosen.append((closest / time).argmax())
-    return torch.stack(chosen)
+    new = chosen = torch.randint(num_frames, (1,), generator=generator).to(features.device)
+    squared = torch.full((num_frames,), torch.inf, device=features.device)
+    while len(chosen) < count:
+        squared = torch.minimum(squared, _search(index, features, features[new])[0][:, 0])
+        num_draws = min(len(chosen), count - len(chosen))
+        # A draw is a race that the largest distance / Exp(1) wins. Unlike a search in cumulated probabilities, it does
+        # not turn on the last bits of a distance, which differ between devices.
+        times = -torch.rand(num_draws, num_frames, generator=generator).log()
+        drawn = (squared / times.to(features.device)).argmax(1)
+        needed = (squared[drawn].cpu() * torch.rand(num_draws, generator=generator)).tolist()
+        apart = (features[drawn][:, None] - features[drawn]).square().sum(2).tolist()
+        kept = []
+        for draw in range(num_draws):
+            if all(apart[draw][other] > needed[draw] for other in kept):
+                kept.append(draw)
+        new = drawn[kept]
+        chosen = torch.cat([chosen, new])
+    return chosen
 
 
-def _cluster(index, features, centroids):
-    """Lloyd's iterations of eq. 2 and 3 from the initial `centroids`: the number of each frame's cluster (N,)."""
-    labels = None
+def _cluster(index, features, centroids, slack):
+    """
+    Lloyd's iterations of eq. 2 and 3 from the initial `centroids`: the last centroids (count, dim) in float64, and of
+    each frame the squared distance (N,) to the nearest of them and its number (N,). From one iteration to the next,
+    the sums of eq. 3 follow the frames that change their cluster.
+    """
+    sums = torch.zeros_like(centroids)
+    distances, labels = _assign(index, features, centroids, slack)
+    _add(sums, labels, features)
     for _ in range(MAX_ITERATIONS):
-        previous = labels
-        distances, labels = _nearest(index, features, centroids)
-        if previous is not None and torch.equal(labels, previous):
-            break
-        centroids = _means(features, labels, len(centroids))
-        empty = (labels.bincount(minlength=len(centroids)) == 0).nonzero().flatten()
+        sizes = labels.bincount(minlength=len(centroids))
+        centroids = sums / sizes[:, None]
+        empty = (sizes == 0).nonzero().flatten()
         if len(empty):  # restart them from the frames that their centroids describe worst
-            centroids[empty] = features[distances.argsort(descending=True, stable=True)[: len(empty)]]
-    return labels
+            centroids[empty] = features[distances.argsort(descending=True, stable=True)[: len(empty)]].double()
+        previous = labels
+        distances, labels = _assign(index, features, centroids, slack)
+        changed = (labels != previous).nonzero().flatten()
+        if len(changed) == 0:
+            break
+        _add(sums, labels[changed], features[changed])
+        _add(sums, previous[changed], features[changed], sign=-1)
+    return centroids, distances, labels
 
 
-def _means(features, labels, count):
-    """Mean feature (count, dim) of each cluster (eq. 3); zero for one without members."""
-    sums = features.new_zeros(count, features.shape[1])
-    if features.is_cuda:  # sorts where `index_add_` would add in any order
-        sums.index_put_((labels,), features, accumulate=True)
-    else:
-        sums.index_add_(0, labels, features)
-    return sums / labels.bincount(minlength=count).clamp(min=1)[:, None]
-
-
-def _nearest_to_centroids(features, labels, count):
-    """
-    The member nearest to the centroid of each cluster that has one, the earlier where they are equally near. In
-    float64 and row by row, so that equal frames, and the two of a pair, are equally near.
-    """
-    sums = torch.zeros(count, features.shape[1], dtype=torch.float64, device=features.device)
+def _add(sums, labels, features, sign=1):
+    """Add each row of `features` to the row of `sums` (float64) that its label names, always in the same order."""
     for rows, row_labels in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-        sums += _means(rows.double(), row_labels, count) * row_labels.bincount(minlength=count)[:, None]
-    centroids = sums / labels.bincount(minlength=count).clamp(min=1)[:, None]
-    distances = torch.cat(
-        [
-            (rows - centroids[row_labels]).square().sum(1)
-            for rows, row_labels in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True)
-        ]
-    )
-    smallest = distances.new_full((count,), torch.inf).scatter_reduce_(0, labels, distances, "amin")
-    is_nearest = (distances <= smallest[labels] * (1 + _TIE)).nonzero().flatten()
-    first = _first_frames(labels[is_nearest], count)
-    return is_nearest[first[first < len(is_nearest)]]
+        if sums.is_cuda:  # sorts, where `index_add_` would add in any order
+            sums.index_put_((row_labels,), sign * rows.double(), accumulate=True)
+        else:
+            sums.index_add_(0, row_labels, rows.double(), alpha=sign)
+
+
+def _nearest_members(features, centroids, distances, labels, slack):
+    """
+    The frame nearest to each centroid among its members, the earlier where they are equally near; none for a cluster
+    without members. Those which may be it by FAISS's float32 `distances` are compared in float64, so that equal frames
+    are equally near, and the two of a pair.
+    """
+    near = (distances <= _smallest(distances, labels, len(centroids))[labels] + 2 * slack).nonzero().flatten()
+    labels = labels[near]
+    distances = _squared_distances(features[near], centroids, labels)
+    nearest = (distances <= _smallest(distances, labels, len(centroids))[labels] * (1 + _TIE)).nonzero().flatten()
+    return near[nearest[_first(labels[nearest], len(centroids))]]
+
+
+def _smallest(values, labels, count):
+    return values.new_full((count,), torch.inf).scatter_reduce_(0, labels, values, "amin")
+
+
+def _first(labels, count):
+    """Position of the first of each label that occurs, in the order of the labels."""
+    positions = torch.arange(len(labels), device=labels.device)
+    first = torch.full((count,), len(labels), device=labels.device).scatter_reduce_(0, labels, positions, "amin")
+    return first[first < len(labels)]
 
 
 def _supplement(features, representatives, count, most_similar):
@@ -256,30 +302,37 @@ def _supplement(features, representatives, count, most_similar):
     representative before, that are most (or least) similar to it (eq. 5 and 6). Ties go to the earlier frame.
     """
     frames = torch.arange(representatives[-1].item() + 1, device=features.device)
-    frames = frames[~torch.isin(frames, representatives)]
     scenes = torch.searchsorted(representatives, frames)
-    similarities = _cosine(features, frames, representatives[scenes])
+    similarities = _cosines(features[: len(frames)], features[representatives], scenes)
     order = similarities.argsort(descending=most_similar, stable=True)
+    order = order[frames[order] != representatives[scenes[order]]]
     order = order[scenes[order].argsort(stable=True)]  # by scene, and within a scene by similarity
-    frames, scenes = frames[order], scenes[order]
-    ranks = torch.arange(len(frames), device=frames.device) - torch.searchsorted(scenes, scenes)
+    scenes = scenes[order]
+    ranks = torch.arange(len(order), device=order.device) - torch.searchsorted(scenes, scenes)
     kept = ranks < count
     result = representatives[:, None].repeat(1, count + 1)
-    result[scenes[kept], ranks[kept]] = frames[kept]
+    result[scenes[kept], ranks[kept]] = order[kept]
     return result.sort(dim=1).values
 
 
-def _cosine(features, left, right):
-    """Cosine similarity (num_pairs,) of the frames `left` and `right` (eq. 5), float64; 0 for a feature of zeros."""
-    similarities = [features.new_zeros(0, dtype=torch.float64)]
-    for a, b in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True):
-        similarities.append((_normalized(features[a]) * _normalized(features[b])).sum(1))
-    return torch.cat(similarities).round(decimals=12)  # beyond their rounding, so that parallel features tie
+def _cosines(features, partners, labels):
+    """Cosine similarity (N,) of each feature and its partner (eq. 5) in float64; 0 for a feature of zeros."""
+    similarities = _by_rows(
+        lambda rows, partners: partners.mul_(rows).sum(1) / _norms(rows)[:, 0],
+        features,
+        _normalized(partners),
+        labels,
+    )
+    return similarities.round(decimals=_DECIMALS)
 
 
 def _normalized(features):
     features = features.double()
-    return features / torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-300)
+    return features / _norms(features)
+
+
+def _norms(features):
+    return torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
 
 
 def _evenly_spaced(num_frames, count):
@@ -306,7 +359,7 @@ def _most_similar_pairs(features, count):
     even, odd = features[::2], features[1::2]
     if len(odd) == 0:
         return [0]
-    best = (even @ odd.T).round(decimals=12).sort(dim=1, descending=True, stable=True)
+    best = (even @ odd.T).round(decimals=_DECIMALS).sort(dim=1, descending=True, stable=True)
     width = min(count, len(odd))
     order = best.values[:, :width].flatten().argsort(descending=True, stable=True).tolist()
     partners = best.indices[:, :width].flatten().tolist()
