@@ -3,13 +3,13 @@
 import av
 import numpy as np
 
-# libswscale's flags. Bicubic with a support that grows as the picture shrinks (antialiasing), full chroma, exact rounding.
+# libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
 _DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 
 def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
-    """How to show a frame upright: `(k, mirror)`, quarter turns counterclockwise, then a mirror image left to right."""
+    """How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right."""
     for data in frame.side_data if frame.side_data is not None else ():
         if data.type.name == _DISPLAY_MATRIX:
             a, b, _, c, d = np.frombuffer(bytes(data)[:20], dtype=np.int32).tolist()
@@ -63,7 +63,7 @@ class FrameConverter:
             return self._scaler.reformat(frame, **arguments)
 
     def _flattened(self, frame):
-        """Interlaced lines blended with their neighbours, transparency laid over black: at full size, before scaling."""
+        """Interlaced lines blended with their neighbours, transparency laid over black, before scaling."""
         alpha = _has_alpha(frame)
         array = (
             self._scale(frame, frame.width, frame.height, "rgba" if alpha else "rgb24").to_ndarray().astype(np.uint16)

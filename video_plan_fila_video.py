@@ -16,9 +16,9 @@ SHORT_RUN = 48  # packets: neighbouring runs of decoding are joined up to this l
 class PacketIndex:
     """Every packet of a video stream, in the order of decoding.
 
-    `pts` (P,) int64, presentation times in units of `time_base` seconds, `NO_TIME` where a packet has none; `sizes` (P,)
-    int64, bytes; `keys` (P,) bool, packets that start decoding; `hidden` (P,) bool, packets that an edit list cuts out;
-    `end`: the time at which the last frame disappears.
+    `pts` (P,) int64, presentation times in units of `time_base` seconds, `NO_TIME` where a packet has none; `sizes`
+    (P,) int64, bytes; `keys` (P,) bool, packets that start decoding; `hidden` (P,) bool, packets that an edit list
+    cuts out; `end`: the time at which the last frame disappears.
     """
 
     pts: np.ndarray
@@ -131,6 +131,7 @@ def plan_runs(index: PacketIndex, frames: np.ndarray) -> list[Run]:
 
 __all__ = [
     "NO_TIME",
+    "SHORT_RUN",
     "PacketIndex",
     "Run",
     "nearest_keyframes",

@@ -5,6 +5,7 @@ decoding them, choose the frames by presentation time, and decode only what thos
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,9 +13,11 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
+from .video_crew_fila_video import Crew
 from .video_decoding_fila_video import StreamReader
 from .video_pixels_fila_video import FrameConverter, display_size
 from .video_plan_fila_video import (
+    SHORT_RUN,
     PacketIndex,
     Run,
     nearest_keyframes,
@@ -26,6 +29,9 @@ from .video_plan_fila_video import (
 from .video_sources_fila_video import VideoReadError, VideoSegment, VideoSource
 
 logger = logging.get_logger(__name__)
+
+MAX_THREADS = 4
+AHEAD_BYTES = 96 << 20  # frames decoded and not yet taken
 
 
 class TimedVideoMetadata(VideoMetadata):
@@ -65,10 +71,14 @@ class _Part:
     source: VideoSource
     index: PacketIndex
     size: tuple[int, int]
+    first: int  # number of its first frame within the video
     low: int
     high: int
     seconds: np.ndarray
     duration: float
+
+    def reader(self, threads: int) -> StreamReader:
+        return StreamReader(self.source, threads)
 
 
 class _Video:
@@ -91,7 +101,6 @@ class _Video:
             raise
         self.seconds = np.concatenate([part.seconds for part in self.parts])
         self.duration = sum(part.duration for part in self.parts)
-        self.starts = np.cumsum([0] + [part.high - part.low for part in self.parts])
 
     def _add(self, segment):
         source = VideoSource(segment.source)
@@ -110,7 +119,8 @@ class _Video:
         high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
         offset = sum(part.duration for part in self.parts)
         seconds = np.maximum(seconds[low:high] - start, 0) + offset
-        self.parts.append(_Part(source, index, size, low, high, seconds, end - start))
+        first = sum(part.high - part.low for part in self.parts)
+        self.parts.append(_Part(source, index, size, first, low, high, seconds, end - start))
 
     def metadata(self) -> TimedVideoMetadata:
         height, width = self.parts[0].size
@@ -179,24 +189,50 @@ def _check_arguments(num_frames, fps, times, size, seek_mode):
     return num_frames, times, size
 
 
-def _read_runs(video: _Video, plan: list[tuple[_Part, Run]], size) -> Iterator[tuple[int, int, np.ndarray]]:
-    """`(index of the wanted frame, index of the frame shown, pixels)`, both within the whole video."""
-    reader = converter = None
-    try:
-        for part, run in plan:
-            if reader is None or reader.source is not part.source:
-                if reader is not None:
-                    reader.close()
-                reader = StreamReader(part.source)
-            if converter is None:
-                converter = FrameConverter(size)
-            offset = int(video.starts[video.parts.index(part)]) - part.low
-            for frame, picture in reader.read(run, part.index):
-                shown = int(np.searchsorted(part.index.times, picture.pts))
-                yield offset + frame, offset + max(shown, part.low), converter(picture)
-    finally:
+class _Reading:
+    """Carries out a plan, on one thread or on several; counts what was lost."""
+
+    def __init__(self, plan: list[tuple[_Part, Run]], size: tuple[int, int]):
+        self._plan, self._size = plan, size
+        self.lost = self.errors = 0
+        self._threads = min(_cores(), MAX_THREADS)
+        self._room = max(1, AHEAD_BYTES // (3 * size[0] * size[1] * (self._threads + 1)))
+
+    def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """`(number of the wanted frame, number of the frame shown, pixels)`, in the order of presentation."""
+        frames = sum(len(run.frames) for _, run in self._plan)
+        tasks = len(self._plan)
+        if min(tasks, self._threads) == 1 or frames > tasks * self._room:
+            return (result for _, result in self._work(range(tasks), self._threads))
+        return iter(Crew(self._work, tasks, self._threads, self._room))
+
+    def _work(self, numbers, threads=1):
+        """Runs `numbers` of the plan, one after the other; `threads`: frames that the decoder works on at once."""
+        reader, converter = None, FrameConverter(self._size)
+        try:
+            for number in numbers:
+                part, run = self._plan[number]
+                if reader is None or reader.source is not part.source:
+                    self._put_away(reader)
+                    reader = part.reader(threads if run.stop - run.start >= SHORT_RUN else 1)
+                offset = part.first - part.low
+                for frame, picture in reader.read(run, part.index):
+                    shown = max(int(np.searchsorted(part.index.times, picture.pts)), part.low)
+                    yield number, (offset + frame, offset + shown, converter(picture))
+        finally:
+            self._put_away(reader)
+
+    def _put_away(self, reader):
         if reader is not None:
+            self.lost += reader.lost
+            self.errors += reader.errors
             reader.close()
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _read(source, num_frames, fps, times, size, seek_mode, progress):
@@ -206,18 +242,20 @@ def _read(source, num_frames, fps, times, size, seek_mode, progress):
     try:
         frames = video.choose(num_frames, fps, times)
         plan, wanted = [], []
-        for part, start in zip(video.parts, video.starts, strict=False):
-            inside = frames[(frames >= start) & (frames < start + part.high - part.low)] - start + part.low
+        for part in video.parts:
+            offset = part.first - part.low
+            inside = frames[(frames >= part.first) & (frames < offset + part.high)] - offset
             if seek_mode == "keyframe":
                 inside = nearest_keyframes(part.index, inside)
-            wanted.append(inside + start - part.low)
+            wanted.append(inside + offset)
             plan.extend((part, run) for run in plan_runs(part.index, np.unique(inside)))
         wanted = np.concatenate(wanted)
         repeats = dict(zip(*np.unique(wanted, return_counts=True), strict=True)) if times is not None else {}
         total = len(wanted) if times is not None else len(np.unique(wanted))
         yield video.metadata(), total
+        reading = _Reading(plan, size or video.parts[0].size)
         done, last = 0, -1
-        for frame, shown, pixels in _read_runs(video, plan, size or video.parts[0].size):
+        for frame, shown, pixels in reading:
             if times is None and shown <= last:
                 continue
             last = shown
@@ -300,7 +338,7 @@ def read_frames(
 
 
 def probe_video(source) -> VideoMetadata:
-    """What a video is, without reading it through a decoder: duration, fps, number of frames, width and height as shown.
+    """Duration, fps, number of frames, width and height as shown; only the first frame is decoded.
 
     Raises [`VideoReadError`] where the source cannot be read.
     """

@@ -114,7 +114,7 @@ class VideoSource:
             if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
                 self._shared = _SharedFile(file)
                 return
-            self._owned = tempfile.TemporaryFile()
+            self._owned = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the source)
             _spool(file, self._owned, self)
             self._shared = _SharedFile(self._owned)
         except (OSError, io.UnsupportedOperation) as error:
@@ -152,8 +152,8 @@ def source_name(source) -> str:
 def open_container(source: VideoSource):
     """Opens the container and chooses its video stream.
 
-    Returns `(container, stream, view)`, where `view` is the file object under the container; closing both is the caller's. Raises [`VideoReadError`] where the source is
-    not a video, or has no stream of moving pictures that can be decoded.
+    Returns `(container, stream, view)`, where `view` is the file object under the container; the caller closes both.
+    Raises [`VideoReadError`] where the source is not a video, or has no stream of moving pictures that can be decoded.
     """
     _refuse_by_head(source)
     view = source.open()
@@ -339,7 +339,7 @@ class _HttpFile:
         self._source = source
         self._opener = _http_opener()
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the source)
         self._have = set()  # numbers of the blocks that are in the temporary file
         self._next = 0
         self._ahead = 1
