@@ -139,8 +139,8 @@ class FilaVideoConfig(PreTrainedConfig):
         num_layers = self.vision_config.num_hidden_layers
         if self.vision_feature_layer == 0 or not -num_layers <= self.vision_feature_layer <= num_layers:
             raise ValueError(
-                f"`vision_feature_layer` is {self.vision_feature_layer}, but the vision tower has {num_layers} layers: "
-                f"choose one of 1 to {num_layers} or -1 to {-num_layers}."
+                f"`vision_feature_layer` is {self.vision_feature_layer}, but the vision tower has {num_layers} "
+                f"layers: choose one of 1 to {num_layers} or -1 to {-num_layers}."
             )
         if self.image_token_id == self.video_token_id:
             raise ValueError(f"`image_token_id` and `video_token_id` are both {self.image_token_id}: choose two.")

@@ -11,97 +11,60 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What `generate` needs to know of images and videos: when to drop them, and how copies of a prompt share them."""
+"""What `generate` needs to know of videos: frames that are encoded already, and how copies of a prompt share them."""
 
 import torch
 from transformers.generation import GenerationMixin
 
-from .configuration_fila_video import num_visual_tokens
-
-# What carries images and videos; dropped once the cache holds them.
-VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "frame_features", "video_num_scenes")
-
 
 class FilaVideoGenerationMixin(GenerationMixin):
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, use_cache=True, **kwargs):
-        inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, use_cache=use_cache, **kwargs
-        )
-        if use_cache and not is_first_iteration:
-            # The cache holds what the visuals gave.
-            for name in VISUAL_INPUTS:
-                inputs.pop(name, None)
-        return inputs
+    """`generate` encodes images and videos once, before the first step, and hands them on as `mm_encoder_outputs`."""
 
-    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        """Beams and several answers: each copy of a prompt gets the prompt's own images and videos, in their order."""
-        visuals = {name: model_kwargs.pop(name) for name in VISUAL_INPUTS if model_kwargs.get(name) is not None}
-        if expand_size > 1 and visuals:
-            text = input_ids if input_ids is not None and input_ids.numel() else None
-            embeds = model_kwargs.get("inputs_embeds")
-            visuals = self._repeat_visuals(visuals, text, embeds, expand_size)
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
-        )
-        return input_ids, model_kwargs | visuals
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        inputs = ("pixel_values", "pixel_values_videos", "frame_features", "video_num_scenes")
+        for name in inputs:
+            if name in model_kwargs and model_kwargs[name] is None:
+                model_kwargs.pop(name)
+        if "frame_features" in model_kwargs:
+            # The library looks for pixels only.
+            video = {name: model_kwargs.pop(name) for name in inputs[1:] if name in model_kwargs}
+            outputs = dict(model_kwargs.get("mm_encoder_outputs") or {})
+            outputs["video"] = self.get_video_features(**video, return_dict=True)
+            model_kwargs["mm_encoder_outputs"] = outputs
+        return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
 
-    def _repeat_visuals(self, visuals: dict, input_ids, inputs_embeds, expand_size: int) -> dict:
-        if "pixel_values_videos" in visuals:
-            # Encoded once for all copies.
-            pixels = visuals.pop("pixel_values_videos")
-            features = self.encode_frames(pixels.flatten(0, 1))
-            visuals["frame_features"] = features.unflatten(0, pixels.shape[:2])
-        repeated = {}
-        for names, token_id in (
-            (("pixel_values",), self.config.image_token_id),
-            (("frame_features", "video_num_scenes"), self.config.video_token_id),
-        ):
-            present = [name for name in names if name in visuals]
-            if not present:
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: torch.LongTensor | None,
+        mm_encoder_output: dict,
+        expand_size: int = 1,
+        inputs_embeds: torch.FloatTensor | None = None,
+    ) -> dict:
+        """
+        Beams and several answers: each copy of a prompt gets the prompt's own images and videos, in their order.
+        (transformers 5.18 repeats each one in place, so that a prompt's first video takes the place of its second.)
+        """
+        if input_ids is not None and input_ids.numel() == 0:
+            input_ids = None
+        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            outputs = mm_encoder_output.get(modality)
+            if outputs is None:
                 continue
-            if input_ids is None:
-                token = self.get_input_embeddings()(torch.full((), token_id, device=inputs_embeds.device))
-                tokens_each = (inputs_embeds == token).all(-1).sum(-1).tolist()
-            else:
-                tokens_each = (input_ids == token_id).sum(-1).tolist()
-            index = self._visuals_of_each_prompt(visuals, present, tokens_each)
-            order = [i for prompt in index for _ in range(expand_size) for i in prompt]
-            for name in present:
-                repeated[name] = visuals[name][order]
-        return repeated
-
-    def _visuals_of_each_prompt(self, visuals: dict, names: list[str], tokens_each: list[int]) -> list[list[int]]:
-        """Which images, or videos, stand in each prompt: by the number of placeholder tokens that each one takes."""
-        tensor = visuals[names[0]]
-        if "pixel_values" in names:
-            frames_each = [1] * tensor.shape[0]
-        elif "video_num_scenes" in visuals:
-            frames_each = visuals["video_num_scenes"].tolist()
-        else:
-            frames_each = [tensor.shape[1] // self.config.scene_size] * tensor.shape[0]
-        sizes = [
-            num_visual_tokens(
-                frames,
-                self.config.patches_per_side,
-                self.config.pooling_mode,
-                self.config.pooling_stride,
-                self.config.newline_position,
-            )
-            for frames in frames_each
-        ]
-        prompts, position = [], 0
-        for tokens in tokens_each:
-            prompt = []
-            while tokens > 0 and position < len(sizes):
-                prompt.append(position)
-                tokens -= sizes[position]
-                position += 1
-            if tokens != 0:
-                raise ValueError(
-                    f"The prompts have {tokens_each} placeholder tokens, but the visuals give {sizes} tokens."
-                )
-            prompts.append(prompt)
-        return prompts
+            visuals = list(outputs.pooler_output)
+            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, token_id, torch.cat(visuals), modality)
+            expanded = []
+            for num_tokens in mask.flatten(1).sum(-1).tolist():
+                sizes = [len(visual) for visual in visuals]
+                count = next((n for n in range(len(sizes) + 1) if sum(sizes[:n]) == num_tokens), None)
+                if count is None:
+                    raise ValueError(
+                        f"A prompt has {num_tokens} {modality} tokens, but the {modality}s from its first one on give "
+                        f"{sizes}: no number of them fills it."
+                    )
+                expanded += visuals[:count] * expand_size
+                visuals = visuals[count:]
+            outputs.pooler_output = tuple(expanded)
+        return mm_encoder_output
 
 
 __all__ = ["FilaVideoGenerationMixin"]

@@ -21,7 +21,11 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
@@ -48,25 +52,14 @@ class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
 
 @auto_docstring(custom_intro="Outputs of the model with its language modeling head.")
 @dataclass
-class FilaVideoCausalLMOutputWithPast(ModelOutput):
+class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
     r"""
-    loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
-        Language modeling loss (next-token prediction).
-    logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, config.text_config.vocab_size)`):
-        Scores of each vocabulary token before the softmax.
-    past_key_values (`Cache`, *optional*):
-        Keys and values of the language model's attention, which speed up sequential decoding.
     image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each image gave to the language model, `(num_tokens, hidden_size)`.
     video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each video gave to the language model, `(num_tokens, hidden_size)`.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor] | None = None
-    attentions: tuple[torch.FloatTensor] | None = None
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
 
@@ -134,8 +127,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 Normalised pixels at the vision tower's size, of any floating dtype.
 
         Returns:
-            `torch.Tensor` of shape `(num_frames, num_patches, hidden_size)` in the vision tower's dtype. Their mean over
-            the patches is the representative feature of equation 1.
+            `torch.Tensor` of shape `(num_frames, num_patches, hidden_size)` in the vision tower's dtype. Their mean
+            over the patches is the representative feature of equation 1.
 
         Raises:
             ValueError: If the tower gives another number of tokens than the grid has patches.
@@ -163,8 +156,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             features = features[:, 1:]
         if features.shape[1] != self.config.num_patches:
             raise ValueError(
-                f"The vision tower gives {features.shape[1]} tokens a frame, but its grid has {self.config.num_patches} "
-                "patches. A tower with a class token needs `vision_feature_select_strategy='default'`, others 'full'."
+                f"The vision tower gives {features.shape[1]} tokens a frame, but its grid has "
+                f"{self.config.num_patches} patches. A tower with a class token needs "
+                "`vision_feature_select_strategy='default'`, others 'full'."
             )
         return features, outputs
 
@@ -229,7 +223,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         pixel_values_videos (`torch.Tensor`, *optional*):
-            Pixels `(num_videos, num_scenes * scene_size, channels, height, width)` of the chosen frames, the frames of a scene side by side in chronological order.
+            Pixels `(num_videos, num_scenes * scene_size, channels, height, width)` of the chosen frames, the frames of
+            a scene side by side in chronological order.
         frame_features (`torch.Tensor`, *optional*):
             What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
             vision_hidden_size)`, instead of their pixels.
@@ -297,12 +292,12 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 f"features: {features.shape[0]}. Does the processor belong to this model, and was the text left whole?"
             ),
         )
-        return mask.unsqueeze(-1).to(inputs_embeds.device)
+        return mask.unsqueeze(-1)
 
     def _scatter(self, inputs_embeds, input_ids, visuals: tuple[torch.Tensor, ...], token_id: int, modality: str):
         features = torch.cat(visuals).to(inputs_embeds.device, inputs_embeds.dtype)
         mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
-        return inputs_embeds.masked_scatter(mask, features)
+        return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
 
     def _touch_unused(self, inputs_embeds: torch.Tensor, has_image: bool, has_video: bool) -> torch.Tensor:
         """Adds nothing, but keeps in the graph what a training batch does not use: DDP waits for every gradient."""
@@ -329,6 +324,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | FilaVideoModelOutputWithPast:
         r"""
@@ -337,20 +333,25 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             vision_hidden_size)`, instead of `pixel_values_videos`.
         video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
             Scenes of each video; rows beyond are padding. By default every row is a scene.
+        mm_encoder_outputs (`dict`, *optional*):
+            What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        images = videos = None
+        encoded = {name: outputs.pooler_output for name, outputs in (mm_encoder_outputs or {}).items()}
+        images, videos = encoded.get("image"), encoded.get("video")
         if pixel_values is not None:
             images = self.get_image_features(pixel_values, return_dict=True).pooler_output
-            inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
         if pixel_values_videos is not None or frame_features is not None:
             videos = self.get_video_features(
                 pixel_values_videos, frame_features, video_num_scenes, return_dict=True
             ).pooler_output
+        if images is not None:
+            inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
+        if videos is not None:
             inputs_embeds = self._scatter(inputs_embeds, input_ids, videos, self.config.video_token_id, "video")
         if self.training:
             inputs_embeds = self._touch_unused(inputs_embeds, images is not None, videos is not None)
@@ -389,7 +390,8 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
         Patch features `(num_frames, num_patches, hidden_size)` of normalised pixels `(num_frames, channels, height,
-        width)`, before merging and projection. `processor.frame_encoder = model.encode_frames` selects scenes with them.
+        width)`, before merging and projection. With `processor.frame_encoder = model.encode_frames` the processor
+        selects scenes by them.
         """
         return self.model.encode_frames(pixel_values)
 
@@ -431,6 +433,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | FilaVideoCausalLMOutputWithPast:
@@ -440,6 +443,8 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             vision_hidden_size)`, instead of `pixel_values_videos`.
         video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
             Scenes of each video; rows beyond are padding. By default every row is a scene.
+        mm_encoder_outputs (`dict`, *optional*):
+            What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -452,6 +457,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep

@@ -53,10 +53,10 @@ class FilaVideoMeanMerger(nn.Module):
 
 class FilaVideoAttentionMerger(nn.Module):
     """
-    Attention pooling (supplement C.1). The paper writes one product `Q K^T` of whole feature maps but asks for "weights
-    for each token" and an element-wise product with them: so the query is a patch of the middle frame, its keys are the
-    same patch in every frame, and the softmax runs over the frames. Of an even number of frames the later of the two
-    middle ones is taken.
+    Attention pooling (supplement C.1). The paper writes one product `Q K^T` of whole feature maps but asks for
+    "weights for each token" and an element-wise product with them: so the query is a patch of the middle frame, its
+    keys are the same patch in every frame, and the softmax runs over the frames. Of an even number of frames the later
+    of the two middle ones is taken.
     """
 
     def __init__(self, config: FilaVideoConfig):
@@ -117,7 +117,7 @@ def merge_most_similar(
     Args:
         tokens (`torch.Tensor` of shape `(batch, num_tokens, hidden_size)`): Tokens to match.
         sizes (`torch.Tensor` of shape `(batch, num_tokens)`): Number of patches already averaged in each token.
-        order (`torch.Tensor` of shape `(batch, num_tokens)`): A label of each token; a merged token keeps its target's.
+        order (`torch.Tensor` of shape `(batch, num_tokens)`): A label of each token; a merged one takes its target's.
         num_merged (`int`): How many tokens disappear, at most half of them.
 
     Returns:
