@@ -18,7 +18,11 @@ class PacketIndex:
 
     `pts` (P,) int64, presentation times in units of `time_base` seconds, `NO_TIME` where a packet has none; `sizes`
     (P,) int64, bytes; `keys` (P,) bool, packets that start decoding; `hidden` (P,) bool, packets that an edit list
-    cuts out; `end`: the time at which the last frame disappears.
+    cuts out; `end`: the time at which the last frame disappears; `counted`: the file stores no presentation times, and
+    `pts` are those of the frames in the order of presentation.
+
+    Adds `times` (T,) int64, ascending: when each frame is shown, on one time line also where joined recordings start
+    their clock anew, and `packets` (T,): the packet of each frame.
     """
 
     pts: np.ndarray
@@ -27,13 +31,20 @@ class PacketIndex:
     hidden: np.ndarray
     time_base: Fraction
     end: int
+    counted: bool = False
 
     def __post_init__(self):
+        self.shifts = _shifts_of_restarts(self.pts, self.keys)  # (P,) what leads from `pts` to the time line
         shown = np.flatnonzero((self.pts != NO_TIME) & ~self.hidden)
-        self.times, first = np.unique(self.pts[shown], return_index=True)  # (T,) the time of each frame, ascending
-        self.packets = shown[first]  # (T,) the packet of each frame, in the order of presentation
-        if len(self.times):
-            self.end = max(self.end, int(self.times[-1]) + 1)
+        self.times, first = np.unique(self.pts[shown] + self.shifts[shown], return_index=True)
+        self.packets = shown[first]
+        if len(shown):
+            self.end = max(self.end + int(self.shifts[-1]), int(self.times[-1]) + 1)
+
+    def locate(self, pts: int | None, size: int) -> int | None:
+        """The position of the one packet with this time and size, if there is exactly one."""
+        found = np.flatnonzero((self.pts == (NO_TIME if pts is None else pts)) & (self.sizes == size))
+        return int(found[0]) if len(found) == 1 and pts is not None else None
 
     @property
     def seconds(self) -> np.ndarray:
@@ -43,6 +54,22 @@ class PacketIndex:
     @property
     def duration(self) -> float:
         return float((self.end - int(self.times[0])) * self.time_base)
+
+
+def _shifts_of_restarts(pts, keys) -> np.ndarray:
+    """(P,) int64: shifts that put recordings that were joined, each with a clock of its own, behind one another.
+
+    Keyframes are stored in the order in which they are shown; one that is not later than the one before it starts a
+    new clock, and follows the last frame at the usual distance.
+    """
+    shifts = np.zeros(len(pts), dtype=np.int64)
+    starts = np.flatnonzero(keys & (pts != NO_TIME))
+    for before, at in zip(starts[:-1], starts[1:], strict=True):
+        if pts[at] <= pts[before]:
+            known = pts[:at][pts[:at] != NO_TIME] + shifts[:at][pts[:at] != NO_TIME]
+            gaps = np.diff(np.unique(known[-100:]))
+            shifts[at:] = known.max() + (int(np.median(gaps)) if len(gaps) else 1) - pts[at]
+    return shifts
 
 
 def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
@@ -78,12 +105,11 @@ def shown_at(seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def nearest_keyframes(index: PacketIndex, frames: np.ndarray) -> np.ndarray:
-    """Replaces frames by the keyframe nearest in time (the earlier of two as near): (K,) int64 indices."""
+    """Replaces frames by the keyframe nearest in time (the earlier of two as near): (len(frames),) int64."""
     keys = np.flatnonzero(index.keys[index.packets])
     if len(keys) == 0:
         return np.zeros_like(frames)
-    key_times = index.times[keys]
-    wanted = index.times[frames]
+    key_times, wanted = index.times[keys], index.times[frames]
     after = np.minimum(np.searchsorted(key_times, wanted), len(keys) - 1)
     before = np.maximum(after - 1, 0)
     earlier = wanted - key_times[before] <= np.abs(key_times[after] - wanted)
@@ -104,29 +130,35 @@ class Run:
 
 
 def plan_runs(index: PacketIndex, frames: np.ndarray) -> list[Run]:
-    """Groups ascending frame indices into runs of decoding.
+    """Groups ascending frame numbers into runs of decoding.
 
     A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
-    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run; where the next
-    stretch begins right behind, and both are short, decoding on is cheaper than a seek, and the runs are joined.
+    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run. Where the next
+    stretch begins right behind and both are short, decoding on is cheaper than a seek, and the runs are joined.
     """
+    if index.counted:
+        return [Run(0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
     keys = np.flatnonzero(index.keys)
+    moments = index.pts + index.shifts
     runs: list[Run] = []
-    for frame in frames:
-        packet, time = int(index.packets[frame]), index.times[frame]
+    for frame in frames.tolist():
+        packet = int(index.packets[frame])
         at = int(np.searchsorted(keys, packet, side="right")) - 1
-        while at > 0 and index.pts[keys[at]] > time:
+        while at >= 0 and moments[keys[at]] > index.times[frame]:
             at -= 1
-        start = int(keys[at]) if at >= 0 and index.pts[keys[at]] <= time else 0
+        start = int(keys[at]) if at >= 0 else 0
         last = runs[-1] if runs else None
-        if (last and start <= last.start) or (
-            last and start <= last.stop + 1 + SHORT_RUN // 4 and packet - last.start < SHORT_RUN
-        ):
+        if last and (start <= last.start or _worth_joining(last, start, packet, index)):
             last.stop = max(last.stop, packet)
-            last.frames.append(int(frame))
+            last.frames.append(frame)
         else:
-            runs.append(Run(start, packet, [int(frame)]))
+            runs.append(Run(start, packet, [frame]))
     return runs
+
+
+def _worth_joining(run, start, packet, index):
+    near = start <= run.stop + SHORT_RUN // 4 and packet < run.start + SHORT_RUN
+    return near and index.shifts[start] == index.shifts[run.start]
 
 
 __all__ = [

@@ -27,6 +27,7 @@ from .video_plan_fila_video import (
     spread_evenly,
 )
 from .video_sources_fila_video import VideoReadError, VideoSegment, VideoSource
+from .video_webp_fila_video import WebPReader
 
 logger = logging.get_logger(__name__)
 
@@ -77,9 +78,6 @@ class _Part:
     seconds: np.ndarray
     duration: float
 
-    def reader(self, threads: int) -> StreamReader:
-        return StreamReader(self.source, threads)
-
 
 class _Video:
     """The parts of a video, opened and indexed. Frames are numbered across the parts."""
@@ -105,7 +103,7 @@ class _Video:
     def _add(self, segment):
         source = VideoSource(segment.source)
         self.sources.append(source)
-        reader = StreamReader(source)
+        reader = open_reader(source)
         try:
             index, first = reader.index()
             if len(index.times) == 0 or first is None:
@@ -214,11 +212,10 @@ class _Reading:
                 part, run = self._plan[number]
                 if reader is None or reader.source is not part.source:
                     self._put_away(reader)
-                    reader = part.reader(threads if run.stop - run.start >= SHORT_RUN else 1)
+                    reader = open_reader(part.source, threads if run.stop - run.start >= SHORT_RUN else 1)
                 offset = part.first - part.low
-                for frame, picture in reader.read(run, part.index):
-                    shown = max(int(np.searchsorted(part.index.times, picture.pts)), part.low)
-                    yield number, (offset + frame, offset + shown, converter(picture))
+                for frame, shown, picture in reader.read(run, part.index):
+                    yield number, (offset + frame, offset + max(shown, part.low), converter(picture))
         finally:
             self._put_away(reader)
 
@@ -227,6 +224,11 @@ class _Reading:
             self.lost += reader.lost
             self.errors += reader.errors
             reader.close()
+
+
+def open_reader(source: VideoSource, threads: int = 1) -> StreamReader | WebPReader:
+    webp = source.head[:4] == b"RIFF" and source.head[8:12] == b"WEBP"
+    return (WebPReader if webp else StreamReader)(source, threads)
 
 
 def _cores():
