@@ -1,1 +1,28 @@
 """FiLA-Video: long-video understanding by scene selection and scene merging."""
+
+from .configuration_fila_video import FilaVideoConfig
+from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
+from .pipeline_fila_video import VideoTextToTextPipeline
+from .processing_fila_video import FilaVideoProcessor
+from .scene_selection_fila_video import select_scenes
+from .video_processing_fila_video import FilaVideoVideoProcessor
+from .video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FilaVideoConfig",
+    "FilaVideoForConditionalGeneration",
+    "FilaVideoModel",
+    "FilaVideoPreTrainedModel",
+    "FilaVideoProcessor",
+    "FilaVideoVideoProcessor",
+    "VideoFrames",
+    "VideoReadError",
+    "VideoSegment",
+    "VideoTextToTextPipeline",
+    "iter_frames",
+    "probe_video",
+    "read_frames",
+    "select_scenes",
+]
