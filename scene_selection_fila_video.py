@@ -189,11 +189,12 @@ def _assign(index, features, centroids, slack):
     """
     distances, labels = _search(index, features, centroids.float(), min(2, len(centroids)))
     close = (distances[:, -1] - distances[:, 0] <= slack).nonzero().flatten()
-    pairs = labels[close].sort(dim=1).values  # the lower number wins a tie
-    exact = [_squared_distances(features[close], centroids, numbers) for numbers in pairs.unbind(1)]
-    distances, labels = distances[:, 0], labels[:, 0]
-    labels[close] = torch.where(exact[-1] * (1 + _TIE) < exact[0], pairs[:, -1], pairs[:, 0])
-    return distances, labels
+    if len(close):
+        pairs = labels[close].sort(dim=1).values  # the lower number wins a tie
+        rows = features[close]
+        exact = [_squared_distances(rows, centroids, numbers) for numbers in pairs.unbind(1)]
+        labels[close, 0] = torch.where(exact[-1] * (1 + _TIE) < exact[0], pairs[:, -1], pairs[:, 0])
+    return distances[:, 0], labels[:, 0]
 
 
 def _squared_distances(features, centroids, labels):
@@ -228,7 +229,8 @@ def _initial_frames(index, features, count, init, seed):
         times = -torch.rand(num_draws, num_frames, generator=generator).log()
         drawn = (squared / times.to(features.device)).argmax(1)
         needed = (squared[drawn].cpu() * torch.rand(num_draws, generator=generator)).tolist()
-        apart = (features[drawn][:, None] - features[drawn]).square().sum(2).tolist()
+        rows = features[drawn]
+        apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square().tolist()
         kept = []
         for draw in range(num_draws):
             if all(apart[draw][other] > needed[draw] for other in kept):
@@ -246,7 +248,7 @@ def _cluster(index, features, centroids, slack):
     """
     sums = torch.zeros_like(centroids)
     distances, labels = _assign(index, features, centroids, slack)
-    _add(sums, labels, features)
+    _move(sums, features, labels)
     for _ in range(MAX_ITERATIONS):
         sizes = labels.bincount(minlength=len(centroids))
         centroids = sums / sizes[:, None]
@@ -258,18 +260,24 @@ def _cluster(index, features, centroids, slack):
         changed = (labels != previous).nonzero().flatten()
         if len(changed) == 0:
             break
-        _add(sums, labels[changed], features[changed])
-        _add(sums, previous[changed], features[changed], sign=-1)
+        _move(sums, features[changed], labels[changed], previous[changed])
     return centroids, distances, labels
 
 
-def _add(sums, labels, features, sign=1):
-    """Add each row of `features` to the row of `sums` (float64) that its label names, always in the same order."""
-    for rows, row_labels in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-        if sums.is_cuda:  # sorts, where `index_add_` would add in any order
-            sums.index_put_((row_labels,), sign * rows.double(), accumulate=True)
-        else:
-            sums.index_add_(0, row_labels, rows.double(), alpha=sign)
+def _move(sums, features, labels, previous=None):
+    """Add each row of `features` to that of `sums` (float64) which its label names, and take it from the previous."""
+    for start in range(0, len(features), _CHUNK):
+        rows = features[start : start + _CHUNK].double()
+        _add(sums, labels[start : start + _CHUNK], rows)
+        if previous is not None:
+            _add(sums, previous[start : start + _CHUNK], rows.neg_())
+
+
+def _add(sums, labels, rows):
+    if sums.is_cuda:  # sorts, where `index_add_` would add in any order
+        sums.index_put_((labels,), rows, accumulate=True)
+    else:
+        sums.index_add_(0, labels, rows)
 
 
 def _nearest_members(features, centroids, distances, labels, slack):

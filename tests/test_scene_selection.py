@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,16 +271,18 @@ def test_features_may_be_a_view_that_requires_grad_and_stay_as_they_are():
 def test_equal_features_give_equal_scenes_whatever_the_threads_and_the_global_seed(init):
     # A common offset and half precision leave many frames nearly between two centroids.
     features = (video(1500, 256, shot=40) + 3).bfloat16()
-    before, threads = torch.get_rng_state(), faiss.omp_get_max_threads()
+    before, threads, torch_threads = torch.get_rng_state(), faiss.omp_get_max_threads(), torch.get_num_threads()
     try:
         results = []
         for num_threads in (1, 2, 3):
             faiss.omp_set_num_threads(num_threads)
+            torch.set_num_threads(num_threads)
             torch.manual_seed(num_threads)
             np.random.seed(num_threads)
             results.append(select_scenes(features, 32, 3, init=init))
     finally:
         faiss.omp_set_num_threads(threads)
+        torch.set_num_threads(torch_threads)
         torch.set_rng_state(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
     select_scenes(features, 32, 3, init=init)
@@ -348,12 +351,13 @@ def test_without_faiss_the_module_imports_and_only_k_means_asks_for_it():
     program = (
         "import sys; sys.modules['faiss'] = None\n"
         "import torch\n"
-        "from fila_video.scene_selection_fila_video import select_scenes\n"
+        "from scene_selection_fila_video import select_scenes\n"
         "for method in ('uniform', 'bsm'): select_scenes(torch.rand(9, 4), 2, 3, method)\n"
         "try: select_scenes(torch.rand(9, 4), 2, 3)\n"
         "except ImportError as error: sys.exit(str(error))\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    folder = Path(scene_selection.__file__).parent
+    result = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120)
     assert "fila-video[cpu]" in result.stderr and "fila-video[gpu]" in result.stderr, result.stderr
 
 
