@@ -33,6 +33,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 from .generation_fila_video import FilaVideoGenerationMixin
+from .pipeline_fila_video import register_task
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
 
 
@@ -92,6 +93,14 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """
+        Custom code is taken to overwrite weights that a checkpoint gave, so modules without parameters of their own are
+        not initialised, SigLIP's attention among them. `_init_weights` here leaves loaded weights alone.
+        """
+        return False
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -140,17 +149,21 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         num_layers = self.config.vision_config.num_hidden_layers
         layer = self.config.vision_feature_layer
         layer = layer if layer < 0 else layer - num_layers - 1
-        all_states = kwargs.get("output_hidden_states")
-        if not all_states:
-            # Of all hidden states only one is captured. Before `select_hidden_states` existed, indices could not be
-            # negative and counted from the first layer's output.
+        asked_for_all = kwargs.get("output_hidden_states", self.config.vision_config.output_hidden_states)
+        if not asked_for_all:
+            # Of all hidden states only one is captured. Before `select_hidden_states` existed (transformers 5.23),
+            # indices could not be negative and counted from the first layer's output.
             counts_all = hasattr(output_capturing, "select_hidden_states")
             kwargs["output_hidden_states"] = [layer if counts_all else num_layers + layer]
 
         outputs = self.vision_tower(pixel_values.to(dtype=self.vision_tower.dtype), return_dict=True, **kwargs)
         features = outputs.hidden_states[layer]
-        if not all_states:
+        if not asked_for_all:
             outputs.hidden_states = None
+        if self.training:
+            # What the tower computes behind the chosen state (SigLIP's last norm) has no gradient otherwise.
+            for output in (outputs.last_hidden_state, outputs.pooler_output):
+                features = features if output is None else features + output.mean() * 0
         # CODEPATH: CLIP's tower has a class token to drop, SigLIP's has none.
         if self.config.vision_feature_select_strategy == "default":
             features = features[:, 1:]
@@ -377,6 +390,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 @auto_docstring(custom_intro="FiLA-Video with its language modeling head: videos, images and text in, text out.")
 class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: FilaVideoConfig):
         super().__init__(config)
@@ -477,5 +491,9 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             video_hidden_states=outputs.video_hidden_states,
         )
 
+
+# The Hub's loader and `save_pretrained` take along what a module imports: the pipeline leads them to the processor.
+register_task()
+FilaVideoForConditionalGeneration.register_for_auto_class("AutoModel")
 
 __all__ = ["FilaVideoForConditionalGeneration", "FilaVideoModel", "FilaVideoPreTrainedModel"]

@@ -56,16 +56,22 @@ class FilaVideoModelTester:
 
 
 class FilaVideoModelTest(modeling_suite.ModelTesterMixin, generation_suite.GenerationTesterMixin, unittest.TestCase):
+    base_model_class = FilaVideoModel
     all_model_classes = (FilaVideoModel, FilaVideoForConditionalGeneration)
     _is_composite = True
     test_torch_exportable = False
+    # `last_hidden_state` is the vision tower's: it has a row a frame, not a row a video.
+    skip_test_video_features_output_shape = True
 
     def setUp(self):
-        # The suite asks these tables which models take labels.
-        names = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-        tables = patch.dict(names, {"fila_video": "FilaVideoForConditionalGeneration"})
-        tables.start()
-        self.addCleanup(tables.stop)
+        # The suite asks these tables which models take labels and which have no loss.
+        for table, name in (
+            (modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, "FilaVideoForConditionalGeneration"),
+            (modeling_auto.MODEL_MAPPING_NAMES, "FilaVideoModel"),
+        ):
+            entry = patch.dict(table, {"fila_video": name})
+            entry.start()
+            self.addCleanup(entry.stop)
         self.model_tester = FilaVideoModelTester(self)
         self.config_tester = configuration_suite.ConfigTester(
             self, config_class=FilaVideoConfig, has_text_modality=False, common_properties=["scene_size"]
