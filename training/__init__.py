@@ -1,0 +1,1 @@
+"""Training: the default checkpoint, the data and the stages."""
