@@ -84,7 +84,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    # Steps of 2e-6 vanish in bfloat16, and 1/3 is off by a percent: the merger's weights stay in float32.
+    # The scene merger says why.
     _keep_in_fp32_modules_strict = ["scene_merger"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
@@ -96,8 +96,8 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     @classmethod
     def is_custom_code(cls) -> bool:
         """
-        Custom code is taken to overwrite weights that a checkpoint gave, so modules without parameters of their own are
-        not initialised, SigLIP's attention among them. `_init_weights` here leaves loaded weights alone.
+        Custom code is taken to overwrite weights that a checkpoint gave, so modules without parameters of their own
+        are not initialised, SigLIP's attention among them. `_init_weights` here leaves loaded weights alone.
         """
         return False
 

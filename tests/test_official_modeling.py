@@ -3,8 +3,8 @@
 import unittest
 from unittest.mock import patch
 
-import pytest
-import torch
+from fila_video.configuration_fila_video import FilaVideoConfig
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
 from official import suite
 from tiny_models import (
     left_padded,
@@ -17,9 +17,6 @@ from tiny_models import (
     tokens_of,
 )
 from transformers.models.auto import modeling_auto
-
-from fila_video.configuration_fila_video import FilaVideoConfig
-from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
 
 configuration_suite = suite("test_configuration_common")
 modeling_suite = suite("test_modeling_common")

@@ -1,31 +1,35 @@
 """Models of a few thousand parameters, and inputs for them."""
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config, SiglipVisionConfig, set_seed
-
 from fila_video.configuration_fila_video import FilaVideoConfig, num_visual_tokens
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config, SiglipVisionConfig, set_seed
 
 PAD, BOS, EOS, IMAGE, VIDEO, FIRST_WORD = 0, 1, 2, 3, 4, 10
-VISION_SIZES = dict(
-    hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=20, patch_size=4
-)
-TEXT_SIZES = dict(
-    vocab_size=99,
-    hidden_size=48,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=512,
-    pad_token_id=PAD,
-    bos_token_id=BOS,
-    eos_token_id=EOS,
-)
+VISION_SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 20,
+    "patch_size": 4,
+}
+TEXT_SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
 
 
 def tiny_vision_config(**kwargs) -> SiglipVisionConfig:
-    return SiglipVisionConfig(**(VISION_SIZES | dict(vision_use_head=False) | kwargs))
+    return SiglipVisionConfig(**(VISION_SIZES | {"vision_use_head": False} | kwargs))
 
 
 def tiny_text_config(**kwargs) -> Qwen2Config:
@@ -34,23 +38,23 @@ def tiny_text_config(**kwargs) -> Qwen2Config:
 
 def tiny_config(**kwargs) -> FilaVideoConfig:
     """SigLIP with a grid of 5 x 5 patches, and Qwen2."""
-    settings = dict(
-        vision_config=tiny_vision_config(),
-        text_config=tiny_text_config(),
-        scene_size=3,
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-    )
+    settings = {
+        "vision_config": tiny_vision_config(),
+        "text_config": tiny_text_config(),
+        "scene_size": 3,
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+    }
     return FilaVideoConfig(**(settings | kwargs))
 
 
 def tiny_clip_llama_config(**kwargs) -> FilaVideoConfig:
-    settings = dict(
-        vision_config=CLIPVisionConfig(**VISION_SIZES),
-        text_config=LlamaConfig(**TEXT_SIZES),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-    )
+    settings = {
+        "vision_config": CLIPVisionConfig(**VISION_SIZES),
+        "text_config": LlamaConfig(**TEXT_SIZES),
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
     return tiny_config(**(settings | kwargs))
 
 
