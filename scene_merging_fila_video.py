@@ -15,8 +15,8 @@
 Scene merging: the frames of a scene become one frame's worth of tokens (section 3.2, supplement C).
 
 Every merger maps `(num_scenes, scene_size, num_patches, hidden_size)` to `(num_scenes, num_patches, hidden_size)` and
-returns the dtype it was given. The frames of a scene stand in chronological order. Weights are made in float32 whatever
-the default dtype is: steps of 2e-6 vanish in bfloat16, and 1/3 is off by a percent.
+returns the dtype it was given. The frames of a scene stand in chronological order. Weights are made in float32 under
+any default dtype: steps of 2e-6 vanish in bfloat16, and 1/3 is off by a percent.
 """
 
 import torch
@@ -88,8 +88,8 @@ class FilaVideoBsmMerger(nn.Module):
     - the tokens return in the raster order of the patches that they were merged into, the earlier frame first, so that
       the pooling grid still holds.
 
-    The tokens are split frame after frame. Where a frame has an even number of patches (27 * 27 is odd), a patch and its
-    copy in the next frame fall into the same half, and merge with other patches instead.
+    The tokens are split frame after frame. Where a frame has an even number of patches (27 * 27 is odd), a patch and
+    its copy in the next frame fall into the same half, and merge with other patches instead.
     """
 
     def __init__(self, config: FilaVideoConfig):
