@@ -151,6 +151,10 @@ class FilaVideoProcessor(ProcessorMixin):
                 )
         self._frame_encoder = _Guest(encoder)
 
+    def to_dict(self) -> dict[str, Any]:
+        # Saving sets it on the object; so a saved and a loaded processor are equal.
+        return {**super().to_dict(), "auto_map": {"AutoProcessor": "processing_fila_video.FilaVideoProcessor"}}
+
     @property
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "video_num_scenes"]
@@ -168,7 +172,7 @@ class FilaVideoProcessor(ProcessorMixin):
         if images is None and text is None and videos is None:
             raise ValueError("Pass at least one of `text`, `images` and `videos`.")
         if audio is not None:
-            raise ValueError("FiLA-Video does not listen: `audio` cannot be passed.")
+            logger.warning_once("FiLA-Video takes no sound: `audio` is left out.")
         if videos is not None and not videos and not text:
             raise ValueError("`videos` is empty: pass at least one video.")
         if text is None:
