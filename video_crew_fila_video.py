@@ -8,8 +8,8 @@ from typing import Any
 class Crew:
     """Runs `work` on the tasks 0 to `tasks - 1` in `threads` threads; gives the results in the order of the tasks.
 
-    `work(numbers)` is a generator. It takes the numbers of its tasks from the iterator `numbers` as it goes, and yields
-    `(number, result)`: any number of results a task, in order. At most `room` results of a task wait to be taken, and
+    `work(numbers)` is a generator. It takes the numbers of its tasks from the iterator `numbers` as it goes and yields
+    `(number, result)`, any number of results a task, in order. At most `room` results of a task wait to be taken, and
     at most one task more than there are threads is under way. An error in a thread is raised to the consumer. When the
     consumer stops early, every thread closes its generator and ends before the iteration does.
     """

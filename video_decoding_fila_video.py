@@ -11,19 +11,12 @@ import av
 import numpy as np
 from transformers.utils import logging
 
+from .video_limits_fila_video import DECODE_SECONDS, MAX_PACKETS, MAX_PIXELS, STALL_SECONDS, VideoReadError
 from .video_plan_fila_video import NO_TIME, SHORT_RUN, PacketIndex, Run
-from .video_sources_fila_video import (
-    MAX_PACKETS,
-    MAX_PIXELS,
-    STALL_SECONDS,
-    VideoReadError,
-    VideoSource,
-    open_container,
-)
+from .video_sources_fila_video import VideoSource, open_container
 
 logger = logging.get_logger(__name__)
 
-DECODE_SECONDS = 600.0  # longest decoding without one wanted frame
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
 _MAX_UNMATCHED = 256  # packets after a seek without one that the index knows
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
@@ -110,6 +103,7 @@ class StreamReader:
             sizes.append(packet.size)
             keys.append(packet.is_keyframe)
             hidden.append(packet.is_discard)
+            self.errors += packet.is_corrupt
             if pts[-1] != NO_TIME and not hidden[-1]:
                 end = max(end, pts[-1] + (packet.duration or 0))
             if len(pts) > MAX_PACKETS:
@@ -128,9 +122,11 @@ class StreamReader:
             time_base=self._stream.time_base,
             end=end,
         )
-        names = set(self._container.format.name.split(","))
-        if names & _UNTIMED and (NO_TIME in pts or len(index.times) < len(pts)):
-            index = self._counted(index, np.frombuffer(dts, dtype=np.int64))
+        if self._container.format.name in _UNTIMED:
+            # FFmpeg makes presentation times up from the decoding times, and cannot do so where H.264 reorders frames.
+            reordered = self._codec.has_b_frames and self._codec.name in ("h264", "hevc")
+            if reordered or NO_TIME in pts or len(index.times) < len(pts):
+                index = self._counted(index, np.frombuffer(dts, dtype=np.int64))
         return index, first
 
     def _counted(self, index, dts) -> PacketIndex:

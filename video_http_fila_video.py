@@ -1,5 +1,6 @@
 """Videos on web servers, fetched by ranges."""
 
+import base64
 import tempfile
 import threading
 import time
@@ -39,7 +40,10 @@ class HttpFile:
     """A file on a web server, fetched by ranges into a temporary file: no part of it is fetched twice."""
 
     def __init__(self, url: str, error: Callable[[str], ValueError], patience: float):
-        self._url = url
+        parts = urllib.parse.urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        self._url = parts._replace(netloc=host, fragment="").geturl()
+        self._secret = base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode() if user else None
         self._error = error
         self._patience = patience
         self._opener = _http_opener()
@@ -69,6 +73,8 @@ class HttpFile:
 
     def _request(self, start, length):
         request = urllib.request.Request(self._url, headers={"Range": f"bytes={start}-{start + length - 1}"})
+        if self._secret:  # for this server alone, not for one that it redirects to
+            request.add_unredirected_header("Authorization", f"Basic {self._secret}")
         try:
             return self._opener.open(request, timeout=self._patience / 2)
         except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ Times are integers in the stream's own time base until the very end, so that no 
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def _shifts_of_restarts(pts, keys) -> np.ndarray:
     """
     shifts = np.zeros(len(pts), dtype=np.int64)
     starts = np.flatnonzero(keys & (pts != NO_TIME))
-    for before, at in zip(starts[:-1], starts[1:], strict=True):
+    for before, at in pairwise(starts.tolist()):
         if pts[at] <= pts[before]:
             known = pts[:at][pts[:at] != NO_TIME] + shifts[:at][pts[:at] != NO_TIME]
             gaps = np.diff(np.unique(known[-100:]))

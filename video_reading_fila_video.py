@@ -15,6 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from .video_crew_fila_video import Crew
 from .video_decoding_fila_video import StreamReader
+from .video_limits_fila_video import VideoReadError
 from .video_pixels_fila_video import FrameConverter, display_size
 from .video_plan_fila_video import (
     SHORT_RUN,
@@ -26,7 +27,7 @@ from .video_plan_fila_video import (
     shown_at,
     spread_evenly,
 )
-from .video_sources_fila_video import VideoReadError, VideoSegment, VideoSource
+from .video_sources_fila_video import VideoSegment, VideoSource, source_name
 from .video_webp_fila_video import WebPReader
 
 logger = logging.get_logger(__name__)
@@ -85,6 +86,7 @@ class _Video:
     def __init__(self, source):
         self.sources: list[VideoSource] = []
         self.parts: list[_Part] = []
+        self.damaged = False
         try:
             if isinstance(source, (list, tuple)) and not isinstance(source, VideoSegment):
                 if not source or not all(isinstance(segment, VideoSegment) for segment in source):
@@ -109,6 +111,7 @@ class _Video:
             if len(index.times) == 0 or first is None:
                 raise source.error("no frame of it can be decoded")
             size = display_size(first, reader.pixel_aspect)
+            self.damaged |= _report_damage(source, reader, index)
         finally:
             reader.close()
         start, end = _bounds(segment, source, index.duration)
@@ -144,6 +147,28 @@ class _Video:
     def close(self):
         for source in self.sources:
             source.close()
+
+
+def _report_damage(source, reader, index) -> bool:
+    """Warns where a file holds less than its header promises, or parts of it cannot be read."""
+    packets, seconds = reader.announced()
+    held = len(index.pts)
+    if packets > held:
+        logger.warning(
+            "%s is cut off or damaged: %d of its %d frames are missing.", source.name, packets - held, packets
+        )
+    elif seconds > index.duration + max(1.0, 0.02 * seconds):
+        logger.warning(
+            "%s is cut off, or its sound outlasts its video: there are frames for %.1f of its %.1f seconds.",
+            source.name,
+            index.duration,
+            seconds,
+        )
+    elif reader.errors:
+        logger.warning("%s is damaged: %d places of it cannot be read.", source.name, reader.errors)
+    else:
+        return False
+    return True
 
 
 def _bounds(segment, source, duration):
@@ -257,6 +282,8 @@ def _read(source, num_frames, fps, times, size, seek_mode, progress):
         yield video.metadata(), total
         reading = _Reading(plan, size or video.parts[0].size)
         done, last = 0, -1
+        if progress is True:
+            progress = _progress_bar(source_name(source))
         for frame, shown, pixels in reading:
             if times is None and shown <= last:
                 continue
@@ -268,6 +295,14 @@ def _read(source, num_frames, fps, times, size, seek_mode, progress):
                 progress(done, total)
         if done == 0:
             raise video.sources[0].error("none of the frames wanted from it can be decoded")
+        if reading.lost and (reading.errors or video.damaged):
+            logger.warning(
+                "%s is damaged: %d of the %d frames wanted could not be decoded; the last before each is shown in its "
+                "place, or none.",
+                source_name(source),
+                reading.lost,
+                total,
+            )
     finally:
         video.close()
 
@@ -280,7 +315,7 @@ def iter_frames(
     times=None,
     size: tuple[int, int] | None = None,
     seek_mode: str = "exact",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """`read_frames` as a generator: `(timestamp in seconds, frame (H, W, 3) uint8)`, as the frames are decoded.
 
@@ -303,7 +338,7 @@ def read_frames(
     times=None,
     size: tuple[int, int] | None = None,
     seek_mode: str = "exact",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
 ) -> VideoFrames:
     """Reads frames of a video.
 
@@ -316,7 +351,7 @@ def read_frames(
         times: the frames shown at these times, ascending seconds from the start of the video; past the end, the last.
         size: (height, width) of the frames; by default that of the video as a player shows it.
         seek_mode: `"exact"`, or `"keyframe"` for the keyframe nearest to each wanted frame: faster, no frame twice.
-        progress: called with the number of frames read and the number to read.
+        progress: called with the number of frames read and the number to read; `True` shows a progress bar.
 
     Returns: [`VideoFrames`]. Where a file is damaged, frames that cannot be decoded are left out, with a warning.
 
@@ -337,6 +372,18 @@ def read_frames(
     metadata.frames_indices = indices
     metadata.frame_times = dict(zip(indices, seconds, strict=True))
     return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), metadata)
+
+
+def _progress_bar(name):
+    bar = logging.tqdm(desc=f"Reading {name}", unit="frame", leave=False)
+
+    def update(done, total):
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return update
 
 
 def probe_video(source) -> VideoMetadata:

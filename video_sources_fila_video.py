@@ -17,19 +17,13 @@ from typing import Any, NamedTuple
 
 import av
 
+from .video_boxes_fila_video import check_boxes, is_mp4
 from .video_http_fila_video import HttpFile
+from .video_limits_fila_video import MAX_PIXELS, STALL_SECONDS, VideoReadError
 
-MAX_PIXELS = 1 << 26  # 8192 x 8192; larger pictures are refused before a frame is allocated
-MAX_PACKETS = 10_000_000  # two days at 60 frames a second
-STALL_SECONDS = 60.0  # longest wait for one packet, or for one block of a download
-
-FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
+FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
 _STILLS = (b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG")
-
-
-class VideoReadError(ValueError):
-    """A video that cannot be read; the message names the source and says what is wrong with it."""
 
 
 class VideoSegment(NamedTuple):
@@ -68,6 +62,9 @@ class VideoSource:
         try:
             with self.open() as file:
                 self.head = file.read(1024)
+        except (OSError, TypeError) as error:
+            self.close()
+            raise self.error(f"it cannot be read ({error})") from error
         except BaseException:
             self.close()
             raise
@@ -156,9 +153,14 @@ def open_container(source: VideoSource):
     """
     _refuse_by_head(source)
     view = source.open()
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     view.limit(STALL_SECONDS)
+    formats = FORMATS
     try:
+        if is_mp4(source.head):
+            check_boxes(view, source.error)
+            view.seek(0)
+            formats = "mov," + FORMATS
+        options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
         # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
         container = av.open(view, mode="r", options=options, metadata_errors="ignore", buffer_size=1 << 17)
     except VideoReadError:
@@ -311,13 +313,4 @@ def _spool(file, target, source, first=b""):
         target.write(data)
 
 
-__all__ = [
-    "MAX_PACKETS",
-    "MAX_PIXELS",
-    "STALL_SECONDS",
-    "VideoReadError",
-    "VideoSegment",
-    "VideoSource",
-    "open_container",
-    "source_name",
-]
+__all__ = ["VideoSegment", "VideoSource", "open_container", "source_name"]

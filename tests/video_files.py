@@ -1,9 +1,13 @@
-"""Makes small real videos with PyAV's own encoders. Every frame carries its number, so that a test can tell which it is."""
+"""Makes small real videos with PyAV's own encoders. Every frame carries its number, for a test to tell which it is."""
 
+import io
+import tempfile
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 
 
 def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -105,4 +109,74 @@ def straight_decode(file, **convert) -> list[tuple[float, np.ndarray]]:
         return [(float((pts - start) * stream.time_base), frame) for pts, frame in frames]
 
 
-__all__ = ["DEFAULT_OPTIONS", "make_video", "number_of", "picture", "straight_decode"]
+HUGE_OR_SMALL = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1")
+FUZZ_SEEDS = [
+    {"container": "mp4"},
+    {"container": "mp4", "container_options": {"movflags": "faststart"}, "audio": True},
+    {"container": "mp4", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    {"container": "matroska", "audio": True},
+    {"container": "mpegts"},
+    {"container": "flv"},
+    {"container": "avi", "codec": "mpeg4"},
+    {"container": "webm", "codec": "libvpx-vp9"},
+    {"container": "webm", "codec": "libvpx"},
+    {"container": "mov", "codec": "libx265"},
+    {"container": "webm", "codec": "libsvtav1"},
+    {"container": "gif", "codec": "gif", "pix_fmt": "rgb8"},
+    {"container": "apng", "codec": "apng", "pix_fmt": "rgb24"},
+    {"container": "mov", "codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    {"container": "mpeg", "codec": "mpeg2video"},
+    {"container": "asf", "codec": "wmv2"},
+    {"container": "h264"},
+]
+
+
+def fuzz_seeds() -> list[bytes]:
+    """Small files of every kind, an animated WebP among them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "video")
+        files = [make_video(path, 30, **settings).read_bytes() for settings in FUZZ_SEEDS]
+    images = [PIL.Image.fromarray(picture(number)) for number in range(10)]
+    file = io.BytesIO()
+    images[0].save(file, "WEBP", save_all=True, append_images=images[1:], duration=40)
+    return [*files, file.getvalue()]
+
+
+def damaged_copies(seeds: list[bytes], first: int, count: int):
+    """`(number, bytes)`: files cut, flipped, overwritten, spliced, with numbers made huge; the same at every call."""
+    for number in range(first, first + count):
+        random = np.random.default_rng(number)
+        data = bytearray(seeds[number % len(seeds)])
+        for _ in range(random.integers(1, 4)):
+            kind = random.integers(6)
+            # Half of the damage is done to the first kilobyte and to the last two, where the headers are.
+            reach = len(data) if random.random() < 0.5 else min(1000, len(data))
+            at = int(random.integers(reach))
+            if random.random() < 0.3:
+                at = max(0, len(data) - 1 - int(random.integers(2000)))
+            length = int(random.integers(1, 64))
+            if kind == 0:
+                del data[max(at, 16) :]
+            elif kind == 1:
+                for place in random.integers(0, len(data), size=length):
+                    data[place] ^= 1 << int(random.integers(8))
+            elif kind == 2:
+                data[at : at + length] = random.bytes(length)
+            elif kind == 3:
+                data[at : at + 4] = HUGE_OR_SMALL[random.integers(4)]
+            elif kind == 4:
+                del data[at : at + length]
+            else:
+                data[at:at] = data[max(0, at - 10 * length) : at]
+        yield number, bytes(data)
+
+
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "damaged_copies",
+    "fuzz_seeds",
+    "make_video",
+    "number_of",
+    "picture",
+    "straight_decode",
+]
