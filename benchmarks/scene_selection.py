@@ -19,11 +19,10 @@ import time
 import warnings
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-
 from fila_video import scene_selection_fila_video as scene_selection
 from fila_video.scene_selection_fila_video import INITS, MAX_ITERATIONS, METHODS, select_scenes
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 NUM_SCENES, SCENE_SIZE, DIM = 32, 3, 1152
 
