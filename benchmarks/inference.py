@@ -1,0 +1,207 @@
+"""
+From frames to the first token: FiLA-Video against LLaVA-OneVision with equal towers and random weights.
+
+    python -m fila_video.benchmarks.inference                       # small towers, minutes on two cores
+    python -m fila_video.benchmarks.inference --size full           # SigLIP so400m + Qwen2-7B in bfloat16, for a GPU
+
+Every case runs in a process of its own, so that its peak memory is its own, several times in turn; times are medians.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from fila_video import FilaVideoConfig, FilaVideoForConditionalGeneration, FilaVideoProcessor
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+REPOSITORY = Path(__file__).parent.parent
+SIZES = {
+    "small": {
+        "vision": {
+            "hidden_size": 288,
+            "intermediate_size": 1152,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 6,
+            "image_size": 196,
+            "patch_size": 14,
+        },
+        "text": {
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "vocab_size": 4096,
+        },
+        "dtype": torch.float32,
+    },
+    "full": {
+        "vision": {
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+        },
+        "text": {
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 152064,
+        },
+        "dtype": torch.bfloat16,
+    },
+}
+# name: (model, frames that are given, whether scenes are selected on the model's own features)
+CASES = {
+    "LLaVA-OneVision, 96 frames": ("llava", 96, False),
+    "LLaVA-OneVision, 32 frames": ("llava", 32, False),
+    "FiLA-Video, 96 to 32, no pool": ("fila", 96, None),
+    "FiLA-Video, pool of 512, thumbnails": ("fila", 512, False),
+    "FiLA-Video, pool of 96, model features": ("fila", 96, True),
+    "FiLA-Video, pool of 512, model features": ("fila", 512, True),
+}
+CHILD = "--case"
+
+
+def build_model(kind: str, size: str, device: str):
+    sizes = SIZES[size]
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **sizes["vision"]}
+    text = {"model_type": "qwen2", "max_position_embeddings": 32768, "bos_token_id": None, **sizes["text"]}
+    torch.manual_seed(0)
+    with torch.device(device):
+        if kind == "fila":
+            config = FilaVideoConfig(vision_config=vision, text_config=text, image_token_id=3, video_token_id=4)
+            model = FilaVideoForConditionalGeneration._from_config(config, dtype=sizes["dtype"])
+        else:
+            config = LlavaOnevisionConfig(
+                vision_config=vision, text_config=text, image_token_index=3, video_token_index=4
+            )
+            model = LlavaOnevisionForConditionalGeneration._from_config(config, dtype=sizes["dtype"])
+    return model.eval()
+
+
+def synchronize(device: str):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def timed(modules: dict, device: str, seconds: dict):
+    """Adds to `seconds` the time that each of the named modules takes."""
+    handles = []
+    for name, module in modules.items():
+
+        def start(*args, name=name):
+            synchronize(device)
+            seconds[name] = seconds.get(name, 0.0) - time.perf_counter()
+
+        def stop(*args, name=name):
+            synchronize(device)
+            seconds[name] += time.perf_counter()
+
+        handles += [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_case(case: str, size: str, device: str, repeats: int) -> dict:
+    kind, num_frames, model_features = CASES[case]
+    model = build_model(kind, size, device)
+    side = SIZES[size]["vision"]["image_size"]
+    frames = np.random.default_rng(0).integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8)
+    processor = FilaVideoProcessor.from_pretrained(REPOSITORY)
+    processor.video_processor.size = {"height": side, "width": side}
+    processor.patches_per_side = side // SIZES[size]["vision"]["patch_size"]
+    processor.tokenizer.model_max_length = 32768
+    modules = {"language model": model.model.language_model, "vision tower": model.model.vision_tower}
+    if kind == "fila":
+        modules["merger"] = model.model.scene_merger
+        processor.frame_encoder = model.encode_frames if model_features else None
+
+    def first_token():
+        if kind == "fila":
+            options = {"selection": "uniform"} if model_features is None else {}
+            inputs = processor(text="<video>\nWhat happens?", videos=frames, return_tensors="pt", **options)
+            inputs = inputs.to(device)
+        else:
+            pixels = processor.video_processor(frames, return_tensors="pt")["pixel_values_videos"]
+            tokens = num_frames * (-(-processor.patches_per_side // 2)) ** 2 + 1
+            ids = torch.cat([torch.tensor([10, 11]), torch.full((tokens,), 4), torch.tensor([12, 13])])[None]
+            inputs = {"input_ids": ids.to(device), "pixel_values_videos": pixels.to(device)}
+        visual_tokens = int((inputs["input_ids"] == 4).sum())
+        model(**inputs, logits_to_keep=1, use_cache=True).logits.argmax(-1).item()
+        return visual_tokens
+
+    runs = []
+    with torch.no_grad():
+        for repeat in range(repeats + 1):
+            seconds = {}
+            synchronize(device)
+            start = time.perf_counter()
+            with timed(modules, device, seconds):
+                visual_tokens = first_token()
+            synchronize(device)
+            seconds["total"] = time.perf_counter() - start
+            if repeat:  # the first one warms up
+                runs.append(seconds)
+    result = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return result | {"visual tokens": visual_tokens, "peak memory (GB)": peak / 1e9}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(CHILD, choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        result = run_case(arguments.case, arguments.size, arguments.device, arguments.repeats)
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    results = {}
+    for case in CASES:
+        command = [sys.executable, "-m", "fila_video.benchmarks.inference", CHILD, case]
+        for name in ("size", "device", "repeats"):
+            command += [f"--{name}", str(getattr(arguments, name))]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        results[case] = json.loads(output.splitlines()[-1])
+
+    baseline = results["LLaVA-OneVision, 96 frames"]
+    lines = [
+        "| case | seconds | of LLaVA at 96 | tower | language model | of LLaVA's at 96 | merger | visual tokens "
+        "| peak GB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case, result in results.items():
+        merger = f"{result['merger'] / result['total']:.2%}" if "merger" in result else ""
+        lines.append(
+            f"| {case} | {result['total']:.2f} | {result['total'] / baseline['total']:.2f} "
+            f"| {result['vision tower'] / result['total']:.0%} | {result['language model']:.2f} s "
+            f"| {result['language model'] / baseline['language model']:.2f} | {merger} "
+            f"| {result['visual tokens']} | {result['peak memory (GB)']:.2f} |"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
