@@ -37,15 +37,11 @@ FILM = [
 
 def pictures():
     """The frames, one after the other, (HEIGHT, WIDTH, 3) uint8."""
-    seen, total, shown = {}, sum(seconds for _, seconds, _, _ in FILM), 0
+    seen = {}
     for place, seconds, event, _ in FILM:
         for n in range(round(seconds * RATE)):
             visit = n / RATE
-            image = place(seen.get(place, 0.0) + visit, visit, **event).convert("RGB").reduce(2)
-            clock = shown / RATE
-            light = min(1.0, (clock + 0.1) / 0.8, (total - clock) / 0.8)
-            yield np.asarray(image) if light == 1 else (np.asarray(image) * light).astype(np.uint8)
-            shown += 1
+            yield np.asarray(place(seen.get(place, 0.0) + visit, visit, **event).convert("RGB").reduce(2))
         seen[place] = seen.get(place, 0.0) + seconds
 
 

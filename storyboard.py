@@ -1,0 +1,184 @@
+"""Storyboards: the scenes that were selected from a video, as one picture for people."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+PAPER, CARD, EDGE = (244, 241, 235), (255, 255, 255), (226, 220, 210)
+INK, FAINT = (38, 42, 54), (128, 126, 124)
+REPRESENTATIVE, SUPPLEMENT = (224, 88, 58), (66, 122, 148)
+
+
+def draw_storyboard(
+    frames: np.ndarray,
+    scenes: np.ndarray,
+    timestamps: np.ndarray,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    duration: float | None = None,
+    columns: int | None = None,
+    frame_width: int = 208,
+) -> Image.Image:
+    """
+    Draws a row of frames for every scene, in order of time, with the representative marked and dated.
+
+    Args:
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): uint8 RGB.
+        scenes (`np.ndarray` of shape `(num_scenes, scene_size)`):
+            Indices into `frames`; the last of a scene is its representative, as [`select_scenes`] gives them.
+        timestamps (`np.ndarray` of shape `(num_frames,)`): Seconds from the start of the video.
+        title (`str`, *optional*): The headline, usually the name of the video's file.
+        subtitle (`str`, *optional*): A line under it, usually how the scenes were selected.
+        duration (`float`, *optional*): Seconds of the whole video; with it, a time line is drawn under the headline.
+        columns (`int`, *optional*): Scenes side by side. By default as many as make a pleasant shape.
+        frame_width (`int`, *optional*, defaults to 208): Of a frame on the board, in pixels.
+
+    Returns:
+        `PIL.Image.Image`, RGB.
+
+    Raises:
+        ValueError: If the shapes do not fit each other, or `columns` or `frame_width` is too small.
+    """
+    frames, scenes, timestamps = (np.asarray(value) for value in (frames, scenes, timestamps))
+    _check(frames, scenes, timestamps, columns, frame_width)
+    board = _Board(frames.shape[1] / frames.shape[2], *scenes.shape, columns, frame_width, duration is not None)
+    board.headline(title, subtitle)
+    if duration is not None:
+        board.time_line(scenes, timestamps, duration)
+    for number, scene in enumerate(scenes):
+        board.scene(number, frames[scene], timestamps[scene])
+    return board.image
+
+
+def _check(frames, scenes, timestamps, columns, frame_width):
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise ValueError(
+            f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {frames.dtype} {frames.shape}."
+        )
+    if scenes.ndim != 2 or 0 in scenes.shape:
+        raise ValueError(
+            f"`scenes` must have the shape (num_scenes, scene_size), at least (1, 1), got {scenes.shape}."
+        )
+    if timestamps.shape != frames.shape[:1]:
+        raise ValueError(f"`timestamps` has the shape {timestamps.shape}, but there are {len(frames)} frames.")
+    if scenes.min() < 0 or scenes.max() >= len(frames):
+        raise ValueError(
+            f"`scenes` names the frames {scenes.min()} to {scenes.max()}, but there are {len(frames)} frames."
+        )
+    if columns is not None and columns < 1:
+        raise ValueError(f"`columns` must be at least 1, got {columns}.")
+    if frame_width < 64:
+        raise ValueError(f"`frame_width` must be at least 64 pixels, got {frame_width}.")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds with a tenth, `1:02.5`; from an hour on `1:00:02.5`."""
+    tenths = round(seconds * 10)
+    minutes, hours = tenths // 600 % 60, tenths // 36000
+    rest = f"{tenths // 10 % 60:02d}.{tenths % 10}"
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
+
+
+class _Board:
+    """The picture and its measures, all of them multiples of a frame's width."""
+
+    def __init__(self, aspect, num_scenes, scene_size, columns, frame_width, with_time_line):
+        self.unit = unit = frame_width / 208
+        self.frame_size = frame_width, max(round(frame_width * aspect), 1)
+        self.gap, self.margin, self.padding = round(8 * unit), round(36 * unit), round(14 * unit)
+        self.caption = round(34 * unit)
+        self.card_width = scene_size * frame_width + (scene_size - 1) * self.gap + 2 * self.padding
+        self.card_height = self.frame_size[1] + self.caption + 2 * self.padding
+        self.spacing = round(16 * unit)
+        self.columns = min(columns or self._pleasant_columns(num_scenes), num_scenes)
+        rows = math.ceil(num_scenes / self.columns)
+        self.top = self.margin + round((150 if with_time_line else 92) * unit)
+        width = 2 * self.margin + self.columns * (self.card_width + self.spacing) - self.spacing
+        height = self.top + rows * (self.card_height + self.spacing) - self.spacing + self.margin
+        self.image = Image.new("RGB", (width, height), PAPER)
+        self.draw = ImageDraw.Draw(self.image)
+
+    def _pleasant_columns(self, num_scenes):
+        def shape(columns):
+            rows = math.ceil(num_scenes / columns)
+            ratio = columns * (self.card_width + self.spacing) / (rows * (self.card_height + self.spacing))
+            return abs(math.log(ratio / 1.6))
+
+        return min(range(1, num_scenes + 1), key=shape)
+
+    def text(self, position, text, size, colour=INK, anchor="ls"):
+        font = ImageFont.load_default(size * self.unit)
+        self.draw.text(position, text, fill=colour, font=font, anchor=anchor)
+
+    def fitting(self, text, size, width):
+        """`text`, with its middle left out where it is too long for `width` pixels."""
+        font = ImageFont.load_default(size * self.unit)
+        kept = len(text)
+        short = text
+        while font.getlength(short) > width and kept > 2:
+            kept -= 1
+            short = f"{text[: math.ceil(kept / 2)]}…{text[len(text) - kept // 2 :]}"
+        return short
+
+    def headline(self, title, subtitle):
+        width = self.image.width - 2 * self.margin
+        self.text((self.margin, self.margin + 32 * self.unit), self.fitting(title, 34, width), 34)
+        self.text((self.margin, self.margin + 66 * self.unit), self.fitting(subtitle, 19, width), 19, FAINT)
+
+    def time_line(self, scenes, timestamps, duration):
+        """Where in the video the chosen frames lie: a long mark a representative, a short one a supplement."""
+        unit, left, right = self.unit, self.margin, self.image.width - self.margin
+        y = self.margin + 100 * unit
+        self.draw.rounded_rectangle((left, y - 3 * unit, right, y + 3 * unit), 3 * unit, fill=EDGE)
+        for part, colour, reach in ((scenes[:, :-1], SUPPLEMENT, 7), (scenes[:, -1:], REPRESENTATIVE, 12)):
+            for seconds in timestamps[part.ravel()]:
+                x = left + (right - left) * min(seconds / duration, 1.0) if duration > 0 else left
+                box = (x - 1.5 * unit, y - reach * unit, x + 1.5 * unit, y + reach * unit)
+                self.draw.rounded_rectangle(box, 1.5 * unit, fill=colour)
+        self.text((left, y + 32 * unit), clock(0), 16, FAINT)
+        self.text((right, y + 32 * unit), clock(duration), 16, FAINT, "rs")
+
+    def scene(self, number, frames, timestamps):
+        unit = self.unit
+        left = self.margin + number % self.columns * (self.card_width + self.spacing)
+        top = self.top + number // self.columns * (self.card_height + self.spacing)
+        box = (left, top, left + self.card_width, top + self.card_height)
+        self.draw.rounded_rectangle(box, 12 * unit, fill=CARD, outline=EDGE, width=max(round(1.5 * unit), 1))
+        baseline = top + self.padding + 17 * unit
+        self.text((left + self.padding, baseline), f"Scene {number + 1}", 20)
+        first, last = clock(timestamps[0]), clock(timestamps[-1])
+        span = last if first == last else f"{first} to {last}"
+        self.text((left + self.card_width - self.padding, baseline), span, 17, FAINT, "rs")
+        for column, (frame, seconds) in enumerate(zip(frames, timestamps, strict=True)):
+            x = left + self.padding + column * (self.frame_size[0] + self.gap)
+            is_representative = column == len(frames) - 1
+            # A scene without enough of a past repeats its representative.
+            is_repeated = not is_representative and seconds == timestamps[-1]
+            self._frame(frame, x, top + self.padding + self.caption, seconds, is_representative, is_repeated)
+
+    def _frame(self, frame, x, y, seconds, is_representative, is_repeated):
+        unit, (width, height) = self.unit, self.frame_size
+        picture = ImageOps.fit(Image.fromarray(frame), self.frame_size, Image.LANCZOS)
+        if is_repeated:
+            picture = Image.blend(picture, Image.new("RGB", picture.size, CARD), 0.65)
+        mask = Image.new("L", (width * 4, height * 4))
+        ImageDraw.Draw(mask).rounded_rectangle((0, 0, width * 4 - 1, height * 4 - 1), 24 * unit, fill=255)
+        self.image.paste(picture, (x, y), mask.reduce(4))
+        if is_representative:
+            width_line = max(round(4 * unit), 2)
+            box = (x - width_line + 1, y - width_line + 1, x + width + width_line - 2, y + height + width_line - 2)
+            self.draw.rounded_rectangle(box, 8 * unit, outline=REPRESENTATIVE, width=width_line)
+            self._label("representative", x + 6 * unit, y + 6 * unit, REPRESENTATIVE)
+        stamp = "repeated" if is_repeated else clock(seconds)
+        self._label(stamp, x + 6 * unit, y + height - 28 * unit, FAINT if is_repeated else INK)
+
+    def _label(self, text, x, y, colour):
+        font = ImageFont.load_default(14 * self.unit)
+        width = font.getlength(text) + 12 * self.unit
+        self.draw.rounded_rectangle((x, y, x + width, y + 22 * self.unit), 5 * self.unit, fill=colour)
+        self.draw.text((x + width / 2, y + 11 * self.unit), text, fill=CARD, font=font, anchor="mm")
+
+
+__all__ = ["clock", "draw_storyboard"]
