@@ -65,6 +65,8 @@ class Recipe:
     processor: dict
     new: tuple[str, ...] = ("model.scene_merger.", "model.vision_tower.post_layernorm.")
     remarks: list[str] = field(default_factory=list)
+    # Tokens of the longest prompt, where the checkpoint says so.
+    max_length: int | None = None
     # Rows of an embedding that has to grow for `<image>` and `<video>`.
     grown_from: int | None = None
 
@@ -175,7 +177,7 @@ def llava_next_recipe(
     }
     # LLaVA-Video, which is told the times, saw 64 frames a video, OneVision 32.
     processor = {"num_scenes": 64 if time_instruction else 32, "add_time_instruction": time_instruction}
-    return Recipe(LLAVA_NEXT, model, processor, remarks=remarks)
+    return Recipe(LLAVA_NEXT, model, processor, remarks=remarks, max_length=config.get("tokenizer_model_max_length"))
 
 
 def llava_hf_recipe(config: dict, processor: dict) -> Recipe:

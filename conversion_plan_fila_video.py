@@ -99,7 +99,7 @@ def plan_conversion(
         main = folders["language model"]
         recipe, renamed = _two_parts(main, folders["vision tower"], allow_bin)
     text_config = recipe.model["text_config"]
-    tokenizer = load_tokenizer(main, text_config)
+    tokenizer = load_tokenizer(main, text_config, recipe.max_length)
     _place_tokens(recipe, tokenizer)
     config = FilaVideoConfig(**(recipe.model | overrides))
     for each in (config, config.text_config, config.vision_config):

@@ -163,9 +163,10 @@ def _write(
     conversion.generation_config.save_pretrained(folder)
     for file in code_files():
         shutil.copy(file, folder)
-    for source in folders.values():
+    for part, source in folders.items():
         for file in (*source.glob("LICENSE*"), *source.glob("NOTICE*")):
-            shutil.copy(file, folder)
+            name = file.name if len(folders) == 1 else f"{file.name}-{part.replace(' ', '-')}"
+            shutil.copy(file, folder / name)
     hub_ids = [name for name in given.values() if not Path(name).expanduser().is_dir()]
     recipe = conversion.recipe
     facts = recipe.processor | {"layout": recipe.layout, "dtype": dtype, "remarks": recipe.remarks}

@@ -47,6 +47,7 @@ FLATTEN_CONTENT = """\
 {%- if item['type'] == 'image' -%}{%- set flat.content = flat.content + '<image>\\n' -%}
 {%- elif item['type'] == 'video' -%}{%- set flat.content = flat.content + '<video>\\n' -%}
 {%- elif item['type'] == 'text' -%}{%- set flat.content = flat.content + item['text'] -%}
+{%- else -%}{{- raise_exception('A content block is of type text, image or video, got: ' + item['type']|string) -}}
 {%- endif -%}
 {%- endfor -%}
 {%- endif -%}
@@ -54,27 +55,15 @@ FLATTEN_CONTENT = """\
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
-# What LLaVA-NeXT trained its Qwen2 models on.
-CHATML = """\
-{%- if not messages or messages[0]['role'] != 'system' -%}
-{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}
-{%- endif -%}
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['role'] == 'assistant' -%}
-{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}
-{%- else -%}
-{{- message['content'] + '<|im_end|>' -}}
-{%- endif -%}
-{{- '\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
+ROOT = Path(__file__).resolve().parent
 
 
-def load_tokenizer(folder: Path, text_config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    folder: Path, text_config: PreTrainedConfig, max_length: int | None = None
+) -> PreTrainedTokenizerBase:
     """
-    A checkpoint's tokenizer with `<image>` and `<video>`, whose ids are the next free ones where it had none.
+    A checkpoint's tokenizer with `<image>` and `<video>`, whose ids are the next free ones where it had none. Its
+    longest prompt is `max_length` where that is given, and never longer than the language model's context.
 
     Raises:
         FileNotFoundError: If there is no vocabulary.
@@ -91,6 +80,8 @@ def load_tokenizer(folder: Path, text_config: PreTrainedConfig) -> PreTrainedTok
         tokenizer = AutoTokenizer.from_pretrained(staging, padding_side="left")
     tokens = [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
     tokenizer.add_tokens(tokens, special_tokens=True)
+    longest = max_length or tokenizer.model_max_length
+    tokenizer.model_max_length = min(longest, getattr(text_config, "max_position_embeddings", longest))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -112,7 +103,8 @@ def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, layout: str)
         return own
     if not own and not is_chatml:
         raise ValueError(f"{folder}: the tokenizer has no chat template. Add it there as chat_template.jinja.")
-    return FLATTEN_CONTENT + (own or CHATML)
+    # This project's own is what LLaVA-NeXT trained its Qwen2 models on.
+    return FLATTEN_CONTENT + own if own else (ROOT / "chat_template.jinja").read_text()
 
 
 def _saved_template(folder: Path) -> str | None:
@@ -193,9 +185,8 @@ def generation_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Gener
 
 def code_files() -> list[Path]:
     """The files of code that a repository needs: what `auto_map` and `custom_pipelines` name, and their siblings."""
-    root = Path(__file__).resolve().parent
     references = [*AUTO_MAP.values(), *(pipeline["impl"] for pipeline in CUSTOM_PIPELINES.values())]
-    files = {root / f"{reference.split('.')[0]}.py" for reference in references}
+    files = {ROOT / f"{reference.split('.')[0]}.py" for reference in references}
     siblings = {Path(found) for file in files for found in get_relative_import_files(file)}
     return sorted(files | siblings)
 
