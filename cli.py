@@ -168,7 +168,7 @@ def describe(video: str, scenes: dict, selection: str) -> dict:
     }
 
 
-def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame_width: int = 416):
+def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame_width: int = 320):
     """Reads the chosen frames once more, large enough to look at, and saves the board."""
     indices, first, positions = np.unique(scenes["indices"].numpy(), return_index=True, return_inverse=True)
     shape, progress = probe_video(video), Progress()
