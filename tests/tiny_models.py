@@ -5,6 +5,9 @@ from fila_video.configuration_fila_video import FilaVideoConfig, num_visual_toke
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config, SiglipVisionConfig, set_seed
 
+# Threads cost such models more than they give.
+torch.set_num_threads(1)
+
 PAD, BOS, EOS, IMAGE, VIDEO, FIRST_WORD = 0, 1, 2, 3, 4, 10
 VISION_SIZES = {
     "hidden_size": 32,
