@@ -1,0 +1,211 @@
+"""Every form in which a video may be passed, and what is refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fila_video.video_inputs_fila_video import (
+    flatten_metadata,
+    flatten_videos,
+    is_frame_sequence,
+    load_picture,
+    open_still_picture,
+    to_uint8_rgb,
+    videos_of_rows,
+)
+from fila_video.video_reading_fila_video import VideoFrames, VideoSegment
+from PIL import Image
+from transformers.video_utils import VideoMetadata
+
+FRAMES = np.random.default_rng(0).integers(0, 256, size=(5, 6, 8, 3), dtype=np.uint8)
+EXPECTED = torch.from_numpy(FRAMES).permute(0, 3, 1, 2)
+PICTURES = [Image.fromarray(frame) for frame in FRAMES]
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        FRAMES,
+        torch.from_numpy(FRAMES),
+        FRAMES.transpose(0, 3, 1, 2),
+        EXPECTED,
+        PICTURES,
+        tuple(PICTURES),
+        list(FRAMES),
+        list(EXPECTED),
+        [*PICTURES[:2], *list(FRAMES[2:4]), EXPECTED[4]],
+        [encoded(picture) for picture in PICTURES],
+        FRAMES.astype(np.int64),
+        FRAMES.astype(np.uint16),
+        FRAMES.astype(np.float32) / 255,
+        torch.from_numpy(FRAMES).double() / 255,
+        (torch.from_numpy(FRAMES).float() / 255).requires_grad_(),
+        FRAMES[::-1][::-1],
+    ],
+    ids=lambda video: type(video).__name__,
+)
+def test_frames_of_every_form_are_the_same_uint8_tensor(video):
+    frames = to_uint8_rgb(video)
+    assert frames.dtype == torch.uint8
+    assert torch.equal(frames, EXPECTED)
+
+
+def test_float16_frames_keep_their_values_within_a_step():
+    frames = to_uint8_rgb(torch.from_numpy(FRAMES).half() / 255)
+    assert (frames.int() - EXPECTED.int()).abs().max() <= 1
+
+
+def test_reversed_arrays_are_read_as_they_are():
+    assert torch.equal(to_uint8_rgb(FRAMES[::-1]), EXPECTED.flip(0))
+
+
+@pytest.mark.parametrize("video", [FRAMES[..., 0], FRAMES[..., :1], [Image.fromarray(f[..., 0]) for f in FRAMES]])
+def test_gray_frames_get_three_equal_channels(video):
+    assert torch.equal(to_uint8_rgb(video), EXPECTED[:, :1].expand(-1, 3, -1, -1))
+
+
+def test_transparent_pixels_are_laid_over_white():
+    alpha = np.full((5, 6, 8, 1), 255, dtype=np.uint8)
+    alpha[1:] = 0
+    frames = np.concatenate([FRAMES, alpha], axis=-1)
+    for video in (frames, [Image.fromarray(frame) for frame in frames]):
+        found = to_uint8_rgb(video)
+        assert torch.equal(found[0], EXPECTED[0])
+        assert (found[1:] == 255).all()
+
+
+def test_pictures_of_other_modes_are_converted():
+    picture = Image.fromarray(FRAMES[0]).quantize(200)
+    expected = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(to_uint8_rgb([picture, picture])[0], expected)
+    one_bit = Image.fromarray(FRAMES[0]).convert("1")
+    assert set(to_uint8_rgb(one_bit).unique().tolist()) <= {0, 255}
+
+
+def test_a_list_may_mix_gray_color_and_transparent_pictures_of_one_size():
+    modes = [PICTURES[0].convert(mode) for mode in ("L", "RGB", "RGBA")]
+    assert to_uint8_rgb(modes).shape == (3, 3, 6, 8)
+
+
+@pytest.mark.parametrize("video", [PICTURES[0], FRAMES[0], EXPECTED[0], FRAMES[0, ..., 0], FRAMES[0, ..., :1]])
+def test_a_still_picture_is_one_frame(video):
+    assert to_uint8_rgb(video).shape == (1, 3, 6, 8)
+
+
+def test_the_place_of_the_channels_can_be_named():
+    ambiguous = torch.from_numpy(FRAMES)[:, :3, :4]  # (5, 3, 4, 3)
+    assert to_uint8_rgb(ambiguous).shape == (5, 3, 3, 4)
+    assert to_uint8_rgb(ambiguous, "channels_first").shape == (5, 3, 4, 3)
+    assert torch.equal(to_uint8_rgb(PICTURES, "channels_last"), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        ([FRAMES[0], FRAMES[0, :4]], r"one size.*4x8 and 6x8"),
+        ([PICTURES[0], PICTURES[1].resize((4, 4))], r"4x4 and 6x8"),
+        (FRAMES[:0], r"without frames.*\(0, 6, 8, 3\)"),
+        (FRAMES[..., :2], r"1, 3 or 4 channels, got 6"),
+        (FRAMES.astype(np.float32), r"must lie in \[0, 1\], got values from 0.0 to 255.0"),
+        (FRAMES.astype(np.float32) / 255 - 0.5, r"\[0, 1\], got values from -0.5 to 0.5"),
+        (np.where(FRAMES == 0, np.nan, 0.5), r"from nan to nan"),
+        (FRAMES.astype(np.int32) * 2, r"\[0, 255\], got values from 0 to 510"),
+        (FRAMES > 9, "torch.bool"),
+        (FRAMES.astype(object), "ndarray cannot be read as frames"),
+        ([FRAMES[0], b"no picture"], "Cannot read the picture of 10 bytes"),
+        ([FRAMES[0], Path("nowhere/frame.png")], "nowhere/frame.png"),
+    ],
+)
+def test_frames_that_are_none_are_refused_with_what_they_are(video, message):
+    with pytest.raises(ValueError, match=message):
+        to_uint8_rgb(video)
+
+
+def test_every_video_of_a_nested_mixture_is_kept_in_order():
+    file, segment = io.BytesIO(b"d"), VideoSegment("e.mp4", start=1, end=2)
+    read = VideoFrames(FRAMES, np.arange(5.0), VideoMetadata(total_num_frames=5))
+    parts = ["a.mp4", Path("b.mp4"), b"c", file, segment, [segment, segment], read, FRAMES, EXPECTED, PICTURES]
+    for nested in (parts, [parts], [parts[:4], parts[4:]], [[part] for part in parts], tuple(parts)):
+        found = flatten_videos(nested)
+        assert len(found) == len(parts)
+        # A list of one segment is a video as well.
+        assert all(one is other or one == [segment] for one, other in zip(found, parts, strict=True))
+    assert flatten_videos([bytearray(b"x"), memoryview(b"y")]) == [b"x", b"y"]
+
+
+def test_a_list_of_paths_is_a_list_of_videos_and_in_a_chat_a_list_of_frames():
+    assert flatten_videos(["a.png", "b.png"]) == ["a.png", "b.png"]
+    assert flatten_videos([["a.png", "b.png"]]) == ["a.png", "b.png"]
+    assert flatten_videos([[["a.png", b"b"]]]) == [["a.png", b"b"]]
+
+
+def test_an_array_of_five_dimensions_is_a_batch():
+    batch = np.stack([FRAMES, FRAMES[::-1]])
+    found = flatten_videos(batch)
+    assert len(found) == 2
+    assert np.array_equal(found[1], FRAMES[::-1])
+
+
+@pytest.mark.parametrize(
+    "video", [5, {"path": "a.mp4"}, [3.5], ["a.mp4", None], np.zeros(4), np.zeros((1,) * 6), object()]
+)
+def test_what_is_no_video_is_refused_with_its_type(video):
+    with pytest.raises(ValueError, match=r"is no video|dimensions"):
+        flatten_videos(video)
+
+
+def test_rows_are_counted_only_where_videos_are_nested():
+    assert videos_of_rows([["a", "b"], []], 2) == [2, 0]
+    assert videos_of_rows([[FRAMES], [PICTURES, "a"]], 2) == [1, 2]
+    assert videos_of_rows([[["a.png", "b.png"]], ["c"]], 2) == [1, 1]
+    for flat in (["a", "b"], [PICTURES, PICTURES], FRAMES, [["a"], "b"], [["a", "b"]], [FRAMES, ["a"]]):
+        assert videos_of_rows(flat, 2) is None
+
+
+def test_metadata_is_one_for_each_video_however_it_is_nested():
+    one, two = {"total_num_frames": 3}, VideoMetadata(total_num_frames=4)
+    assert flatten_metadata(None, 2) == [None, None]
+    for nested in ([one, two], [[one], [two]], [[one, two]], ([one], two)):
+        assert flatten_metadata(nested, 2) == [one, two]
+    assert flatten_metadata(one, 1) == [one]
+    with pytest.raises(ValueError, match="describes 1 videos, but 2"):
+        flatten_metadata([one], 2)
+
+
+def test_frames_and_sources_are_told_apart():
+    assert all(is_frame_sequence(video) for video in (FRAMES, EXPECTED, PICTURES, PICTURES[0], ["a.png", "b.png"]))
+    sources = ("a.mp4", Path("a"), b"", io.BytesIO(), VideoSegment("a"), [VideoSegment("a")])
+    assert not any(is_frame_sequence(video) for video in sources)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
+def test_a_file_with_one_picture_is_told_from_an_animation(tmp_path, kind):
+    path = tmp_path / f"still.{kind.lower()}"
+    path.write_bytes(encoded(PICTURES[0], kind))
+    for source in (path, str(path), path.read_bytes()):
+        assert open_still_picture(source).size == (8, 6)
+    if kind in ("GIF", "PNG", "WEBP"):
+        animation = encoded(PICTURES[0], kind, save_all=True, append_images=PICTURES[1:])
+        assert open_still_picture(animation) is None
+    assert open_still_picture(tmp_path / "missing.png") is None
+    assert open_still_picture(b"no picture") is None
+    assert open_still_picture(io.BytesIO(b"")) is None
+
+
+def test_pictures_are_upright_from_bytes_and_from_files(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    data = encoded(PICTURES[0], "JPEG", exif=exif)
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(data)
+    for source in (data, bytearray(data), memoryview(data), path, str(path)):
+        assert load_picture(source).size == (6, 8)
+    assert load_picture(FRAMES) is FRAMES
