@@ -50,6 +50,7 @@ UNUSED_VISION_PARTS = (
     r"^model\.vision_tower\."
     r"(head|text_model|visual_projection|text_projection|logit_scale|logit_bias|classifier)(\.|$)"
 )
+BACKBONE_SETTINGS = ("out_features", "out_indices", "stage_names")
 LAYER_NUMBER = r"^model\.vision_tower\..*?\b(?:layers?|blocks)\.(\d+)\."
 
 
@@ -239,8 +240,9 @@ def tower_config(folder_or_id: str) -> PreTrainedConfig:
                 f"{folder_or_id} is no vision tower that can be used: its `{name}` is {getattr(config, name, None)}, "
                 "but must be a single number."
             )
-    config.num_hidden_layers -= 1
-    return config
+    # Built anew, because backbones derive the names of their stages from the number of layers.
+    settings = {name: value for name, value in config.to_dict().items() if name not in BACKBONE_SETTINGS}
+    return type(config).from_dict(settings | {"num_hidden_layers": config.num_hidden_layers - 1})
 
 
 def without_head(config: PreTrainedConfig) -> PreTrainedConfig:

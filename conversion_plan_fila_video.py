@@ -21,6 +21,9 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter
+from transformers.modeling_utils import PreTrainedModel
 
 from .checkpoint_files_fila_video import StoredTensor, read_checkpoint
 from .checkpoint_layouts_fila_video import (
@@ -159,13 +162,24 @@ def _two_parts(language: Path, vision: Path, allow_bin: bool) -> tuple[Recipe, d
     heads = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
     renamed = {
         rename_language(name, model.base_model_prefix, heads[0]): tensor
-        for name, tensor in read_checkpoint(language, allow_bin).items()
+        for name, tensor in _named_as_in_memory(model, read_checkpoint(language, allow_bin)).items()
     }
     renamed |= {
         rename_vision(name, tower.base_model_prefix): tensor
-        for name, tensor in read_checkpoint(vision, allow_bin).items()
+        for name, tensor in _named_as_in_memory(tower, read_checkpoint(vision, allow_bin)).items()
     }
     return parts_recipe(text_config, vision_config), renamed
+
+
+def _named_as_in_memory(model: PreTrainedModel, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Some models of transformers name their parameters otherwise than their files do; it knows how."""
+    renamings = [each for each in get_model_conversion_mapping(model) if not isinstance(each, WeightConverter)]
+    named = {}
+    for name, tensor in stored.items():
+        for renaming in renamings:
+            name = renaming.rename_source_key(name)[0]
+        named[name] = tensor
+    return named
 
 
 def _place_tokens(recipe: Recipe, tokenizer):
