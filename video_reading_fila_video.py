@@ -230,8 +230,8 @@ class _Reading:
         return iter(Crew(self._work, tasks, self._threads, self._room))
 
     def _work(self, numbers, threads=1):
-        """Runs `numbers` of the plan, one after the other; `threads`: frames that the decoder works on at once."""
-        reader, converter = None, FrameConverter(self._size)
+        """Runs `numbers` of the plan, one after the other; `threads`: those of the decoder and of the scaler."""
+        reader, converter = None, FrameConverter(self._size, threads)
         try:
             for number in numbers:
                 part, run = self._plan[number]

@@ -1,0 +1,273 @@
+"""256 frames out of an hour of video: this reader beside transformers' pyav, torchcodec and decord.
+
+    python -m fila_video.benchmarks.video_reading --folder FOLDER --output benchmarks/video_reading.md
+
+makes its videos in FOLDER once (1 GB) and runs every reader in a process of its own, all of them in turn and the
+whole round three times; the table gives medians. This reader also scales its frames to 384 x 384; the peers return them at
+full size. Peak memory is counted above the imports and the frames returned.
+"""
+
+import argparse
+import importlib.util
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT, RATE, GROUP = 640, 360, 24, 250
+SIZE = (384, 384)
+NUM_FRAMES = 256
+MINUTES_10, HOUR, HOURS_2, MINUTE_1, SECONDS_10 = (
+    "minutes10.mp4",
+    "hour.mp4",
+    "hours2.mp4",
+    "minute1.mp4",
+    "seconds10.mp4",
+)
+_SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000  # bicubic, full chroma, accurate rounding
+READERS = ("exact", "keyframe", "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
+
+
+def texture(random, height, width, octaves=6):
+    """(height, width) uint8: smooth noise on several scales, as busy as a photograph."""
+    image = np.zeros((height, width))
+    for octave in range(octaves):
+        step = 2 ** (octaves - octave)
+        coarse = random.normal(size=(height // step + 2, width // step + 2))
+        rows, columns = np.arange(height) / step, np.arange(width) / step
+        y, x = rows.astype(int), columns.astype(int)
+        fy, fx = (rows - y)[:, None], (columns - x)[None]
+        upper = coarse[y][:, x] * (1 - fx) + coarse[y][:, x + 1] * fx
+        lower = coarse[y + 1][:, x] * (1 - fx) + coarse[y + 1][:, x + 1] * fx
+        image += (upper * (1 - fy) + lower * fy) / 2**octave
+    return np.clip(128 + 45 * (image - image.mean()) / image.std(), 16, 235).astype(np.uint8)
+
+
+def draw(planes, sprites, second):
+    """One frame: a camera that pans over a texture, a new one every 7 seconds, and four things that move before it."""
+    luma, blue, red = planes[int(second / 7) % len(planes)]
+    x = int(700 + 650 * np.sin(0.31 * second)) // 2 * 2
+    y = int(320 + 300 * np.sin(0.23 * second)) // 2 * 2
+    luma = luma[y : y + HEIGHT, x : x + WIDTH].copy()
+    for number, sprite in enumerate(sprites):
+        height, width = sprite.shape
+        left = int((WIDTH - width) * (0.5 + 0.5 * np.sin(second * (1.1 + 0.3 * number) + number)))
+        top = int((HEIGHT - height) * (0.5 + 0.5 * np.cos(second * (0.9 + 0.2 * number) + 2 * number)))
+        luma[top : top + height, left : left + width] = sprite
+    half = (slice(y // 2, (y + HEIGHT) // 2), slice(x // 2, (x + WIDTH) // 2))
+    return np.concatenate([luma.ravel(), (64 + blue[half] // 2).ravel(), (64 + red[half] // 2).ravel()])
+
+
+def make_video(path, seconds):
+    """H.264 as x264 makes it by default, with B-frames, a keyframe every 250 frames."""
+    random = np.random.default_rng(0)
+    planes = [(texture(random, 1024, 2048), texture(random, 512, 1024), texture(random, 512, 1024)) for _ in range(6)]
+    sprites = [texture(random, 128, 160) for _ in range(4)]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {
+            "preset": "medium",
+            "crf": "24",
+            "g": str(GROUP),
+            "keyint_min": str(GROUP),
+            "sc_threshold": "0",
+        }
+        for number in range(seconds * RATE):
+            image = draw(planes, sprites, number / RATE).reshape(HEIGHT * 3 // 2, WIDTH)
+            frame = av.VideoFrame.from_ndarray(image, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def repeat(source, target, times):
+    """The video `source`, several times over, without encoding it again."""
+    with av.open(str(target), "w") as out:
+        with av.open(str(source)) as first:
+            stream = out.add_stream_from_template(first.streams.video[0])
+        shift = 0
+        for _ in range(times):
+            end = 0
+            with av.open(str(source)) as container:
+                for packet in container.demux(video=0):
+                    if packet.dts is not None:
+                        end = max(end, packet.pts + packet.duration)
+                        packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                        out.mux(packet)
+            shift += end
+
+
+def make_videos(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, seconds in ((SECONDS_10, 10), (MINUTE_1, 60), (MINUTES_10, 600)):
+        if not (folder / name).exists():
+            make_video(folder / name, seconds)
+    for name, times in ((HOUR, 6), (HOURS_2, 12)):
+        if not (folder / name).exists():
+            repeat(folder / MINUTES_10, folder / name, times)
+
+
+def read_straight(path, thread_type):
+    """What PyAV does without us: every frame decoded in turn, the wanted ones scaled by the same scaler."""
+    frames = np.empty((NUM_FRAMES, *SIZE, 3), dtype=np.uint8)
+    scaler = av.video.reformatter.VideoReformatter()
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = thread_type
+        wanted = np.linspace(0, stream.frames - 1, min(NUM_FRAMES, stream.frames)).astype(int)
+        place = {number: row for row, number in enumerate(wanted.tolist())}
+        for number, frame in enumerate(container.decode(stream)):
+            if number in place:
+                scaled = scaler.reformat(
+                    frame, SIZE[1], SIZE[0], "rgb24", interpolation=0x4 | 0x2000 | 0x4000 | 0x40000
+                )
+                frames[place[number]] = scaled.to_ndarray()
+    return frames[: len(place)]
+
+
+def prepare(reader):
+    """Imports what `reader` needs and returns the function that reads a path."""
+    if reader in ("exact", "keyframe"):
+        from fila_video.video_reading_fila_video import read_frames
+
+        return lambda path: read_frames(path, num_frames=NUM_FRAMES, size=SIZE, seek_mode=reader).frames
+    if reader == "straight":
+        return lambda path: read_straight(path, "SLICE")
+    if reader == "straight_threads":
+        return lambda path: read_straight(path, "AUTO")
+    if reader == "transformers_pyav":
+        from transformers.video_utils import load_video
+
+        return lambda path: load_video(path, num_frames=NUM_FRAMES, backend="pyav")[0]
+    if reader == "torchcodec":
+        from torchcodec.decoders import VideoDecoder
+
+        def read(path):
+            decoder = VideoDecoder(path)
+            return decoder.get_frames_at(np.linspace(0, len(decoder) - 1, NUM_FRAMES).astype(int).tolist()).data
+
+        return read
+    import decord
+
+    def read(path):
+        decoder = decord.VideoReader(path)
+        return decoder.get_batch(np.linspace(0, len(decoder) - 1, NUM_FRAMES).astype(int)).asnumpy()
+
+    return read
+
+
+def measure_here(reader, path):
+    """Prints the seconds and the peak memory of one read, as JSON."""
+    read = prepare(reader)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    start = time.perf_counter()
+    frames = read(path)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    print(json.dumps({"seconds": seconds, "megabytes": max(0, peak - frames.nbytes) / 1e6, "frames": len(frames)}))
+
+
+def measure(reader, path):
+    command = [sys.executable, "-m", "fila_video.benchmarks.video_reading", "--one", reader, str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(f"{reader} failed on {path}:\n{ran.stderr[-2000:]}")
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def compare_features(path, num_frames=32):
+    """Cosines between a SigLIP's features of frames scaled by this reader and by torchvision's antialiased bicubic.
+
+    The tower is of SigLIP base's shape with random, seeded weights: what is compared is the scaling. Features are means
+    over the patches; the second cosine is taken after subtracting what all frames share, their mean.
+    """
+    import torch
+    from fila_video.video_reading_fila_video import read_frames
+    from torchvision.transforms.v2 import functional
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(0)
+    tower = SiglipVisionModel(SiglipVisionConfig(image_size=SIZE[0], patch_size=16)).eval()
+
+    def features(images):
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        if tuple(pixels.shape[-2:]) != SIZE:
+            pixels = functional.resize(pixels, list(SIZE), functional.InterpolationMode.BICUBIC, antialias=True)
+        with torch.no_grad():
+            return torch.cat([tower(part / 127.5 - 1).last_hidden_state.mean(1) for part in pixels.float().split(8)])
+
+    ours = features(read_frames(path, num_frames=num_frames, size=SIZE).frames)
+    theirs = features(read_frames(path, num_frames=num_frames).frames)
+    plain = torch.cosine_similarity(ours, theirs)
+    centred = torch.cosine_similarity(ours - theirs.mean(0), theirs - theirs.mean(0))
+    return {"cosine": plain.min().item(), "centred cosine": centred.min().item(), "mean": centred.mean().item()}
+
+
+def run(folder, rounds, readers, short):
+    """Every reader on every file in turn, `rounds` times: {(file, reader): [measurement, ...]}."""
+    make_videos(folder)
+    tasks = [(name, reader) for name in (SECONDS_10, MINUTE_1) for reader in ("exact", "straight", "straight_threads")]
+    if not short:
+        tasks += [(HOUR, reader) for reader in readers if not reader.startswith("straight")]
+        tasks += [(name, reader) for name in (MINUTES_10, HOURS_2) for reader in ("exact", "keyframe")]
+    results = {task: [] for task in tasks}
+    for number in range(rounds):
+        for name, reader in tasks:
+            results[name, reader].append(measure(reader, folder / name))
+            print(f"round {number + 1}: {name} {reader} {results[name, reader][-1]}", file=sys.stderr, flush=True)
+    return results
+
+
+def report(results, features):
+    """The results as Markdown."""
+    medians = {
+        task: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for task, runs in results.items()
+    }
+    lines = ["| video | reader | frames | seconds | peak MB | of transformers' pyav | of torchcodec | of straight |"]
+    lines.append("| --- | --- | --: | --: | --: | --: | --: | --: |")
+    for (name, reader), result in medians.items():
+        ratios = []
+        for base in ("transformers_pyav", "torchcodec", "straight_threads"):
+            other = medians.get((name, base))
+            ratios.append(f"{result['seconds'] / other['seconds']:.3f}" if other else "")
+        lines.append(
+            f"| {name} | {reader} | {result['frames']:.0f} | {result['seconds']:.2f} | {result['megabytes']:.0f} | "
+            + " | ".join(ratios)
+            + " |"
+        )
+    if features:
+        lines += ["", f"Features against torchvision's antialiased bicubic, smallest of 32 frames: {features}"]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the videos are made and kept")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--short", action="store_true", help="the short clips alone")
+    parser.add_argument("--output", type=Path, help="a Markdown file for the table, printed anyway")
+    parser.add_argument("--one", nargs=2, metavar=("READER", "PATH"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        measure_here(*arguments.one)
+        return
+    if arguments.folder is None:
+        parser.error("--folder is required")
+    readers = [name for name in READERS if name not in ("torchcodec", "decord") or importlib.util.find_spec(name)]
+    results = run(arguments.folder, arguments.rounds, readers, arguments.short)
+    table = report(results, None if arguments.short else compare_features(arguments.folder / MINUTE_1))
+    print(table)
+    if arguments.output:
+        arguments.output.write_text(table + "\n")
+
+
+if __name__ == "__main__":
+    main()
