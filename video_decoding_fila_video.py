@@ -36,6 +36,7 @@ class StreamReader:
         self.source = source
         self.lost = self.errors = 0
         self._threads = threads
+        self._spent = 0.0  # seconds of decoding since the last wanted frame
         self._seeking = True  # whether a seek in this file lands where the index says
         self._open()
 
@@ -81,11 +82,14 @@ class StreamReader:
                 self._complain(error)
 
     def _decode(self, packet) -> list[av.VideoFrame]:
+        start = time.monotonic()
         try:
             return self._codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
             self._complain(error)
             return []
+        finally:
+            self._spent += time.monotonic() - start
 
     def _complain(self, error):
         self.errors += 1
@@ -114,6 +118,8 @@ class StreamReader:
         if last is not None and last.is_corrupt and len(hidden) > 1:
             hidden[-1] = True  # the file ends within this frame
         self._codec.flush_buffers()
+        if not self._stream.time_base:
+            raise self.source.error("its times have no unit")
         index = PacketIndex(
             pts=np.frombuffer(pts, dtype=np.int64),
             sizes=np.frombuffer(sizes, dtype=np.int64),
@@ -160,6 +166,7 @@ class StreamReader:
 
     def _seek(self, time, start, index) -> bool:
         self._demux.close()
+        self._view.limit(STALL_SECONDS)
         try:
             self._container.seek(time, stream=self._stream)
         except (av.FFmpegError, OSError):
@@ -193,14 +200,13 @@ class StreamReader:
         """Decodes a run. Where `needed`, the positions of wanted packets, is given, the decoder skips the others on
         which no other depends."""
         self._codec.flush_buffers()
-        deadline = time.monotonic() + DECODE_SECONDS
         try:
             for position, packet in self._packets_from(run.start, index):
                 self._skip(needed is not None and position not in needed)
                 yield from self._decode(packet)
                 if position >= run.stop:
                     break
-                if time.monotonic() > deadline:
+                if self._spent > DECODE_SECONDS:
                     raise self.source.error(f"{DECODE_SECONDS:.0f} seconds of decoding did not reach a frame wanted")
             self._skip(False)
             yield from self._decode(None)
@@ -218,9 +224,11 @@ class StreamReader:
         A frame that the file does not hold in a readable state is replaced by the one a player would still show then,
         the last before it; where there is none it is left out. Both are counted in `lost`.
         """
-        if index.counted:
-            yield from self._read_counting(run, index)
-            return
+        for result in self._read_counting(run, index) if index.counted else self._read_timed(run, index):
+            self._spent = 0.0
+            yield result
+
+    def _read_timed(self, run, index):
         wanted = deque((int(index.pts[index.packets[number]]), number) for number in run.frames)
         with suppress(_OutOfStep):
             yield from self._read_fast(run, index, wanted)

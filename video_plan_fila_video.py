@@ -105,11 +105,14 @@ def shown_at(seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
     return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
 
 
-def nearest_keyframes(index: PacketIndex, frames: np.ndarray) -> np.ndarray:
-    """Replaces frames by the keyframe nearest in time (the earlier of two as near): (len(frames),) int64."""
-    keys = np.flatnonzero(index.keys[index.packets])
+def nearest_keyframes(index: PacketIndex, frames: np.ndarray, low: int = 0, high: int | None = None) -> np.ndarray:
+    """Replaces frames by the keyframe nearest in time (the earlier of two as near): (len(frames),) int64.
+
+    Only the frames from `low` to `high` are looked at; where no keyframe is among them, all become the frame `low`.
+    """
+    keys = low + np.flatnonzero(index.keys[index.packets[low:high]])
     if len(keys) == 0:
-        return np.zeros_like(frames)
+        return np.full_like(frames, low)
     key_times, wanted = index.times[keys], index.times[frames]
     after = np.minimum(np.searchsorted(key_times, wanted), len(keys) - 1)
     before = np.maximum(after - 1, 0)

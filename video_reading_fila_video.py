@@ -7,8 +7,10 @@ decoding them, choose the frames by presentation time, and decode only what thos
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
+import av
 import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
@@ -27,7 +29,7 @@ from .video_plan_fila_video import (
     shown_at,
     spread_evenly,
 )
-from .video_sources_fila_video import VideoSegment, VideoSource, source_name
+from .video_sources_fila_video import VideoSegment, VideoSource
 from .video_webp_fila_video import WebPReader
 
 logger = logging.get_logger(__name__)
@@ -105,7 +107,7 @@ class _Video:
     def _add(self, segment):
         source = VideoSource(segment.source)
         self.sources.append(source)
-        reader = open_reader(source)
+        reader = _open_reader(source)
         try:
             index, first = reader.index()
             if len(index.times) == 0 or first is None:
@@ -205,6 +207,8 @@ def _check_arguments(num_frames, fps, times, size, seek_mode):
         ):
             raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
     if size is not None:
+        if len(size) != 2:
+            raise ValueError(f"size must be (height, width), got {size!r}.")
         height, width = size
         size = (_positive_int("The height in size", height), _positive_int("The width in size", width))
     if seek_mode not in ("exact", "keyframe"):
@@ -213,11 +217,14 @@ def _check_arguments(num_frames, fps, times, size, seek_mode):
 
 
 class _Reading:
-    """Carries out a plan, on one thread or on several; counts what was lost."""
+    """Carries out a plan, on one thread or on several.
+
+    `complaints` holds `(frames lost, errors)` of each reader that is done.
+    """
 
     def __init__(self, plan: list[tuple[_Part, Run]], size: tuple[int, int]):
         self._plan, self._size = plan, size
-        self.lost = self.errors = 0
+        self.complaints: list[tuple[int, int]] = []
         self._threads = min(_cores(), MAX_THREADS)
         self._room = max(1, AHEAD_BYTES // (3 * size[0] * size[1] * (self._threads + 1)))
 
@@ -237,21 +244,26 @@ class _Reading:
                 part, run = self._plan[number]
                 if reader is None or reader.source is not part.source:
                     self._put_away(reader)
-                    reader = open_reader(part.source, threads if run.stop - run.start >= SHORT_RUN else 1)
+                    reader = _open_reader(part.source, threads if run.stop - run.start >= SHORT_RUN else 1)
                 offset = part.first - part.low
                 for frame, shown, picture in reader.read(run, part.index):
-                    yield number, (offset + frame, offset + max(shown, part.low), converter(picture))
+                    try:
+                        pixels = converter(picture)
+                    except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
+                        reader.lost += 1
+                        reader.errors += 1
+                        continue
+                    yield number, (offset + frame, offset + max(shown, part.low), pixels)
         finally:
             self._put_away(reader)
 
     def _put_away(self, reader):
         if reader is not None:
-            self.lost += reader.lost
-            self.errors += reader.errors
+            self.complaints.append((reader.lost, reader.errors))
             reader.close()
 
 
-def open_reader(source: VideoSource, threads: int = 1) -> StreamReader | WebPReader:
+def _open_reader(source: VideoSource, threads: int = 1) -> StreamReader | WebPReader:
     webp = source.head[:4] == b"RIFF" and source.head[8:12] == b"WEBP"
     return (WebPReader if webp else StreamReader)(source, threads)
 
@@ -273,7 +285,7 @@ def _read(source, num_frames, fps, times, size, seek_mode, progress):
             offset = part.first - part.low
             inside = frames[(frames >= part.first) & (frames < offset + part.high)] - offset
             if seek_mode == "keyframe":
-                inside = nearest_keyframes(part.index, inside)
+                inside = nearest_keyframes(part.index, inside, part.low, part.high)
             wanted.append(inside + offset)
             plan.extend((part, run) for run in plan_runs(part.index, np.unique(inside)))
         wanted = np.concatenate(wanted)
@@ -283,24 +295,26 @@ def _read(source, num_frames, fps, times, size, seek_mode, progress):
         reading = _Reading(plan, size or video.parts[0].size)
         done, last = 0, -1
         if progress is True:
-            progress = _progress_bar(source_name(source))
-        for frame, shown, pixels in reading:
-            if times is None and shown <= last:
-                continue
-            last = shown
-            for _ in range(repeats.get(frame, 1)):
-                done += 1
-                yield shown, float(video.seconds[max(shown, 0)]), pixels
-            if progress is not None:
-                progress(done, total)
+            progress = _progress_bar(", ".join(source.name for source in video.sources))
+        with closing(iter(reading)) as results:
+            for frame, shown, pixels in results:
+                if times is None and shown <= last:
+                    continue  # it stands in for a frame that was lost, and has been given already
+                last = shown
+                for _ in range(repeats.get(frame, 1)):
+                    done += 1
+                    yield shown, float(video.seconds[shown]), pixels
+                if progress is not None:
+                    progress(done, total)
         if done == 0:
             raise video.sources[0].error("none of the frames wanted from it can be decoded")
-        if reading.lost and (reading.errors or video.damaged):
+        lost, errors = (sum(counts) for counts in zip(*reading.complaints, strict=True))
+        if lost and (errors or video.damaged):
             logger.warning(
                 "%s is damaged: %d of the %d frames wanted could not be decoded; the last before each is shown in its "
                 "place, or none.",
-                source_name(source),
-                reading.lost,
+                ", ".join(source.name for source in video.sources),
+                lost,
                 total,
             )
     finally:

@@ -2,9 +2,9 @@
 
     python -m fila_video.benchmarks.video_reading --folder FOLDER --output benchmarks/video_reading.md
 
-makes its videos in FOLDER once (1 GB) and runs every reader in a process of its own, all of them in turn and the
-whole round three times; the table gives medians. This reader also scales its frames to 384 x 384; the peers return them at
-full size. Peak memory is counted above the imports and the frames returned.
+makes its videos in FOLDER once (1 GB) and runs every reader in a process of its own, all of them in turn, and that
+three times; the table gives medians. This reader also scales its frames to 384 x 384; the peers return them at full
+size. Peak memory is counted above the imports and the frames returned.
 """
 
 import argparse
@@ -186,8 +186,8 @@ def measure(reader, path):
 def compare_features(path, num_frames=32):
     """Cosines between a SigLIP's features of frames scaled by this reader and by torchvision's antialiased bicubic.
 
-    The tower is of SigLIP base's shape with random, seeded weights: what is compared is the scaling. Features are means
-    over the patches; the second cosine is taken after subtracting what all frames share, their mean.
+    The tower has the shape of SigLIP base and random, seeded weights: what is compared is the scaling. Features are
+    means over the patches; the second cosine is taken after subtracting what all frames share, their mean.
     """
     import torch
     from fila_video.video_reading_fila_video import read_frames

@@ -3,9 +3,11 @@
 import copy
 import io
 import pickle
+import time
 from fractions import Fraction
 
 import av
+import fila_video.video_decoding_fila_video as decoding
 import numpy as np
 import PIL.Image
 import pytest
@@ -382,3 +384,24 @@ def test_wrong_arguments_say_what_is_wrong(video, arguments, message):
 def test_a_segment_outside_its_video_is_an_error(video):
     with pytest.raises(VideoReadError, match="does not lie within"):
         read_frames(VideoSegment(video("h264.mp4"), 3, 4), num_frames=1)
+
+
+def test_keyframe_mode_stays_within_a_segment(video):
+    segments = [VideoSegment(video("h264.mp4"), 0.4, 1.2), VideoSegment(video("h264.mp4"), 1.1, 1.3)]
+    frames = read_frames(segments, num_frames=50, seek_mode="keyframe")
+    assert [number_of(frame) for frame in frames.frames] == [
+        12,
+        24,
+        27,
+    ]  # the last has none, and gives its first frame
+    np.testing.assert_allclose(frames.timestamps, [0.08, 0.56, 0.8], atol=1e-6)
+
+
+def test_a_consumer_may_take_its_time(video, monkeypatch):
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.5)
+    monkeypatch.setattr(decoding, "STALL_SECONDS", 0.5)
+    numbers = []
+    for _, pixels in iter_frames(video("h264.mp4"), num_frames=3):
+        time.sleep(0.8)
+        numbers.append(number_of(pixels))
+    assert numbers == [0, 24, 49]
