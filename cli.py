@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer
+from transformers import TextStreamer
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
@@ -56,11 +56,6 @@ def add_common_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
     parser.add_argument("--num-scenes", type=int, help="scenes to select (default: the model's setting, 32)")
     parser.add_argument("--selection", choices=METHODS, help="how (default: the model's setting, kmeans)")
-    parser.add_argument(
-        "--trust-remote-code",
-        action="store_true",
-        help="run the code that lies in the model's repository instead of this package's",
-    )
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser):
@@ -111,21 +106,22 @@ def run_scenes(args: argparse.Namespace) -> int:
     return 0
 
 
-def load(args: argparse.Namespace):
-    """The model, on its device and ready to answer, and its processor."""
+def load(args: argparse.Namespace) -> tuple[FilaVideoForConditionalGeneration, FilaVideoProcessor]:
+    """
+    The model, on its device and ready to answer, and its processor. Both are built by this package: code that lies in
+    the model's repository is never run.
+
+    Raises:
+        ValueError: If the model is of another type, or the device cannot be used. `OSError` where there is no model.
+    """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     device = find_device(args.device)
-    if args.trust_remote_code:
-        model = AutoModelForImageTextToText.from_pretrained(args.model, trust_remote_code=True)
-        processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=True)
-    else:
-        model_type = PreTrainedConfig.get_config_dict(args.model)[0].get("model_type")
-        if model_type != "fila_video":
-            raise ValueError(f"{args.model} is no FiLA-Video model: the type in its config.json is {model_type!r}.")
-        model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
-        processor = FilaVideoProcessor.from_pretrained(args.model)
-    return model.to(device).eval(), processor
+    model_type = PreTrainedConfig.get_config_dict(args.model)[0].get("model_type")
+    if model_type != "fila_video":
+        raise ValueError(f"{args.model} is no FiLA-Video model: the type in its config.json is {model_type!r}.")
+    model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
+    return model.to(device).eval(), FilaVideoProcessor.from_pretrained(args.model)
 
 
 def find_device(name: str | None) -> torch.device:
