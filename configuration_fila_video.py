@@ -158,7 +158,8 @@ class FilaVideoConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
         # Code that was loaded from another repository is written beside the weights: its entries must name it there.
-        output["auto_map"] = {key: value.split("--")[-1] for key, value in output["auto_map"].items()}
+        entries = output.get("auto_map", {})
+        output["auto_map"] = {key: value.split("--")[-1] for key, value in entries.items()}
         return output
 
 
@@ -192,5 +193,7 @@ def num_visual_tokens(
     newlines = {"video": 1, "grid": num_frames * side, "frame": num_frames, "none": 0}[newline_position]
     return num_frames * side * side + newlines
 
+
+FilaVideoConfig.register_for_auto_class()
 
 __all__ = ["FilaVideoConfig"]

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from fila_video.modeling_fila_video import FilaVideoModel
 from tiny_models import (
     IMAGE,
     TEXT_SIZES,
@@ -24,8 +25,6 @@ from tiny_models import (
     video_batch,
 )
 from transformers import CLIPVisionConfig, Dinov2Config, LlamaConfig, Qwen3Config
-
-from fila_video.modeling_fila_video import FilaVideoModel
 
 POOLING = ["bilinear", "average", "max", "none"]
 NEWLINES = ["video", "grid", "frame", "none"]
@@ -329,8 +328,8 @@ def test_what_does_not_fit_is_refused_with_both_numbers(model, change, message):
 def test_a_tower_with_a_class_token_needs_the_default_strategy():
     clip = CLIPVisionConfig(**VISION_SIZES)
     model = tiny_model(tiny_config(vision_config=clip))
-    with pytest.raises(ValueError, match="26 tokens a frame.*25 patches.*'default'"):
+    with pytest.raises(ValueError, match=r"26 tokens a frame.*25 patches.*'default'"):
         model.encode_frames(random_frames(1, model.config))
     model = tiny_model(vision_feature_select_strategy="default")
-    with pytest.raises(ValueError, match="24 tokens a frame.*25 patches.*'full'"):
+    with pytest.raises(ValueError, match=r"24 tokens a frame.*25 patches.*'full'"):
         model.encode_frames(random_frames(1, model.config))
