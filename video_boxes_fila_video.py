@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .video_limits_fila_video import MAX_PACKETS
 
-MAX_HEADER = 1 << 28  # bytes of one header box
+MAX_HEADER = 1 << 26  # bytes of one header box; that of two hours takes some 3 MB
 _PLAIN = (b"mdat", b"free", b"skip", b"wide")  # boxes without boxes in them
 # Where a table's number of entries stands behind its name. FFmpeg makes an entry of its own for each sample that these
 # announce, even if the file is a few bytes long.

@@ -1,6 +1,7 @@
 """Videos on web servers, fetched by ranges."""
 
 import base64
+import http.client
 import tempfile
 import threading
 import time
@@ -8,6 +9,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+
+from .video_limits_fila_video import MAX_DOWNLOAD
 
 HTTP_BLOCK = 1 << 18
 HTTP_READ_AHEAD = 32  # blocks; reached by doubling while the reads are in sequence
@@ -40,7 +43,10 @@ class HttpFile:
     """A file on a web server, fetched by ranges into a temporary file: no part of it is fetched twice."""
 
     def __init__(self, url: str, error: Callable[[str], ValueError], patience: float):
-        parts = urllib.parse.urlsplit(url)
+        try:
+            parts = urllib.parse.urlsplit(url)
+        except ValueError as problem:
+            raise error(f"it is not a URL ({problem})") from problem
         user, _, host = parts.netloc.rpartition("@")
         self._url = parts._replace(netloc=host, fragment="").geturl()
         self._secret = base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode() if user else None
@@ -65,6 +71,8 @@ class HttpFile:
                 if not total.isdigit():
                     raise self._error("the server does not say how long the file is")
                 self.size = int(total)
+                if self.size > MAX_DOWNLOAD:
+                    raise self._error(f"its {self.size} bytes are over the limit of {MAX_DOWNLOAD}")
                 self._store(0, response, min(HTTP_BLOCK, self.size))
             else:  # a server without ranges
                 self._store(0, response, None)
@@ -77,7 +85,7 @@ class HttpFile:
             request.add_unredirected_header("Authorization", f"Basic {self._secret}")
         try:
             return self._opener.open(request, timeout=self._patience / 2)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             problem = getattr(error, "reason", None) or error
             code = f"HTTP {error.code}, " if isinstance(error, urllib.error.HTTPError) else ""
             raise self._error(f"the server did not give it ({code}{problem})") from error
@@ -90,7 +98,7 @@ class HttpFile:
         while length is None or done < length:
             try:
                 data = response.read1(HTTP_BLOCK if length is None else min(HTTP_BLOCK, length - done))
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 raise self._error(f"the connection failed after {start + done} bytes ({error})") from error
             if not data:
                 break
@@ -98,6 +106,8 @@ class HttpFile:
             if done // HTTP_BLOCK != (done + len(data)) // HTTP_BLOCK:
                 deadline = time.monotonic() + self._patience
             done += len(data)
+            if start + done > MAX_DOWNLOAD:
+                raise self._error(f"the server sent more than the limit of {MAX_DOWNLOAD} bytes")
             if time.monotonic() > deadline:
                 raise self._error(f"the server sent less than {HTTP_BLOCK} bytes in {self._patience:.0f} seconds")
         if length is not None and done < length:

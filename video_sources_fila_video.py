@@ -7,6 +7,7 @@ read other files nor call out: playlists, concatenations and external references
 
 import io
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -19,7 +20,7 @@ import av
 
 from .video_boxes_fila_video import check_boxes, is_mp4
 from .video_http_fila_video import HttpFile
-from .video_limits_fila_video import MAX_PIXELS, STALL_SECONDS, VideoReadError
+from .video_limits_fila_video import MAX_DOWNLOAD, MAX_PIXELS, STALL_SECONDS, VideoReadError
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
@@ -46,6 +47,23 @@ class VideoSource:
         self.name = source_name(source)
         self._shared = None
         self._owned = None
+        try:
+            self._set(source)
+            with self.open() as file:
+                self.head = file.read(1024)
+            if not self.head:
+                raise self.error("it is empty (0 bytes)")
+        except (OSError, TypeError) as error:
+            self.close()
+            raise self.error(f"it cannot be read ({error})") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def error(self, problem: str) -> VideoReadError:
+        return VideoReadError(f"Cannot read the video {self.name}: {problem}.")
+
+    def _set(self, source):
         if isinstance(source, (bytes, bytearray, memoryview)):
             self._open = lambda: io.BytesIO(source)
         elif isinstance(source, os.PathLike):
@@ -59,21 +77,6 @@ class VideoSource:
                 f"Cannot read a video from {self.name}: expected a path, a file:// or http(s):// URL, bytes, a binary "
                 "file object or a list of VideoSegment."
             )
-        try:
-            with self.open() as file:
-                self.head = file.read(1024)
-        except (OSError, TypeError) as error:
-            self.close()
-            raise self.error(f"it cannot be read ({error})") from error
-        except BaseException:
-            self.close()
-            raise
-        if not self.head:
-            self.close()
-            raise self.error("it is empty (0 bytes)")
-
-    def error(self, problem: str) -> VideoReadError:
-        return VideoReadError(f"Cannot read the video {self.name}: {problem}.")
 
     def _set_string(self, source):
         scheme, separator, _ = source.partition("://")
@@ -104,17 +107,14 @@ class VideoSource:
         self._open = lambda: io.FileIO(path)
 
     def _set_file(self, file):
-        try:
-            if getattr(file, "closed", False):
-                raise self.error("the file object is closed")
-            if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
-                self._shared = _SharedFile(file)
-                return
-            self._owned = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the source)
-            _spool(file, self._owned, self)
-            self._shared = _SharedFile(self._owned)
-        except (OSError, io.UnsupportedOperation) as error:
-            raise self.error(f"the file object cannot be read ({error})") from error
+        if getattr(file, "closed", False):
+            raise self.error("the file object is closed")
+        if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
+            self._shared = _SharedFile(file)
+            return
+        self._owned = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the source)
+        _spool(file, self._owned, self)
+        self._shared = _SharedFile(self._owned)
 
     def open(self) -> "_View":
         """A new file object on the source, at its start, with a position of its own."""
@@ -135,8 +135,9 @@ class VideoSource:
 def source_name(source) -> str:
     """How messages name a source: without the passwords and tokens of a URL, and without its bytes."""
     if isinstance(source, str) and "://" in source:
-        url = urllib.parse.urlsplit(source)
-        return repr(url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl())
+        scheme, _, rest = source.partition("://")
+        host, slash, path = re.split("[?#]", rest)[0].partition("/")
+        return repr(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}")
     if isinstance(source, (str, os.PathLike)):
         return repr(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -298,10 +299,9 @@ class _View:
         self.close()
 
 
-def _spool(file, target, source, first=b""):
-    """Copies a stream that cannot seek to a temporary file; fails where it stalls."""
-    target.write(first)
-    while True:
+def _spool(file, target, source):
+    """Copies a stream that cannot seek to a temporary file; fails where it stalls or does not end."""
+    while target.tell() <= MAX_DOWNLOAD:
         start = time.monotonic()
         data = file.read(1 << 18)
         if not data:
@@ -311,6 +311,7 @@ def _spool(file, target, source, first=b""):
         if time.monotonic() - start > STALL_SECONDS:
             raise source.error(f"it gave no data for {STALL_SECONDS:.0f} seconds")
         target.write(data)
+    raise source.error(f"it gave more than the limit of {MAX_DOWNLOAD} bytes")
 
 
 __all__ = ["VideoSegment", "VideoSource", "open_container", "source_name"]

@@ -165,14 +165,15 @@ def prepare(reader):
 
 
 def measure_here(reader, path):
-    """Prints the seconds and the peak memory of one read, as JSON."""
+    """Prints the seconds, the CPU seconds of all threads and the peak memory of one read, as JSON."""
     read = prepare(reader)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     frames = read(path)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    print(json.dumps({"seconds": seconds, "megabytes": max(0, peak - frames.nbytes) / 1e6, "frames": len(frames)}))
+    megabytes = max(0, peak - frames.nbytes) / 1e6
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "megabytes": megabytes, "frames": len(frames)}))
 
 
 def measure(reader, path):
@@ -231,18 +232,17 @@ def report(results, features):
     medians = {
         task: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for task, runs in results.items()
     }
-    lines = ["| video | reader | frames | seconds | peak MB | of transformers' pyav | of torchcodec | of straight |"]
-    lines.append("| --- | --- | --: | --: | --: | --: | --: | --: |")
+    lines = [
+        "| video | reader | frames | seconds | CPU s | peak MB | of transformers' pyav | of torchcodec | of straight |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
     for (name, reader), result in medians.items():
         ratios = []
         for base in ("transformers_pyav", "torchcodec", "straight_threads"):
             other = medians.get((name, base))
             ratios.append(f"{result['seconds'] / other['seconds']:.3f}" if other else "")
-        lines.append(
-            f"| {name} | {reader} | {result['frames']:.0f} | {result['seconds']:.2f} | {result['megabytes']:.0f} | "
-            + " | ".join(ratios)
-            + " |"
-        )
+        figures = (f"{result[key]:{form}}" for key, form in (("seconds", ".2f"), ("cpu", ".2f"), ("megabytes", ".0f")))
+        lines.append(f"| {' | '.join([name, reader, str(int(result['frames'])), *figures, *ratios])} |")
     if features:
         lines += ["", f"Features against torchvision's antialiased bicubic, smallest of 32 frames: {features}"]
     return "\n".join(lines)

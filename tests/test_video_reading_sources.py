@@ -149,6 +149,8 @@ def test_a_file_object_that_gives_more_than_asked_for_is_cut_short(path):
         (lambda folder: "concat://a.mp4|b.mp4", "protocol 'concat' is not supported"),
         (lambda folder: "file://elsewhere/a.mp4", "on this machine"),
         (lambda folder: "http://127.0.0.1:9/none.mp4", "did not give it"),
+        (lambda folder: "http://[::1/none.mp4", "not a URL"),
+        (lambda folder: "http://127.0.0.1:a/none.mp4", "did not give it"),
         (lambda folder: io.StringIO("text"), "bytes"),
     ],
 )
