@@ -37,6 +37,7 @@ class StreamReader:
         self.lost = self.errors = 0
         self._threads = threads
         self._spent = 0.0  # seconds of decoding since the last wanted frame
+        self._interlaced = False
         self._seeking = True  # whether a seek in this file lands where the index says
         self._open()
 
@@ -128,11 +129,11 @@ class StreamReader:
             time_base=self._stream.time_base,
             end=end,
         )
-        if self._container.format.name in _UNTIMED:
-            # FFmpeg makes presentation times up from the decoding times, and cannot do so where H.264 reorders frames.
-            reordered = self._codec.has_b_frames and self._codec.name in ("h264", "hevc")
-            if reordered or NO_TIME in pts or len(index.times) < len(pts):
-                index = self._counted(index, np.frombuffer(dts, dtype=np.int64))
+        # FFmpeg makes presentation times up from the decoding times, and cannot do so where H.264 reorders frames.
+        reordered = self._codec.has_b_frames and self._codec.name in ("h264", "hevc")
+        doubtful = reordered or NO_TIME in pts or len(index.times) < len(pts)
+        if (doubtful and self._container.format.name in _UNTIMED) or len(index.times) == 0:
+            index = self._counted(index, np.frombuffer(dts, dtype=np.int64))
         return index, first
 
     def _counted(self, index, dts) -> PacketIndex:
@@ -238,13 +239,14 @@ class StreamReader:
             yield from self._read_carefully(earlier, index, wanted)
 
     def _read_fast(self, run, index, wanted):
-        needed = {int(index.packets[number]) for number in run.frames}
+        needed = None if self._interlaced else {int(index.packets[number]) for number in run.frames}
         for frame in self._frames(run, index, needed):
             if frame.pts is None or frame.pts > wanted[0][0]:
                 return  # a frame is missing: the careful way finds what is shown instead
             if frame.pts == wanted[0][0]:
-                if frame.interlaced_frame:
-                    return  # its second field may have been skipped
+                if frame.interlaced_frame and not self._interlaced:
+                    self._interlaced = True
+                    return  # its second field may have been a packet of its own, and skipped
                 _, number = wanted.popleft()
                 yield number, number, frame
                 if not wanted:

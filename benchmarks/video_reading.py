@@ -233,7 +233,7 @@ def report(results, features):
         task: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for task, runs in results.items()
     }
     lines = [
-        "| video | reader | frames | seconds | CPU s | peak MB | of transformers' pyav | of torchcodec | of straight |",
+        "| video | reader | frames | seconds | CPU s | peak MB | of transformers pyav | of torchcodec | of straight |",
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for (name, reader), result in medians.items():

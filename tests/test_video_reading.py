@@ -236,6 +236,15 @@ def test_interlaced_lines_do_not_comb(tmp_path):
     assert np.abs(np.diff(frame[8:40, 16].mean(-1))).max() < 40  # and not 255, line by line
 
 
+@pytest.mark.parametrize("name", ["interlaced.mkv", "interlaced.ts"])
+def test_sparse_interlaced_frames_equal_those_of_a_full_reading(tmp_path, name):
+    options = {"x264-params": "tff=1:keyint=12:bframes=2", "flags": "+ilme+ildct"}
+    path = make_video(tmp_path / name, 50, options=options)
+    full = read_frames(path, num_frames=50).frames
+    assert [number_of(frame) for frame in full] == list(range(50))
+    np.testing.assert_array_equal(read_frames(path, num_frames=6).frames, full[[0, 9, 19, 29, 39, 49]])
+
+
 def test_high_dynamic_range_gives_a_picture(tmp_path):
     options = {"x265-params": "keyint=12:log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"}
     path = make_video(tmp_path / "hdr.mp4", 10, codec="libx265", pix_fmt="yuv420p10le", options=options)
