@@ -15,7 +15,7 @@ from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.make_default_checkpoint import FILES
 from PIL import Image
-from video_files import make_video
+from video_files import make_video, number_of
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "examples" / "sample.mp4"
@@ -110,6 +110,21 @@ def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
     assert Image.open(board).width > 900
     assert len(json.loads(data.read_text())["scenes"]) == 6
+
+
+def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path, capsys, monkeypatch):
+    boards = []
+
+    def draw(frames, scenes, timestamps, **options):
+        boards.append([[(number_of(frames[n]), timestamps[n]) for n in scene] for scene in scenes])
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("fila_video.cli.draw_storyboard", draw)
+    assert main(["scenes", video, "--num-scenes", "6", "--json", "--output", str(tmp_path / "board.png")]) == 0
+    told = json.loads(capsys.readouterr().out)["scenes"]
+    expected = [list(zip(scene["indices"], scene["timestamps"], strict=True)) for scene in told]
+    assert [[number for number, _ in scene] for scene in boards[0]] == [scene["indices"] for scene in told]
+    np.testing.assert_allclose(boards[0], expected, atol=5e-4)
 
 
 def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(video, tmp_path, capsys):
