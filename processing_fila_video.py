@@ -14,21 +14,24 @@
 """FiLA-Video processor: text, images and videos in, model inputs out; it selects the scenes of each video."""
 
 from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring, logging
 
 from .configuration_fila_video import num_visual_tokens
 from .scene_selection_fila_video import num_selected_scenes, select_scenes
-from .video_inputs_fila_video import flatten_metadata, flatten_videos, is_frame_sequence
+from .video_inputs_fila_video import (
+    flatten_metadata,
+    flatten_videos,
+    images_of_rows,
+    is_frame_sequence,
+    load_images,
+    videos_of_rows,
+)
 from .video_processing_fila_video import FilaVideoVideoProcessorKwargs
 
 logger = logging.get_logger(__name__)
@@ -142,14 +145,20 @@ class FilaVideoProcessor(ProcessorMixin):
 
     @frame_encoder.setter
     def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None):
+        self._check_model(encoder, self.scene_size)
+        self._frame_encoder = _Guest(encoder)
+
+    def _check_model(self, encoder: Callable | None, scene_size: int):
         config = getattr(getattr(encoder, "__self__", None), "config", None)
-        for name in ("scene_size", "patches_per_side", "pooling_mode", "pooling_stride", "newline_position"):
-            ours, theirs = getattr(self, name), getattr(config, name, None)
+        settings = {"scene_size": scene_size}
+        for name in ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position"):
+            settings[name] = getattr(self, name)
+        for name, ours in settings.items():
+            theirs = getattr(config, name, None)
             if theirs is not None and ours != theirs:
                 raise ValueError(
                     f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal."
                 )
-        self._frame_encoder = _Guest(encoder)
 
     def to_dict(self) -> dict[str, Any]:
         # Saving sets it on the object; so a saved and a loaded processor are equal.
@@ -160,38 +169,49 @@ class FilaVideoProcessor(ProcessorMixin):
         return [*super().model_input_names, "video_num_scenes"]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        if isinstance(text, str):
-            text = [text]
-        if images is not None:
-            images = self.image_processor.fetch_images(_as_loadable_images(images))
+        text = [text] if isinstance(text, str) else text if text is None else list(text)
         if videos is not None:
+            rows = None if text is None else videos_of_rows(videos, len(text))
+            self._check_rows(text, rows, self.video_token, "videos")
             videos = flatten_videos(videos)
-        return images, None if text is None else list(text), videos, audio
+            videos = None if text and not videos else videos
+        if images is not None:
+            rows = None if text is None else images_of_rows(images, len(text))
+            self._check_rows(text, rows, self.image_token, "images")
+            rescale = kwargs.get("do_rescale", (kwargs.get("images_kwargs") or {}).get("do_rescale"))
+            images = load_images(images, self.image_processor.do_rescale if rescale is None else rescale)
+            images = None if text and not images else images
+        return images, text, videos, audio
+
+    def _check_rows(self, text: list[str] | None, counts: list[int] | None, token: str, name: str):
+        for row, count in enumerate(counts or []):
+            if isinstance(text[row], str) and text[row].count(token) != count:
+                raise ValueError(
+                    f"The number of {token} tokens in the prompts should be the same as the number of {name} passed "
+                    f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
+                )
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
         if images is None and text is None and videos is None:
             raise ValueError("Pass at least one of `text`, `images` and `videos`.")
         if audio is not None:
             logger.warning_once("FiLA-Video takes no sound: `audio` is left out.")
-        if videos is not None and not videos and not text:
-            raise ValueError("`videos` is empty: pass at least one video.")
+        for name, given in (("text", text), ("images", images), ("videos", videos)):
+            if given is not None and not given:
+                raise ValueError(f"`{name}` is an empty batch: pass at least one of them.")
         if text is None:
             return
-        if not text:
-            raise ValueError("`text` is an empty batch: pass at least one prompt.")
         for sample in text:
             if not isinstance(sample, str):
                 raise ValueError(f"`text` must be a string or a list of strings, got a {type(sample).__name__} in it.")
             if not sample.strip():
                 raise ValueError("`text` has an empty prompt: ask something.")
-        num_images = 0 if images is None else len(make_flat_list_of_images(images))
-        num_videos = 0 if videos is None else len(videos)
-        for name, token, given in (("images", self.image_token, num_images), ("videos", self.video_token, num_videos)):
-            found = sum(sample.count(token) for sample in text)
-            if found != given:
+        for name, token, given in (("images", self.image_token, images), ("videos", self.video_token, videos)):
+            found, passed = sum(sample.count(token) for sample in text), len(given or [])
+            if found != passed:
                 raise ValueError(
                     f"The total number of {token} tokens in the prompts should be the same as the number of {name} "
-                    f"passed: found {found} {token} tokens and {given} {name}."
+                    f"passed: found {found} {token} tokens and {passed} {name}."
                 )
 
     def _process_videos(self, videos, **kwargs):
@@ -216,6 +236,8 @@ class FilaVideoProcessor(ProcessorMixin):
             infos.append(info)
 
         name = "pixel_values_videos" if self.frame_encoder is None else "frame_features"
+        if return_tensors == "np":  # which knows no bfloat16
+            chosen = [inputs.float().cpu() for inputs in chosen]
         processed = {
             name: pad_frames(chosen),
             "video_num_scenes": [len(scene["indices"]) for scene in scenes],
@@ -235,8 +257,9 @@ class FilaVideoProcessor(ProcessorMixin):
         self, frames: torch.Tensor, settings: dict, progress: Callable | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the model gets of the chosen frames, pixels or patch features, and the scenes' indices in the pool."""
-        value = {name: settings.get(name, getattr(self.video_processor, name)) for name in SELECTION_SETTINGS}
+        value = {name: settings.get(name, getattr(self.video_processor, name, None)) for name in SELECTION_SETTINGS}
         pixel_settings = {name: setting for name, setting in settings.items() if name not in SELECTION_SETTINGS}
+        self._check_model(self.frame_encoder, value["scene_size"])
         batch_size = value["frame_batch_size"]
         if batch_size < 1:
             raise ValueError(f"`frame_batch_size` must be at least 1, got {batch_size}.")
@@ -257,7 +280,9 @@ class FilaVideoProcessor(ProcessorMixin):
         if self.frame_encoder is None:
             return self._pixels(frames[order], pixel_settings), indices
         if kept is None:
-            return self._encode(frames[order].split(batch_size), float("inf"), pixel_settings, progress)[1], indices
+            order, repeated = order.unique(return_inverse=True)
+            kept = self._encode(frames[order].split(batch_size), float("inf"), pixel_settings, progress)[1]
+            order = repeated
         return kept[order.to(kept.device)], indices
 
     @torch.no_grad()
@@ -291,7 +316,9 @@ class FilaVideoProcessor(ProcessorMixin):
 
     def _pixels(self, frames: torch.Tensor, pixel_settings: dict, device=None) -> torch.Tensor:
         """Frames `(num_frames, 3, height, width)` resized and normalised, on the encoder's device."""
-        settings = pixel_settings if device is None else {**pixel_settings, "device": device}
+        settings = {**pixel_settings, "do_sample_frames": False}
+        if device is not None:
+            settings["device"] = device
         return self.video_processor([frames], return_tensors="pt", **settings)["pixel_values_videos"][0]
 
     def _num_visual_tokens(self, num_frames: int) -> int:
@@ -314,10 +341,13 @@ class FilaVideoProcessor(ProcessorMixin):
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         masks = text_inputs.get("attention_mask", text_inputs["input_ids"])
         longest = max(int(sum(mask)) if "attention_mask" in text_inputs else len(mask) for mask in masks)
-        if longest > self.tokenizer.model_max_length:
+        config = getattr(getattr(self.frame_encoder, "__self__", None), "config", None)
+        context = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
+        context = min(self.tokenizer.model_max_length, context or self.tokenizer.model_max_length)
+        if longest > context:
             raise ValueError(
                 f"A prompt takes {longest} tokens with its images and videos, but the model's context has "
-                f"{self.tokenizer.model_max_length}. Nothing is truncated: lower `num_scenes`, pass fewer videos or "
+                f"{context}. Nothing is truncated: lower `num_scenes`, pass fewer videos or "
                 "shorten the text."
             )
 
@@ -342,31 +372,38 @@ class FilaVideoProcessor(ProcessorMixin):
         Renders chats, and with `tokenize=True` processes them; see `ProcessorMixin.apply_chat_template`.
 
         Raises:
-            ValueError: If a text in the chat contains a control or placeholder token. `sanitize_control_tokens=True`,
-            where
-                transformers has it, reads such text as plain text instead.
+            ValueError: If there are no messages, a question is empty, or a text contains a control or placeholder
+            token. `sanitize_control_tokens=True`, where transformers has it, reads such tokens as plain text instead.
         """
+        if isinstance(conversation, (list, tuple)):
+            chats = conversation if conversation and isinstance(conversation[0], (list, tuple)) else [conversation]
+            for chat in chats:
+                self._check_chat(chat, sanitize_control_tokens)
         if sanitize_control_tokens:
             kwargs["sanitize_control_tokens"] = True
-        else:
-            self._refuse_control_tokens(conversation)
         return super().apply_chat_template(conversation, *args, **kwargs)
 
-    def _refuse_control_tokens(self, value: Any):
-        if isinstance(value, str):
+    def _check_chat(self, chat: Any, sanitize_control_tokens: bool):
+        if not chat:
+            raise ValueError("A chat has no messages: ask something.")
+        for message in chat:
+            if not isinstance(message, dict):
+                raise ValueError(
+                    f"A message is a dictionary with `role` and `content`, got a {type(message).__name__}."
+                )
+            content = message.get("content")
+            blocks = content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content or ""}]
+            texts = [block["text"] for block in blocks if isinstance(block, dict) and "text" in block]
+            if message.get("role") == "user" and (not blocks or any(not str(text).strip() for text in texts)):
+                raise ValueError("A question is empty: ask something.")
+            # Blocks of text follow each other without a gap, and could make up a token together.
+            texts = [str(message.get("role")), "".join(map(str, texts))]
             for token in self.tokenizer.added_tokens_decoder.values():
-                if token.special and token.content in value:
+                if token.special and any(token.content in text for text in texts) and not sanitize_control_tokens:
                     raise ValueError(
                         f"A text contains {token.content!r}, which is a control token of the model and not for users "
                         "to write: remove it."
                     )
-        elif isinstance(value, dict):
-            # Media are no text, and their paths and URLs never reach the prompt.
-            for key in ("content", "text", "role"):
-                self._refuse_control_tokens(value.get(key))
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                self._refuse_control_tokens(item)
 
     def collate(self, items: list[BatchFeature]) -> BatchFeature:
         """
@@ -431,15 +468,7 @@ def _describe_scenes(indices: torch.Tensor, metadata) -> dict:
     }
 
 
-def _as_loadable_images(images: Any) -> Any:
-    """Bytes and paths in a nested list of images, in forms that transformers loads: it would drop or refuse them."""
-    if isinstance(images, (list, tuple)):
-        return [_as_loadable_images(image) for image in images]
-    if isinstance(images, (bytes, bytearray, memoryview)):
-        return Image.open(BytesIO(images))
-    return str(images) if isinstance(images, Path) else images
-
-
+# What `_select` and the loading of frames take of a call's settings; the others are for pixels.
 SELECTION_SETTINGS = (
     "num_scenes",
     "scene_size",
@@ -452,6 +481,8 @@ SELECTION_SETTINGS = (
     "frame_batch_size",
     "max_feature_bytes",
     "seek_mode",
+    "input_data_format",
+    "do_convert_rgb",
 )
 
 FilaVideoProcessor.register_for_auto_class()

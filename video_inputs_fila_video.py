@@ -138,6 +138,27 @@ def load_picture(picture: Any) -> Any:
         raise ValueError(f"Cannot read the picture {name[:200]}: {error}") from error
 
 
+def load_images(images: Any, do_rescale: bool = True) -> list:
+    """
+    The images of a nested list, each a uint8 RGB tensor `(3, height, width)`, or as given where it is an array that is
+    not to be rescaled.
+    """
+    if isinstance(images, (list, tuple)):
+        return [image for item in images for image in load_images(item, do_rescale)]
+    image = load_picture(images)
+    return list(to_uint8_rgb(image)) if do_rescale or isinstance(image, Image.Image) else [image]
+
+
+def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
+    """How many images each prompt has, where they are nested that way."""
+
+    def count(item):
+        return sum(map(count, item)) if isinstance(item, (list, tuple)) else 1
+
+    nested = isinstance(images, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in images)
+    return [count(row) for row in images] if nested and len(images) == num_rows else None
+
+
 def to_uint8_rgb(video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True) -> torch.Tensor:
     """
     Frames in any of the accepted forms as a uint8 tensor `(num_frames, channels, height, width)`, 3 channels where
@@ -225,7 +246,9 @@ def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
 __all__ = [
     "flatten_metadata",
     "flatten_videos",
+    "images_of_rows",
     "is_frame_sequence",
+    "load_images",
     "load_picture",
     "open_still_picture",
     "to_uint8_rgb",

@@ -15,20 +15,27 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.utils import auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .video_inputs_fila_video import flatten_metadata, flatten_videos, is_frame_sequence, to_uint8_rgb
-from .video_reading_fila_video import VideoFrames, read_frames
+from .video_inputs_fila_video import (
+    flatten_metadata,
+    flatten_videos,
+    is_frame_sequence,
+    open_still_picture,
+    to_uint8_rgb,
+)
+from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, read_frames
 
 
 class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
@@ -98,13 +105,18 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
 
     def num_candidates(self, metadata: VideoMetadata, **settings) -> int:
         """
-        Frames in the pool of a video: `candidate_fps` a second, at least `min_candidates` and never fewer than all
-        scenes need, at most `max_candidates`.
+        Frames in the pool of a video: `candidate_fps` a second, at least `min_candidates` and as many as all scenes
+        need, but never more than `max_candidates`.
 
         Raises:
-            ValueError: If a setting is under 1 (`candidate_fps`: not positive), or `max_candidates` under what is
-            needed.
+            ValueError: If a setting is under 1 (`candidate_fps`: not positive).
         """
+        values = self._pool_settings(settings)
+        wanted = round((metadata.duration or 0) * values["candidate_fps"])
+        needed = values["num_scenes"] * values["scene_size"]
+        return min(max(wanted, values["min_candidates"], needed), values["max_candidates"])
+
+    def _pool_settings(self, settings: dict) -> dict:
         counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates")
         values = {name: settings.get(name, getattr(self, name)) for name in (*counts, "candidate_fps")}
         for name in counts:
@@ -112,14 +124,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"`{name}` must be at least 1, got {values[name]}.")
         if not values["candidate_fps"] > 0:
             raise ValueError(f"`candidate_fps` must be positive, got {values['candidate_fps']}.")
-        needed = values["num_scenes"] * values["scene_size"]
-        if values["max_candidates"] < needed:
-            raise ValueError(
-                f"`max_candidates` is {values['max_candidates']}, but {values['num_scenes']} scenes of "
-                f"{values['scene_size']} frames need {needed}: raise it or lower `num_scenes`."
-            )
-        wanted = round((metadata.duration or 0) * values["candidate_fps"])
-        return min(max(wanted, values["min_candidates"], needed), values["max_candidates"])
+        return values
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
@@ -130,25 +135,28 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         Args:
             metadata (`VideoMetadata`): `total_num_frames`, and `fps` where the rate is needed.
             num_frames (`int`, *optional*): So many, evenly from the first to the last.
-            fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds.
+            fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds, none twice.
 
         Returns:
-            `np.ndarray` of ascending indices. With neither argument, the pool of [`num_candidates`].
+            `np.ndarray` of ascending indices of the frames given. With neither argument, the pool of
+            [`num_candidates`].
 
         Raises:
             ValueError: If both arguments are given, more frames are asked for than there are, or `metadata.fps` is
             missing.
         """
-        total = metadata.total_num_frames
+        numbers = metadata.frames_indices
+        total = metadata.total_num_frames if numbers is None else len(numbers)
         if num_frames is not None and fps is not None:
             raise ValueError("`num_frames` and `fps` are mutually exclusive arguments, please use only one!")
         if fps is not None:
-            if metadata.fps is None:
+            if not metadata.fps:
                 raise ValueError(
                     "To sample frames by `fps`, `video_metadata` must have the `fps` of the frames given."
                 )
-            times = np.arange(0, total / metadata.fps - 1e-9, 1 / fps)
-            return np.minimum(np.floor(times * metadata.fps + 1e-6), total - 1).astype(int)
+            times = np.arange(total) / metadata.fps if numbers is None else np.array(metadata.timestamps)
+            wanted = np.arange(times[0], times[-1] + 1 / metadata.fps - 1e-6, 1 / fps)
+            return np.unique(np.searchsorted(times, wanted + 1e-6, side="right") - 1)
         if num_frames is None:
             num_frames = min(self.num_candidates(metadata, **kwargs), total)
         if not 1 <= num_frames <= total:
@@ -171,9 +179,10 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
 
         Args:
             video:
-                What [`read_frames`] reads (path, URL, bytes, file, segments), the `VideoFrames` that it returned, or
-                frames: a list of pictures, or an array or tensor `(num_frames, height, width, channels)` or channels
-                first, with 1, 3 or 4 channels, uint8 or floats in [0, 1].
+                What [`read_frames`] reads (path, URL, bytes, file, segments), the `VideoFrames` that it returned, a
+                picture or the path or bytes of one, or frames: a list of pictures, or an array or tensor
+                `(num_frames, height, width, channels)` or channels first, with 1, 3 or 4 channels, uint8 or floats in
+                [0, 1].
             metadata (`VideoMetadata` or `dict`, *optional*):
                 Of frames given as they are. Without it they count as taken at `candidate_fps`.
             num_frames, fps (*optional*): Instead of the pool: so many frames, or so many a second.
@@ -184,67 +193,51 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             read, and the metadata, whose `timestamps` are the frames' times in seconds.
 
         Raises:
-            ValueError: If the frames, the metadata or the settings are no such thing; `VideoReadError` (a
-            `ValueError`) where
-                a file cannot be read.
+            ValueError: If the frames, the metadata or the settings are no such thing; as `VideoReadError` where a
+            file cannot be read.
         """
+        num_frames = self.num_frames if num_frames is None and fps is None else num_frames
+        fps = self.fps if num_frames is None and fps is None else fps
+        do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
+        candidate_fps = self._pool_settings(settings)["candidate_fps"]
         if isinstance(video, VideoFrames):
             return torch.from_numpy(video.frames).permute(0, 3, 1, 2), video.metadata
         if not is_frame_sequence(video):
-            if num_frames is None and fps is None:
-                num_frames = lambda metadata: self.num_candidates(metadata, **settings)  # noqa: E731
-            size = settings.get("size") or self.size
-            exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
-            read = read_frames(
-                video,
-                num_frames=num_frames,
-                fps=fps,
-                size=(size["height"], size["width"]) if exact_size else None,
-                seek_mode=settings.get("seek_mode", self.seek_mode),
-                progress=progress,
-            )
-            return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
+            picture = open_still_picture(video)
+            if picture is None:
+                return self._read(video, num_frames, fps, progress, settings)
+            video = picture
 
         from_files = isinstance(video, (list, tuple)) and isinstance(video[0], (str, Path, bytes))
         if do_sample_frames and from_files:
             raise ValueError(
                 "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` to use them all."
             )
-        frames = to_uint8_rgb(video, settings.get("input_data_format"), settings.get("do_convert_rgb", True))
+        convert = settings.get("do_convert_rgb", self.do_convert_rgb)
+        frames = to_uint8_rgb(video, settings.get("input_data_format"), convert)
         if metadata is None and fps is not None and do_sample_frames:
             raise ValueError("To sample frames by `fps`, pass `video_metadata` with the `fps` of the frames given.")
-        metadata = self._complete_metadata(metadata, frames, settings.get("candidate_fps", self.candidate_fps))
+        metadata = _complete_metadata(metadata, len(frames), candidate_fps)
         if do_sample_frames:
             chosen = self.sample_frames(metadata, num_frames=num_frames, fps=fps, **settings)
             metadata.frames_indices = [metadata.frames_indices[index] for index in chosen]
             frames = frames[torch.from_numpy(chosen)]
         return frames, metadata
 
-    def _complete_metadata(
-        self, metadata: VideoMetadata | dict | None, frames: torch.Tensor, default_fps: float
-    ) -> VideoMetadata:
-        if metadata is None:
-            metadata = {"total_num_frames": len(frames), "fps": default_fps}
-        if not isinstance(metadata, VideoMetadata):
-            metadata = VideoMetadata(**metadata)
-        metadata = copy.copy(metadata)
-        if metadata.frames_indices is None:
-            if metadata.total_num_frames != len(frames):
-                raise ValueError(
-                    f"`video_metadata` has {metadata.total_num_frames} frames in all, but {len(frames)} were passed: "
-                    "add `frames_indices` that number them."
-                )
-            metadata.frames_indices = list(range(len(frames)))
-        if len(metadata.frames_indices) != len(frames):
-            raise ValueError(
-                f"`video_metadata` numbers {len(metadata.frames_indices)} frames in `frames_indices`, but "
-                f"{len(frames)} were passed."
-            )
-        if metadata.fps is None:
-            metadata.fps = metadata.total_num_frames / metadata.duration if metadata.duration else default_fps
-        if metadata.duration is None:
-            metadata.duration = metadata.total_num_frames / metadata.fps
-        return metadata
+    def _read(self, video, num_frames, fps, progress, settings) -> tuple[torch.Tensor, VideoMetadata]:
+        if num_frames is None and fps is None:
+            num_frames = lambda metadata: self.num_candidates(metadata, **settings)  # noqa: E731
+        size = get_size_dict(settings.get("size") or dict(self.size), default_to_square=self.default_to_square)
+        exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
+        read = read_frames(
+            video,
+            num_frames=num_frames,
+            fps=fps,
+            size=(size["height"], size["width"]) if exact_size else None,
+            seek_mode=settings.get("seek_mode", self.seek_mode),
+            progress=progress,
+        )
+        return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
 
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
         # `preprocess` has loaded them item by item; the base class would judge a batch by its first video.
@@ -265,8 +258,9 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         loading = self.valid_kwargs.__annotations__.keys()
         loading = {name: kwargs[name] for name in loading & kwargs.keys() if kwargs[name] is not None}
         loading.pop("video_metadata", None)
-        loading.setdefault("do_sample_frames", self.do_sample_frames)
         videos = flatten_videos(videos)
+        if not videos:
+            raise ValueError("`videos` is empty: pass at least one video.")
         metadata = flatten_metadata(kwargs.pop("video_metadata", None), len(videos))
         loaded = [self.load_video(video, info, **loading) for video, info in zip(videos, metadata, strict=True)]
         kwargs |= {"do_sample_frames": False, "do_convert_rgb": False, "input_data_format": "channels_first"}
@@ -274,6 +268,40 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         if kwargs.get("return_metadata", self.return_metadata):
             output["video_metadata"] = [info for _, info in loaded]
         return output
+
+
+def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, default_fps: float) -> VideoMetadata:
+    """The metadata of frames given as they are, a copy, with a number and a time for each of them."""
+    if metadata is None:
+        metadata = {"fps": default_fps}
+    if not isinstance(metadata, VideoMetadata):
+        unknown = metadata.keys() - {field.name for field in fields(TimedVideoMetadata)}
+        if unknown:
+            raise ValueError(f"`video_metadata` knows no {', '.join(sorted(unknown))}.")
+        numbers = metadata.get("frames_indices")
+        total = num_frames if numbers is None else int(max(numbers, default=0)) + 1
+        metadata = TimedVideoMetadata(**{"total_num_frames": total, **metadata})
+    metadata = copy.copy(metadata)
+    if metadata.frames_indices is None:
+        if metadata.total_num_frames != num_frames:
+            raise ValueError(
+                f"`video_metadata` has {metadata.total_num_frames} frames in all, but {num_frames} were passed: add "
+                "`frames_indices` that number them."
+            )
+        metadata.frames_indices = list(range(num_frames))
+    metadata.frames_indices = [int(number) for number in metadata.frames_indices]
+    if len(metadata.frames_indices) != num_frames:
+        raise ValueError(
+            f"`video_metadata` numbers {len(metadata.frames_indices)} frames in `frames_indices`, but {num_frames} "
+            "were passed."
+        )
+    if metadata.fps is None:
+        metadata.fps = metadata.total_num_frames / metadata.duration if metadata.duration else default_fps
+    if not metadata.fps > 0:
+        raise ValueError(f"`video_metadata` must have a positive `fps`, got {metadata.fps}.")
+    if metadata.duration is None:
+        metadata.duration = metadata.total_num_frames / metadata.fps
+    return metadata
 
 
 FilaVideoVideoProcessor.register_for_auto_class()

@@ -93,6 +93,10 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
         with patch.object(self, "get_component", with_single_frames):
             super().test_subprocessor_defaults_2_videos()
 
+    @unittest.skip("The chat template knows no tools, as Qwen2's, which the paper's model has")
+    def test_apply_chat_template_tool_calls_no_content(self):
+        pass
+
     # The suite asks for torchcodec here, which the reader of videos has no need of.
     def test_apply_chat_template_video_0(self):
         self._test_apply_chat_template(
@@ -111,4 +115,6 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
 
 for name in dir(processing_suite.ProcessorTesterMixin):
     if name.startswith("test") and "audio" in name:
-        setattr(FilaVideoProcessorTest, name, unittest.skip("FiLA-Video takes no sound")(lambda self: None))
+        setattr(FilaVideoProcessorTest, name, unittest.skip("FiLA-Video takes no sound")(lambda self: None))    elif name in ("test_apply_chat_template_video", "test_apply_chat_template_decoded_video"):
+        # What the suite leaves behind of a test with parameters; those with a number are above.
+        setattr(FilaVideoProcessorTest, name, None)
