@@ -115,6 +115,7 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
 
 for name in dir(processing_suite.ProcessorTesterMixin):
     if name.startswith("test") and "audio" in name:
-        setattr(FilaVideoProcessorTest, name, unittest.skip("FiLA-Video takes no sound")(lambda self: None))    elif name in ("test_apply_chat_template_video", "test_apply_chat_template_decoded_video"):
+        setattr(FilaVideoProcessorTest, name, unittest.skip("FiLA-Video takes no sound")(lambda self: None))
+    elif name in ("test_apply_chat_template_video", "test_apply_chat_template_decoded_video"):
         # What the suite leaves behind of a test with parameters; those with a number are above.
         setattr(FilaVideoProcessorTest, name, None)
