@@ -1,0 +1,201 @@
+"""Writing a long video as one mp4 file: packets copied where the sub-videos agree, else encoded anew as H.264.
+
+A sub-video begins at the sum of the durations before it, to the tick, whichever way the file is written. Sound is
+left out.
+"""
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from ..video_decoding_fila_video import StreamReader
+from ..video_pixels_fila_video import display_turn
+from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
+from ..video_sources_fila_video import VideoSource, open_container
+
+_TICKS = 90000  # a second, of the encoded files
+_OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, a track ends when its last frame does
+_BT709 = 1  # for colour space, primaries and transfer
+
+
+class _CannotCopy(Exception):
+    "The sub-videos' packets do not fit behind one another in one file."
+
+
+@dataclass
+class _Stream:
+    "What must be equal for packets of several files to be one stream, and how the file lies in time."
+
+    signature: tuple
+    time_base: Fraction
+    first: int
+    length: int
+
+
+def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
+    """Joins whole files into `target` (mp4), which appears whole or not at all.
+
+    Args:
+        segments: each a path from 0 seconds to its end.
+        target: is replaced where it exists; its folder is made.
+
+    Returns: `"copied"` or `"encoded"`.
+
+    Raises: [`VideoReadError`] where a sub-video cannot be read.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            _copy(segments, unfinished)
+            _check_length(segments, unfinished)
+            how = "copied"
+        except _CannotCopy:
+            _encode(segments, unfinished)
+            how = "encoded"
+        sync_file(unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return how
+
+
+def sync_file(path: Path):
+    "Brings a file's bytes to the disk, so that it is whole once it has its name, also after a loss of power."
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _copy(segments, target):
+    streams = []
+    for segment in segments:
+        streams.append(_describe(segment))
+        if streams[-1].signature != streams[0].signature:
+            raise _CannotCopy
+    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
+        stream, at, last = None, 0, None
+        for segment, described in zip(segments, streams, strict=True):
+            container, source, view = open_container(VideoSource(segment.source))
+            try:
+                if stream is None:
+                    stream = out.add_stream_from_template(source)
+                    stream.time_base = described.time_base
+                for packet in container.demux(source):
+                    if packet.dts is None:
+                        continue
+                    packet.pts += at - described.first
+                    packet.dts += at - described.first
+                    if last is not None and packet.dts <= last:
+                        raise _CannotCopy
+                    last = packet.dts
+                    packet.stream = stream
+                    out.mux(packet)
+            finally:
+                container.close()
+                view.close()
+            at += described.length
+
+
+def _check_length(segments, target):
+    """Players go by the length of the track, which unequal frame lengths at its end can make wrong."""
+    wanted = sum(segment.end - segment.start for segment in segments)
+    with av.open(str(target)) as container:
+        track, whole = container.streams.video[0], container.duration / av.time_base
+        lengths = (whole, float(track.duration * track.time_base), probe_video(target).duration)
+    if any(abs(length - wanted) > 0.005 for length in lengths):
+        raise _CannotCopy
+
+
+def _describe(segment) -> _Stream:
+    """Raises [`_CannotCopy`] where players or the mp4 format may not take the file's packets as they are."""
+    source = VideoSource(segment.source)
+    reader = StreamReader(source)
+    container, stream, view = open_container(source)
+    try:
+        index, first = reader.index()
+        codec = stream.codec_context
+        plain = (
+            first is not None
+            and codec.name == "h264"
+            and codec.pix_fmt == "yuv420p"
+            and bytes(codec.extradata or b"")[:1] == b"\x01"  # packets as mp4 and Matroska store them
+            and display_turn(first) == (0, False)
+            and not index.counted
+            and not index.hidden.any()
+            and not index.shifts.any()
+            and len(index.times) == len(index.pts)
+            and bool(index.keys[0])
+            and index.pts[0] == index.times[0]
+        )
+        if not plain:
+            raise _CannotCopy
+        size = (codec.width, codec.height, codec.sample_aspect_ratio)
+        signature = (bytes(codec.extradata), *size, stream.average_rate, stream.time_base)
+        return _Stream(signature, stream.time_base, int(index.times[0]), int(index.end - index.times[0]))
+    finally:
+        container.close()
+        view.close()
+        reader.close()
+
+
+def _encode(segments, target):
+    height, width = _even(_size_of(segments[0]))
+    rate = max(Fraction(probe_video(segment.source).fps or 25).limit_denominator(1001) for segment in segments)
+    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        codec = stream.codec_context
+        codec.time_base = Fraction(1, _TICKS)
+        codec.thread_count = 1  # the bytes depend on the number of threads
+        codec.options = {**_OPTIONS, "g": str(max(1, round(2 * rate)))}
+        codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+        lengths = {}  # how long each frame is shown, by its time, until its packet is written
+        for frame, length in _frames(segments, (height, width)):
+            lengths[frame.pts] = length
+            _mux(out, stream.encode(frame), lengths)
+        _mux(out, stream.encode(None), lengths)
+
+
+def _mux(out, packets, lengths):
+    for packet in packets:
+        packet.duration = lengths.pop(packet.pts)
+        out.mux(packet)
+
+
+def _frames(segments, size):
+    """`(frame, ticks it is shown)` of all segments; those of another size are scaled to it, as the reader does."""
+    held, at = None, 0.0
+    for segment in segments:
+        for seconds, pixels in iter_frames(segment, num_frames=_all_frames, size=size):
+            start = round((at + seconds) * _TICKS)
+            if held is not None:
+                if start <= held.pts:  # nearer than a tick
+                    continue
+                yield held, start - held.pts
+            held = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
+            held.pts, held.time_base = start, Fraction(1, _TICKS)
+        at += segment.end
+    yield held, max(1, round(at * _TICKS) - held.pts)
+
+
+def _all_frames(metadata) -> int:
+    return metadata.total_num_frames
+
+
+def _size_of(segment) -> tuple[int, int]:
+    metadata = probe_video(segment)
+    return metadata.height, metadata.width
+
+
+def _even(size) -> tuple[int, int]:
+    "H.264 in yuv420p takes even sizes only."
+    return tuple(max(2, side + side % 2) for side in size)
+
+
+__all__ = ["sync_file", "write_video"]
