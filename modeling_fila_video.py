@@ -31,10 +31,11 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
+from .configuration_fila_video import FilaVideoConfig
 from .generation_fila_video import FilaVideoGenerationMixin
 from .pipeline_fila_video import register_task
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
+from .visual_tokens_fila_video import visual_tokens
 
 
 @auto_docstring(custom_intro="Outputs of the base model.")
@@ -176,45 +177,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         return features, outputs
 
     def _embed_frames(self, features: torch.Tensor, num_frames_each: list[int]) -> tuple[torch.Tensor, ...]:
-        """
-        Projection, pooling and newlines.
-
-        Args:
-            features (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`):
-                One feature map an image, or a scene after merging.
-            num_frames_each (`list[int]`): How many of them belong to each image or video, in order.
-
-        Returns:
-            One `(num_tokens, text_hidden_size)` tensor an image or video.
-        """
-        features = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.bias.dtype))
-        side = self.config.patches_per_side
-        grid = features.unflatten(1, (side, side))
-        mode, stride = self.config.pooling_mode, self.config.pooling_stride
-        # CODEPATH: OneVision and LLaVA-Video's defaults pool bilinearly, LLaVA-Video's evaluation by average.
-        if mode != "none":
-            grid = grid.permute(0, 3, 1, 2)
-            if mode == "bilinear":
-                pooled_side = pooled_grid_size(side, mode, stride)
-                grid = nn.functional.interpolate(grid, size=(pooled_side, pooled_side), mode="bilinear")
-            elif mode == "average":
-                grid = nn.functional.avg_pool2d(grid, stride)
-            else:
-                grid = nn.functional.max_pool2d(grid, stride)
-            grid = grid.permute(0, 2, 3, 1)
-
-        position = self.config.newline_position
-        # CODEPATH: LLaVA-Video ends every row of the grid with a newline, OneVision every video.
-        if position == "grid":
-            newline = self.image_newline.to(grid).expand(*grid.shape[:2], 1, -1)
-            grid = torch.cat([grid, newline], dim=2)
-        tokens = grid.flatten(1, 2)
-        if position == "frame":
-            tokens = torch.cat([tokens, self.image_newline.to(tokens).expand(tokens.shape[0], 1, -1)], dim=1)
-        visuals = [frames.flatten(0, 1) for frames in tokens.split(num_frames_each)]
-        if position == "video":
-            visuals = [torch.cat([visual, self.image_newline.to(visual)[None]]) for visual in visuals]
-        return tuple(visuals)
+        """Frames `(num_frames, num_patches, hidden_size)` to one `(num_tokens, hidden_size)` an image or video."""
+        projected = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.bias.dtype))
+        return visual_tokens(projected, num_frames_each, self.config, self.image_newline)
 
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes images as one-frame videos; the scene merger does not act on them.")
