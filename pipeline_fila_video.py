@@ -13,8 +13,14 @@
 # limitations under the License.
 """The `video-text-to-text` pipeline: a video and a question in, text out."""
 
+from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
 from transformers import AutoModelForImageTextToText
 from transformers.generation import GenerationConfig
 from transformers.modeling_outputs import ModelOutput
@@ -23,13 +29,15 @@ from transformers.pipelines.image_text_to_text import ReturnType
 from transformers.utils.chat_template_utils import Chat
 
 from .processing_fila_video import FilaVideoProcessorKwargs
-from .video_inputs_fila_video import flatten_videos
+from .video_inputs_fila_video import flatten_videos, videos_of_rows
+from .video_reading_fila_video import VideoFrames, VideoSegment
 
 TASK = "video-text-to-text"
 
 # What `generate` takes besides the fields of a `GenerationConfig`.
 GENERATE_ARGUMENTS = {
     "assistant_model",
+    "assistant_tokenizer",
     "custom_generate",
     "generation_config",
     "logits_processor",
@@ -39,8 +47,12 @@ GENERATE_ARGUMENTS = {
     "stopping_criteria",
     "streamer",
     "synced_gpus",
+    "tokenizer",
     "use_model_defaults",
-} | {name for name in vars(GenerationConfig()) if not name.startswith("_")}
+} | {name for name in vars(GenerationConfig()) if not name.startswith("_") and name != "transformers_version"}
+
+# What is a video and can be nothing else; a list may also hold chats.
+VIDEO_TYPES = (str, Path, bytes, np.ndarray, torch.Tensor, Image.Image, VideoFrames, VideoSegment)
 
 
 class VideoTextToTextPipeline(ImageTextToTextPipeline):
@@ -77,8 +89,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         """
         Args:
             videos: What the questions are about: a path, URL, bytes, a file object, an array, or a list of pictures; a
-                list of these where `text` is a list of as many questions, or one question about all of them. Instead
-                of `videos` and `text` also a chat, a list of chats, or a list, generator or dataset of chats and of
+                list of these (or of lists of them) where `text` is a list of as many questions, or one question about
+                all of them; a generator or dataset of them where one question is about each. Instead of `videos` and
+                `text` also a chat, a list of chats, or a list, generator or dataset of chats and of
                 dictionaries with `videos` and `text`.
             text (`str` or `list`): The question, the questions, a chat or chats.
             **kwargs:
@@ -98,12 +111,19 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if text is None:
             if videos is None or (isinstance(videos, (list, tuple)) and not videos):
                 raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
+            first = videos[0] if isinstance(videos, (list, tuple)) else videos
+            if isinstance(first, VIDEO_TYPES):
+                raise ValueError("There is a video but no question: pass it as `text=`.")
             return Pipeline.__call__(self, videos, **kwargs)
         if videos is None:
             if isinstance(text, (list, tuple)) and not text:
                 raise ValueError("`text` is an empty batch: pass at least one question.")
             return Pipeline.__call__(self, text, **kwargs)
         if isinstance(text, str):
+            if isinstance(videos, GeneratorType):
+                return Pipeline.__call__(self, ({"videos": video, "text": text} for video in videos), **kwargs)
+            if isinstance(videos, Dataset):
+                return Pipeline.__call__(self, _Asked(videos, text), **kwargs)
             return Pipeline.__call__(self, {"videos": videos, "text": text}, **kwargs)
         if not isinstance(text, (list, tuple)):
             raise ValueError(f"`text` must be a string, a list of strings or a chat, got a {type(text).__name__}.")
@@ -111,7 +131,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             raise ValueError("`text` is an empty batch: pass at least one question.")
         if isinstance(text[0], (dict, list, tuple)):
             raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
-        videos = flatten_videos(videos)
+        if videos_of_rows(videos, len(text)) is None:
+            videos = flatten_videos(videos)
         if len(videos) != len(text):
             raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
         pairs = [{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)]
@@ -161,6 +182,14 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         inputs, prompts, scenes = model_inputs["model_inputs"], model_inputs["text"], model_inputs["scenes"]
         if isinstance(inputs, list):
             inputs = self.processor.collate(inputs)
+        generate_kwargs = dict(generate_kwargs or {})
+        if not hasattr(self, "_prepare_generate_kwargs") and "generation_config" not in generate_kwargs:
+            # Older transformers pass a config beside the arguments, about which `generate` warns: arguments alone.
+            settings = self.generation_config.to_diff_dict()
+            settings = {name: settings[name] for name in GENERATE_ARGUMENTS & settings.keys()}
+            if {**settings, **generate_kwargs}.get("max_new_tokens") is not None:
+                settings.pop("max_length", None)
+            generate_kwargs = {**settings, **generate_kwargs, "generation_config": None}
         outputs = super()._forward({**inputs, "text": prompts}, generate_kwargs)
         sequences = outputs["generated_sequence"]
         batch_size = len(inputs["input_ids"])
@@ -200,12 +229,30 @@ PIPELINE_ARGUMENTS = {
 }
 
 
+class _Asked(Dataset):
+    """A dataset of videos, with one question about each."""
+
+    def __init__(self, videos: Dataset, text: str):
+        self.videos, self.text = videos, text
+
+    def __len__(self):
+        return len(self.videos)
+
+    def __getitem__(self, index):
+        return {"videos": self.videos[index], "text": self.text}
+
+
 def _as_chat(inputs: Any) -> tuple[list[dict], Any]:
     """The messages of one input, and the prompt that the result repeats."""
-    if isinstance(inputs, Chat):
-        return inputs.messages, inputs
     if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
-        return list(inputs), Chat(list(inputs))
+        inputs = Chat(list(inputs))
+    if isinstance(inputs, Chat):
+        *_, last = inputs.messages
+        if last["role"] == "assistant" and isinstance(last["content"], str):
+            # The base class continues the last block of a message.
+            last = {**last, "content": [{"type": "text", "text": last["content"]}]}
+            inputs = Chat([*inputs.messages[:-1], last])
+        return inputs.messages, inputs
     if isinstance(inputs, str):
         inputs = {"text": inputs}
     if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
