@@ -77,6 +77,16 @@ def row_ranges(shape: tuple[int, ...], element_size: int, piece_bytes: int) -> I
         yield start, min(start + step, shape[0])
 
 
+def read_json(path: Path) -> dict:
+    """A JSON file's object, empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole JSON file: {error}.") from error
+
+
 def read_checkpoint(folder: Path, allow_bin: bool = False) -> dict[str, StoredTensor]:
     """
     The tensors that a checkpoint folder holds, by name, without loading them.
@@ -114,7 +124,7 @@ def _weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], dict[str, 
         patterns.append((BIN_INDEX, "pytorch_model*.bin"))
     for index_name, pattern in patterns:
         if (folder / index_name).is_file():
-            index = json.loads((folder / index_name).read_text())["weight_map"]
+            index = read_json(folder / index_name).get("weight_map", {})
             files = [folder / name for name in sorted(set(index.values()))]
             missing = [file.name for file in files if not file.is_file()]
             if missing:
@@ -235,4 +245,4 @@ def write_sharded(
     return [*files, SAFETENSORS_INDEX]
 
 
-__all__ = ["StoredTensor", "read_checkpoint", "split_into_shards", "write_safetensors", "write_sharded"]
+__all__ = ["StoredTensor", "read_checkpoint", "read_json", "split_into_shards", "write_safetensors", "write_sharded"]

@@ -13,8 +13,9 @@
 # limitations under the License.
 """What a conversion will write: everything is read and checked before the first byte, except the weights' values."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter
 from transformers.modeling_utils import PreTrainedModel
 
-from .checkpoint_files_fila_video import StoredTensor, read_checkpoint
+from .checkpoint_files_fila_video import StoredTensor, read_checkpoint, read_json
 from .checkpoint_layouts_fila_video import (
     LLAVA_NEXT,
     PARTS,
@@ -48,7 +49,6 @@ from .converted_repository_fila_video import (
     generation_config,
     load_tokenizer,
     pixel_settings,
-    read_json,
 )
 from .modeling_fila_video import FilaVideoForConditionalGeneration
 from .processing_fila_video import FilaVideoProcessor
@@ -143,7 +143,7 @@ def _whole_checkpoint(folder: Path, tower: Path | None, allow_bin: bool) -> tupl
     config = read_json(folder / "config.json")
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json.")
-    renamed = {rename(name, layout): tensor for name, tensor in stored.items()}
+    renamed = _renamed(stored, lambda name: rename(name, layout))
     if layout == LLAVA_NEXT:
         shapes = {name: tensor.shape for name, tensor in renamed.items()}
         return llava_next_recipe(config, shapes, None if tower is None else tower_config(str(tower))), renamed
@@ -160,26 +160,28 @@ def _two_parts(language: Path, vision: Path, allow_bin: bool) -> tuple[Recipe, d
         model = AutoModelForCausalLM.from_config(text_config)
         tower = AutoModel.from_config(vision_config)
     heads = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
-    renamed = {
-        rename_language(name, model.base_model_prefix, heads[0]): tensor
-        for name, tensor in _named_as_in_memory(model, read_checkpoint(language, allow_bin)).items()
-    }
-    renamed |= {
-        rename_vision(name, tower.base_model_prefix): tensor
-        for name, tensor in _named_as_in_memory(tower, read_checkpoint(vision, allow_bin)).items()
-    }
+    in_memory, tower_in_memory = _names_in_memory(model), _names_in_memory(tower)
+    renamed = _renamed(
+        read_checkpoint(language, allow_bin),
+        lambda name: rename_language(in_memory(name), model.base_model_prefix, heads[0]),
+    ) | _renamed(
+        read_checkpoint(vision, allow_bin), lambda name: rename_vision(tower_in_memory(name), tower.base_model_prefix)
+    )
     return parts_recipe(text_config, vision_config), renamed
 
 
-def _named_as_in_memory(model: PreTrainedModel, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+def _renamed(stored: dict[str, StoredTensor], rename: Callable[[str], str]) -> dict[str, StoredTensor]:
+    renamed = {}
+    for name, tensor in stored.items():
+        if (other := renamed.setdefault(rename(name), tensor)) is not tensor:
+            raise ValueError(f"'{other.name}' and '{name}' are the same tensor in two layouts: remove one of them.")
+    return renamed
+
+
+def _names_in_memory(model: PreTrainedModel) -> Callable[[str], str]:
     """Some models of transformers name their parameters otherwise than their files do; it knows how."""
     renamings = [each for each in get_model_conversion_mapping(model) if not isinstance(each, WeightConverter)]
-    named = {}
-    for name, tensor in stored.items():
-        for renaming in renamings:
-            name = renaming.rename_source_key(name)[0]
-        named[name] = tensor
-    return named
+    return lambda name: reduce(lambda renamed, renaming: renaming.rename_source_key(renamed)[0], renamings, name)
 
 
 def _place_tokens(recipe: Recipe, tokenizer):

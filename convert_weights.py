@@ -35,6 +35,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from tqdm.auto import tqdm
 
 if __name__ == "__main__" and not __package__:
@@ -44,10 +45,10 @@ if __name__ == "__main__" and not __package__:
     sys.modules[__package__] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[__package__])
 
-from .checkpoint_files_fila_video import write_sharded
+from .checkpoint_files_fila_video import read_json, write_sharded
 from .configuration_fila_video import FilaVideoConfig
 from .conversion_plan_fila_video import Conversion, plan_conversion
-from .converted_repository_fila_video import code_files, model_card, read_json, source_licence
+from .converted_repository_fila_video import code_files, model_card, source_licence
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,10 @@ def convert(
     }
     overrides = {"scene_size": scene_size, "merger_type": merger}
     overrides |= {} if pooling is None else {"pooling_mode": pooling}
-    conversion = plan_conversion(folders, overrides, DTYPES[dtype], seed, allow_bin)
+    try:
+        conversion = plan_conversion(folders, overrides, DTYPES[dtype], seed, allow_bin)
+    except StrictDataclassError as error:
+        raise ValueError(f"No model can be made like this: {error}") from error
     if push_to_hub is not None:
         # Before the long work: an account that may not write is known at once.
         HfApi().create_repo(push_to_hub, exist_ok=True)
@@ -155,9 +159,6 @@ def _write(
     progress: bool,
 ):
     """Fills a folder with the converted repository."""
-    total = conversion.num_bytes
-    with tqdm(total=total, unit="B", unit_scale=True, desc="Converting", disable=not progress) as bar:
-        write_sharded(folder, conversion.tensors, conversion.pieces, max_shard_bytes, bar.update)
     conversion.config.save_pretrained(folder)
     conversion.processor.save_pretrained(folder)
     conversion.generation_config.save_pretrained(folder)
@@ -167,6 +168,16 @@ def _write(
         for file in (*source.glob("LICENSE*"), *source.glob("NOTICE*")):
             name = file.name if len(folders) == 1 else f"{file.name}-{part.replace(' ', '-')}"
             shutil.copy(file, folder / name)
+    (folder / "README.md").write_text(_card(conversion, given, folders, dtype), encoding="utf-8")
+    # Last, because it takes long and the rest may fail.
+    with tqdm(total=conversion.num_bytes, unit="B", unit_scale=True, desc="Converting", disable=not progress) as bar:
+        write_sharded(folder, conversion.tensors, conversion.pieces, max_shard_bytes, bar.update)
+    for remark in conversion.recipe.remarks:
+        logger.info(remark)
+    logger.info("New tensors: %s.", ", ".join(sorted(conversion.new)) or "none")
+
+
+def _card(conversion: Conversion, given: dict[str, str], folders: dict[str, Path], dtype: str) -> str:
     hub_ids = [name for name in given.values() if not Path(name).expanduser().is_dir()]
     recipe = conversion.recipe
     facts = recipe.processor | {"layout": recipe.layout, "dtype": dtype, "remarks": recipe.remarks}
@@ -176,13 +187,8 @@ def _write(
     revisions = {part: f"{name}, revision {folders[part].name}" for part, name in given.items() if name in hub_ids}
     licences = {licence for source in folders.values() if (licence := source_licence(source))}
     title = f"FiLA-Video from {' and '.join(sources.values())}"
-    card = model_card(
-        title, sources | revisions, hub_ids, licences.pop() if len(licences) == 1 else None, conversion.config, facts
-    )
-    (folder / "README.md").write_text(card)
-    for remark in recipe.remarks:
-        logger.info(remark)
-    logger.info("New tensors: %s.", ", ".join(facts["new"]) or "none")
+    licence = licences.pop() if len(licences) == 1 else None
+    return model_card(title, sources | revisions, hub_ids, licence, conversion.config, facts)
 
 
 def _check_output(output: Path, overwrite: bool, inputs: list[Path]):
@@ -202,6 +208,7 @@ def _check_output(output: Path, overwrite: bool, inputs: list[Path]):
 @contextmanager
 def _staged(output: Path, num_bytes: int) -> Iterator[Path]:
     """A folder beside the output that takes its place when all went well, and is removed otherwise."""
+    output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(output.parent).free
     if num_bytes > free:
@@ -245,6 +252,8 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(args: argparse.Namespace) -> int:
     """The command, from its parsed arguments; returns the exit status."""
     options = {name: value for name, value in vars(args).items() if name in convert.__kwdefaults__}
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
     # So that what was written is removed too where the process is told to end.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -263,8 +272,6 @@ def main(argv: list[str] | None = None) -> int:
         prog="convert_weights.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
     return run(parser.parse_args(argv))
 
 

@@ -13,7 +13,6 @@
 # limitations under the License.
 """Everything in a converted repository that is no weight: processor, tokenizer, chat template, code, model card."""
 
-import json
 import re
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from transformers import AddedToken, AutoTokenizer, GenerationConfig, PreTrained
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from .checkpoint_files_fila_video import read_json
 from .checkpoint_layouts_fila_video import LLAVA_NEXT
 from .configuration_fila_video import AUTO_MAP, CUSTOM_PIPELINES, FilaVideoConfig
 from .processing_fila_video import FilaVideoProcessor
@@ -33,6 +33,7 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt"),
     *("special_tokens_map.json", "tokenizer.model", "chat_template.jinja"),
 )
+SAMPLING_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
 
 # Turns lists of texts, images and videos into strings, for the chat templates of language models.
@@ -104,21 +105,16 @@ def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, layout: str)
     if not own and not is_chatml:
         raise ValueError(f"{folder}: the tokenizer has no chat template. Add it there as chat_template.jinja.")
     # This project's own is what LLaVA-NeXT trained its Qwen2 models on.
-    return FLATTEN_CONTENT + own if own else (ROOT / "chat_template.jinja").read_text()
+    return FLATTEN_CONTENT + own if own else (ROOT / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 def _saved_template(folder: Path) -> str | None:
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text()
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     for name in ("chat_template.json", "processor_config.json"):
         if template := read_json(folder / name).get("chat_template"):
             return template
     return None
-
-
-def read_json(path: Path) -> dict:
-    """A JSON file's object, empty where there is no such file."""
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def pixel_settings(folder: Path) -> dict:
@@ -154,13 +150,16 @@ def build_processor(
         "image_mean": pixels.get("image_mean", [0.5, 0.5, 0.5]),
         "image_std": pixels.get("image_std", [0.5, 0.5, 0.5]),
     }
+    selection = {"num_scenes": settings["num_scenes"], "scene_size": config.scene_size}
+    # Room for all scenes, however large they are.
+    selection["max_candidates"] = max(
+        FilaVideoVideoProcessor.max_candidates, selection["num_scenes"] * selection["scene_size"]
+    )
     tokenizer.chat_template = template
     return FilaVideoProcessor(
         image_processor=SiglipImageProcessor(**pixels),
         tokenizer=tokenizer,
-        video_processor=FilaVideoVideoProcessor(
-            **pixels, num_scenes=settings["num_scenes"], scene_size=config.scene_size
-        ),
+        video_processor=FilaVideoVideoProcessor(**pixels, **selection),
         chat_template=template,
         patches_per_side=config.patches_per_side,
         pooling_mode=config.pooling_mode,
@@ -180,6 +179,13 @@ def generation_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Gener
         config = GenerationConfig(eos_token_id=ends or [tokenizer.eos_token_id])
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        # Older releases saved settings of sampling beside `do_sample=False`, where they do nothing; newer ones refuse.
+        for name in SAMPLING_SETTINGS:
+            setattr(config, name, getattr(GenerationConfig(), name))
+        config.validate(strict=True)
     return config
 
 
@@ -194,7 +200,9 @@ def code_files() -> list[Path]:
 def source_licence(folder: Path) -> str | None:
     """What a checkpoint's model card gives as its licence."""
     card = folder / "README.md"
-    front_matter = re.match(r"---\n(.*?)\n---", card.read_text(), re.DOTALL) if card.is_file() else None
+    front_matter = (
+        re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL) if card.is_file() else None
+    )
     found = re.search(r"^license:\s*(\S+)\s*$", front_matter[1], re.MULTILINE) if front_matter else None
     return found[1] if found else None
 
@@ -263,6 +271,5 @@ __all__ = [
     "load_tokenizer",
     "model_card",
     "pixel_settings",
-    "read_json",
     "source_licence",
 ]

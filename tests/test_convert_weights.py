@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from fila_video.checkpoint_layouts_fila_video import (
+    LLAVA_NEXT,
+    compare,
+    detect_layout,
+    llava_next_recipe,
+    rename,
+    unused_reason,
+)
+from fila_video.configuration_fila_video import FilaVideoConfig
 from fila_video.convert_weights import convert, main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from safetensors import safe_open
@@ -21,9 +30,11 @@ from tiny_checkpoints import (
     tiny_onevision,
 )
 from transformers import AutoProcessor
+from video_files import make_video
 
 VIDEO_ID = 260
 TEXT_IDS = [104, 105, 257, 33]
+NEWLINES = ("one_token", "grid", "frame", "no_token")
 
 
 def load(folder: Path, **kwargs) -> FilaVideoForConditionalGeneration:
@@ -116,9 +127,13 @@ def visual_reference(parts: TinyParts, pixels: torch.Tensor, pooling: str, newli
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tie", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("newline", ["one_token", "grid", "frame", "no_token"])
-@pytest.mark.parametrize("pooling", ["bilinear", "average", "max"])
+@pytest.mark.parametrize(
+    ("pooling", "newline", "tie"),
+    [
+        *((pooling, newline, False) for pooling in ("bilinear", "average", "max") for newline in NEWLINES),
+        ("bilinear", "one_token", True),
+    ],
+)
 def test_the_logits_of_a_llava_next_checkpoint_are_those_of_its_parts(tmp_path, pooling, newline, tie):
     parts = TinyParts(tie)
     folder = save_llava_next(
@@ -249,6 +264,19 @@ def test_settings_follow_a_llava_hf_source(tmp_path):
     assert (model.generation_config.temperature, model.generation_config.eos_token_id) == (0.7, 258)
 
 
+def test_large_scenes_have_room_among_the_candidates(tmp_path):
+    folder = save_llava_hf(tmp_path / "source", tiny_onevision())
+    processor = AutoProcessor.from_pretrained(convert(folder, tmp_path / "out", scene_size=20, progress=False))
+    assert processor.max_candidates == 32 * 20
+
+
+def test_sampling_settings_that_do_nothing_do_not_stop_a_conversion(tmp_path):
+    folder = save_llava_hf(tmp_path / "source", tiny_onevision())
+    (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.2, "eos_token_id": 258}')
+    generation = load(convert(folder, tmp_path / "out", progress=False)).generation_config
+    assert not generation.do_sample and generation.temperature in (None, 1.0) and generation.eos_token_id == 258
+
+
 def test_a_source_without_a_newline_embedding_gets_none(tmp_path):
     parts = TinyParts()
     tensors = llava_next_tensors(parts, newline=False)
@@ -357,3 +385,73 @@ def test_hf_layouts_of_both_versions_differ_on_disk_and_not_when_converted(tmp_p
     folders = [save_llava_hf(tmp_path / f"source{version}", model, version) for version in (4, 5)]
     four, five = (convert(folder, tmp_path / f"out-{folder.name}", progress=False) for folder in folders)
     assert sorted(load_file(four / "model.safetensors")) == sorted(load_file(five / "model.safetensors"))
+
+
+def published_llava_next_shapes() -> dict[str, tuple[int, ...]]:
+    """Every tensor of `lmms-lab/llava-onevision-qwen2-7b-ov`, by the name it has there."""
+    shapes = {"model.embed_tokens.weight": (152064, 3584), "lm_head.weight": (152064, 3584)}
+    shapes |= {"model.norm.weight": (3584,), "model.image_newline": (3584,)}
+    for layer in range(28):
+        prefix = f"model.layers.{layer}"
+        for name, width in (("q", 3584), ("k", 512), ("v", 512)):
+            shapes[f"{prefix}.self_attn.{name}_proj.weight"] = (width, 3584)
+            shapes[f"{prefix}.self_attn.{name}_proj.bias"] = (width,)
+        shapes[f"{prefix}.self_attn.o_proj.weight"] = (3584, 3584)
+        shapes[f"{prefix}.mlp.gate_proj.weight"] = shapes[f"{prefix}.mlp.up_proj.weight"] = (18944, 3584)
+        shapes[f"{prefix}.mlp.down_proj.weight"] = (3584, 18944)
+        shapes[f"{prefix}.input_layernorm.weight"] = shapes[f"{prefix}.post_attention_layernorm.weight"] = (3584,)
+    tower = "model.vision_tower.vision_tower.vision_model"
+    shapes[f"{tower}.embeddings.patch_embedding.weight"] = (1152, 3, 14, 14)
+    shapes[f"{tower}.embeddings.patch_embedding.bias"] = (1152,)
+    shapes[f"{tower}.embeddings.position_embedding.weight"] = (729, 1152)
+    for layer in range(26):
+        prefix = f"{tower}.encoder.layers.{layer}"
+        for name in ("self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj"):
+            shapes[f"{prefix}.{name}.weight"], shapes[f"{prefix}.{name}.bias"] = (1152, 1152), (1152,)
+        for name, (rows, columns) in (("mlp.fc1", (4304, 1152)), ("mlp.fc2", (1152, 4304))):
+            shapes[f"{prefix}.{name}.weight"], shapes[f"{prefix}.{name}.bias"] = (rows, columns), (rows,)
+        for name in ("layer_norm1", "layer_norm2"):
+            shapes[f"{prefix}.{name}.weight"] = shapes[f"{prefix}.{name}.bias"] = (1152,)
+    for kind in ("weight", "bias"):
+        shapes[f"{tower}.post_layernorm.{kind}"] = (1152,)
+    shapes |= {"model.mm_projector.0.weight": (3584, 1152), "model.mm_projector.0.bias": (3584,)}
+    return shapes | {"model.mm_projector.2.weight": (3584, 3584), "model.mm_projector.2.bias": (3584,)}
+
+
+def test_the_published_7b_layout_fits_and_needs_no_configuration_of_its_tower():
+    names = published_llava_next_shapes()
+    assert detect_layout(names) == LLAVA_NEXT
+    shapes = {rename(name, LLAVA_NEXT): shape for name, shape in names.items()}
+    assert len(shapes) == len(names)
+    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+    text |= {"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False, "rope_theta": 1000000.0}
+    recipe = llava_next_recipe(text | {"mm_vision_tower": "google/siglip-so400m-patch14-384"}, shapes)
+    config = FilaVideoConfig(**recipe.model)
+    with torch.device("meta"):
+        state = FilaVideoForConditionalGeneration(config).state_dict()
+    targets = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    found = {name: (name, shape) for name, shape in shapes.items()}
+    new, dropped = compare(targets, found, recipe.new, lambda name: unused_reason(name, config))
+    assert new == ["model.scene_merger.weight"] and dropped == {}
+    assert config.patches_per_side == 27 and config.vision_feature_select_strategy == "full"
+    assert config.text_config.rope_parameters["rope_theta"] == 1000000.0
+
+
+@torch.no_grad()
+def test_a_converted_model_answers_about_a_real_video(tmp_path):
+    settings = {"mm_newline_position": "grid", "mm_spatial_pool_mode": "average", "add_time_instruction": True}
+    folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
+    converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+    model, processor = load(converted), AutoProcessor.from_pretrained(converted)
+    processor.frame_encoder = model.encode_frames
+    video = make_video(tmp_path / "video.mp4", 90, fps=10)
+    chat = [{"role": "user", "content": [{"type": "video", "path": str(video)}, {"type": "text", "text": "What?"}]}]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = processor.apply_chat_template(chat, **options)
+    # 64 scenes of 2 x 2 tokens and 2 newlines each.
+    assert (inputs["input_ids"] == model.config.video_token_id).sum() == 64 * (2 * 2 + 2)
+    prompt = processor.tokenizer.decode(inputs["input_ids"][0])
+    assert "<video>\nThis video samples 64 frames of a 9.0-second video at " in prompt
+    assert prompt.endswith("seconds.\nWhat?<|im_end|>\n<|im_start|>assistant\n")
+    output = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert output.shape[1] - inputs["input_ids"].shape[1] in (1, 2, 3)

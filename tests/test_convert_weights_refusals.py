@@ -147,6 +147,20 @@ def test_an_index_that_promises_more_than_the_shards_hold_is_refused(source):
         read_checkpoint(source)
 
 
+def test_a_tensor_in_two_layouts_is_refused(tmp_path):
+    model = tiny_onevision()
+    tensors = llava_hf_tensors(model, 4) | {"model.image_newline": torch.zeros(32)}
+    folder = save_llava_hf(tmp_path / "source", model, tensors=tensors)
+    with pytest.raises(ValueError, match="are the same tensor in two layouts"):
+        convert(folder, tmp_path / "out", progress=False)
+
+
+def test_a_damaged_configuration_is_named(tmp_path, source):
+    (source / "config.json").write_text('{"model_type": "llava_one')
+    with pytest.raises(ValueError, match=r"config\.json is no whole JSON file"):
+        convert(source, tmp_path / "out", progress=False)
+
+
 def test_a_tensor_in_two_files_is_refused(source):
     (source / "model.safetensors.index.json").unlink()
     save_file({"image_newline": torch.zeros(32)}, source / "copy.safetensors")
@@ -280,6 +294,20 @@ def test_a_full_disk_is_known_before_anything_is_written(tmp_path, source, monke
     monkeypatch.setattr(convert_weights.shutil, "disk_usage", lambda path: Free())
     with pytest.raises(OSError, match=r"The weights take [\d,]+ bytes, but .* has 10 bytes free"):
         convert(source, tmp_path / "out", progress=False)
+    assert only_the_source_is_left(tmp_path)
+
+
+def test_options_that_no_model_can_have_are_refused(tmp_path, source, capsys):
+    assert main([str(source), str(tmp_path / "out"), "--scene-size", "0"]) == 1
+    assert "`scene_size` must be at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="merger_type"):
+        convert(source, tmp_path / "out", merger="median", progress=False)
+    with pytest.raises(ValueError, match="`dtype` must be one of bfloat16, float16, float32, got 'int8'"):
+        convert(source, tmp_path / "out", dtype="int8", progress=False)
+    with pytest.raises(ValueError, match="llava-hf's have its configuration with them"):
+        convert(source, tmp_path / "out", vision_tower=source, progress=False)
+    with pytest.raises(ValueError, match="not both"):
+        convert(source, tmp_path / "out", language_model=source, progress=False)
     assert only_the_source_is_left(tmp_path)
 
 
