@@ -98,7 +98,7 @@ class StreamReader:
 
     def index(self) -> tuple[PacketIndex, av.VideoFrame | None]:
         """The index of all packets, and the first frame, which is all that is decoded."""
-        pts, dts, sizes, keys, hidden = array("q"), array("q"), array("q"), array("b"), array("b")
+        pts, dts, sizes, keys, hidden = array("q"), array("q"), array("i"), array("b"), array("b")
         end, first, last = NO_TIME, None, None
         for packet in self._packets():
             if first is None:
@@ -123,7 +123,7 @@ class StreamReader:
             raise self.source.error("its times have no unit")
         index = PacketIndex(
             pts=np.frombuffer(pts, dtype=np.int64),
-            sizes=np.frombuffer(sizes, dtype=np.int64),
+            sizes=np.frombuffer(sizes, dtype=np.int32),
             keys=np.frombuffer(keys, dtype=bool),
             hidden=np.frombuffer(hidden, dtype=bool),
             time_base=self._stream.time_base,

@@ -5,7 +5,6 @@ Times are integers in the stream's own time base until the very end, so that no 
 
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 
@@ -18,7 +17,7 @@ class PacketIndex:
     """Every packet of a video stream, in the order of decoding.
 
     `pts` (P,) int64, presentation times in units of `time_base` seconds, `NO_TIME` where a packet has none; `sizes`
-    (P,) int64, bytes; `keys` (P,) bool, packets that start decoding; `hidden` (P,) bool, packets that an edit list
+    (P,) int32, bytes; `keys` (P,) bool, packets that start decoding; `hidden` (P,) bool, packets that an edit list
     cuts out; `end`: the time at which the last frame disappears; `counted`: the file stores no presentation times, and
     `pts` are those of the frames in the order of presentation.
 
@@ -38,7 +37,7 @@ class PacketIndex:
         self.shifts = _shifts_of_restarts(self.pts, self.keys)  # (P,) what leads from `pts` to the time line
         shown = np.flatnonzero((self.pts != NO_TIME) & ~self.hidden)
         self.times, first = np.unique(self.pts[shown] + self.shifts[shown], return_index=True)
-        self.packets = shown[first]
+        self.packets = shown[first].astype(np.int32)
         if len(shown):
             self.end = max(self.end + int(self.shifts[-1]), int(self.times[-1]) + 1)
 
@@ -63,13 +62,18 @@ def _shifts_of_restarts(pts, keys) -> np.ndarray:
     Keyframes are stored in the order in which they are shown; one that is not later than the one before it starts a
     new clock, and follows the last frame at the usual distance.
     """
-    shifts = np.zeros(len(pts), dtype=np.int64)
     starts = np.flatnonzero(keys & (pts != NO_TIME))
-    for before, at in pairwise(starts.tolist()):
-        if pts[at] <= pts[before]:
-            known = pts[:at][pts[:at] != NO_TIME] + shifts[:at][pts[:at] != NO_TIME]
-            gaps = np.diff(np.unique(known[-100:]))
-            shifts[at:] = known.max() + (int(np.median(gaps)) if len(gaps) else 1) - pts[at]
+    restarts = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
+    if not restarts:
+        return np.broadcast_to(np.int64(0), len(pts))  # one number in memory, for nearly every file
+    shifts = np.zeros(len(pts), dtype=np.int64)
+    shift, top = 0, NO_TIME
+    for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
+        part = pts[low:at][pts[low:at] != NO_TIME]
+        gaps = np.diff(np.unique(part[-100:]))
+        top = max(top, int(part.max()) + shift) if len(part) else top
+        shift = top + (int(np.median(gaps)) if len(gaps) else 1) - int(pts[at])
+        shifts[at:high] = shift
     return shifts
 
 

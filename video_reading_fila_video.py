@@ -101,7 +101,8 @@ class _Video:
         except BaseException:
             self.close()
             raise
-        self.seconds = np.concatenate([part.seconds for part in self.parts])
+        all_seconds = [part.seconds for part in self.parts]
+        self.seconds = np.concatenate(all_seconds) if len(all_seconds) > 1 else all_seconds[0]
         self.duration = sum(part.duration for part in self.parts)
 
     def _add(self, segment):

@@ -47,6 +47,7 @@ class VideoSource:
         self.name = source_name(source)
         self._shared = None
         self._owned = None
+        self.checked = False  # whether its header was found to be plausible
         try:
             self._set(source)
             with self.open() as file:
@@ -158,8 +159,10 @@ def open_container(source: VideoSource):
     formats = FORMATS
     try:
         if is_mp4(source.head):
-            check_boxes(view, source.error)
-            view.seek(0)
+            if not source.checked:
+                check_boxes(view, source.error)
+                view.seek(0)
+                source.checked = True
             formats = "mov," + FORMATS
         options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
         # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.

@@ -215,6 +215,8 @@ def test_encryption_is_named(path):
         lambda name, url: f"ffconcat version 1.0\nfile '{url}'\n",
         lambda name, url: f"# a comment\nffconcat version 1.0\nfile '{name}'\n",
         lambda name, url: f'<?xml version="1.0"?><MPD type="static"><Period><BaseURL>{url}</BaseURL></Period></MPD>',
+        lambda name, url: f"ffconcat version 1.0\nfile {name.name}\n",
+        lambda name, url: f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{name.name}\n#EXT-X-ENDLIST\n",
         lambda name, url: f"[playlist]\nFile1={url}\n",
         lambda name, url: f"1\n00:00:00,000 --> 00:00:02,000\n<img src='{url}'>\n",
         lambda name, url: (
@@ -224,7 +226,8 @@ def test_encryption_is_named(path):
         lambda name, url: f"[Script Info]\n[Events]\nDialogue: 0,0:00:00.00,0:00:02.00,,,{url}\n",
     ],
 )
-def test_playlists_and_indirections_neither_read_files_nor_call_out(path, server, tmp_path, make):
+def test_playlists_and_indirections_neither_read_files_nor_call_out(path, server, tmp_path, monkeypatch, make):
+    monkeypatch.chdir(path.parent)
     text = make(path, f"{server.url}/video.mp4").encode()
     for name in ("list.m3u8", "list.txt", "list.mp4", "list.mpd"):
         (tmp_path / name).write_bytes(text)
