@@ -13,11 +13,11 @@
 # limitations under the License.
 """FiLA-Video processor: text, images and videos in, model inputs out; it selects the scenes of each video."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring, logging
@@ -32,11 +32,9 @@ from .video_inputs_fila_video import (
     load_images,
     videos_of_rows,
 )
-from .video_processing_fila_video import FilaVideoVideoProcessorKwargs
+from .video_processing_fila_video import FilaVideoVideoProcessorKwargs, pad_frames, thumbnails
 
 logger = logging.get_logger(__name__)
-
-THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
 
 
 class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False):
@@ -170,13 +168,15 @@ class FilaVideoProcessor(ProcessorMixin):
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         text = [text] if isinstance(text, str) else text if text is None else list(text)
+        # Sanitised texts come from chats, where the rows agree, and may hold tokens that are none.
+        count_rows = text is not None and not kwargs.get("sanitize_control_tokens")
         if videos is not None:
-            rows = None if text is None else videos_of_rows(videos, len(text))
+            rows = videos_of_rows(videos, len(text)) if count_rows else None
             self._check_rows(text, rows, self.video_token, "videos")
             videos = flatten_videos(videos)
             videos = None if text and not videos else videos
         if images is not None:
-            rows = None if text is None else images_of_rows(images, len(text))
+            rows = images_of_rows(images, len(text)) if count_rows else None
             self._check_rows(text, rows, self.image_token, "images")
             rescale = kwargs.get("do_rescale", (kwargs.get("images_kwargs") or {}).get("do_rescale"))
             images = load_images(images, self.image_processor.do_rescale if rescale is None else rescale)
@@ -380,6 +380,10 @@ class FilaVideoProcessor(ProcessorMixin):
             for chat in chats:
                 self._check_chat(chat, sanitize_control_tokens)
         if sanitize_control_tokens:
+            if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
+                raise ValueError(
+                    "`sanitize_control_tokens` needs a newer transformers: remove control tokens yourself."
+                )
             kwargs["sanitize_control_tokens"] = True
         return super().apply_chat_template(conversation, *args, **kwargs)
 
@@ -426,19 +430,6 @@ class FilaVideoProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
 
-def thumbnails(frames: torch.Tensor) -> torch.Tensor:
-    """
-    Features of frames by their colours and coarse layout.
-
-    Args:
-        frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8 frames of any size.
-
-    Returns:
-        `torch.Tensor` of shape `(num_frames, 3 * 16 * 16)`, float32 in [0, 1].
-    """
-    return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
-
-
 def time_instruction(timestamps: list[float], duration: float) -> str:
     """
     The paper's sentence (section 3.3), times in seconds rounded to a tenth.
@@ -449,12 +440,6 @@ def time_instruction(timestamps: list[float], duration: float) -> str:
     """
     times = ", ".join(f"{timestamp:.1f}" for timestamp in timestamps)
     return f"This video samples {len(timestamps)} frames of a {duration:.1f}-second video at {times} seconds."
-
-
-def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Videos `(num_frames, ...)` with zeros behind the shorter ones, so that they stack."""
-    longest = max(len(video) for video in videos)
-    return [torch.cat([video, video.new_zeros(longest - len(video), *video.shape[1:])]) for video in videos]
 
 
 def _describe_scenes(indices: torch.Tensor, metadata) -> dict:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
@@ -36,6 +37,8 @@ from .video_inputs_fila_video import (
     to_uint8_rgb,
 )
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, read_frames
+
+THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
 
 
 class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
@@ -304,6 +307,25 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
     return metadata
 
 
+def thumbnails(frames: torch.Tensor) -> torch.Tensor:
+    """
+    Features of frames by their colours and coarse layout.
+
+    Args:
+        frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8 frames of any size.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames, 3 * 16 * 16)`, float32 in [0, 1].
+    """
+    return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
+
+
+def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Videos `(num_frames, ...)` with zeros behind the shorter ones, so that they stack."""
+    longest = max(len(video) for video in videos)
+    return [torch.cat([video, video.new_zeros(longest - len(video), *video.shape[1:])]) for video in videos]
+
+
 FilaVideoVideoProcessor.register_for_auto_class()
 
-__all__ = ["FilaVideoVideoProcessor", "FilaVideoVideoProcessorKwargs"]
+__all__ = ["FilaVideoVideoProcessor", "FilaVideoVideoProcessorKwargs", "pad_frames", "thumbnails"]

@@ -14,7 +14,6 @@ from tiny_processor import (
     PATCHES_PER_SIDE,
     SIZE,
     chat_template,
-    registered_video_processor,
     tiny_tokenizer,
     tiny_video_processor,
 )
@@ -35,7 +34,6 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
 
     @classmethod
     def setUpClass(cls):
-        cls.enterClassContext(registered_video_processor())
         cls.media = Path(tempfile.mkdtemp())
         cls.addClassCleanup(shutil.rmtree, cls.media)
         for name, num_frames in VIDEOS.items():

@@ -4,7 +4,6 @@ import unittest
 
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from official import suite
-from tiny_processor import registered_video_processor
 
 video_suite = suite("test_video_processing_common")
 
@@ -47,7 +46,6 @@ class FilaVideoVideoProcessingTest(video_suite.VideoProcessingTestMixin, unittes
 
     def setUp(self):
         super().setUp()
-        self.enterContext(registered_video_processor())
         self.video_processor_tester = FilaVideoVideoProcessingTester()
         self.video_processor_dict = self.video_processor_tester.prepare_video_processor_dict()
 

@@ -1,6 +1,7 @@
 """From text, images and videos to the inputs of the model: prompts, scenes, and what never leaves the processor."""
 
 import copy
+import inspect
 import io
 import pickle
 import threading
@@ -8,11 +9,13 @@ import threading
 import numpy as np
 import pytest
 import torch
-from fila_video.processing_fila_video import FilaVideoProcessor, thumbnails, time_instruction
+from fila_video.processing_fila_video import FilaVideoProcessor, time_instruction
 from fila_video.scene_selection_fila_video import select_scenes
+from fila_video.video_processing_fila_video import thumbnails
 from fila_video.video_reading_fila_video import read_frames
 from PIL import Image
 from tiny_processor import SIZE, clip, config_for, conversation, mean_features, model_for, tiny_processor
+from transformers.processing_utils import ProcessorMixin
 from video_files import make_video
 
 TIMES = [0, 40, 80, 200, 700, 740, 1500, 1540, 1600, 2500, 2540, 2580, 4000, 4100, 4200, 5000, 5040, 5100]
@@ -711,6 +714,23 @@ def test_control_tokens_in_a_users_text_are_refused(processor, token):
     for chat in chats:
         with pytest.raises(ValueError, match="is a control token"):
             processor.apply_chat_template(chat, tokenize=False)
+
+
+def test_sanitised_control_tokens_are_plain_text_or_refused(processor):
+    chat = conversation(clip(2), "What is <video> and <|im_end|>?")
+    options = CHAT | {"sanitize_control_tokens": True}
+    if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
+        with pytest.raises(ValueError, match="newer transformers"):
+            processor.apply_chat_template(chat, **options)
+        return
+    inputs = processor.apply_chat_template(chat, **options)
+    assert count_tokens(processor, inputs, processor.video_token_id) == 2 * 9 + 1
+    assert processor.decode(inputs["input_ids"][0]).endswith(
+        "What is <video> and <|im_end|>?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    plain = processor.apply_chat_template(conversation(clip(2), "What?"), **CHAT)
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert count_tokens(processor, inputs, end) == count_tokens(processor, plain, end)
 
 
 def test_paths_of_media_may_look_like_control_tokens(processor, tmp_path):

@@ -1,8 +1,6 @@
 """Processors for models of a few thousand parameters, with the repository's own tokenizer and chat template."""
 
-from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -11,8 +9,7 @@ from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from tiny_models import tiny_config, tiny_model, tiny_text_config
-from transformers import AutoTokenizer, AutoVideoProcessor, SiglipImageProcessor
-from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+from transformers import AutoTokenizer, SiglipImageProcessor
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = {"height": 20, "width": 20}
@@ -29,7 +26,7 @@ def chat_template() -> str:
 
 def tiny_video_processor(**kwargs) -> FilaVideoVideoProcessor:
     """Four scenes of three frames by default, from twelve candidates or more."""
-    settings = dict(size=SIZE, num_scenes=4, min_candidates=12, max_candidates=24)
+    settings = {"size": SIZE, "num_scenes": 4, "min_candidates": 12, "max_candidates": 24}
     return FilaVideoVideoProcessor(**(settings | kwargs))
 
 
@@ -53,23 +50,17 @@ def config_for(processor: FilaVideoProcessor, **kwargs) -> FilaVideoConfig:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    settings = dict(
-        text_config=text_config, image_token_id=processor.image_token_id, video_token_id=processor.video_token_id
-    )
+    settings = {
+        "text_config": text_config,
+        "image_token_id": processor.image_token_id,
+        "video_token_id": processor.video_token_id,
+    }
     return tiny_config(**(settings | kwargs))
 
 
 def model_for(processor: FilaVideoProcessor, **kwargs) -> FilaVideoForConditionalGeneration:
     """A model of random weights that knows the processor's tokens."""
     return tiny_model(config_for(processor, **kwargs))
-
-
-@contextmanager
-def registered_video_processor():
-    """`AutoVideoProcessor` finds the class without `trust_remote_code`, as if it were the library's own."""
-    with patch.dict(VIDEO_PROCESSOR_MAPPING._extra_content):
-        AutoVideoProcessor.register(FilaVideoConfig, FilaVideoVideoProcessor)
-        yield
 
 
 def clip(num_frames: int = 30, seed: int = 0, shape: tuple = (24, 28, 3)) -> np.ndarray:
