@@ -17,14 +17,14 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 from transformers.utils import logging
 
-from .long_video_engines import ENGINES, TaskError, default_workers, run_tasks
+from .long_video_engines import ENGINES, TaskError, default_workers, run_tasks, running
 from .long_video_files import sync_file, write_video
 from .long_video_inputs import BadInput, LongVideoError, annotation_name, fingerprint, read_annotations
 from .long_video_plan import JoiningPlan, JoiningRules, make_plan
@@ -52,7 +52,7 @@ class BuildSettings:
     shard_size: int = 100
     strict: bool = False
     engine: str = "local"
-    workers: int = field(default_factory=default_workers)
+    workers: int | None = None
     durations_cache: str | os.PathLike | None = None
     progress: bool = True
 
@@ -68,9 +68,12 @@ class BuildSettings:
             raise LongVideoError(f"The output {str(self.output)!r} is a file, not a folder.")
         if self.engine not in ENGINES:
             raise LongVideoError(f"engine must be one of {ENGINES}, got {self.engine!r}.")
-        for name in ("shard_size", "workers"):
-            if getattr(self, name) < 1:
-                raise LongVideoError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.workers is None:
+            self.workers = 0 if self.engine == "ray" else default_workers()
+        lowest = {"shard_size": 1, "workers": 0 if self.engine == "ray" else 1}
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise LongVideoError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
     def deciding(self) -> dict:
         return {
@@ -94,7 +97,7 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
     _check_matplotlib()
     output, work = settings.output, settings.output / _WORK
     work.mkdir(parents=True, exist_ok=True)
-    with _only_build(work):
+    with _only_build(work), running(settings.engine):
         deciding = _claim(settings)
         if settings.strict:
             _stop_at(_read_bad(output))
@@ -369,7 +372,9 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--engine", choices=ENGINES, default="local", help="this machine, or a cluster through Ray Data"
     )
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=int, help="processes (default: one a core; with Ray, as many as the cluster has room for)"
+    )
     parser.add_argument("--shard-size", type=int, default=100, help="records in a file (default: 100)")
     parser.add_argument("--durations-cache", help="file of known durations, to share among builds")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bars")
@@ -420,4 +425,7 @@ __all__ = ["BAD_INPUTS", "BuildSettings", "add_arguments", "build_dataset", "run
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Workers look tasks up by the module's own name, which `python -m` does not give them.
+    from fila_video.training import long_video
+
+    sys.exit(long_video.main())

@@ -5,6 +5,7 @@ which results come back.
 """
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -29,7 +30,7 @@ def run_tasks(
         items: picklable; with `local` they are taken as workers come free, so that a generator costs no memory.
         count: of the items.
         engine: `"local"`, or `"ray"`, which runs on the cluster that `ray.init()` finds or on this machine.
-        workers: processes of the local engine (1: this process); the most tasks at once of Ray, 0 for as many as fit.
+        workers: processes of the local engine (1: this process); Ray's tasks at once, 0 for as many as fit.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}.")
@@ -97,26 +98,43 @@ def _leave_with_parent():
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _run_ray(task, items, count, workers):
+@contextlib.contextmanager
+def running(engine: str) -> Iterator[None]:
+    """Keeps Ray running over several calls of `run_tasks`: on a cluster that is there, else on this machine."""
+    if engine != "ray":
+        yield
+        return
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _import_ray():
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise TaskError("The engine 'ray' takes the package Ray Data: pip install 'fila-video[ray]'.") from error
-    started = not ray.is_initialized()
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
+    return ray
+
+
+def _run_ray(task, items, count, workers):
+    ray = _import_ray()
+    with running("ray"):
         ray.data.DataContext.get_current().enable_progress_bars = False
         tasks = ray.put(list(items))
-        blocks = min(count, 4 * max(1, int(ray.cluster_resources().get("CPU", 1))))
-        numbers = ray.data.range(count, override_num_blocks=blocks)
-        done = numbers.map(_RayTask(task, tasks), concurrency=workers or None)
+        blocks = min(count, max(4 * int(ray.cluster_resources().get("CPU", 1)), workers))
+        done = ray.data.range(count, override_num_blocks=blocks).map(
+            _RayTask(task, tasks), concurrency=workers or None
+        )
         for row in done.iter_rows():
             yield row["number"], pickle.loads(row["outcome"])
-    finally:
-        if started:
-            ray.shutdown()
 
 
 class _RayTask:
@@ -132,4 +150,4 @@ class _RayTask:
         return {"number": row["id"], "outcome": pickle.dumps(_attempt(self._task, ray.get(self._items)[row["id"]]))}
 
 
-__all__ = ["ENGINES", "TaskError", "default_workers", "run_tasks"]
+__all__ = ["ENGINES", "TaskError", "default_workers", "run_tasks", "running"]
