@@ -377,6 +377,12 @@ def test_tensors_of_mixed_types_are_written_as_safetensors_reads_them(tmp_path):
     for name, value in values.items():
         assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value), name
     assert sum(written) == sum(value.nbytes for value in values.values())
+    header = file.read_bytes()
+    size = int.from_bytes(header[:8], "little")
+    places = json.loads(header[8 : 8 + size])
+    assert size % 8 == 0
+    for name, value in values.items():
+        assert places[name]["data_offsets"][0] % value.element_size() == 0, f"{name} is not aligned"
     # What is read back in pieces is the same again.
     for name, stored in read_checkpoint(tmp_path).items():
         pieces = list(stored.pieces(16))
