@@ -100,7 +100,7 @@ def test_a_saved_folder_and_one_saved_again_from_it_and_a_copy_load_everything(s
 
 
 def test_the_root_of_a_clone_loads_everything(video, tmp_path):
-    result = load_in_fresh_process(tmp_path, ROOT / "examples" / "sample.mp4", ROOT)
+    result = load_in_fresh_process(tmp_path, video, ROOT)
     (report,) = result["reports"]
     assert report["classes"] == CLASSES and report["modules"] == ["transformers_modules"]
     assert len(set(report["answers"])) == 1
