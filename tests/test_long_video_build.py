@@ -116,9 +116,9 @@ def test_a_command_with_two_workers_killed_amid_its_shards_goes_on(clips, tmp_pa
     arguments = ["--annotations", clips / "captions.json", "--videos", clips / "videos", "--output", tmp_path / "out"]
     arguments += ["--count", 3000, "--shard-size", 5, "--max-uses", 3000, "--min-duration", 8, "--max-duration", 30]
     command = [sys.executable, "-m", "fila_video.training.long_video", *map(str, arguments), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     shards = tmp_path / "out" / "data"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while not any(shards.glob("*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.01)
     workers = workers_of(process.pid)
