@@ -250,7 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command, from its parsed arguments; returns the exit status."""
+    """The command, from its parsed arguments. Exit status 0, or 2 with the reason on standard error."""
     options = {name: value for name, value in vars(args).items() if name in convert.__kwdefaults__}
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
@@ -259,8 +259,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         output = convert(args.source, args.output, **options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"fila-video: {error}", file=sys.stderr)
+        return 2
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(f"{output} is ready: AutoModel.from_pretrained('{output}', trust_remote_code=True)")

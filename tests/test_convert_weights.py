@@ -15,6 +15,7 @@ from fila_video.checkpoint_layouts_fila_video import (
     rename,
     unused_reason,
 )
+from fila_video.cli import main as command_line
 from fila_video.configuration_fila_video import FilaVideoConfig
 from fila_video.convert_weights import convert, main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
@@ -314,7 +315,7 @@ def test_files_of_pickles_are_read_when_asked_for(tmp_path):
         file.unlink()
     torch.save(llava_next_tensors(parts), folder / "pytorch_model.bin")
     arguments = [str(folder), str(tmp_path / "out"), "--vision-tower", str(tmp_path / "tower")]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--allow-bin"]) == 0
     theirs, ours = (load_file(path / "model.safetensors") for path in (expected, tmp_path / "out"))
@@ -366,6 +367,14 @@ def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path):
     assert "out is ready" in done.stdout and "Converting: 100%" in done.stderr
     model = load(tmp_path / "out")
     assert (model.config.scene_size, model.config.merger_type) == (1, "mean")
+
+
+def test_the_command_line_converts_as_the_script_does(tmp_path, capsys):
+    folder = save_llava_hf(tmp_path / "source", tiny_onevision())
+    assert command_line(["convert", str(folder), str(tmp_path / "out"), "--merger", "attention"]) == 0
+    assert load(tmp_path / "out").config.merger_type == "attention"
+    assert command_line(["convert", str(folder), str(tmp_path / "out")]) == 2
+    assert "out exists: choose another folder" in capsys.readouterr().err
 
 
 def test_the_file_written_holds_no_name_of_this_machine(tmp_path):

@@ -175,5 +175,5 @@ def test_a_language_model_is_no_vision_tower(tmp_path, qwen2):
 
 
 def test_both_parts_are_needed(tmp_path, qwen2, capsys):
-    assert main(["--language-model", str(tmp_path / "qwen2"), str(tmp_path / "out")]) == 1
+    assert main(["--language-model", str(tmp_path / "qwen2"), str(tmp_path / "out")]) == 2
     assert "both `--language-model` and `--vision-tower`" in capsys.readouterr().err

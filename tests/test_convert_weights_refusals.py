@@ -185,7 +185,7 @@ def test_a_pickle_that_is_more_than_weights_is_refused(tmp_path):
 
 
 def test_a_source_that_is_no_folder_and_no_id_is_refused(tmp_path, capsys):
-    assert main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 1
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
     assert "is no folder, and no id of the Hub" in capsys.readouterr().err
 
 
@@ -298,7 +298,7 @@ def test_a_full_disk_is_known_before_anything_is_written(tmp_path, source, monke
 
 
 def test_options_that_no_model_can_have_are_refused(tmp_path, source, capsys):
-    assert main([str(source), str(tmp_path / "out"), "--scene-size", "0"]) == 1
+    assert main([str(source), str(tmp_path / "out"), "--scene-size", "0"]) == 2
     assert "`scene_size` must be at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(ValueError, match="merger_type"):
         convert(source, tmp_path / "out", merger="median", progress=False)
