@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fila_video.checkpoint_layouts_fila_video import PARTS
 from fila_video.convert_weights import convert
+from fila_video.converted_repository_fila_video import chat_template
 from tiny_checkpoints import (
     HF_TEMPLATE,
     TEXT,
@@ -118,6 +120,14 @@ def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion):
     assert ids[:3] == [151644, 8948, 198]
     assert ids[ids.index(151645) + 1 : ids.index(151647) + 2] == [198, 151644, 872, 198, 151647, 198]
     assert ids[-3:] == [151644, 77091, 198]
+
+
+def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_tokenizer_folder):
+    tokenizer = AutoTokenizer.from_pretrained(true_tokenizer_folder)
+    template = chat_template(true_tokenizer_folder, tokenizer, PARTS)
+    assert template.endswith(QWEN2_TEMPLATE)
+    options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+    assert tokenizer.apply_chat_template(QUESTION, **options) == PROMPT
 
 
 def test_a_conversation_with_a_system_message_and_an_answer_is_rendered_once_each(true_conversion):
