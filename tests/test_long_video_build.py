@@ -44,6 +44,13 @@ def test_ray_writes_the_same_bytes_as_the_local_engine(clips, built, tmp_path):
     assert bytes_of(tmp_path / "out") == bytes_of(built)
 
 
+def test_a_folder_that_was_removed_is_built_anew_within_one_process(clips, built, tmp_path):
+    build_dataset(settings(clips, tmp_path / "out", count=3, seed=5))
+    shutil.rmtree(tmp_path / "out")
+    build_dataset(settings(clips, tmp_path / "out"))
+    assert bytes_of(tmp_path / "out") == bytes_of(built)
+
+
 def test_another_seed_gives_other_records(clips, built, tmp_path):
     build_dataset(settings(clips, tmp_path / "out", seed=7))
     drawn = [
@@ -217,10 +224,10 @@ def test_the_exit_status_says_whether_inputs_were_left_out(clips, tmp_path, caps
     assert run(with_bad) == BAD_INPUTS == 3
     assert "1 inputs were left out" in capsys.readouterr().err
     assert run(with_bad) == BAD_INPUTS  # also where the build is complete already
-    assert run(arguments_of(clips, tmp_path / "strict", "--annotations", annotations, "--strict")) == 1
+    assert run(arguments_of(clips, tmp_path / "strict", "--annotations", annotations, "--strict")) == 2
     assert "record 9, id 'gone'" in capsys.readouterr().err
-    assert run(arguments_of(clips, tmp_path / "few", "--count", 10**6)) == 1
-    assert run(arguments_of(tmp_path / "nowhere", tmp_path / "none")) == 1
+    assert run(arguments_of(clips, tmp_path / "few", "--count", 10**6)) == 2
+    assert run(arguments_of(tmp_path / "nowhere", tmp_path / "none")) == 2
     assert "does not exist" in capsys.readouterr().err
 
 

@@ -4,7 +4,7 @@
 
 Beside the shards `OUT/data/train-*.jsonl` (`long_video_records` gives the form of a record) stand `bad_inputs.jsonl`,
 `statistics.json`, `statistics.png` and the data card `README.md`. The exit status is 0, or 3 where inputs were left
-out, or 1 where the build stopped with an error. A build that was killed goes on when it is started again.
+out, or 2 where the build stopped. A build that was killed goes on when it is started again.
 """
 
 import argparse
@@ -251,7 +251,6 @@ def _bar(settings, title, total, unit, initial=0):
 # Writing: each file under another name first, so that what has its name is whole.
 
 
-@functools.lru_cache(maxsize=2)
 def _open_plan(folder: str) -> tuple[JoiningPlan, np.ndarray]:
     return JoiningPlan.load(Path(folder) / "plan.npy"), np.load(Path(folder) / "offsets.npy", mmap_mode="r")
 
@@ -381,7 +380,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def run(args: argparse.Namespace) -> int:
-    "Exit status: 0; 3 where inputs were left out; 1 where the build stopped, with the reason on stderr."
+    "Exit status: 0; 3 where inputs were left out; 2 where the build stopped, with the reason on stderr."
     rules = ("count", "seed", "max_uses", "min_duration", "max_duration")
     others = (
         "annotations",
@@ -403,8 +402,8 @@ def run(args: argparse.Namespace) -> int:
         )
         statistics, bad = build_dataset(settings)
     except (LongVideoError, TaskError, OSError) as error:
-        print(f"build-dataset: {error}", file=sys.stderr)
-        return 1
+        print(f"fila-video: {error}", file=sys.stderr)
+        return 2
     for name, value in statistics.summary().items():
         print(f"{name.replace('_', ' '):24} {value:,}")
     if bad:
