@@ -6,6 +6,7 @@ which results come back.
 
 import concurrent.futures
 import contextlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -128,10 +129,11 @@ def _run_ray(task, items, count, workers):
     ray = _import_ray()
     with running("ray"):
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)  # the build has a progress bar of its own
         tasks = ray.put(list(items))
         blocks = min(count, max(4 * int(ray.cluster_resources().get("CPU", 1)), workers))
         done = ray.data.range(count, override_num_blocks=blocks).map(
-            _RayTask(task, tasks), concurrency=workers or None
+            _RayTask(task, tasks), compute=ray.data.TaskPoolStrategy(size=workers or None)
         )
         for row in done.iter_rows():
             yield row["number"], pickle.loads(row["outcome"])

@@ -6,6 +6,7 @@ after a kill, write the same records.
 
 import math
 import random
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ class _Deck:
         return True
 
 
-def _deal(durations, totals, uses, rules, progress) -> list[list[int]]:
+def _deal(durations, totals, uses, rules, progress) -> list[Sequence[int]]:
     "As many videos as the decks give, in order."
     deck = _Deck(len(durations), uses, rules.seed)
     durations = [float(duration) for duration in durations]
@@ -176,7 +177,7 @@ def _deal(durations, totals, uses, rules, progress) -> list[list[int]]:
         video = _deal_one(deck, durations, float(total), rules)
         if video is None:
             break
-        videos.append(video)
+        videos.append(array("i", video))
         if progress is not None:
             progress(len(videos))
     return videos
