@@ -30,7 +30,10 @@ METHOD_NAMES = {
     "bsm": "bipartite matching",
 }
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`. They are imported when called.
-MODULES = {"convert": ("convert_weights", "convert other checkpoints to this layout")}
+MODULES = {
+    "convert": ("convert_weights", "convert other checkpoints to this layout"),
+    "build-dataset": ("training.long_video", "build long training videos out of short captioned ones"),
+}
 
 
 class Progress:

@@ -1,0 +1,62 @@
+"""The model card: its metadata, its snippets and what it points to."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+CARD = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", CARD, re.S | re.M)
+
+
+def test_the_metadata_is_what_the_hub_needs():
+    metadata = yaml.safe_load(CARD.split("---")[1])
+    assert metadata["library_name"] == "transformers"
+    assert metadata["pipeline_tag"] == "video-text-to-text"
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["base_model"] == ["google/siglip-so400m-patch14-384", "Qwen/Qwen2-7B-Instruct"]
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_every_snippet_runs_in_a_fresh_process(number):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SNIPPETS[number]], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_snippets_for_the_notebook_the_pipeline_and_servers():
+    assert [word in "".join(SNIPPETS) for word in ("AutoProcessor", "pipeline(", "FilaVideoModel")] == [True] * 3
+
+
+def test_the_server_snippet_builds_the_base_model():
+    check = "\nassert type(base_model).__name__ == 'FilaVideoModel', type(base_model)"
+    snippet = next(snippet for snippet in SNIPPETS if "FilaVideoModel" in snippet)
+    done = subprocess.run([sys.executable, "-c", snippet + check], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_two_shell_blocks_are_the_two_commands():
+    blocks = re.findall(r"^```shell\n(.*?)^```", CARD, re.S | re.M)
+    assert "fila-video answer examples/sample.mp4" in blocks[0]
+    assert blocks[1].rstrip().endswith("-m pytest")
+    assert all(block.startswith("python3 -m venv") and "pip install" in block for block in blocks[:2])
+
+
+def test_what_the_card_links_to_is_there():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", CARD) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_index_of_the_paper_names_real_tests():
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", CARD)
+    assert named
+    assert [name for name in named if f"def {name}(" not in tests] == []
