@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import av
+import fila_video
 import numpy as np
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_an_unknown_method_gets_the_usage_and_status_2(video, capsys):
 
 
 def test_the_default_model_is_the_packages_own_folder():
-    assert DEFAULT_MODEL.resolve() == ROOT.resolve()
+    assert DEFAULT_MODEL.resolve() == Path(fila_video.__file__).parent.resolve()
     assert all((DEFAULT_MODEL / name).is_file() for name in FILES)
 
 
