@@ -32,6 +32,7 @@ METHOD_NAMES = {
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`. They are imported when called.
 MODULES = {
     "convert": ("convert_weights", "convert other checkpoints to this layout"),
+    "make-videos": ("training.make_videos", "film procedural videos with exact annotations"),
     "build-dataset": ("training.long_video", "build long training videos out of short captioned ones"),
 }
 
