@@ -1,0 +1,86 @@
+"""
+Answers the questions of annotated videos and judges the answers.
+
+    python -m fila_video.evaluation.answer_questions --model . --records test.jsonl --train train.jsonl
+
+Several `--model` are taken as training seeds of one model. Each `--selection` is a column; the column `blind`
+asks the same model without the video, `constant` is the best constant answer that `--train` teaches.
+"""
+
+import argparse
+import sys
+
+from tqdm.auto import tqdm
+
+from ..cli import DEFAULT_MODEL, load
+from ..scene_selection_fila_video import INITS
+from .answering import Answerer
+from .judging import BlindBaseline
+from .records import read_records
+from .results import evaluate, save_results, summary
+from .selections import SELECTIONS, find_selection
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", action="append", help="folder or Hub name (default: the embedded model)")
+    parser.add_argument("--records", required=True, metavar="FILE", help="JSON lines with questions")
+    parser.add_argument("--train", metavar="FILE", help="JSON lines of training, for chance and the constant answer")
+    parser.add_argument(
+        "--selection", action="append", help=f"one or more of {', '.join(SELECTIONS)} (default: the model's setting)"
+    )
+    parser.add_argument("--init", choices=INITS, help="initial centres of k-means (default: the model's setting)")
+    parser.add_argument("--num-scenes", type=int, help="default: the model's setting")
+    parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
+    parser.add_argument("--no-blind", action="store_true", help="do not ask without the video")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N records")
+    parser.add_argument("--output", metavar="FILE", help="save every answer as JSON")
+    parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
+
+
+def load_answerer(model: str, device: str | None = None, **options) -> Answerer:
+    """The model of that folder or name, with its processor; see `fila_video.cli.load` for errors."""
+    try:
+        return Answerer(*load(argparse.Namespace(model=model, device=device)), **options)
+    except OSError as error:
+        raise OSError(f"The model {model} cannot be loaded: {error}") from error
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the tables of the answers."""
+    models = args.model or [str(DEFAULT_MODEL)]
+    records = read_records(args.records, args.limit)
+    baseline = None
+    if args.train is not None:
+        train = read_records(args.train, check_files=False)
+        baseline = BlindBaseline(question for record in train for question in record.questions)
+    options = {"num_scenes": args.num_scenes, "max_new_tokens": args.max_new_tokens}
+    answerers = {model: load_answerer(model, args.device, **options) for model in models}
+    processor = answerers[models[0]].processor
+    names = args.selection or [processor.selection]
+    # A name says how the centres start; a model's own setting holds where nothing was named.
+    init = args.init or (None if args.selection else processor.init)
+    selections = {name: find_selection(name, init) for name in names}
+    with tqdm(total=len(records), desc="Answering", disable=None) as bar:
+        results = evaluate(
+            answerers, records, selections, not args.no_blind, baseline, lambda done, total: bar.update(done - bar.n)
+        )
+    if args.output is not None:
+        save_results(results, args.output)
+    sys.stdout.write(summary(list(results.values())))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status 0, or 2 with one line on standard error for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        return run(args)
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"answer_questions: {' '.join(str(error).split())}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Answers many questions about each medium: a video is read and encoded once, whatever is selected and asked."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ..modeling_fila_video import FilaVideoForConditionalGeneration
+from ..processing_fila_video import FilaVideoProcessor
+from .records import Record
+from .selections import Recall, Selection, event_recall
+
+POOL_SETTINGS = (
+    "size",
+    "do_resize",
+    "num_scenes",
+    "scene_size",
+    "candidate_fps",
+    "min_candidates",
+    "max_candidates",
+    "num_frames",
+    "fps",
+    "seek_mode",
+)
+BATCH_TOKENS = 8192  # of prompts that are answered at once
+
+
+@dataclass
+class Pool:
+    """A video's candidate frames, uint8 `(num_frames, 3, height, width)`, and the reader's metadata."""
+
+    frames: torch.Tensor
+    metadata: object
+
+
+@dataclass
+class Prompt:
+    """The text with its placeholders filled in; `visual` `(num_tokens, hidden_size)` goes in their place."""
+
+    text: str
+    visual: torch.Tensor | None = None
+    modality: str = "video"
+
+
+class Answerer:
+    """
+    A model with its processor. The prompts are those of the `video-text-to-text` pipeline and the answers those of the
+    model's own `generate`, without sampling.
+
+    Args:
+        num_scenes (`int`, *optional*): By default the processor's, as are the pool's settings and the seed.
+        max_new_tokens (`int`, *optional*): By default the model's.
+    """
+
+    def __init__(
+        self,
+        model: FilaVideoForConditionalGeneration,
+        processor: FilaVideoProcessor,
+        num_scenes: int | None = None,
+        max_new_tokens: int | None = None,
+    ):
+        self.model, self.processor = model, processor
+        self.num_scenes = processor.num_scenes if num_scenes is None else num_scenes
+        self.options = {"do_sample": False, "num_beams": 1}
+        if max_new_tokens is not None:
+            self.options["max_new_tokens"] = max_new_tokens
+        processor.frame_encoder = model.encode_frames  # checks that they fit
+        settings = processor.video_processor.to_dict() | {"num_scenes": self.num_scenes}
+        # Models whose videos are read alike share the pools.
+        self.pool_settings = json.dumps({name: settings.get(name) for name in POOL_SETTINGS}, default=str)
+        self._blind: dict[str, str] = {}
+
+    def read(self, record: Record) -> Pool:
+        """A video's pool; see `load_video` of the video processor for its errors."""
+        return Pool(*self.processor.video_processor.load_video(record.path, num_scenes=self.num_scenes))
+
+    @torch.no_grad()
+    def encode(self, pool: Pool) -> torch.Tensor:
+        """Patch features `(num_frames, num_patches, hidden_size)` of a pool."""
+        batches = pool.frames.split(self.processor.video_processor.frame_batch_size)
+        return torch.cat([self.model.encode_frames(self._pixels(batch)) for batch in batches])
+
+    def _pixels(self, frames: torch.Tensor) -> torch.Tensor:
+        processor = self.processor.video_processor
+        return processor([frames], return_tensors="pt", do_sample_frames=False, device=self.model.device)[
+            "pixel_values_videos"
+        ][0]
+
+    @torch.no_grad()
+    def about_video(
+        self, record: Record, pool: Pool, features: torch.Tensor, selection: Selection
+    ) -> tuple[list[Prompt], Recall]:
+        """The prompts of all questions about a video with one selection, and what this finds of the events."""
+        scene_size = self.processor.scene_size
+        representatives = features.float().mean(dim=1)
+        indices = selection.scenes(representatives, self.num_scenes, scene_size, self.processor.seed)
+        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
+        scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}
+        outputs = self.model.get_video_features(
+            frame_features=features[indices.flatten().to(features.device)][None], return_dict=True
+        )
+        filling = self.processor.replace_video_token({"scenes": [scenes]}, 0)
+        return self._prompts(record, filling, outputs.pooler_output[0], "video"), event_recall(record.events, times)
+
+    @torch.no_grad()
+    def about_image(self, record: Record) -> list[Prompt]:
+        """The prompts of all questions about an image."""
+        with Image.open(record.path) as image:
+            pixels = self.processor.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
+        outputs = self.model.get_image_features(pixels.to(self.model.device), return_dict=True)
+        return self._prompts(record, self.processor.replace_image_token({}, 0), outputs.pooler_output[0], "image")
+
+    def _prompts(self, record: Record, filling: str, visual: torch.Tensor, modality: str) -> list[Prompt]:
+        token = self.processor.video_token if modality == "video" else self.processor.image_token
+        texts = [self._chat([{"type": modality}, {"type": "text", "text": q.text}]) for q in record.questions]
+        return [Prompt(text.replace(token, filling, 1), visual, modality) for text in texts]
+
+    def _chat(self, content: list[dict]) -> str:
+        chat = [{"role": "user", "content": content}]
+        return self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+    def blind(self, questions: Iterable[str]) -> list[str]:
+        """The answers to the questions alone, without their media."""
+        questions = list(questions)
+        new = [question for question in dict.fromkeys(questions) if question not in self._blind]
+        prompts = [Prompt(self._chat([{"type": "text", "text": question}])) for question in new]
+        self._blind |= dict(zip(new, self.answer(prompts), strict=True))
+        return [self._blind[question] for question in questions]
+
+    def answer(self, prompts: list[Prompt]) -> list[str]:
+        """The answers, in batches of prompts of similar length."""
+        tokenizer = self.processor.tokenizer
+        lengths = [len(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]] if prompts else []
+        groups: dict[str | None, list[int]] = {}
+        for place in sorted(range(len(prompts)), key=lengths.__getitem__):
+            modality = None if prompts[place].visual is None else prompts[place].modality
+            groups.setdefault(modality, []).append(place)
+        answers = [""] * len(prompts)
+        for places in groups.values():
+            while places:
+                # The last one is the longest of the group, to which the others are padded.
+                size = max(1, BATCH_TOKENS // lengths[places[-1]])
+                batch, places[-size:] = places[-size:], []
+                for place, answer in zip(batch, self._generate([prompts[p] for p in batch]), strict=True):
+                    answers[place] = answer
+        return answers
+
+    @torch.no_grad()
+    def _generate(self, prompts: list[Prompt]) -> list[str]:
+        tokenizer, device = self.processor.tokenizer, self.model.device
+        inputs = tokenizer(
+            [prompt.text for prompt in prompts], padding=True, padding_side="left", return_tensors="pt"
+        ).to(device)
+        self._check_length(inputs["input_ids"].shape[1])
+        given = {}
+        if prompts[0].visual is not None:
+            visuals = BaseModelOutputWithPooling(pooler_output=tuple(prompt.visual for prompt in prompts))
+            given["mm_encoder_outputs"] = {prompts[0].modality: visuals}
+        generated = self.model.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **given, **self.options
+        )
+        return tokenizer.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    def _check_length(self, length: int):
+        context = min(self.processor.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
+        if length > context:
+            raise ValueError(
+                f"A prompt takes {length} tokens with its video, but the model's context has {context}: lower the "
+                "number of scenes."
+            )
+
+
+__all__ = ["Answerer", "Pool", "Prompt"]

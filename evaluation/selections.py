@@ -1,0 +1,86 @@
+"""The ways to choose a video's scenes that are compared, and how much of its events each of them finds."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..scene_selection_fila_video import INITS, select_scenes
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`single`: as many single frames as there are scenes, each repeated so that merging changes nothing."""
+
+    method: str
+    init: str = "k-means++"
+    single: bool = False
+
+    def scenes(self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int) -> torch.Tensor:
+        """Representative features `(num_candidates, dim)` to indices `(num_scenes, scene_size)`."""
+        size = 1 if self.single else scene_size
+        chosen = select_scenes(features, num_scenes, size, self.method, init=self.init, seed=seed)
+        return chosen.repeat(1, scene_size) if self.single else chosen
+
+
+# All give the language model the same number of visual tokens.
+SELECTIONS = {
+    "uniform": Selection("uniform"),
+    "uniform_single": Selection("uniform", single=True),
+    "bsm": Selection("bsm"),
+    "kmeans_dissimilar": Selection("kmeans_dissimilar"),
+    "kmeans": Selection("kmeans"),
+    "kmeans_random": Selection("kmeans", "random"),
+}
+
+
+def find_selection(name: str, init: str | None = None) -> Selection:
+    """
+    The selection of that name, with other initial centres where `init` is given.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in SELECTIONS:
+        raise ValueError(f"Unknown selection {name!r}: use one of {', '.join(SELECTIONS)}.")
+    if init is not None and init not in INITS:
+        raise ValueError(f"Unknown initial centres {init!r}: use one of {', '.join(INITS)}.")
+    selection = SELECTIONS[name]
+    return selection if init is None else Selection(selection.method, init, selection.single)
+
+
+@dataclass
+class Recall:
+    """
+    Counts for one video: `events`; of these `found` by any chosen frame, and `represented` by a scene's last frame;
+    `scenes` that hold a frame of an event as their last; of these `pure` with at least two different frames of it.
+    """
+
+    events: int = 0
+    found: int = 0
+    represented: int = 0
+    scenes: int = 0
+    pure: int = 0
+
+
+def event_recall(events: list[tuple[float, float]], times: torch.Tensor) -> Recall:
+    """
+    Which events a selection finds.
+
+    Args:
+        events (`list[tuple[float, float]]`): Start (inclusive) and end (exclusive) of each, in seconds.
+        times (`torch.Tensor` of shape `(num_scenes, scene_size)`): Of the chosen frames; a scene's last one is its
+            representative.
+    """
+    recall = Recall(events=len(events))
+    for start, end in events:
+        inside = (times >= start) & (times < end)
+        recall.found += bool(inside.any())
+        represented = inside[:, -1]
+        recall.represented += bool(represented.any())
+        for scene, is_inside in zip(times[represented], inside[represented], strict=True):
+            recall.scenes += 1
+            recall.pure += len(scene[is_inside].unique()) >= 2
+    return recall
+
+
+__all__ = ["SELECTIONS", "Recall", "Selection", "event_recall", "find_selection"]
