@@ -52,11 +52,22 @@ def _stem(question: Question) -> str:
     return normalise(" ".join(lines))
 
 
+def _placed(question: Question) -> str | tuple[int, int]:
+    """The expected answer, or the words of the question (first, last + 1) that it repeats."""
+    stem, answer = _stem(question).split(), answer_text(question).split()
+    if question.form == "free" and answer:
+        for start in range(len(stem) - len(answer) + 1):
+            if stem[start : start + len(answer)] == answer:
+                return start, start + len(answer)
+    return " ".join(answer)
+
+
 class BlindBaseline:
     """
     The best answers without any model, learned from training questions: of each wording the most frequent answer, and
     of a choice the option whose text is the answer most often. Where a wording was seen fewer than 30 times, all that
-    differ from it only in numbers and words of answers (colours, shapes, ...) count, and else all of its kind.
+    differ from it only in numbers and words of answers (colours, shapes, ...) count, and else all of its kind. An
+    answer that the question itself names ("..., the red star or the blue ring?") counts by its place in the question.
     """
 
     def __init__(self, questions: Iterable[Question]):
@@ -67,7 +78,7 @@ class BlindBaseline:
         }
         for question in questions:
             for key in self._keys(question):
-                self.answers[key][answer_text(question)] += 1
+                self.answers[key][_placed(question)] += 1
 
     def _keys(self, question: Question) -> list[tuple]:
         """From the narrowest to the widest."""
@@ -92,7 +103,8 @@ class BlindBaseline:
         if question.form == "choice":
             known = options(question.text)
             return max(known, key=lambda letter: seen[normalise(known[letter])], default="")
-        return seen.most_common(1)[0][0] if seen else ""
+        best = seen.most_common(1)[0][0] if seen else ""
+        return " ".join(_stem(question).split()[slice(*best)]) if isinstance(best, tuple) else best
 
     def chance(self, question: Question) -> float:
         """1 / number of options; of a free question, 1 / number of answers that its wording has in training."""

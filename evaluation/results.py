@@ -196,12 +196,19 @@ def summary(results: list[dict]) -> str:
     return text
 
 
+def is_question(row: dict) -> bool:
+    """Captions, of which no two people write the same, are kept out of the averages."""
+    return row["kind"] != "caption"
+
+
 def _groups(rows: list[dict]) -> list[tuple[str, Callable[[dict], bool]]]:
-    groups = [("all", lambda row: True)]
-    for key in ("form", "kind"):
-        values = list(dict.fromkeys(row[key] for row in rows))
-        if len(values) > 1:
-            groups += [(value, lambda row, key=key, value=value: row[key] == value) for value in values]
+    groups = [("all but captions", is_question)] if any(map(is_question, rows)) else []
+    for key, label in (("form", "all but captions, {}"), ("kind", "{}")):
+        for value in dict.fromkeys(row[key] for row in rows if is_question(row)):
+            where = lambda row, key=key, value=value: is_question(row) and row[key] == value  # noqa: E731
+            groups.append((label.format(value), where))
+    if not all(map(is_question, rows)):
+        groups.append(("captions, word for word", lambda row: not is_question(row)))
     return groups
 
 
@@ -211,6 +218,7 @@ __all__ = [
     "columns",
     "counts",
     "evaluate",
+    "is_question",
     "load_results",
     "markdown",
     "percent",
