@@ -1,0 +1,202 @@
+"""The sets of a run and their mixture: which record comes when, by the seed alone."""
+
+import glob
+import json
+import random
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from .long_video_inputs import _load_dataset, _read_json
+from .settings import DataSet, TrainingError
+
+SUBSET_SEED = 42  # the paper's (section 4.3)
+
+
+class JsonLines:
+    """JSONL files, of which only the lines' places are kept in memory."""
+
+    def __init__(self, files: Sequence[str | Path]):
+        self.files = [str(file) for file in files]
+        self.places, self.numbers = array("q"), array("i")
+        for number, file in enumerate(self.files):
+            with open(file, "rb") as lines:
+                at = 0
+                for line in lines:
+                    if line.strip():
+                        self.places.append(at)
+                        self.numbers.append(number)
+                    at += len(line)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict:
+        with open(self.files[self.numbers[index]], "rb") as file:
+            file.seek(self.places[index])
+            return json.loads(file.readline())
+
+
+class JsonArray:
+    """A JSON array: packed text, which forked workers share, unlike objects, whose counts of references they write."""
+
+    def __init__(self, file: str | Path):
+        self.text, self.ends = bytearray(), array("q")
+        for record in _read_json(file):
+            self.text += json.dumps(record).encode()
+            self.ends.append(len(self.text))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> dict:
+        return json.loads(self.text[self.ends[index - 1] if index else 0 : self.ends[index]])
+
+
+class RecordSet:
+    """
+    One set: its records, and where its media lie.
+
+    Args:
+        source: the set's settings. `path` is a JSON or JSONL file in LLaVA's form, a pattern of such, a folder that
+            `build-dataset` wrote, or anything that `datasets` loads.
+
+    Raises:
+        TrainingError: If there is no such set, or it is empty.
+    """
+
+    def __init__(self, source: DataSet):
+        self.source, self.joined = source, None
+        path = Path(source.path)
+        if path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir():
+            self.records, self.joined = JsonLines(sorted(path.glob("data/train-*.jsonl"))), path
+        elif glob.has_magic(source.path):
+            self.records = JsonLines(sorted(glob.glob(source.path)))
+        elif path.suffix in (".jsonl", ".ndjson", ".json") and not path.is_file():
+            raise TrainingError(f"There is no file {source.path!r}.")
+        elif path.suffix in (".jsonl", ".ndjson"):
+            self.records = JsonLines([path])
+        elif path.suffix == ".json":
+            self.records = JsonArray(path)
+        else:
+            self.records = _load_dataset(source.path, source.split)
+        if len(self.records) == 0:
+            raise TrainingError(f"The set {source.path!r} has no records.")
+        self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent
+        self.indices = self._subset()
+
+    @property
+    def name(self) -> str:
+        return self.source.path
+
+    def _subset(self) -> Sequence[int]:
+        total, subset = len(self.records), self.source.subset
+        if subset is None:
+            return range(total)
+        count = round(subset * total) if isinstance(subset, float) and subset <= 1 else int(subset)
+        if not 1 <= count <= total:
+            raise TrainingError(f"{self.name!r}: a `subset` of {count} cannot be taken of {total} records.")
+        return array("q", sorted(random.Random(SUBSET_SEED).sample(range(total), count)))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.records[self.indices[index]]
+
+
+class MixtureSampler(Sampler):
+    """
+    The order of an epoch: `(epoch, set, record)`, drawn from the seed and the epoch, so that a run that goes on and
+    every process of several find the same one.
+
+    Args:
+        sizes: records of each set.
+        sources: their settings. Of `weight` (1 by default) times the set, or of `count` records, an epoch has whole
+            passes over the set and, for the rest, records that are drawn anew every epoch without repeating one.
+    """
+
+    def __init__(self, sizes: Sequence[int], sources: Sequence[DataSet], seed: int):
+        self.sizes, self.seed, self.epoch = list(sizes), seed, 0
+        self.counts = [
+            source.count or max(1, round(size * (1 if source.weight is None else source.weight)))
+            for size, source in zip(sizes, sources, strict=True)
+        ]
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        starts = [0]
+        for size in self.sizes:
+            starts.append(starts[-1] + size)
+        drawn = []
+        for size, count, start in zip(self.sizes, self.counts, starts, strict=False):
+            whole, rest = divmod(count, size)
+            drawn += [torch.arange(start, start + size)] * whole
+            drawn.append(start + torch.randperm(size, generator=generator)[:rest])
+        order = torch.cat(drawn)
+        order = order[torch.randperm(len(order), generator=generator)]
+        sets = torch.bucketize(order, torch.tensor(starts[1:]), right=True)
+        for number, index in zip(sets.tolist(), order.tolist(), strict=True):
+            yield self.epoch, number, index - starts[number]
+
+
+class Mixture(Dataset):
+    """
+    All sets, by the keys of [`MixtureSampler`]. What `encode` refuses is another record's turn (the set's next one)
+    with `unreadable="skip"`, so that batches keep their size on every process, and an error with `"fail"`.
+    """
+
+    def __init__(self, sets: Sequence[RecordSet], encode, seed: int, unreadable: str = "fail", most_tries: int = 20):
+        self.sets, self.encode = list(sets), encode
+        self.unreadable, self.most_tries = unreadable, most_tries
+        self.sampler = MixtureSampler([len(item) for item in self.sets], [item.source for item in self.sets], seed)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict:
+        epoch, number, index = key
+        records, refused = self.sets[number], []
+        for attempt in range(min(self.most_tries, len(records))):
+            index = (key[2] + attempt) % len(records)
+            record = records[index]
+            try:
+                sample = self.encode(record, records, (epoch, number, key[2]))
+            except (ValueError, OSError) as error:
+                refused.append(describe(record, records, index, error))
+                if self.unreadable == "fail":
+                    raise TrainingError(f"{_text(refused[-1])} (`unreadable: skip` goes on without it.)") from error
+                continue
+            sample["unreadable"] = refused
+            return sample
+        raise TrainingError(f"{len(refused)} records in turn cannot be used; the last: {_text(refused[-1])}")
+
+
+def describe(record: dict, records: RecordSet, index: int, error: Exception) -> dict:
+    """What is said of a record that is left out."""
+    fields = record if isinstance(record, dict) else {}
+    media = fields.get("video") or fields.get("image") or [item.get("file") for item in fields.get("segments") or []]
+    media = media if isinstance(media, (str, list)) else type(media).__name__
+    return {
+        "set": records.name,
+        "record": int(records.indices[index]) + 1,
+        "id": str(fields.get("id"))[:200],
+        "media": str(media)[:500],
+        "reason": f"{type(error).__name__}: {error}"[:1000],
+    }
+
+
+def _text(refused: dict) -> str:
+    return f"{refused['set']}, record {refused['record']}, id {refused['id']}, {refused['media']}: {refused['reason']}"
+
+
+__all__ = ["JsonArray", "JsonLines", "Mixture", "MixtureSampler", "RecordSet", "describe"]

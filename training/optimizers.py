@@ -1,0 +1,129 @@
+"""The trained parts with a learning rate each, and the optimisers: AdamW, or Muon with AdamW beside it."""
+
+import torch
+from torch import nn
+
+from .settings import PARTS, TrainingError
+
+# Image newlines are learned with the projector, whose width they have.
+_PLACES = {
+    "vision_tower": ("vision_tower.",),
+    "multi_modal_projector": ("multi_modal_projector.", "image_newline"),
+    "language_model": ("language_model.", "lm_head."),
+    "scene_merger": ("scene_merger.",),
+}
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to, by its name in any wrapping."""
+    for part in PARTS:
+        if any(f".{place}" in f".{name}" for place in _PLACES[part]):
+            return part
+    raise TrainingError(f"The parameter {name!r} belongs to none of the parts {', '.join(PARTS)}.")
+
+
+def freeze(model: nn.Module, learning_rates: dict[str, float], keep_frozen: bool = False):
+    """Freezes what has no learning rate. With `keep_frozen`, what is frozen already (under adapters) stays so."""
+    for name, parameter in model.named_parameters():
+        trained = part_of(name) in learning_rates
+        parameter.requires_grad_(trained and (parameter.requires_grad or not keep_frozen))
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """
+    Muon for hidden matrices and AdamW for all else, as one optimiser: groups say by `"muon": True` whose they are.
+
+    Raises:
+        TrainingError: If this torch has no Muon.
+    """
+
+    def __init__(self, groups: list[dict], betas=(0.9, 0.999), eps: float = 1e-8, momentum: float = 0.95):
+        if not hasattr(torch.optim, "Muon"):
+            raise TrainingError(
+                f"`optimizer: muon` needs torch.optim.Muon, which torch {torch.__version__} has not: take torch 2.9 "
+                "or newer, or `optimizer: adamw`."
+            )
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "muon": False})
+        self.settings = {"betas": betas, "eps": eps, "momentum": momentum}
+        self._join()
+
+    def _join(self):
+        """The two optimisers work on this one's own groups and state: schedulers and checkpoints see only it."""
+        self.inner = []
+        for muon in (True, False):
+            groups = [group for group in self.param_groups if group["muon"] is muon]
+            if not groups:
+                continue
+            copies = [{"params": group["params"], "lr": group["lr"]} for group in groups]
+            if muon:
+                made = torch.optim.Muon(
+                    copies, momentum=self.settings["momentum"], adjust_lr_fn="match_rms_adamw", weight_decay=0.0
+                )
+            else:
+                made = torch.optim.AdamW(copies, betas=self.settings["betas"], eps=self.settings["eps"])
+            for group in groups:
+                for name, value in made.defaults.items():
+                    group.setdefault(name, value)
+            made.param_groups, made.state = groups, self.state
+            self.inner.append(made)
+
+    def load_state_dict(self, state_dict: dict):
+        super().load_state_dict(state_dict)
+        self._join()
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for made in self.inner:
+            made.step()
+        return loss
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter, embeddings: set[str]) -> bool:
+    """Whether Muon takes it: a matrix between hidden states; no embedding, head, merger or convolution of patches."""
+    return parameter.ndim == 2 and part_of(name) != "scene_merger" and name not in embeddings
+
+
+def make_optimizer(
+    model: nn.Module, name: str, learning_rates: dict[str, float], weight_decay: float, settings: dict
+) -> torch.optim.Optimizer:
+    """
+    Args:
+        model: whose parameters that are not frozen are optimised.
+        name: `"adamw"` or `"muon"`.
+        learning_rates: one a part; groups are named by their part.
+        weight_decay: of matrices; vectors and the merger's weights have none, which would pull a mean towards zero.
+        settings: `betas`, `eps`, and with Muon `momentum`.
+    """
+    embeddings = {
+        f"{prefix}.{own}" if prefix else own
+        for prefix, module in model.named_modules()
+        if isinstance(module, nn.Embedding) or prefix.endswith("lm_head")
+        for own, _ in module.named_parameters(recurse=False)
+    }
+    groups = {}
+    for key, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = part_of(key)
+        muon = name == "muon" and is_hidden_matrix(key, parameter, embeddings)
+        decay = weight_decay if parameter.ndim >= 2 and part != "scene_merger" else 0.0
+        group = groups.setdefault((part, muon, decay), [])
+        group.append(parameter)
+    if not groups:
+        raise TrainingError("Nothing is trained: `learning_rates` names no part that has parameters here.")
+    groups = [
+        {"params": parameters, "lr": float(learning_rates[part]), "weight_decay": decay, "part": part, "muon": muon}
+        for (part, muon, decay), parameters in groups.items()
+    ]
+    if name == "muon":
+        return MuonWithAdamW(groups, **settings)
+    for group in groups:
+        del group["muon"]
+    return torch.optim.AdamW(groups, **settings)
+
+
+__all__ = ["MuonWithAdamW", "freeze", "make_optimizer", "part_of"]

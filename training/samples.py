@@ -1,0 +1,247 @@
+"""One record becomes one training sample: chat, frames, token ids, and labels on the assistant's turns alone."""
+
+import bisect
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from .data import RecordSet
+from .long_video_records import TIME_PLACEHOLDER, fill_time_instruction, record_source
+from .settings import Sampling
+
+IGNORED = -100
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_PLACEHOLDER = re.compile(r"(<image>|<video>)\n?")
+
+
+class SampleEncoder:
+    """
+    Encodes records in the data loader's workers.
+
+    Args:
+        processor: the model's `FilaVideoProcessor`, without a frame encoder.
+        sampling: which frames are taken.
+        seed: of what `sampling` leaves open.
+        isolate_turns: each question with its answer sees the system's and the visual tokens and itself alone, as if
+            it were the only one.
+    """
+
+    def __init__(self, processor, sampling: Sampling, seed: int = 0, isolate_turns: bool = False):
+        self.processor, self.sampling, self.seed, self.isolate_turns = processor, sampling, seed, isolate_turns
+
+    def __call__(self, record: dict, records: RecordSet, key: tuple[int, int, int]) -> dict:
+        """
+        Returns: `input_ids` and `labels` `(length,)`, -100 where nothing is learned; `turn_starts` (with isolated
+            turns: the prefix ends at the first); and of the visuals `pixel_values` `(num_images, 3, height, width)`,
+            `pixel_values_videos` `(num_videos, num_frames, 3, height, width)`, `video_num_scenes` `(num_videos,)`.
+
+        Raises:
+            ValueError: If the record is no such chat, or a medium cannot be read.
+        """
+        chat, images, videos = read_chat(record, records)
+        inputs, replacements = self._visuals(images, videos, key)
+        chats = split_turns(chat) if self.isolate_turns else [chat]
+        rows = [self._tokens(chat, replacements) for chat in chats]
+        ids, labels, starts = (*rows[0], []) if len(rows) == 1 else join_turns(rows)
+        if all(label == IGNORED for label in labels):
+            raise ValueError("the conversation has no turn of the assistant to learn from")
+        longest = self.processor.tokenizer.model_max_length
+        if len(ids) > longest:
+            raise ValueError(f"the sample takes {len(ids)} tokens, but the model's context has {longest}")
+        return {**inputs, "input_ids": torch.tensor(ids), "labels": torch.tensor(labels), "turn_starts": starts}
+
+    def _visuals(self, images: list, videos: list, key: tuple) -> tuple[dict, list[str]]:
+        """The model's visual inputs, and what stands for each placeholder: of the images first, then of the videos."""
+        inputs, replacements = {}, {"image": [], "video": []}
+        if images:
+            inputs["pixel_values"] = self.processor(images=images, return_tensors="pt")["pixel_values"]
+            replacements["image"] = [self.processor.replace_image_token(inputs, index) for index in range(len(images))]
+        if videos:
+            settings = self._draw(key)
+            outputs = self.processor(videos=videos, return_scenes=True, return_tensors="pt", **settings)
+            for name in ("pixel_values_videos", "video_num_scenes"):
+                inputs[name] = outputs[name]
+            replacements["video"] = [
+                self.processor.replace_video_token(outputs, index) for index in range(len(videos))
+            ]
+        return inputs, replacements
+
+    def _draw(self, key: tuple) -> dict:
+        """The settings of one sample; the same record in the same epoch draws the same."""
+        generator = random.Random(f"{self.seed} {key}")
+        sampling, processor = self.sampling, self.processor
+        settings = {}
+        for name in ("num_scenes", "selection"):
+            value = getattr(sampling, name)
+            value = getattr(processor, name) if value is None else value
+            settings[name] = generator.choice(value) if isinstance(value, list) else value
+        pool = ("candidate_fps", "min_candidates", "max_candidates")
+        pool = {name: getattr(sampling, name) for name in pool if getattr(sampling, name) is not None}
+        if not pool and settings["selection"] == "uniform":
+            return settings | {"num_frames": settings["num_scenes"] * processor.scene_size}
+        return settings | pool
+
+    def _tokens(self, chat: list[dict], replacements: dict[str, list[str]]) -> tuple[list[int], list[int]]:
+        """Token ids and labels of one chat, as `processor.apply_chat_template` would give them."""
+        processor = self.processor
+        processor._check_chat(chat, False)
+        (text,), (spans,) = render_jinja_template(
+            [chat],
+            chat_template=processor.chat_template,
+            return_assistant_tokens_mask=True,
+            **processor.tokenizer.special_tokens_map,
+        )
+        tokens = {"image": processor.image_token, "video": processor.video_token}
+        text, spans = _expand(text, spans, replacements, tokens)
+        bos = processor.tokenizer.bos_token
+        encoded = processor.tokenizer(
+            text, return_offsets_mapping=True, add_special_tokens=bos is None or not text.startswith(bos)
+        )
+        ids, labels = encoded["input_ids"], [IGNORED] * len(encoded["input_ids"])
+        begins = [begin for begin, _ in encoded["offset_mapping"]]
+        for start, end in spans:
+            for at in range(bisect.bisect_left(begins, start), bisect.bisect_left(begins, end)):
+                labels[at] = ids[at]
+        return ids, labels
+
+
+def _expand(text: str, spans, replacements: dict[str, list[str]], tokens: dict[str, str]):
+    """The text with the visuals' own tokens in the placeholders' place, and the spans moved with it."""
+    pattern = re.compile("|".join(f"(?P<{name}>{re.escape(token)})" for name, token in tokens.items()))
+    used, pieces, at = dict.fromkeys(tokens, 0), [], 0
+    ends, shifts, shift = [], [0], 0
+    for found in pattern.finditer(text):
+        name = found.lastgroup
+        new = replacements[name][used[name]]
+        used[name] += 1
+        pieces += [text[at : found.start()], new]
+        at = found.end()
+        shift += len(new) - len(found[0])
+        ends.append(at)
+        shifts.append(shift)
+    pieces.append(text[at:])
+    moved = [tuple(place + shifts[bisect.bisect_right(ends, place)] for place in span) for span in spans]
+    return "".join(pieces), moved
+
+
+def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]:
+    """
+    A record as a chat, and its images and videos, in the order of their placeholders.
+
+    Raises:
+        ValueError: If it is no chat, or has another number of placeholders than of media.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"the record is no object but of the type {type(record).__name__}")
+    images, videos = _media(record, "image", records), _media(record, "video", records)
+    turns = record.get("conversations") or record.get("messages")
+    if record.get("segments"):
+        videos = [record_source(record, records.media, records.joined)]
+        turns = fill_time_instruction(record, None)
+    if not isinstance(turns, (list, tuple)) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError("`conversations` must be a list of turns with `from` and `value`")
+    turns = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
+    placed, chat = {"image": 0, "video": 0}, []
+    for role, text in turns:
+        if role not in ROLES or not isinstance(text, str):
+            raise ValueError(f"a turn is of human, gpt or system and has a text, got {role!r} and {str(text)[:80]!r}")
+        if TIME_PLACEHOLDER in text:
+            raise ValueError(f"the text holds {TIME_PLACEHOLDER}, but the record has no `segments`")
+        chat.append({"role": ROLES[role], "content": _blocks(text, bool(images), placed)})
+    total = {"image": len(images), "video": len(videos)}
+    if placed == {"image": 0, "video": 0} and sum(total.values()):
+        # LLaVA's sets leave the placeholder out at times; the medium then comes first.
+        first = next((message for message in chat if message["role"] == "user"), None)
+        if first is not None:
+            first["content"][:0] = [{"type": "image"}] * len(images) + [{"type": "video"}] * len(videos)
+            placed = total
+    if placed != total:
+        raise ValueError(
+            f"the text has {placed['image']} placeholders of images and {placed['video']} of videos, but the record "
+            f"has {total['image']} images and {total['video']} videos"
+        )
+    return chat, images, videos
+
+
+def _blocks(text: str, has_images: bool, placed: dict[str, int]) -> list[dict]:
+    """A turn's text and placeholders. `<image>` stands for a video too, where a record has no images."""
+    blocks, at = [], 0
+    for found in _PLACEHOLDER.finditer(text):
+        if found.start() > at:
+            blocks.append({"type": "text", "text": text[at : found.start()]})
+        kind = "image" if found[1] == "<image>" and has_images else "video"
+        placed[kind] += 1
+        blocks.append({"type": kind})
+        at = found.end()
+    if at < len(text):
+        blocks.append({"type": "text", "text": text[at:]})
+    return blocks
+
+
+def _media(record: dict, kind: str, records: RecordSet) -> list[Any]:
+    """What a record names as `image` or `video`, or as a list of them; paths lie under the set's folder of media."""
+    found = record.get(kind)
+    found = record.get(f"{kind}s") if found is None else found
+    found = [] if found is None else found if isinstance(found, (list, tuple)) else [found]
+    media = []
+    for item in found:
+        if isinstance(item, dict) and ("bytes" in item or "path" in item):  # what `datasets` gives undecoded
+            item = item["bytes"] if item.get("bytes") is not None else item.get("path")
+        if isinstance(item, str) and "://" not in item:
+            item = records.media / item
+            if not item.is_file():
+                raise FileNotFoundError(f"there is no file {str(item)!r}")
+        media.append(str(item) if isinstance(item, Path) else item)
+    return media
+
+
+def split_turns(chat: list[dict]) -> list[list[dict]]:
+    """
+    One chat a question, each with what stands before the first question and with the media.
+
+    Raises:
+        ValueError: If questions and answers do not take turns, or media come after the first question's text.
+    """
+    system = [message for message in chat[:1] if message["role"] == "system"]
+    turns = chat[len(system) :]
+    roles = [message["role"] for message in turns]
+    if roles != ["user", "assistant"] * (len(turns) // 2) or not turns:
+        raise ValueError("with isolated turns, a question and its answer take turns")
+    kinds = [block["type"] for block in turns[0]["content"]]
+    count = next((index for index, kind in enumerate(kinds) if kind == "text"), len(kinds))
+    later = [block["type"] for message in turns[1:] for block in message["content"]]
+    if {"image", "video"} & set(kinds[count:] + later):
+        raise ValueError("with isolated turns, images and videos must come before the first question's text")
+    media = turns[0]["content"][:count]
+    chats = [[*system, *turns[:2]]]
+    for question, answer in zip(turns[2::2], turns[3::2], strict=True):
+        chats.append([*system, {**question, "content": media + question["content"]}, answer])
+    return chats
+
+
+def join_turns(rows: list[tuple[list[int], list[int]]]) -> tuple[list[int], list[int], list[int]]:
+    """
+    Rows that begin alike as one: what they share once, then the rest of each.
+
+    Returns: token ids, labels, and where each row's own part begins. It begins before the row's first label, since its
+        first token is foretold by nothing that stands before it.
+    """
+    shared = min(len(ids) for ids, _ in rows)
+    first = rows[0][0]
+    for ids, labels in rows:
+        learned = next((at for at, label in enumerate(labels) if label != IGNORED), len(labels))
+        shared = min(shared, max(learned - 1, 0))
+        shared = next((at for at in range(shared) if ids[at] != first[at]), shared)
+    ids, labels, starts = list(first[:shared]), [IGNORED] * shared, []
+    for row_ids, row_labels in rows:
+        starts.append(len(ids))
+        ids += row_ids[shared:]
+        labels += row_labels[shared:]
+    return ids, labels, starts
+
+
+__all__ = ["IGNORED", "SampleEncoder", "join_turns", "read_chat", "split_turns"]

@@ -1,0 +1,234 @@
+r"""Trains FiLA-Video: one stage, one file of settings.
+
+    python -m fila_video.training.train training/stage4_video.yaml [key=value ...]
+    torchrun --nproc-per-node 8 -m fila_video.training.train training/stage4_video.yaml
+    accelerate launch --config_file training/accelerate/fsdp.yaml \
+        -m fila_video.training.train training/stage4_video.yaml
+
+Started again, it goes on from the last whole checkpoint in `output`. `training/README.md` describes every setting.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments, set_seed
+from transformers.utils import logging
+
+from ..configuration_fila_video import FilaVideoConfig
+from ..modeling_fila_video import FilaVideoForConditionalGeneration
+from ..processing_fila_video import FilaVideoProcessor
+from .collator import Collator
+from .data import Mixture, RecordSet
+from .optimizers import freeze
+from .samples import SampleEncoder
+from .settings import Settings, TrainingError, known, load_settings
+from .trainer import FilaVideoTrainer, unreadable_of
+
+logger = logging.get_logger(__name__)
+
+DEFAULTS = {
+    "num_train_epochs": 1,
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 10,
+    "save_steps": 500,
+    "report_to": "none",
+    "disable_tqdm": not sys.stderr.isatty(),
+}
+# Set elsewhere in the settings, or to the one value that works.
+RESERVED = {
+    "output_dir": "`output`",
+    "learning_rate": "`learning_rates`",
+    "optim": "`optimizer`",
+    "gradient_accumulation_steps": "`batch_size`, from which it follows",
+    "remove_unused_columns": None,
+    "label_names": None,
+}
+SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size")
+SAVED_SETTINGS = "settings.yaml"
+
+
+def training_arguments(settings: Settings) -> TrainingArguments:
+    """
+    Raises:
+        TrainingError: If a name is unknown, or the global batch does not divide among the processes.
+    """
+    names = [item.name for item in fields(TrainingArguments) if item.init]
+    for name in settings.training:
+        if name in RESERVED:
+            raise TrainingError(f"`training.{name}` is set by {RESERVED[name] or 'the trainer'}.")
+        known(name, names, "`training`")
+    values = {**DEFAULTS, **settings.training}
+    processes, each = int(os.environ.get("WORLD_SIZE", "1")), values.get("per_device_train_batch_size", 8)
+    if settings.batch_size is not None:
+        if settings.batch_size % (each * processes):
+            raise TrainingError(
+                f"`batch_size` {settings.batch_size} is no multiple of {each * processes}, {processes} processes with "
+                f"`per_device_train_batch_size` {each}: change one of them."
+            )
+        values["gradient_accumulation_steps"] = settings.batch_size // (each * processes)
+    arguments = TrainingArguments(
+        output_dir=settings.output, remove_unused_columns=False, label_names=["labels"], **values
+    )
+    if arguments.n_gpu > 1:
+        raise TrainingError(
+            f"One process sees {arguments.n_gpu} GPUs: start with `torchrun --nproc-per-node {arguments.n_gpu}`, or "
+            "choose one with CUDA_VISIBLE_DEVICES."
+        )
+    return arguments
+
+
+def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, FilaVideoProcessor]:
+    """
+    The model that a stage starts from, with the settings' own configuration, and the processor that fits it.
+
+    Raises:
+        TrainingError: If weights other than the scene merger's are missing or do not fit.
+    """
+    config = FilaVideoConfig.from_pretrained(settings.model)
+    for name, value in settings.config.items():
+        known(name, [item for item in config.to_dict() if not item.startswith("_")], "`config`")
+        setattr(config, name, value)
+    config = FilaVideoConfig.from_dict(config.to_dict())
+    options = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
+    model, info = FilaVideoForConditionalGeneration.from_pretrained(
+        settings.model,
+        config=config,
+        dtype=settings.dtype or torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **options,
+    )
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    new = sorted(mismatched | set(info["missing_keys"]))
+    wrong = [key for key in new if "scene_merger" not in key and "image_newline" not in key]
+    if wrong:
+        names = f"{', '.join(wrong[:5])} ({len(wrong)} in all)"
+        raise TrainingError(f"{settings.model}: the checkpoint has no fitting {names}.")
+    if new:
+        logger.warning(f"Newly initialised, since {settings.model} has none that fits: {', '.join(new)}.")
+    processor = FilaVideoProcessor.from_pretrained(settings.model)
+    for name in SHARED:
+        setattr(processor, name, getattr(config, name))
+    for name, value in settings.processor.items():
+        known(name, [*processor.video_processor.to_dict(), "add_time_instruction"], "`processor`")
+        setattr(processor if name == "add_time_instruction" else processor.video_processor, name, value)
+    return model, processor
+
+
+def add_adapters(model, lora: dict):
+    """
+    Raises:
+        TrainingError: If a name of `lora` is unknown, or peft is missing.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise TrainingError("`lora` needs the package peft: pip install 'fila-video[train]'.") from error
+    for name in lora:
+        known(name, [item.name for item in fields(LoraConfig)], "`lora`")
+    return get_peft_model(model, LoraConfig(**lora))
+
+
+def last_checkpoint(output: str | Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer's state is written last."""
+    found = []
+    for folder in Path(output).glob("checkpoint-*"):
+        try:
+            found.append((json.loads((folder / "trainer_state.json").read_text())["global_step"], str(folder)))
+        except (OSError, ValueError, KeyError):
+            logger.warning(f"{folder} is not whole and is passed over.")
+    return max(found)[1] if found else None
+
+
+def make_trainer(settings: Settings) -> FilaVideoTrainer:
+    """Everything of a run, ready for `train()`."""
+    arguments = training_arguments(settings)
+    set_seed(arguments.seed)  # a newly initialised merger is the same in every process
+    model, processor = load_model(settings)
+    if settings.lora:
+        model = add_adapters(model, settings.lora)
+    freeze(model, settings.learning_rates, keep_frozen=bool(settings.lora))
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    encoder = SampleEncoder(processor, settings.sampling, seed, settings.isolate_turns)
+    attention = model.config.text_config._attn_implementation
+    if settings.isolate_turns and attention not in ("sdpa", "eager"):
+        raise TrainingError(f"`isolate_turns` needs attention of the kind sdpa or eager, not {attention}.")
+    mask_dtype = model.dtype if attention == "eager" else None
+    data = Mixture([RecordSet(source) for source in settings.data], encoder, seed, settings.unreadable)
+    return FilaVideoTrainer(
+        settings,
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=Collator(processor.tokenizer.pad_token_id, settings.isolate_turns, mask_dtype),
+        processing_class=processor,
+    )
+
+
+def write_settings(settings: Settings, arguments: TrainingArguments):
+    """What the run is made from, in full, beside its weights."""
+    import yaml
+
+    values = settings.as_dict()
+    values["training"] = {**DEFAULTS, **values["training"]}
+    del values["training"]["disable_tqdm"]
+    values["resolved"] = {
+        "processes": arguments.world_size,
+        "per_device_train_batch_size": arguments.per_device_train_batch_size,
+        "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
+    }
+    Path(settings.output).mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    (Path(settings.output) / SAVED_SETTINGS).write_text(text, encoding="utf-8")
+
+
+def train(settings: Settings) -> FilaVideoTrainer:
+    """
+    A whole run, from the last checkpoint if there is one, to the model in `settings.output`.
+
+    Raises:
+        TrainingError: If the settings, the model or the data do not fit; with `unreadable: fail`, at the first record
+            that cannot be used.
+    """
+    trainer = make_trainer(settings)
+    checkpoint = last_checkpoint(settings.output)
+    if trainer.is_world_process_zero():
+        write_settings(settings, trainer.args)
+        if checkpoint:
+            logger.warning(f"Going on from {checkpoint}.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    save(trainer)
+    return trainer
+
+
+def save(trainer: FilaVideoTrainer):
+    """The trained model, its processor, tokenizer and code, and the trainer's state, into the folder of the run."""
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        refused = unreadable_of(trainer.args.output_dir)
+        if refused:
+            logger.warning(f"{len(refused)} records could not be used: {trainer.args.output_dir}/unreadable.*.jsonl.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("settings", help="the YAML file of a stage")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.seed=1 or data.0.count=9")
+    args = parser.parse_args(arguments)
+    logging.set_verbosity_info()
+    try:
+        train(load_settings(args.settings, args.overrides))
+    except TrainingError as error:
+        logger.error(str(error))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

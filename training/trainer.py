@@ -1,0 +1,91 @@
+"""`transformers.Trainer` with the mixture's order, a rate a part, a log, and a note of what could not be read."""
+
+import json
+import time
+from pathlib import Path
+
+from transformers import Trainer, TrainerCallback
+
+from .optimizers import make_optimizer
+from .settings import Settings
+
+LOG = "log.jsonl"
+UNREADABLE = "unreadable"
+
+
+class FilaVideoTrainer(Trainer):
+    """
+    Args:
+        settings: of the run.
+        **kwargs: of `transformers.Trainer`; `train_dataset` is a [`Mixture`].
+    """
+
+    def __init__(self, settings: Settings, **kwargs):
+        self.settings = settings
+        super().__init__(**kwargs)
+        self.add_callback(_Log(self))
+
+    def _get_train_sampler(self, train_dataset=None):
+        return (self.train_dataset if train_dataset is None else train_dataset).sampler
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(
+                self.model if model is None else model,
+                self.settings.optimizer,
+                self.settings.learning_rates,
+                self.args.weight_decay,
+                self.settings.optimizer_settings,
+            )
+        return self.optimizer
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each part as it is now."""
+        return {group["part"]: group["lr"] for group in self.optimizer.param_groups}
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        refused = inputs.pop("unreadable", None)
+        if refused:
+            self._note(refused)
+        return super()._prepare_inputs(inputs)
+
+    def _note(self, refused: list[dict]):
+        # When a batch is used, not when a worker reads it ahead: a run that goes on counts nothing twice but the steps
+        # that it repeats, and those by their number.
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{UNREADABLE}.{self.args.process_index}.jsonl", "a", encoding="utf-8") as file:
+            for item in refused:
+                file.write(json.dumps({"step": self.state.global_step, **item}) + "\n")
+
+
+class _Log(TrainerCallback):
+    """Writes `log.jsonl`: a line each time the trainer logs."""
+
+    def __init__(self, trainer: FilaVideoTrainer):
+        self.trainer, self.start = trainer, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or self.start is None:
+            return
+        line = {"step": state.global_step, **(logs or {}), "seconds": round(time.monotonic() - self.start, 2)}
+        if "learning_rate" in line:
+            line["learning_rate"] = self.trainer.rates()
+        with open(Path(args.output_dir) / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def unreadable_of(folder: str | Path) -> list[dict]:
+    """What was left out in a run, over all processes, each record once."""
+    seen = {}
+    for path in sorted(Path(folder).glob(f"{UNREADABLE}.*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            item = json.loads(line)
+            seen.setdefault((item["set"], item["record"]), item)
+    return list(seen.values())
+
+
+__all__ = ["FilaVideoTrainer", "unreadable_of"]
