@@ -264,7 +264,10 @@ class FilaVideoProcessor(ProcessorMixin):
         if batch_size < 1:
             raise ValueError(f"`frame_batch_size` must be at least 1, got {batch_size}.")
         batches = frames.split(batch_size)
-        if self.frame_encoder is None:
+        kept = None
+        if value["selection"] == "uniform":  # which reads no feature: only the chosen frames are encoded
+            features = torch.zeros(len(frames), 1)
+        elif self.frame_encoder is None:
             features = torch.cat([thumbnails(batch) for batch in batches])
         else:
             features, kept = self._encode(batches, value["max_feature_bytes"], pixel_settings, progress)
