@@ -1,10 +1,13 @@
 """Accuracies with 95% intervals by the bootstrap over videos, whose questions depend on each other, and over seeds."""
 
+from functools import lru_cache
+
 import numpy as np
 
 ROUNDS = 4000
 
 
+@lru_cache(maxsize=8)
 def weights(num_seeds: int, num_videos: int, rounds: int = ROUNDS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """How often each seed `(rounds, num_seeds)` and each video `(rounds, num_videos)` is drawn, with replacement."""
     generator = np.random.default_rng(seed)

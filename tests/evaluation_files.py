@@ -44,14 +44,24 @@ def make_set(folder: Path, num_videos: int = 3) -> Path:
                 "video": name,
                 "duration": 6.0,
                 "data_source": "procedural",
+                "conversations": conversation(questions),
                 "questions": questions,
                 "events": [{"start": start / 10, "end": end / 10, "colour": colour} for colour, start, end in events],
             }
         )
     Image.fromarray(draw(0, 40, 40, [("red", 0, 1)])).save(folder / "image.png")
     question = {"kind": "colour", "form": "free", "question": "What colour is the square?", "answer": "red"}
-    lines.append({"id": "image", "image": "image.png", "questions": [question]})
+    turns = conversation([question])
+    lines.append({"id": "image", "image": "image.png", "conversations": turns, "questions": [question]})
     return write_lines(folder / "records.jsonl", lines)
+
+
+def conversation(questions: list[dict]) -> list[dict]:
+    turns = []
+    for number, question in enumerate(questions):
+        turns.append({"from": "human", "value": ("" if number else "<image>\n") + question["question"]})
+        turns.append({"from": "gpt", "value": question["answer"]})
+    return turns
 
 
 def write_lines(file: Path, lines: list[dict]) -> Path:

@@ -1,0 +1,186 @@
+"""A table of ablations: its results in a small file, and as Markdown."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .intervals import accuracy, difference
+from .results import BLIND, CONSTANT, counts, is_question, markdown, percent
+
+QUESTION_FIELDS = ("id", "number", "kind", "form", "chance")
+RECALL_FIELDS = ("events", "found", "represented", "scenes", "pure")
+
+
+def pack(results: dict[str, dict]) -> dict:
+    """
+    What several models answered to the same questions, without the answers themselves.
+
+    Raises:
+        ValueError: If the questions differ.
+    """
+    packed = {"questions": None, "right": {}, "recall": {}}
+    for name, result in results.items():
+        rows = result["questions"]
+        questions = {field: [row.get(field) for row in rows] for field in QUESTION_FIELDS}
+        if packed["questions"] not in (None, questions):
+            raise ValueError(f"{name} was asked different questions from the others.")
+        packed["questions"] = questions
+        columns = rows[0]["right"]
+        packed["right"][name] = {column: "".join(str(row["right"][column]) for row in rows) for column in columns}
+        packed["recall"][name] = {
+            selection: {record: [recall[field] for field in RECALL_FIELDS] for record, recall in recalls.items()}
+            for selection, recalls in result["recall"].items()
+        }
+    return packed
+
+
+def unpack(packed: dict) -> dict[str, dict]:
+    """The results that [`pack`] was given, without the answers."""
+    results = {}
+    for name, right in packed["right"].items():
+        rows = [
+            dict(zip(QUESTION_FIELDS, values, strict=True))
+            for values in zip(*(packed["questions"][field] for field in QUESTION_FIELDS), strict=True)
+        ]
+        for place, row in enumerate(rows):
+            row["right"] = {column: int(digits[place]) for column, digits in right.items()}
+        recall = {
+            selection: {record: dict(zip(RECALL_FIELDS, values, strict=True)) for record, values in recalls.items()}
+            for selection, recalls in packed["recall"][name].items()
+        }
+        results[name] = {"questions": rows, "recall": recall}
+    return results
+
+
+class Table:
+    """
+    Rows that are compared on one or more sets of questions.
+
+    Args:
+        name (`str`): Such as "table2".
+        title (`str`): What it shows.
+        rows (`list[dict]`): Of each `label`, `selection` and `models`: a name for each seed, in the same order in all.
+        sets (`dict[str, dict]`): By label, what [`evaluate`] returns: a result for each name of a model.
+        reference (`list[str]`, *optional*): Labels of rows; each row is compared with the best of them.
+    """
+
+    def __init__(self, name, title, rows, sets, reference=()):
+        self.name, self.title, self.rows, self.sets, self.reference = name, title, rows, sets, list(reference)
+        known = [row["label"] for row in rows]
+        for label in self.reference:
+            if label not in known:
+                raise ValueError(f"{name}: the reference {label!r} is none of its rows {', '.join(known)}.")
+
+    def save(self, file: str | Path):
+        parts = {
+            "name": self.name,
+            "title": self.title,
+            "rows": self.rows,
+            "reference": self.reference,
+            "sets": {label: pack(results) for label, results in self.sets.items()},
+        }
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(json.dumps(parts, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Table":
+        """
+        Raises:
+            ValueError: If the file holds no table.
+        """
+        try:
+            parts = json.loads(Path(file).read_text(encoding="utf-8"))
+            sets = {label: unpack(packed) for label, packed in parts["sets"].items()}
+            return cls(parts["name"], parts["title"], parts["rows"], sets, parts["reference"])
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{file} holds no results of an ablation: {error!r}.") from error
+
+    def results(self, row: dict, label: str) -> list[dict]:
+        return [self.sets[label][model] for model in row["models"]]
+
+    def accuracy(self, row: dict, label: str, column: str | None = None, where=is_question):
+        """Of a row on a set, with its interval: of its own selection, or of "blind" or "constant"."""
+        return accuracy(*counts(self.results(row, label), column or row["selection"], where))
+
+    def recall(self, row: dict, label: str, part: str, of: str):
+        """The share `part` / `of` of the fields of [`Recall`] with its interval, or `None` where there are none."""
+        recalls = [result["recall"][row["selection"]].values() for result in self.results(row, label)]
+        parts, wholes = (np.array([[recall[f] for recall in one] for one in recalls], float) for f in (part, of))
+        if not wholes.sum():
+            return None
+        if (wholes == wholes[0]).all():
+            return accuracy(parts, wholes[0])
+        return float(parts.sum() / wholes.sum())
+
+    def gain(self, row: dict, label: str):
+        """By how much a row is better than the best reference, with its interval; `None` for that one itself."""
+        references = [other for other in self.rows if other["label"] in self.reference]
+        best = max(references, key=lambda other: self.accuracy(other, label)[0])
+        if row is best or len(row["models"]) != len(best["models"]):
+            return None
+        right, asked = counts(self.results(row, label), row["selection"], is_question)
+        other, _ = counts(self.results(best, label), best["selection"], is_question)
+        return difference(right, other, asked)
+
+    def markdown(self) -> str:
+        """The tables: accuracy and events of every set, then accuracy by kind of question."""
+        return "\n".join([f"### {self.title}\n", *(self._of_set(label) for label in self.sets)])
+
+    def _of_set(self, label: str) -> str:
+        questions = next(iter(self.sets[label].values()))["questions"]
+        has_events = any(self.recall(row, label, "found", "events") is not None for row in self.rows)
+        header = ["", "seeds", "accuracy", *(["difference"] if self.reference else []), BLIND]
+        header += ["events found", "by a representative", "pure scenes"] if has_events else []
+        body = []
+        for row in self.rows:
+            cells = [row["label"], str(len(row["models"])), percent(self.accuracy(row, label))]
+            cells += [_signed(self.gain(row, label))] if self.reference else []
+            cells.append(percent(self.accuracy(row, label, BLIND)))
+            if has_events:
+                shares = (("found", "events"), ("represented", "events"), ("pure", "scenes"))
+                cells += [percent(_middle(self.recall(row, label, *share))) for share in shares]
+            body.append(cells)
+        asked = [row for row in questions if is_question(row)]
+        text = (
+            f"{label}: {len({row['id'] for row in questions})} videos, {len(asked)} questions.{self._guesses(label)}"
+        )
+        if self.reference:
+            better = ", the better of them" if len(self.reference) > 1 else ""
+            text += f" Difference: to {' or '.join(self.reference)}{better}."
+        return f"{text}\n\n{markdown(header, body)}\nBy kind of question:\n\n{self._by_kind(label, questions)}"
+
+    def _guesses(self, label: str) -> str:
+        results = self.results(self.rows[0], label)
+        rows = [row for row in results[0]["questions"] if is_question(row)]
+        if CONSTANT not in rows[0]["right"]:
+            return ""
+        constant = accuracy(*counts(results[:1], CONSTANT, is_question))
+        chance = float(np.mean([row["chance"] for row in rows]))
+        return f" Chance {percent(chance)}; the best constant answers {percent(constant)}."
+
+    def _by_kind(self, label: str, questions: list[dict]) -> str:
+        kinds = list(dict.fromkeys(row["kind"] for row in questions))
+        body = []
+        for row in self.rows:
+            parts = [self.accuracy(row, label, None, lambda one, kind=kind: one["kind"] == kind) for kind in kinds]
+            body.append([row["label"], *(percent(part[0]) for part in parts)])
+        blind = [
+            self.accuracy(self.rows[0], label, BLIND, lambda one, kind=kind: one["kind"] == kind) for kind in kinds
+        ]
+        body.append([f"{self.rows[0]['label']}, blind", *(percent(part[0]) for part in blind)])
+        return markdown(["", *kinds], body)
+
+
+def _middle(value):
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _signed(value: tuple[float, float, float] | None) -> str:
+    if value is None:
+        return "-"
+    middle, low, high = (f"{100 * part:+.1f}" for part in value)
+    return f"{middle} ({low} to {high})"
+
+
+__all__ = ["Table", "pack", "unpack"]
