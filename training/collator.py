@@ -15,7 +15,7 @@ class Collator:
 
     Args:
         pad_token_id: of the tokenizer.
-        isolate_turns: `attention_mask` is then `(batch, 1, length, length)`, and the `position_ids` of every turn go on
+        isolate_turns: `attention_mask` is then `(batch, 1, length, length)`, and every turn's `position_ids` go on
             from the end of the prefix.
         mask_dtype: of that mask, where it is added to the scores (attention of the kind `eager`). By default it is
             boolean, as `sdpa` takes it in any dtype.

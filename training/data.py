@@ -40,14 +40,15 @@ class JsonLines:
             return json.loads(file.readline())
 
 
-class JsonArray:
-    """A JSON array: packed text, which forked workers share, unlike objects, whose counts of references they write."""
+class JsonArrays:
+    """JSON arrays: packed text, which forked workers share, unlike objects, whose counts of references they write."""
 
-    def __init__(self, file: str | Path):
+    def __init__(self, files: Sequence[str | Path]):
         self.text, self.ends = bytearray(), array("q")
-        for record in _read_json(file):
-            self.text += json.dumps(record).encode()
-            self.ends.append(len(self.text))
+        for file in files:
+            for record in _read_json(file):
+                self.text += json.dumps(record).encode()
+                self.ends.append(len(self.text))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -61,8 +62,8 @@ class RecordSet:
     One set: its records, and where its media lie.
 
     Args:
-        source: the set's settings. `path` is a JSON or JSONL file in LLaVA's form, a pattern of such, a folder that
-            `build-dataset` wrote, or anything that `datasets` loads.
+        source: the set's settings. `path` is a JSON or JSONL file in LLaVA's form, a pattern that such files match, a
+            folder that `build-dataset` wrote, or anything that `datasets` loads.
 
     Raises:
         TrainingError: If there is no such set, or it is empty.
@@ -73,14 +74,11 @@ class RecordSet:
         path = Path(source.path)
         if path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir():
             self.records, self.joined = JsonLines(sorted(path.glob("data/train-*.jsonl"))), path
-        elif glob.has_magic(source.path):
-            self.records = JsonLines(sorted(glob.glob(source.path)))
-        elif path.suffix in (".jsonl", ".ndjson", ".json") and not path.is_file():
-            raise TrainingError(f"There is no file {source.path!r}.")
-        elif path.suffix in (".jsonl", ".ndjson"):
-            self.records = JsonLines([path])
-        elif path.suffix == ".json":
-            self.records = JsonArray(path)
+        elif path.suffix in (".jsonl", ".ndjson", ".json"):
+            files = [source.path] if path.is_file() else sorted(glob.glob(source.path))
+            if not files:
+                raise TrainingError(f"There is no file {source.path!r}.")
+            self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
         else:
             self.records = _load_dataset(source.path, source.split)
         if len(self.records) == 0:
@@ -199,4 +197,4 @@ def _text(refused: dict) -> str:
     return f"{refused['set']}, record {refused['record']}, id {refused['id']}, {refused['media']}: {refused['reason']}"
 
 
-__all__ = ["JsonArray", "JsonLines", "Mixture", "MixtureSampler", "RecordSet", "describe"]
+__all__ = ["JsonArrays", "JsonLines", "Mixture", "MixtureSampler", "RecordSet", "describe"]

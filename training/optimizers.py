@@ -23,10 +23,22 @@ def part_of(name: str) -> str:
 
 
 def freeze(model: nn.Module, learning_rates: dict[str, float], keep_frozen: bool = False):
-    """Freezes what has no learning rate. With `keep_frozen`, what is frozen already (under adapters) stays so."""
+    """
+    Freezes what has no learning rate. With `keep_frozen`, what is frozen already (under adapters) stays so.
+
+    Raises:
+        TrainingError: If a part has a learning rate but no parameters to train, such as a merger that is a mean.
+    """
     for name, parameter in model.named_parameters():
         trained = part_of(name) in learning_rates
         parameter.requires_grad_(trained and (parameter.requires_grad or not keep_frozen))
+    found = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for part in learning_rates:
+        if part not in found:
+            raise TrainingError(
+                f"`learning_rates` has {part}, but nothing of it can be trained"
+                + (": name it in `lora.target_modules` or `lora.modules_to_save`." if keep_frozen else " here.")
+            )
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -108,13 +120,13 @@ def make_optimizer(
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
+        if name == "muon" and hasattr(parameter, "placements"):
+            raise TrainingError("`optimizer: muon` needs whole matrices, which FSDP cuts up: take DDP or adamw.")
         part = part_of(key)
         muon = name == "muon" and is_hidden_matrix(key, parameter, embeddings)
         decay = weight_decay if parameter.ndim >= 2 and part != "scene_merger" else 0.0
         group = groups.setdefault((part, muon, decay), [])
         group.append(parameter)
-    if not groups:
-        raise TrainingError("Nothing is trained: `learning_rates` names no part that has parameters here.")
     groups = [
         {"params": parameters, "lr": float(learning_rates[part]), "weight_decay": decay, "part": part, "muon": muon}
         for (part, muon, decay), parameters in groups.items()

@@ -192,11 +192,17 @@ def _media(record: dict, kind: str, records: RecordSet) -> list[Any]:
         if isinstance(item, dict) and ("bytes" in item or "path" in item):  # what `datasets` gives undecoded
             item = item["bytes"] if item.get("bytes") is not None else item.get("path")
         if isinstance(item, str) and "://" not in item:
-            item = records.media / item
-            if not item.is_file():
-                raise FileNotFoundError(f"there is no file {str(item)!r}")
-        media.append(str(item) if isinstance(item, Path) else item)
+            item = _find(item, str(record.get("data_source") or ""), records.media)
+        media.append(item)
     return media
+
+
+def _find(name: str, data_source: str, folder: Path) -> str:
+    """The file in the folder of media, or, as LLaVA-Video-178K lays them out, in its source's folder there."""
+    for path in (folder / name, folder / data_source / name):
+        if path.is_file():
+            return str(path)
+    raise FileNotFoundError(f"there is no file {str(folder / name)!r}")
 
 
 def split_turns(chat: list[dict]) -> list[list[dict]]:

@@ -171,9 +171,10 @@ def make_trainer(settings: Settings) -> FilaVideoTrainer:
 
 
 def write_settings(settings: Settings, arguments: TrainingArguments):
-    """What the run is made from, in full, beside its weights."""
+    """What the run is made from, in full, beside its weights; a run that goes on with other settings says so."""
     import yaml
 
+    file = Path(settings.output) / SAVED_SETTINGS
     values = settings.as_dict()
     values["training"] = {**DEFAULTS, **values["training"]}
     del values["training"]["disable_tqdm"]
@@ -182,9 +183,13 @@ def write_settings(settings: Settings, arguments: TrainingArguments):
         "per_device_train_batch_size": arguments.per_device_train_batch_size,
         "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
     }
-    Path(settings.output).mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    (Path(settings.output) / SAVED_SETTINGS).write_text(text, encoding="utf-8")
+    if file.is_file() and last_checkpoint(settings.output):
+        before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        changed = [name for name in values if before.get(name) != values[name]]
+        if changed:
+            logger.warning(f"The run in {settings.output} began with other settings: {', '.join(changed)} changed.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def train(settings: Settings) -> FilaVideoTrainer:
@@ -207,13 +212,24 @@ def train(settings: Settings) -> FilaVideoTrainer:
 
 
 def save(trainer: FilaVideoTrainer):
-    """The trained model, its processor, tokenizer and code, and the trainer's state, into the folder of the run."""
-    trainer.save_model()
+    """
+    The trained model, its processor, tokenizer and code, and the trainer's state, into the folder of the run. Adapters
+    are merged into the model, and lie in `adapter` by themselves; where FSDP holds the model in shards, they alone are
+    saved.
+    """
+    output = Path(trainer.args.output_dir)
+    if trainer.settings.lora:
+        trainer.save_model(str(output / "adapter"))
+        if trainer.is_world_process_zero() and not trainer.is_fsdp_enabled:
+            trainer.accelerator.unwrap_model(trainer.model).merge_and_unload().save_pretrained(output)
+            trainer.processing_class.save_pretrained(output)
+    else:
+        trainer.save_model()
     trainer.save_state()
-    if trainer.is_world_process_zero():
-        refused = unreadable_of(trainer.args.output_dir)
-        if refused:
-            logger.warning(f"{len(refused)} records could not be used: {trainer.args.output_dir}/unreadable.*.jsonl.")
+    trainer.accelerator.wait_for_everyone()
+    refused = unreadable_of(output) if trainer.is_world_process_zero() else []
+    if refused:
+        logger.warning(f"{len(refused)} records could not be used; {output}/unreadable.*.jsonl names each of them.")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -221,7 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("settings", help="the YAML file of a stage")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.seed=1 or data.0.count=9")
     args = parser.parse_args(arguments)
-    logging.set_verbosity_info()
+    if int(os.environ.get("RANK", "0")) == 0:
+        logging.set_verbosity_info()
     try:
         train(load_settings(args.settings, args.overrides))
     except TrainingError as error:
