@@ -1,7 +1,9 @@
 """Work on several threads, delivered in order, never far ahead of whoever takes the results."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
@@ -10,14 +12,20 @@ class Crew:
 
     `work(numbers)` is a generator. It takes the numbers of its tasks from the iterator `numbers` as it goes and yields
     `(number, result)`, any number of results a task, in order. At most `room` results of a task wait to be taken, and
-    at most one task more than there are threads is under way. An error in a thread is raised to the consumer. When the
-    consumer stops early, every thread closes its generator and ends before the iteration does.
+    no task begins that is more than `ahead` behind the one whose results are being taken. An error in a thread is
+    raised to the consumer. When the consumer stops early, every thread closes its generator and ends before the
+    iteration does.
     """
 
     def __init__(
-        self, work: Callable[[Iterator[int]], Iterator[tuple[int, Any]]], tasks: int, threads: int, room: int
+        self,
+        work: Callable[[Iterator[int]], Iterator[tuple[int, Any]]],
+        tasks: int,
+        threads: int,
+        room: int,
+        ahead: int,
     ):
-        self._work, self._tasks, self._threads, self._room = work, tasks, threads, room
+        self._work, self._tasks, self._threads, self._room, self._ahead = work, tasks, threads, room, ahead
         self._changed = threading.Condition()
         self._ready: dict[int, list] = {number: [] for number in range(tasks)}
         self._over: set[int] = set()
@@ -73,7 +81,7 @@ class Crew:
         """The tasks of one thread. A task is over when the next one is asked for."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._next - self._current <= self._threads)
+                self._changed.wait_for(lambda: self._stopped or self._next - self._current <= self._ahead)
                 if self._stopped or self._next >= self._tasks:
                     return
                 number = self._next
@@ -84,4 +92,25 @@ class Crew:
                 self._changed.notify_all()
 
 
-__all__ = ["Crew"]
+def apply_ahead(
+    make: Callable[[], Callable], items: Iterable[tuple[Any, Any]], threads: int, room: int
+) -> Iterator[tuple[Any, Callable]]:
+    """Applies a function to the second of each of `items` in `threads` threads, while the next item is awaited.
+
+    Each thread uses a function of its own, from `make()`. Yields `(first of the item, get)` in order; `get()` returns
+    the result or raises the function's error. At most `room` items are under way.
+    """
+    local, waiting = threading.local(), deque()
+
+    def prepare():
+        local.function = make()
+
+    with ThreadPoolExecutor(threads, initializer=prepare) as pool:
+        for key, value in items:
+            waiting.append((key, pool.submit(lambda value: local.function(value), value).result))
+            if len(waiting) >= room:
+                yield waiting.popleft()
+        yield from waiting
+
+
+__all__ = ["Crew", "apply_ahead"]

@@ -37,10 +37,10 @@ def display_size(frame: av.VideoFrame, pixel_aspect) -> tuple[int, int]:
 class FrameConverter:
     """Converts frames to (height, width, 3) uint8 arrays of one size, reusing the scaler's tables."""
 
-    def __init__(self, size: tuple[int, int], threads: int = 1):
+    def __init__(self, size: tuple[int, int]):
         self.size = size
         self._scaler = av.video.reformatter.VideoReformatter()
-        self._threads = {"threads": threads}
+        self._threads = {"threads": 1}
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         turn, mirror = display_turn(frame)

@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import av
 import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_crew_fila_video import Crew
+from .video_crew_fila_video import Crew, apply_ahead
 from .video_decoding_fila_video import StreamReader
 from .video_limits_fila_video import VideoReadError
 from .video_pixels_fila_video import FrameConverter, display_size
@@ -36,6 +37,7 @@ logger = logging.get_logger(__name__)
 
 MAX_THREADS = 4
 AHEAD_BYTES = 96 << 20  # frames decoded and not yet taken
+_TASKS_AHEAD = 8  # runs begun before the first of them is over: a long one does not stop the other threads
 
 
 class TimedVideoMetadata(VideoMetadata):
@@ -227,19 +229,49 @@ class _Reading:
         self._plan, self._size = plan, size
         self.complaints: list[tuple[int, int]] = []
         self._threads = min(_cores(), MAX_THREADS)
-        self._room = max(1, AHEAD_BYTES // (3 * size[0] * size[1] * (self._threads + 1)))
+        self._room = max(1, AHEAD_BYTES // (3 * size[0] * size[1]))  # frames decoded and not yet taken
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """`(number of the wanted frame, number of the frame shown, pixels)`, in the order of presentation."""
-        frames = sum(len(run.frames) for _, run in self._plan)
-        tasks = len(self._plan)
-        if min(tasks, self._threads) == 1 or frames > tasks * self._room:
-            return (result for _, result in self._work(range(tasks), self._threads))
-        return iter(Crew(self._work, tasks, self._threads, self._room))
+        """`(number of the wanted frame, number of the frame shown, pixels)`, in the order of presentation.
 
-    def _work(self, numbers, threads=1):
-        """Runs `numbers` of the plan, one after the other; `threads`: those of the decoder and of the scaler."""
-        reader, converter = None, FrameConverter(self._size, threads)
+        Runs share the cores, each decoded by one thread. A run that outweighs the others, or more frames than may be
+        kept waiting, are decoded by one reader.
+        """
+        lengths = [run.stop - run.start + 1 for _, run in self._plan]
+        longest = max(len(run.frames) for _, run in self._plan)
+        ahead = min(_TASKS_AHEAD, self._room // longest - 1)
+        if self._threads == 1 or ahead < self._threads or max(lengths) * self._threads > 1.5 * sum(lengths):
+            return self._read_in_one()
+        return iter(Crew(self._work, len(lengths), self._threads, self._room // (ahead + 1), ahead))
+
+    def _read_in_one(self):
+        """One reader decodes, several frames at once; other threads convert what it has decoded."""
+        with closing(self._pictures(range(len(self._plan)), self._threads)) as pictures:
+            room = min(self._threads, self._room)
+            for (_, frame, shown), result in apply_ahead(
+                partial(FrameConverter, self._size), pictures, self._threads, room
+            ):
+                for pixels in self._readable(result):
+                    yield frame, shown, pixels
+
+    def _work(self, numbers):
+        """Runs `numbers` of the plan, one after the other."""
+        convert = FrameConverter(self._size)
+        for (number, frame, shown), picture in self._pictures(numbers):
+            for pixels in self._readable(partial(convert, picture)):
+                yield number, (frame, shown, pixels)
+
+    def _readable(self, convert) -> list[np.ndarray]:
+        """What `convert()` returns; nothing for a picture that no scaler can read."""
+        try:
+            return [convert()]
+        except (av.FFmpegError, MemoryError, ValueError):
+            self.complaints.append((1, 1))
+            return []
+
+    def _pictures(self, numbers, threads=1):
+        """`((number in the plan, frame, shown), picture)`; `threads`: those of the decoder."""
+        reader = None
         try:
             for number in numbers:
                 part, run = self._plan[number]
@@ -248,13 +280,7 @@ class _Reading:
                     reader = _open_reader(part.source, threads if run.stop - run.start >= SHORT_RUN else 1)
                 offset = part.first - part.low
                 for frame, shown, picture in reader.read(run, part.index):
-                    try:
-                        pixels = converter(picture)
-                    except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
-                        reader.lost += 1
-                        reader.errors += 1
-                        continue
-                    yield number, (offset + frame, offset + max(shown, part.low), pixels)
+                    yield (number, offset + frame, offset + max(shown, part.low)), picture
         finally:
             self._put_away(reader)
 

@@ -50,23 +50,34 @@ def texture(random, height, width, octaves=6):
     return np.clip(128 + 45 * (image - image.mean()) / image.std(), 16, 235).astype(np.uint8)
 
 
+def window(image, y, x, height, width):
+    """(height, width) float32: the part of `image` at (y, x), between its pixels too."""
+    top, left = int(y), int(x)
+    part = image[top : top + height + 1, left : left + width + 1].astype(np.float32)
+    part = part[:-1] * (1 - y + top) + part[1:] * (y - top)
+    return part[:, :-1] * (1 - x + left) + part[:, 1:] * (x - left)
+
+
 def draw(planes, sprites, second):
-    """One frame: a camera that pans over a texture, a new one every 7 seconds, and four things that move before it."""
+    """One frame: a camera that pans over a texture, a new one every 7 seconds, and four things that move before it.
+
+    The camera moves smoothly, by parts of a pixel: where it jerks, x264 chooses few B-frames.
+    """
     luma, blue, red = planes[int(second / 7) % len(planes)]
-    x = int(700 + 650 * np.sin(0.31 * second)) // 2 * 2
-    y = int(320 + 300 * np.sin(0.23 * second)) // 2 * 2
-    luma = luma[y : y + HEIGHT, x : x + WIDTH].copy()
+    x = 700 + 650 * np.sin(0.31 * second)
+    y = 320 + 300 * np.sin(0.23 * second)
+    luma = window(luma, y, x, HEIGHT, WIDTH)
     for number, sprite in enumerate(sprites):
         height, width = sprite.shape
         left = int((WIDTH - width) * (0.5 + 0.5 * np.sin(second * (1.1 + 0.3 * number) + number)))
         top = int((HEIGHT - height) * (0.5 + 0.5 * np.cos(second * (0.9 + 0.2 * number) + 2 * number)))
         luma[top : top + height, left : left + width] = sprite
-    half = (slice(y // 2, (y + HEIGHT) // 2), slice(x // 2, (x + WIDTH) // 2))
-    return np.concatenate([luma.ravel(), (64 + blue[half] // 2).ravel(), (64 + red[half] // 2).ravel()])
+    chroma = [64 + window(plane, y / 2, x / 2, HEIGHT // 2, WIDTH // 2).ravel() / 2 for plane in (blue, red)]
+    return np.concatenate([luma.ravel(), *chroma]).astype(np.uint8)
 
 
 def make_video(path, seconds):
-    """H.264 as x264 makes it by default, with B-frames, a keyframe every 250 frames."""
+    """H.264 with x264's default settings (medium, crf 23, up to 3 B-frames, pyramid), a keyframe every 250 frames."""
     random = np.random.default_rng(0)
     planes = [(texture(random, 1024, 2048), texture(random, 512, 1024), texture(random, 512, 1024)) for _ in range(6)]
     sprites = [texture(random, 128, 160) for _ in range(4)]
@@ -74,8 +85,6 @@ def make_video(path, seconds):
         stream = out.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {
-            "preset": "medium",
-            "crf": "24",
             "g": str(GROUP),
             "keyint_min": str(GROUP),
             "sc_threshold": "0",
