@@ -311,25 +311,40 @@ def _supplement(features, representatives, count, most_similar):
     """
     frames = torch.arange(representatives[-1].item() + 1, device=features.device)
     scenes = torch.searchsorted(representatives, frames)
-    similarities = _cosines(features[: len(frames)], features[representatives], scenes)
-    order = similarities.argsort(descending=most_similar, stable=True)
-    order = order[frames[order] != representatives[scenes[order]]]
-    order = order[scenes[order].argsort(stable=True)]  # by scene, and within a scene by similarity
-    scenes = scenes[order]
-    ranks = torch.arange(len(order), device=order.device) - torch.searchsorted(scenes, scenes)
-    kept = ranks < count
+    scores = _rough_cosines(features, representatives, scenes) * (1 if most_similar else -1)
+    scores[representatives] = -torch.inf
+    best, _ = _best(scores, scenes, count)
+    least = _smallest(scores[best], scenes[best], len(representatives))
+    rounding = (features.shape[1] + 4) * torch.finfo(scores.dtype).eps  # of `dim` products and of two norms, at most
+    near = ((scores >= least[scenes] - 2 * rounding) & scores.isfinite()).nonzero().flatten()  # float64 decides
+    scores = _cosines(features[near], features[representatives], scenes[near]) * (1 if most_similar else -1)
+    best, ranks = _best(scores, scenes[near], count)
     result = representatives[:, None].repeat(1, count + 1)
-    result[scenes[kept], ranks[kept]] = order[kept]
+    result[scenes[near[best]], ranks] = near[best]
     return result.sort(dim=1).values
+
+
+def _best(scores, scenes, count):
+    """Positions of the `count` largest `scores` of each scene and their ranks; `scenes` ascend, ties stay in order."""
+    order = scores.argsort(descending=True, stable=True)
+    order = order[scenes[order].argsort(stable=True)]
+    ranks = torch.arange(len(order), device=order.device) - torch.searchsorted(scenes, scenes)
+    return order[ranks < count], ranks[ranks < count]
+
+
+def _rough_cosines(features, representatives, scenes):
+    """Cosine similarity, in float32, of each feature up to the last representative and its scene's representative."""
+    norms = torch.linalg.vector_norm(features[: len(scenes)], dim=1).clamp(min=torch.finfo(features.dtype).tiny)
+    bounds = itertools.pairwise([0, *(representatives + 1).tolist()])
+    products = torch.cat([features[start:end] @ features[end - 1] for start, end in bounds])
+    return products / norms / norms[representatives[scenes]]
 
 
 def _cosines(features, partners, labels):
     """Cosine similarity (N,) of each feature and its partner (eq. 5) in float64; 0 for a feature of zeros."""
+    partners = _normalized(partners)
     similarities = _by_rows(
-        lambda rows, partners: partners.mul_(rows).sum(1) / _norms(rows)[:, 0],
-        features,
-        _normalized(partners),
-        labels,
+        lambda rows, others: others.mul_(rows).sum(1) / _norms(rows)[:, 0], features, partners, labels
     )
     return similarities.round(decimals=_DECIMALS)
 

@@ -167,6 +167,14 @@ def test_parallel_features_tie_in_similarity():
     assert scenes.tolist() == [[0, 1, 4], [5, 5, 5]]
 
 
+@pytest.mark.parametrize("most_similar", [True, False])
+def test_similarities_too_close_for_float32_are_compared_in_float64(most_similar):
+    features = noise(400, 256) + 300
+    representatives = torch.tensor([150, 151, 399])
+    scenes = scene_selection._supplement(features, representatives, 4, most_similar)
+    assert scenes.tolist() == naive_supplement(features.numpy(), representatives.tolist(), 4, most_similar)
+
+
 def test_the_history_of_the_first_representative_begins_at_frame_0():
     features = torch.tensor([[1.0, 0.0], [0.9, 0.5], [1.0, 0.05], [1.0, 0.0], [0.0, 1.0]])
     scenes = scene_selection._supplement(features, torch.tensor([3, 4]), 2, most_similar=True)
@@ -308,10 +316,12 @@ def test_the_seed_changes_the_start():
     assert not torch.equal(select_scenes(features, 16, 3, seed=1), select_scenes(features, 16, 3, seed=2))
 
 
-def test_a_large_common_offset_changes_no_scene():
-    features = (64 * video(400)).round() / 64  # exact in float32 with and without the offset
-    representatives = select_scenes(features, 10, 1)
-    assert torch.equal(select_scenes(features + 1e5, 10, 1), representatives)
+@pytest.mark.parametrize("init", INITS)
+def test_a_large_common_offset_changes_no_scene(init):
+    # Of features this wide FAISS takes distances from norms and products, of which an offset leaves rounding alone.
+    features = (64 * video(400, 1152)).round() / 64  # exact in float32 with and without the offset
+    representatives = select_scenes(features, 10, 1, init=init)
+    assert torch.equal(select_scenes(features + 1e5, 10, 1, init=init), representatives)
 
 
 def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd):
