@@ -38,7 +38,7 @@ class Ablation:
     """
     A file of settings. `rows`: each with `label`, `selection` and what is changed in training (`overrides`); `sets`:
     records by label; `annotations`: of training, for the blind guesses; `work`: where runs and answers go. Either
-    `models`, trained already, one a seed, or `settings` (of training) and `seeds`.
+    `models`, trained already, one a seed, or `settings` (of training, a path from this file on) and `seeds`.
     """
 
     title: str
@@ -77,9 +77,12 @@ def load_ablation(file: str | Path) -> Ablation:
             raise ValueError(
                 f"it must have {', '.join(sorted(needed))}, and may have {', '.join(sorted(names - needed))}"
             )
-        return Ablation(**values)
+        ablation = Ablation(**values)
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{file}: {error}.") from error
+    if ablation.settings:
+        ablation.settings = str(Path(file).parent / ablation.settings)
+    return ablation
 
 
 def model_folders(ablation: Ablation) -> dict[str, list[str]]:
@@ -131,17 +134,20 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     Asks all models that have finished the questions of all sets.
 
     Raises:
-        ValueError: If a row has no model.
+        ValueError: If there is no model at all. Rows without one are left out.
     """
     folders = model_folders(ablation)
     if not ablation.models:
         folders = {
             label: [one for one in group if (Path(one) / FINISHED).exists()] for label, group in folders.items()
         }
-    missing = [label for label, group in folders.items() if not group]
-    if missing:
-        raise ValueError(f"{name}: no training has finished of {', '.join(missing)}.")
+    for label, group in folders.items():
+        if not group:
+            logger.warning("%s: no training of %s has finished; it is left out.", name, label)
+    if not any(folders.values()):
+        raise ValueError(f"{name}: no training has finished in {ablation.work}.")
     rows = [{"label": r["label"], "selection": r["selection"], "models": folders[r["label"]]} for r in ablation.rows]
+    rows = [row for row in rows if row["models"]]
     baseline = None
     if ablation.annotations is not None:
         train_records = read_records(ablation.annotations, check_files=False)
@@ -156,7 +162,8 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     models = {one: _model_name(one, place) for place, one in enumerate(answerers)}
     sets = {label: {models[one]: result for one, result in results.items()} for label, results in sets.items()}
     rows = [{**row, "models": [models[one] for one in row["models"]]} for row in rows]
-    return Table(name, ablation.title, rows, sets, ablation.reference)
+    reference = [label for label in ablation.reference if folders.get(label) != []]
+    return Table(name, ablation.title, rows, sets, reference)
 
 
 def _model_name(folder: str, place: int) -> str:
@@ -189,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, measures, prints all tables in the folder of results and draws them as `ablations.png`."""
+    """Trains and measures; prints, writes (`tables.md`) and draws (`ablations.png`) the tables of that folder."""
     folder = Path(args.results)
     if bool(args.tables) == args.from_results:
         raise ValueError("Name the files of settings, or pass --from-results alone.")
@@ -202,7 +209,9 @@ def run(args: argparse.Namespace) -> int:
     if not files:
         raise ValueError(f"{folder} holds no results yet: name files of settings.")
     tables = [Table.load(file) for file in files]
-    sys.stdout.write("\n".join(table.markdown() for table in tables))
+    text = "\n".join(table.markdown() for table in tables)
+    sys.stdout.write(text)
+    (folder / "tables.md").write_text(text, encoding="utf-8")
     draw(tables, folder / "ablations.png")
     return 0
 

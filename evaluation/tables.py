@@ -114,14 +114,18 @@ class Table:
         return float(parts.sum() / wholes.sum())
 
     def gain(self, row: dict, label: str):
-        """By how much a row is better than the best reference, with its interval; `None` for that one itself."""
+        """
+        By how much a row is better than the best reference, with its interval, over the seeds that both have; `None`
+        for that one itself.
+        """
         references = [other for other in self.rows if other["label"] in self.reference]
         best = max(references, key=lambda other: self.accuracy(other, label)[0])
-        if row is best or len(row["models"]) != len(best["models"]):
+        if row is best:
             return None
         right, asked = counts(self.results(row, label), row["selection"], is_question)
         other, _ = counts(self.results(best, label), best["selection"], is_question)
-        return difference(right, other, asked)
+        seeds = min(len(right), len(other))
+        return difference(right[:seeds], other[:seeds], asked)
 
     def markdown(self) -> str:
         """The tables: accuracy and events of every set, then accuracy by kind of question."""

@@ -147,6 +147,25 @@ def test_a_model_that_never_answers_is_wrong_and_ends(model, records):
     assert "| all but captions | 7 | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) |" in summary([results["silent"]])
 
 
+def test_prompts_of_other_lengths_beside_it_leave_an_answer_as_it_is(model, records):
+    prompts = []
+    for num_scenes in (1, 4):
+        answerer = Answerer(model, tiny_processor(), num_scenes=num_scenes, max_new_tokens=3)
+        pool = answerer.read(records[0])
+        prompts += answerer.about_video(records[0], pool, answerer.encode(pool), SELECTIONS["kmeans"])[0][:2]
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output[:, -1]))
+    try:
+        answerer.answer(prompts)
+        together = torch.stack(seen[1:])
+        for place, prompt in enumerate(prompts):
+            seen.clear()
+            answerer.answer([prompt])
+            torch.testing.assert_close(together[:, place], torch.stack(seen[1:])[:, 0], atol=1e-4, rtol=1e-4)
+    finally:
+        hook.remove()
+
+
 def test_a_prompt_longer_than_the_context_is_refused(records):
     processor = tiny_processor(num_scenes=4)
     answerer = Answerer(model_for(processor), processor)

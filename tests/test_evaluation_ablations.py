@@ -1,6 +1,7 @@
 """The ablations: trained runs are reused, results are kept, and the tables and the picture come from these alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_p
     assert Image.open(results / "ablations.png").width > 1000
     answers = json.loads((tmp_path / "work" / "table9_all.json").read_text())
     assert set(answers[str(world / "model")]["questions"][0]["answers"]) == {"uniform", "kmeans", "blind"}
+    assert (results / "tables.md").read_text() == printed
     assert str(world) not in (results / "table9.json").read_text()
 
     (results / "ablations.png").unlink()
@@ -81,7 +83,7 @@ def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares
     file = write_yaml(tmp_path / "table9.yaml", **values)
     arguments = [file, "--results", str(tmp_path / "results"), "--limit", "1"]
     assert main([*arguments, "--only-finished"]) == 2
-    assert "no training has finished of Attention pooling" in capsys.readouterr().err
+    assert "table9: no training has finished in" in capsys.readouterr().err
 
     assert main(arguments) == 0, (tmp_path / "work/attention_pooling_3/training.log").read_text()[-2000:]
     folder = tmp_path / "work" / "attention_pooling_3"
@@ -93,6 +95,19 @@ def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert main(arguments) == 0
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsys):
+    rows = [{"label": name, "selection": "uniform", "overrides": {"lora.r": name}} for name in ("One", "Two")]
+    settings = training_settings(world, tmp_path / "train.yaml")
+    work = tmp_path / "work"
+    values = settings_of(world, work, models=[], settings=settings, seeds=[0, 1], rows=rows, reference=["One"])
+    shutil.copytree(world / "model", work / "two_1")
+    (work / "two_1" / ablations.FINISHED).write_text("{}")
+    file = write_yaml(tmp_path / "table9.yaml", **values)
+    assert main([file, "--results", str(tmp_path / "results"), "--only-finished", "--limit", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert cells(printed, "Two")[1] == "1" and "| One |" not in printed and "Difference" not in printed
 
 
 def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys):
@@ -180,6 +195,14 @@ def test_accuracy_gain_and_recall_are_what_a_hand_counts():
     assert cells(text, "k-means, similar")[2].startswith(f"{100 * share('kmeans'):.1f} (")
     assert cells(text, "k-means, similar", 1)[3] == f"{100 * share('kmeans', ['caption']):.1f}"
     assert cells(text, "Uniform, merged triples, blind")[1] == f"{100 * share('blind', ['what']):.1f}"
+
+
+def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have():
+    table = selection_table()
+    all_seeds = table.gain(table.rows[4], "10 minutes")
+    table.rows[4]["models"] = table.rows[4]["models"][:2]
+    fewer = selection_table(seeds=2)
+    assert table.gain(table.rows[4], "10 minutes") == fewer.gain(fewer.rows[4], "10 minutes") != all_seeds
 
 
 def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path):
