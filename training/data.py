@@ -47,7 +47,8 @@ class JsonArrays:
         self.text, self.ends = bytearray(), array("q")
         for file in files:
             for record in _read_json(file):
-                self.text += json.dumps(record).encode()
+                # A line that is no JSON has no record.
+                self.text += json.dumps(None if isinstance(record, ValueError) else record).encode()
                 self.ends.append(len(self.text))
 
     def __len__(self) -> int:
@@ -166,8 +167,9 @@ class Mixture(Dataset):
         records, refused = self.sets[number], []
         for attempt in range(min(self.most_tries, len(records))):
             index = (key[2] + attempt) % len(records)
-            record = records[index]
+            record = None
             try:
+                record = records[index]
                 sample = self.encode(record, records, (epoch, number, key[2]))
             except (ValueError, OSError) as error:
                 refused.append(describe(record, records, index, error))
@@ -179,7 +181,7 @@ class Mixture(Dataset):
         raise TrainingError(f"{len(refused)} records in turn cannot be used; the last: {_text(refused[-1])}")
 
 
-def describe(record: dict, records: RecordSet, index: int, error: Exception) -> dict:
+def describe(record: dict | None, records: RecordSet, index: int, error: Exception) -> dict:
     """What is said of a record that is left out."""
     fields = record if isinstance(record, dict) else {}
     media = fields.get("video") or fields.get("image") or [item.get("file") for item in fields.get("segments") or []]
