@@ -190,7 +190,7 @@ def summary(results: list[dict]) -> str:
             "selection",
             "events found",
             "by a representative",
-            "scenes of events with two frames or more of them",
+            "pure scenes",
         ]
         text += "\n" + markdown(header, [[name, *map(percent, share.values())] for name, share in shares.items()])
     return text

@@ -242,11 +242,11 @@ def test_one_of_two_named_things_is_guessed_by_its_place():
 
 def test_event_recall_is_what_a_hand_counts():
     times = torch.tensor([[1.0, 2.0, 5.0], [5.2, 5.2, 5.4], [8.0, 9.0, 9.5], [20.0, 20.0, 20.0]])
-    # Found by a supplement alone; two scenes represent it, one is pure; no frame; twice the same frame; just missed.
+    # Found by a supplement alone; two scenes represent it, one is pure; no frame; a repeated frame; just missed.
     events = [(1.5, 3.0), (5.0, 5.5), (6.0, 7.0), (19.0, 21.0), (9.6, 9.9), (9.0, 9.5)]
     recall = event_recall(events, times)
     assert (recall.events, recall.found, recall.represented) == (6, 4, 2)
-    assert (recall.scenes, recall.pure) == (3, 1)
+    assert (recall.scenes, recall.pure) == (3, 2)
 
 
 def test_the_interval_is_the_binomial_one_where_every_video_has_one_question():
