@@ -145,7 +145,7 @@ def test_the_wheel_holds_every_module_and_data_file_of_the_package(wheel):
     files += [
         ROOT / name for name in ("model.safetensors", "chat_template.jinja", *(f.name for f in ROOT.glob("*.json")))
     ]
-    files += [file for pattern in ("*.yaml", "*/*.yaml", "*.sh", "*.md") for file in (ROOT / "training").glob(pattern)]
+    files += [file for kind in ("yaml", "sh", "md") for file in (ROOT / "training").glob(f"**/*.{kind}")]
     missing = {f"fila_video/{file.relative_to(ROOT)}" for file in files} - held
     assert not missing
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.optimizers import make_optimizer, part_of
@@ -28,6 +29,7 @@ from training_runs import (
 )
 
 TESTS = Path(__file__).parent
+TRAINING = TESTS.parent / "training"
 STAGE_4 = {"vision_tower": 2e-6, "multi_modal_projector": 2e-6, "language_model": 1e-5, "scene_merger": 2e-6}
 
 
@@ -226,29 +228,21 @@ def test_adapters_are_saved_merged_and_reloaded(tmp_path):
 
 def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
     """DDP, plain and with gradient checkpointing, with batches where one process has images only; FSDP 2."""
-    (tmp_path / "images").mkdir()
     write_lines(tmp_path / "mixed.jsonl", [video_record(0), image_record(0), video_record(1), image_record(1)])
     data = [{"path": str(tmp_path / "mixed.jsonl"), "media": str(world()), "weight": 3}]
-    training = {"max_steps": 4, "per_device_train_batch_size": 1}
-    variants = {"ddp": {}, "checkpointing": {"gradient_checkpointing": True}, "fsdp": {}}
-    files = {
-        name: settings_file(tmp_path / name, {**training, **extra}, data=data, batch_size=2)
-        for name, extra in variants.items()
-    }
-    fsdp = {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_RESHARD_AFTER_FORWARD": "true",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen2DecoderLayer,SiglipEncoderLayer",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    }
-    arguments = [files["ddp"], files["checkpointing"], *(f"{name}={value}" for name, value in fsdp.items())]
-    result = in_processes(*arguments, files["fsdp"], processes=2)
+    training = {"max_steps": 3, "per_device_train_batch_size": 1}
+    variants = {name: {"training": training, "data": data, "batch_size": 2} for name in ("ddp", "fsdp")}
+    variants["checkpointing"] = {**variants["ddp"], "training": {**training, "gradient_checkpointing": True}}
+    files = {name: settings_file(tmp_path / name, **changes) for name, changes in variants.items()}
+    configuration = yaml.safe_load((TRAINING / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
+    environment = {name.upper().replace("_LAYER_CLS", "_CLS"): value for name, value in configuration.items()}
+    fsdp = [f"{name}={value}" for name, value in {"ACCELERATE_USE_FSDP": True, **environment}.items()]
+    result = in_processes(files["ddp"], files["checkpointing"], *fsdp, files["fsdp"], processes=2)
     assert result.returncode == 0, result.stderr[-4000:]
-    trainer = run(tmp_path / "one", training, data=data, batch_size=2)
-    kinds = ["image" if index % 2 else "video" for _, _, index in trainer.train_dataset.sampler][:8]
-    assert {frozenset(kinds[at : at + 2]) for at in range(0, 8, 2)} >= {frozenset(("image", "video"))}
+
+    trainer = run(tmp_path / "one", **variants["ddp"])
+    kinds = ["image" if index % 2 else "video" for _, _, index in trainer.train_dataset.sampler][:6]
+    assert {frozenset(kinds[at : at + 2]) for at in range(0, 6, 2)} >= {frozenset(("image", "video"))}
     expected = weights(tmp_path / "one")
     for name in variants:
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=2e-5), name

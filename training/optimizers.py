@@ -120,8 +120,6 @@ def make_optimizer(
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name == "muon" and hasattr(parameter, "placements"):
-            raise TrainingError("`optimizer: muon` needs whole matrices, which FSDP cuts up: take DDP or adamw.")
         part = part_of(key)
         muon = name == "muon" and is_hidden_matrix(key, parameter, embeddings)
         decay = weight_decay if parameter.ndim >= 2 and part != "scene_merger" else 0.0
