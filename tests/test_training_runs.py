@@ -48,7 +48,7 @@ def in_processes(*arguments, processes: int = 0) -> subprocess.CompletedProcess:
         program += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     program += [str(TESTS / "train_in_processes.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(program, capture_output=True, text=True, timeout=280, env=environment)
+    return subprocess.run(program, capture_output=True, text=True, timeout=500, env=environment)
 
 
 @pytest.mark.parametrize("part", ALL_RATES)
