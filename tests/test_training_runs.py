@@ -142,6 +142,9 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path):
     (torn / "trainer_state.json").unlink()
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     run(tmp_path / "killed", **changes)
+    lines = map(json.loads, (tmp_path / "killed" / "log.jsonl").read_text().splitlines())
+    # Step 7 was done, but not yet logged; what came after it began at the checkpoint of step 4.
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9]
     whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
     assert list(killed) == list(whole) == list(range(1, 10)) and len(set(whole.values())) == 9
     assert killed == pytest.approx(whole, abs=1e-6)
