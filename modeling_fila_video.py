@@ -424,6 +424,10 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             Scenes of each video; rows beyond are padding. By default every row is a scene.
         mm_encoder_outputs (`dict`, *optional*):
             What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
+        logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+            Of the last so many positions, 0 for all; or of the positions in a 1-D tensor; or of those that are true in
+            a `(batch_size, sequence_length)` one, whose logits are then `(num_true, vocab_size)` and go with
+            `shift_labels` of `(num_true,)`.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -439,8 +443,11 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        if isinstance(logits_to_keep, int):
+            kept = (slice(None), slice(-logits_to_keep, None))
+        else:
+            kept = logits_to_keep if logits_to_keep.ndim == 2 else (slice(None), logits_to_keep)
+        logits = self.lm_head(outputs.last_hidden_state[kept])
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -194,6 +194,19 @@ def test_logits_to_keep(model):
     torch.testing.assert_close(model(**inputs, logits_to_keep=chosen).logits, logits[:, chosen])
 
 
+def test_the_loss_of_the_labelled_positions_alone_is_the_loss(model):
+    """Training puts nothing else through the head: a mask of positions, and the labels that they are to predict."""
+    inputs = video_batch(model.config)
+    labels = inputs["input_ids"].clone()
+    labels[:, :-3] = -100
+    targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    learned = targets != -100
+    whole = model(**inputs, labels=labels)
+    part = model(**inputs, labels=labels, logits_to_keep=learned, shift_labels=targets[learned])
+    torch.testing.assert_close(part.loss, whole.loss)
+    torch.testing.assert_close(part.logits, whole.logits[learned])
+
+
 def test_the_loss_is_the_mean_cross_entropy_of_the_next_labelled_token(model):
     inputs = video_batch(model.config)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] < 10, -100)

@@ -4,9 +4,11 @@ import json
 import time
 from pathlib import Path
 
+import torch
 from transformers import Trainer, TrainerCallback
 
 from .optimizers import make_optimizer
+from .samples import IGNORED
 from .settings import Settings
 
 LOG = "log.jsonl"
@@ -38,6 +40,13 @@ class FilaVideoTrainer(Trainer):
                 self.settings.optimizer_settings,
             )
         return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # The head works on what is learned alone: the rest is most of the tokens, each with the whole vocabulary.
+        targets = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
+        learned = targets != IGNORED
+        inputs = {**inputs, "logits_to_keep": learned, "shift_labels": targets[learned]}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def rates(self) -> dict[str, float]:
         """The learning rate of each part as it is now."""
