@@ -70,7 +70,7 @@ def select_scenes(features, num_scenes, scene_size, method="kmeans", *, init="k-
     _check_arguments(features, num_scenes, scene_size, method, init)
     if features.dtype != torch.float32:
         features = features.float()
-    _check_values(features)
+    norms = _check_values(features)
     num_scenes = num_selected_scenes(len(features), num_scenes)
     if method == "uniform":
         return _evenly_spaced(len(features), num_scenes * scene_size).view(num_scenes, scene_size)
@@ -78,9 +78,9 @@ def select_scenes(features, num_scenes, scene_size, method="kmeans", *, init="k-
         return _bipartite_scenes(features.cpu(), num_scenes, scene_size)
     _require_faiss()
     if not (features.is_cuda and faiss.get_num_gpus() > 0):
-        features = features.cpu()
-    representatives = _representatives(features.contiguous(), num_scenes, init, seed)
-    return _supplement(features, representatives, scene_size - 1, most_similar=method == "kmeans").cpu()
+        features, norms = features.cpu(), norms.cpu()
+    representatives = _representatives(features.contiguous(), norms, num_scenes, init, seed)
+    return _supplement(features, norms, representatives, scene_size - 1, most_similar=method == "kmeans").cpu()
 
 
 def _check_arguments(features, num_scenes, scene_size, method, init):
@@ -98,6 +98,7 @@ def _check_arguments(features, num_scenes, scene_size, method, init):
 
 
 def _check_values(features):
+    """The norms (N,) of features that can be used."""
     norms = torch.linalg.vector_norm(features, dim=1)
     usable = norms.square().isfinite()
     if not usable.all():
@@ -106,6 +107,7 @@ def _check_values(features):
             f"`features` hold NaN, infinity or values too large to square in {len(frames)} of {len(features)} frames "
             f"(the first is frame {frames[0].item()}): check the encoder's output."
         )
+    return norms
 
 
 def _require_faiss():
@@ -116,9 +118,9 @@ def _require_faiss():
         )
 
 
-def _representatives(features, num_scenes, init, seed):
+def _representatives(features, norms, num_scenes, init, seed):
     """Indices (num_scenes,) of the frames that stand for the clusters, ascending (eq. 2-4)."""
-    found = _distinct_frames(features, num_scenes)
+    found = _distinct_frames(features, norms, num_scenes)
     if found is None:  # more distinct features than clusters
         features = features - features[0]  # moves the clusters only, and leaves float32 less to round
         slack = _ROUNDING * torch.linalg.vector_norm(features, dim=1).max().square()
@@ -130,9 +132,10 @@ def _representatives(features, num_scenes, init, seed):
     return _fill_evenly(found, num_scenes, len(features))
 
 
-def _distinct_frames(features, limit):
+def _distinct_frames(features, norms, limit):
     """The first frame of each distinct feature where these number at most `limit`, else None."""
-    if len(features.sum(1).unique()) > limit:  # equal rows have equal sums, so there are at least as many features
+    # Equal rows have equal norms and sums, so there are at least as many features.
+    if len(norms.unique()) > limit or len(features.sum(1).unique()) > limit:
         return None
     distinct, members = features.unique(dim=0, return_inverse=True)
     return _first(members, len(distinct)) if len(distinct) <= limit else None
@@ -304,14 +307,14 @@ def _first(labels, count):
     return first[first < len(labels)]
 
 
-def _supplement(features, representatives, count, most_similar):
+def _supplement(features, norms, representatives, count, most_similar):
     """
     Scenes (num_scenes, count + 1): each representative after the `count` frames of its history, the frames since the
     representative before, that are most (or least) similar to it (eq. 5 and 6). Ties go to the earlier frame.
     """
     frames = torch.arange(representatives[-1].item() + 1, device=features.device)
     scenes = torch.searchsorted(representatives, frames)
-    scores = _rough_cosines(features, representatives, scenes) * (1 if most_similar else -1)
+    scores = _rough_cosines(features, norms, representatives, scenes) * (1 if most_similar else -1)
     scores[representatives] = -torch.inf
     best, _ = _best(scores, scenes, count)
     least = _smallest(scores[best], scenes[best], len(representatives))
@@ -332,12 +335,12 @@ def _best(scores, scenes, count):
     return order[ranks < count], ranks[ranks < count]
 
 
-def _rough_cosines(features, representatives, scenes):
+def _rough_cosines(features, norms, representatives, scenes):
     """Cosine similarity, in float32, of each feature up to the last representative and its scene's representative."""
-    norms = torch.linalg.vector_norm(features[: len(scenes)], dim=1).clamp(min=torch.finfo(features.dtype).tiny)
+    norms = norms.clamp(min=torch.finfo(features.dtype).tiny)
     bounds = itertools.pairwise([0, *(representatives + 1).tolist()])
     products = torch.cat([features[start:end] @ features[end - 1] for start, end in bounds])
-    return products / norms / norms[representatives[scenes]]
+    return products / norms[: len(scenes)] / norms[representatives[scenes]]
 
 
 def _cosines(features, partners, labels):

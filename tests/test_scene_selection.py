@@ -163,7 +163,7 @@ def test_equal_frames_tie_to_the_earlier_one_wherever_they_lie():
 def test_parallel_features_tie_in_similarity():
     direction = noise(1, 64)
     features = torch.cat([direction * scale for scale in (1.1, 0.7, 1.3, 0.9)] + [direction * 90, -direction])
-    scenes = scene_selection._supplement(features, torch.tensor([4, 5]), 2, most_similar=True)
+    scenes = scene_selection._supplement(features, features.norm(dim=1), torch.tensor([4, 5]), 2, most_similar=True)
     assert scenes.tolist() == [[0, 1, 4], [5, 5, 5]]
 
 
@@ -171,19 +171,19 @@ def test_parallel_features_tie_in_similarity():
 def test_similarities_too_close_for_float32_are_compared_in_float64(most_similar):
     features = noise(400, 256) + 300
     representatives = torch.tensor([150, 151, 399])
-    scenes = scene_selection._supplement(features, representatives, 4, most_similar)
+    scenes = scene_selection._supplement(features, features.norm(dim=1), representatives, 4, most_similar)
     assert scenes.tolist() == naive_supplement(features.numpy(), representatives.tolist(), 4, most_similar)
 
 
 def test_the_history_of_the_first_representative_begins_at_frame_0():
     features = torch.tensor([[1.0, 0.0], [0.9, 0.5], [1.0, 0.05], [1.0, 0.0], [0.0, 1.0]])
-    scenes = scene_selection._supplement(features, torch.tensor([3, 4]), 2, most_similar=True)
+    scenes = scene_selection._supplement(features, features.norm(dim=1), torch.tensor([3, 4]), 2, most_similar=True)
     assert scenes.tolist() == [[0, 2, 3], [4, 4, 4]]
 
 
 def test_a_short_history_repeats_the_representative():
     features = noise(9)
-    scenes = scene_selection._supplement(features, torch.tensor([0, 2, 8]), 3, most_similar=True)
+    scenes = scene_selection._supplement(features, features.norm(dim=1), torch.tensor([0, 2, 8]), 3, most_similar=True)
     assert scenes[0].tolist() == [0, 0, 0, 0]
     assert scenes[1].tolist() == [1, 2, 2, 2]
     assert len(set(scenes[2].tolist())) == 4
