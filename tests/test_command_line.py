@@ -14,7 +14,7 @@ import torch
 from fila_video.cli import DEFAULT_MODEL, Progress, main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
-from fila_video.training.make_default_checkpoint import FILES
+from fila_video.training.make_initial_checkpoint import FILES
 from PIL import Image
 from video_files import make_video, number_of
 
@@ -58,13 +58,13 @@ def test_the_sample_video_is_small_and_plays_everywhere():
 
 
 def test_answer_streams_what_the_model_generates(video, capsys):
-    assert main(["answer", video, "What happens?", "--num-scenes", "4", "--max-new-tokens", "6"]) == 0
+    assert main(["answer", video, "Describe the video.", "--num-scenes", "4", "--max-new-tokens", "2"]) == 0
     streamed, messages = capsys.readouterr()
 
     model = FilaVideoForConditionalGeneration.from_pretrained(ROOT).eval()
     processor = FilaVideoProcessor.from_pretrained(ROOT)
     processor.frame_encoder = model.encode_frames
-    content = [{"type": "video", "video": video}, {"type": "text", "text": "What happens?"}]
+    content = [{"type": "video", "video": video}, {"type": "text", "text": "Describe the video."}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
@@ -73,8 +73,8 @@ def test_answer_streams_what_the_model_generates(video, capsys):
         return_tensors="pt",
         processor_kwargs={"num_scenes": 4},
     )
-    tokens = model.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
-    assert len(tokens) == 6
+    tokens = model.generate(**inputs, max_new_tokens=2)[0, inputs["input_ids"].shape[1] :]
+    assert len(tokens) == 2
     assert streamed == processor.decode(tokens, skip_special_tokens=True) + "\n"
     assert messages == ""
 

@@ -44,9 +44,16 @@ def test_the_server_snippet_builds_the_base_model():
 
 def test_the_first_two_shell_blocks_are_the_two_commands():
     blocks = re.findall(r"^```shell\n(.*?)^```", CARD, re.S | re.M)
-    assert "fila-video answer examples/sample.mp4" in blocks[0]
+    assert "fila-video answer examples/shapes.mp4" in blocks[0]
     assert blocks[1].rstrip().endswith("-m pytest")
     assert all(block.startswith("python3 -m venv") and "pip install" in block for block in blocks[:2])
+
+
+def test_the_first_command_gives_the_answer_that_the_card_shows():
+    question, answer = re.search(r'answer examples/shapes\.mp4 "(.*?)"\n```\n\nIt answers `(.*?)`', CARD).groups()
+    command = [sys.executable, "-m", "fila_video.cli", "answer", str(ROOT / "examples" / "shapes.mp4"), question]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
 
 
 def test_what_the_card_links_to_is_there():

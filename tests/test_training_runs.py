@@ -164,6 +164,7 @@ def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path):
     report = load_in_fresh_process(tmp_path, world() / "videos" / "0.mp4", checkpoint)["reports"][0]
     settings = report["settings"]["video_processor"]
     assert (settings["scene_size"], settings["num_scenes"], settings["selection"]) == (2, 5, "uniform")
+    assert "use_cache" not in json.loads((result / "config.json").read_text())
     files = {path.name for path in checkpoint.iterdir()} - {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
     assert {"generation_config.json", "tokenizer.json", "modeling_fila_video.py", "model.safetensors"} <= files
     for name in files - {"trainer_state.json", "training_args.bin"}:

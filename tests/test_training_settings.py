@@ -1,5 +1,6 @@
 """A run's file of settings: what is wrong in it is said before anything is loaded; the stages are the paper's."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,18 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch):
 def test_training_arguments_that_are_set_elsewhere_or_unknown_are_refused(name, message):
     with pytest.raises(TrainingError, match=message):
         training_arguments(made(training={name: 1}))
+
+
+def test_each_stage_of_the_default_starts_from_the_one_before():
+    script = (TRAINING / "tiny" / "run.sh").read_text()
+    names = re.search(r"for stage in (.*); do", script).group(1).split()
+    assert sorted(names) == sorted(path.stem for path in (TRAINING / "tiny").glob("*.yaml"))
+    before = "seeing"
+    for name in names:
+        settings = load_settings(TRAINING / "tiny" / f"{name}.yaml")
+        training_arguments(settings)
+        assert settings.model == before
+        for source in settings.data:
+            kind = Path(source.path).stem.removeprefix("train_")
+            assert f"film train {kind} " in script or kind == "long"
+        before = settings.output

@@ -1,8 +1,8 @@
 """
-Makes the tiny default checkpoint: a SigLIP vision tower and a Qwen2 language model at small size, untrained, with
-their own tokenizer. Equal versions of the libraries write equal files.
+Makes what the tiny default checkpoint is trained from: a SigLIP vision tower and a Qwen2 language model at small size,
+untrained, with their own tokenizer. Equal versions of the libraries write equal files.
 
-    python -m fila_video.training.make_default_checkpoint OUTPUT
+    python -m fila_video.training.make_initial_checkpoint OUTPUT
 """
 
 import argparse
@@ -37,7 +37,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<vi
 VOCAB_SIZE = 2048
 CONTEXT = 4096
 FRAME_SIZE = 64
-PATCH_SIZE = 8
+PATCH_SIZE = 16
 
 
 def train_tokenizer() -> Qwen2Tokenizer:
@@ -79,21 +79,21 @@ def train_tokenizer() -> Qwen2Tokenizer:
 
 
 def build_config(tokenizer: Qwen2Tokenizer) -> FilaVideoConfig:
-    """The small sizes: 64 patches a frame, pooled to 16 tokens; room for 32 scenes and a long conversation."""
+    """The small sizes: 16 patches a frame, pooled to one token; room for 32 scenes and a long conversation."""
     vision = SiglipVisionConfig(
         image_size=FRAME_SIZE,
         patch_size=PATCH_SIZE,
-        hidden_size=160,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=5,
+        hidden_size=96,
+        intermediate_size=288,
+        num_hidden_layers=3,
+        num_attention_heads=3,
         vision_use_head=False,
     )
     text = Qwen2Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=5,
+        intermediate_size=576,
+        num_hidden_layers=4,
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
@@ -106,6 +106,8 @@ def build_config(tokenizer: Qwen2Tokenizer) -> FilaVideoConfig:
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids(tokenizer.image_token),
         video_token_id=tokenizer.convert_tokens_to_ids(tokenizer.video_token),
+        pooling_mode="average",
+        pooling_stride=4,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
@@ -145,7 +147,7 @@ def build_processor(config: FilaVideoConfig, tokenizer: Qwen2Tokenizer) -> FilaV
     )
 
 
-def make_default_checkpoint(output: str | Path) -> None:
+def make_initial_checkpoint(output: str | Path) -> None:
     """Writes the checkpoint's [`FILES`] into the folder `output`; the code that lies beside them stays as it is."""
     tokenizer = train_tokenizer()
     config = build_config(tokenizer)
@@ -158,6 +160,6 @@ def make_default_checkpoint(output: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make the tiny default checkpoint.")
+    parser = argparse.ArgumentParser(description="Make the untrained tiny checkpoint.")
     parser.add_argument("output", help="the folder to write it to")
-    make_default_checkpoint(parser.parse_args().output)
+    make_initial_checkpoint(parser.parse_args().output)

@@ -24,7 +24,10 @@ class FilaVideoTrainer(Trainer):
 
     def __init__(self, settings: Settings, **kwargs):
         self.settings = settings
+        config = kwargs["model"].config.to_dict()
         super().__init__(**kwargs)
+        if "use_cache" not in config:  # Trainer sets it for its own runs, but it would be saved
+            del self.model.config.use_cache
         self.add_callback(_Log(self))
 
     def _get_train_sampler(self, train_dataset=None):
@@ -45,7 +48,7 @@ class FilaVideoTrainer(Trainer):
         # The head works on what is learned alone: the rest is most of the tokens, each with the whole vocabulary.
         targets = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
         learned = targets != IGNORED
-        inputs = {**inputs, "logits_to_keep": learned, "shift_labels": targets[learned]}
+        inputs = {**inputs, "logits_to_keep": learned, "shift_labels": targets[learned], "use_cache": False}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def rates(self) -> dict[str, float]:

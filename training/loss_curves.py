@@ -1,0 +1,54 @@
+r"""
+Draws the losses of the stages of a training, from the `log.jsonl` that each leaves behind.
+
+    python -m fila_video.training.loss_curves OUTPUT.png RUN [RUN ...]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
+    """
+    The steps and losses of a run; of a step that was repeated after a break, the later one.
+
+    Raises:
+        ValueError: If the run's log has none.
+    """
+    path = Path(run) / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    if not losses:
+        raise ValueError(f"{path} has no loss: the run has not come to its first `logging_steps`.")
+    steps = sorted(losses)
+    return steps, [losses[step] for step in steps]
+
+
+def draw(runs: list[str | Path], output: str | Path):
+    """One small plot a run, side by side, with a logarithmic loss."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(runs), figsize=(2.6 * len(runs), 2.6), squeeze=False, layout="constrained")
+    for axis, run in zip(axes[0], runs, strict=True):
+        axis.plot(*read_losses(run), linewidth=1.5)
+        axis.set(title=Path(run).name, xlabel="step", yscale="log")
+        axis.grid(alpha=0.3, which="both")
+    axes[0, 0].set_ylabel("loss a token")
+    figure.savefig(output, dpi=130)
+    pyplot.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Draw the losses of a training's stages.")
+    parser.add_argument("output", help="the picture")
+    parser.add_argument("runs", nargs="+", help="folders of the stages, in their order")
+    args = parser.parse_args()
+    draw(args.runs, args.output)
+
+
+if __name__ == "__main__":
+    main()
