@@ -332,7 +332,11 @@ sys.exit(convert_weights.main(sys.argv[1:3]))
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_conversion_that_is_killed_leaves_no_repository(tmp_path, source, sent):
     output, reached = tmp_path / "out", tmp_path / "reached"
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(source), str(output), str(reached)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(source), str(output), str(reached)],
+        # A shell's background jobs, and what they start, ignore an interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
