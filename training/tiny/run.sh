@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the trained default checkpoint: films the world, makes the untrained model, and runs every stage. About an hour and
-# a half on two cores. What is there already is kept, and a stage that was broken off goes on, so start it again at will.
+# Makes the trained default checkpoint: films the world, makes the untrained model, and runs every stage. The runs took 39
+# minutes on two cores that had other work too. What is there already is kept, and a stage that was broken off goes on.
 #
 #     training/tiny/run.sh WORK      with the package installed in the active environment (`pip install ".[train,cpu]"`)
 set -euo pipefail
