@@ -1,9 +1,7 @@
 """Work on several threads, delivered in order, never far ahead of whoever takes the results."""
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -92,25 +90,4 @@ class Crew:
                 self._changed.notify_all()
 
 
-def apply_ahead(
-    make: Callable[[], Callable], items: Iterable[tuple[Any, Any]], threads: int, room: int
-) -> Iterator[tuple[Any, Callable]]:
-    """Applies a function to the second of each of `items` in `threads` threads, while the next item is awaited.
-
-    Each thread uses a function of its own, from `make()`. Yields `(first of the item, get)` in order; `get()` returns
-    the result or raises the function's error. At most `room` items are under way.
-    """
-    local, waiting = threading.local(), deque()
-
-    def prepare():
-        local.function = make()
-
-    with ThreadPoolExecutor(threads, initializer=prepare) as pool:
-        for key, value in items:
-            waiting.append((key, pool.submit(lambda value: local.function(value), value).result))
-            if len(waiting) >= room:
-                yield waiting.popleft()
-        yield from waiting
-
-
-__all__ = ["Crew", "apply_ahead"]
+__all__ = ["Crew"]

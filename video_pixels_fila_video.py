@@ -2,6 +2,7 @@
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -10,7 +11,8 @@ _DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
     """How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right."""
-    for data in frame.side_data if frame.side_data is not None else ():
+    # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
+    for data in SideDataContainer(frame):
         if data.type.name == _DISPLAY_MATRIX:
             a, b, _, c, d = np.frombuffer(bytes(data)[:20], dtype=np.int32).tolist()
             break

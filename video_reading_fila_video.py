@@ -16,7 +16,7 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_crew_fila_video import Crew, apply_ahead
+from .video_crew_fila_video import Crew
 from .video_decoding_fila_video import StreamReader
 from .video_limits_fila_video import VideoReadError
 from .video_pixels_fila_video import FrameConverter, display_size
@@ -245,19 +245,15 @@ class _Reading:
         return iter(Crew(self._work, len(lengths), self._threads, self._room // (ahead + 1), ahead))
 
     def _read_in_one(self):
-        """One reader decodes, several frames at once; other threads convert what it has decoded."""
-        with closing(self._pictures(range(len(self._plan)), self._threads)) as pictures:
-            room = min(self._threads, self._room)
-            for (_, frame, shown), result in apply_ahead(
-                partial(FrameConverter, self._size), pictures, self._threads, room
-            ):
-                for pixels in self._readable(result):
-                    yield frame, shown, pixels
+        """One reader decodes, several frames at once."""
+        with closing(self._work(range(len(self._plan)), self._threads)) as results:
+            for _, result in results:
+                yield result
 
-    def _work(self, numbers):
-        """Runs `numbers` of the plan, one after the other."""
+    def _work(self, numbers, threads=1):
+        """Runs `numbers` of the plan, one after the other. `threads`: those of the decoder."""
         convert = FrameConverter(self._size)
-        for (number, frame, shown), picture in self._pictures(numbers):
+        for (number, frame, shown), picture in self._pictures(numbers, threads):
             for pixels in self._readable(partial(convert, picture)):
                 yield number, (frame, shown, pixels)
 
@@ -269,8 +265,8 @@ class _Reading:
             self.complaints.append((1, 1))
             return []
 
-    def _pictures(self, numbers, threads=1):
-        """`((number in the plan, frame, shown), picture)`; `threads`: those of the decoder."""
+    def _pictures(self, numbers, threads):
+        """`((number in the plan, frame, shown), picture)`."""
         reader = None
         try:
             for number in numbers:

@@ -1,6 +1,7 @@
 """Frames, times and metadata of real videos, in many containers and codecs, against a straight decode by PyAV."""
 
 import copy
+import gc
 import io
 import pickle
 import time
@@ -414,3 +415,13 @@ def test_a_consumer_may_take_its_time(video, monkeypatch):
         time.sleep(0.8)
         numbers.append(number_of(pixels))
     assert numbers == [0, 24, 49]
+
+
+def test_decoded_frames_are_freed_without_garbage_collection(video):
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(read_frames(video("h264.mp4"), num_frames=40).timestamps) == 40
+        assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) < 5
+    finally:
+        gc.enable()
