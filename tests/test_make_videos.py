@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fila_video import cli
 from fila_video.training.make_videos import KINDS, Settings, make_videos
-from fila_video.training.procedural_questions import NUMBERS, PARTS, ask_about_film, caption_film_with_times
+from fila_video.training.procedural_questions import NUMBERS, PARTS, Question, ask_about_film, caption_film_with_times
 from fila_video.training.procedural_world import COLOURS, SHAPES, Thing, draw_film, draw_thing
 from fila_video.video_reading_fila_video import probe_video, read_frames
 from PIL import Image
@@ -141,7 +141,7 @@ def test_the_letter_of_a_choice_stands_before_the_right_answer_and_is_any():
             options = dict(line.split(". ", 1) for line in lines)
             assert len(set(options.values())) == len(options) == (2 if question.kind == "first" else 4)
             free = type(question)(question.kind, "free", text, "")
-            assert options[question.answer] == answer_by_hand(film, free)
+            assert options[question.answer] == answer_by_hand(film, free) == question.reply
             if question.kind != "first":
                 letters[question.answer] += 1
     assert min(letters.values()) > 0.8 * sum(letters.values()) / 4
@@ -199,7 +199,8 @@ def test_pictures_carry_captions_and_questions(tmp_path):
         assert caption.count(" and ") == (record["questions"][0]["answer"].count(" and ")) <= 1
         assert record["conversations"][0]["value"].startswith("<image>\n")
         assert "<image>" not in "".join(turn["value"] for turn in record["conversations"][1:])
-        assert len(record["conversations"]) == 2 * len(record["questions"])
+        replies = [turn["value"] for turn in record["conversations"][1::2]]
+        assert replies == [Question(**question).reply for question in record["questions"]]
 
 
 def test_a_drawn_thing_covers_its_place_and_nothing_else():

@@ -259,3 +259,33 @@ def test_a_line_that_is_no_json_is_named(tmp_path, suffix):
     path.write_text(json.dumps(video_record(0)) + '\n{"id": "to\n')
     data = Mixture([RecordSet(DataSet(str(path), media=str(world())))], encoder(), seed=0, unreadable="skip")
     assert [item["record"] for item in data[0, 0, 1]["unreadable"]] == [2]
+
+
+def asked(*kinds: str) -> dict:
+    """A record as make-videos writes it, of one question of each of `kinds`, the first of which shows the video."""
+    record = {"video": "video.mp4", "conversations": [], "questions": []}
+    for number, kind in enumerate(kinds):
+        question = ("" if number else "<image>\n") + f"{kind}?"
+        record["conversations"] += [{"from": "human", "value": question}, {"from": "gpt", "value": str(number)}]
+        record["questions"].append({"kind": kind, "form": "choice" if number == 1 else "free"})
+    return record
+
+
+def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path):
+    path = write_lines(
+        tmp_path / "asked.jsonl", [asked("what", "when", "count"), asked("what"), asked("when", "when")]
+    )
+    records = RecordSet(DataSet(str(path), questions={"kind": ["when", "count"]}))
+    texts = [[turn["value"] for turn in records[number]["conversations"]] for number in range(len(records))]
+    assert texts == [["<image>\nwhen?", "1", "count?", "2"], ["<image>\nwhen?", "0", "when?", "1"]]
+    free = RecordSet(DataSet(str(path), questions={"kind": ["when"], "form": ["free"]}))
+    assert len(free) == 1 and len(free[0]["questions"]) == 1
+    with pytest.raises(TrainingError, match=r"no record has a question with \{'kind': \['side'\]\}"):
+        RecordSet(DataSet(str(path), questions={"kind": ["side"]}))
+
+
+def test_questions_of_records_without_annotations_cannot_be_chosen():
+    with pytest.raises(TrainingError, match=r"record 1: `questions` needs records as make-videos writes them"):
+        RecordSet(DataSet(str(world() / "videos.jsonl"), questions={"kind": ["when"]}))
+    with pytest.raises(TrainingError, match="`data`, set 1: `questions` must map names to lists of values"):
+        DataSet("any.jsonl", questions={"kind": "when"}).check("`data`, set 1")

@@ -3,6 +3,7 @@
 import glob
 import json
 import random
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -86,6 +87,10 @@ class RecordSet:
             raise TrainingError(f"The set {source.path!r} has no records.")
         self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent
         self.indices = self._subset()
+        if source.questions:
+            self.indices = array("q", [index for index in self.indices if self._is_asked(index)])
+            if not self.indices:
+                raise TrainingError(f"{self.name!r}: no record has a question with {source.questions}.")
 
     @property
     def name(self) -> str:
@@ -100,11 +105,41 @@ class RecordSet:
             raise TrainingError(f"{self.name!r}: a `subset` of {count} cannot be taken of {total} records.")
         return array("q", sorted(random.Random(SUBSET_SEED).sample(range(total), count)))
 
+    def _is_asked(self, index: int) -> bool:
+        try:
+            return bool(keep_questions(self.records[index], self.source.questions)["questions"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{self.name!r}, record {index + 1}: `questions` needs records as make-videos writes them, with an "
+                f"annotation for every two turns ({type(error).__name__}: {error})."
+            ) from error
+
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict:
-        return self.records[self.indices[index]]
+        record = self.records[self.indices[index]]
+        return keep_questions(record, self.source.questions) if self.source.questions else record
+
+
+def keep_questions(record: dict, wanted: dict[str, Sequence[str]]) -> dict:
+    """
+    The record with those turns alone whose annotation has one of the `wanted` values under each name. Its medium
+    stands before the first of them.
+    """
+    turns, questions = record["conversations"], record["questions"]
+    if len(turns) != 2 * len(questions):
+        raise ValueError(f"{len(turns)} turns for {len(questions)} questions")
+    medium = re.match(r"(<image>\n|<video>\n)?", turns[0]["value"])[0]
+    kept = [
+        number
+        for number, question in enumerate(questions)
+        if all(question[name] in values for name, values in wanted.items())
+    ]
+    turns = [dict(turn) for number in kept for turn in turns[2 * number : 2 * number + 2]]
+    if kept and kept[0] != 0:
+        turns[0]["value"] = medium + turns[0]["value"]
+    return {**record, "conversations": turns, "questions": [questions[number] for number in kept]}
 
 
 class MixtureSampler(Sampler):
@@ -199,4 +234,4 @@ def _text(refused: dict) -> str:
     return f"{refused['set']}, record {refused['record']}, id {refused['id']}, {refused['media']}: {refused['reason']}"
 
 
-__all__ = ["JsonArrays", "JsonLines", "Mixture", "MixtureSampler", "RecordSet", "describe"]
+__all__ = ["JsonArrays", "JsonLines", "Mixture", "MixtureSampler", "RecordSet", "describe", "keep_questions"]

@@ -26,18 +26,24 @@ def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
 
 
 def draw(runs: list[str | Path], output: str | Path):
-    """One small plot a run, side by side, with a logarithmic loss."""
+    """One small plot a run, in their order, with a logarithmic loss."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(runs), figsize=(2.6 * len(runs), 2.6), squeeze=False, layout="constrained")
-    for axis, run in zip(axes[0], runs, strict=True):
+    columns = min(len(runs), 6)
+    rows = -(-len(runs) // columns)
+    size = (2.6 * columns, 2.6 * rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(runs) :]:
+        axis.remove()
+    for axis, run in zip(axes.flat, runs, strict=False):
         axis.plot(*read_losses(run), linewidth=1.5)
         axis.set(title=Path(run).name, xlabel="step", yscale="log")
         axis.grid(alpha=0.3, which="both")
-    axes[0, 0].set_ylabel("loss a token")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("loss a token")
     figure.savefig(output, dpi=130)
     pyplot.close(figure)
 

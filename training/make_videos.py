@@ -37,10 +37,18 @@ KINDS = {
     "picture": "one thing or none, with its caption",
     "picture-questions": "one or two things, with a caption and questions",
     "clip": "one thing in 5 to 15 seconds, with its caption: what long videos are made of",
+    "few": "1 to 3 things in 5 to 12 seconds, seen for a 7th of the video at least",
+    "pair": "2 or 3 things in 5 to 12 seconds, seen for a 6th of the video at least",
     "short": "2 to 5 things in 5 to 60 seconds, seen for a 20th of the video at least",
     "rare": "4 to 6 things, each seen for 2 to 3 seconds, in 5 to 30 minutes",
 }
-DURATIONS = {"clip": (5.0, 15.0), "short": (5.0, 60.0), "rare": (300.0, 1800.0)}
+DURATIONS = {
+    "clip": (5.0, 15.0),
+    "few": (5.0, 12.0),
+    "pair": (5.0, 12.0),
+    "short": (5.0, 60.0),
+    "rare": (300.0, 1800.0),
+}
 
 
 @dataclass(frozen=True)
@@ -168,13 +176,16 @@ def _draw(rng: Random, settings: Settings) -> Film:
             rng.randint(1, 4),
             rng.randint(1, 3),
         )
+        return draw_film(rng, duration, settings.fps, settings.side, number, seconds, stretches, backgrounds)
+    duration = rng.randint(shortest, longest) / settings.fps
+    if settings.kind == "clip":
+        number, seconds, stretches, backgrounds = 1, (0.35 * duration, 0.6 * duration), 1, 1
+    elif settings.kind in ("few", "pair"):
+        number, share = (rng.randint(1, 3), 7) if settings.kind == "few" else (rng.randint(2, 3), 6)
+        seconds, stretches, backgrounds = (duration / share, 0.6 * duration / number), rng.randint(1, 3), 2
     else:
-        duration = rng.randint(shortest, longest) / settings.fps
-        if settings.kind == "clip":
-            number, seconds, stretches, backgrounds = 1, (0.35 * duration, 0.6 * duration), 1, 1
-        else:
-            number, seconds = rng.randint(4, 6), (2.0, 3.0)
-            stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
+        number, seconds = rng.randint(4, 6), (2.0, 3.0)
+        stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
     return draw_film(rng, duration, settings.fps, settings.side, number, seconds, stretches, backgrounds)
 
 
@@ -195,12 +206,12 @@ def encode(path: Path, frames: Iterable[np.ndarray], fps: float):
 
 
 def _conversation(turns: list[Question]) -> list[dict]:
-    """LLaVA's form; the medium stands in the first turn."""
+    """LLaVA's form; the medium stands in the first turn. Of lettered options, the text is the reply."""
     conversation = []
     for turn in turns:
         medium = "" if conversation else "<image>\n"
         conversation.append({"from": "human", "value": medium + turn.question})
-        conversation.append({"from": "gpt", "value": turn.answer})
+        conversation.append({"from": "gpt", "value": turn.reply})
     return conversation
 
 

@@ -1,5 +1,6 @@
 """Questions about the films and pictures of the procedural world, with their answers, free or by multiple choice."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,13 @@ class Question:
 
     def describe(self) -> dict:
         return asdict(self)
+
+    @property
+    def reply(self) -> str:
+        """What an assistant is taught to say: the answer, or the text of the option of that letter."""
+        if self.form == "free":
+            return self.answer
+        return re.search(rf"^{self.answer}\. (.+)$", self.question, re.MULTILINE)[1]
 
 
 def ask_about_film(rng: Random, film: Film, count: int, choice_share: float = 0.3) -> list[Question]:

@@ -22,6 +22,7 @@ class DataSet:
     weight: float | None = None
     count: int | None = None
     subset: float | int | None = None
+    questions: dict[str, list[str]] | None = None
     split: str = "train"
 
     def check(self, where: str):
@@ -29,6 +30,9 @@ class DataSet:
             raise TrainingError(f"{where} has no `path`.")
         if self.weight is not None and self.count is not None:
             raise TrainingError(f"{where} has both `weight` and `count`: give one of them.")
+        wanted = self.questions
+        if wanted is not None and not (isinstance(wanted, dict) and all(isinstance(v, list) for v in wanted.values())):
+            raise TrainingError(f"{where}: `questions` must map names to lists of values, got {wanted!r}.")
         for name in ("weight", "count", "subset"):
             value = getattr(self, name)
             if value is not None and not value > 0:
