@@ -12,6 +12,9 @@ from fila_video.evaluation import ablations
 from fila_video.evaluation.ablations import load_ablation, main, model_folders
 from fila_video.evaluation.charts import draw
 from fila_video.evaluation.tables import Table, pack, unpack
+from fila_video.training.optimizers import freeze
+from fila_video.training.settings import load_settings
+from fila_video.training.train import load_model
 from PIL import Image
 from tiny_processor import model_for, tiny_processor
 
@@ -216,3 +219,13 @@ def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path):
         for mask in (accent, plain)
     ]
     assert longest[0] > 1.02 * longest[1]
+
+
+@pytest.mark.parametrize("table", ["table3", "table5"])
+def test_every_row_of_the_papers_tables_can_be_trained(table):
+    ablation = load_ablation(ROOT / "evaluation" / f"{table}.yaml")
+    for row in ablation.rows:
+        values = {**ablation.overrides, **row.get("overrides", {}), "model": str(ROOT)}
+        overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        settings = load_settings(ablation.settings, overrides)
+        freeze(load_model(settings)[0], settings.learning_rates)  # refuses a rate for what has nothing to learn

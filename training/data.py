@@ -90,7 +90,10 @@ class RecordSet:
         if source.questions:
             self.indices = array("q", [index for index in self.indices if self._is_asked(index)])
             if not self.indices:
-                raise TrainingError(f"{self.name!r}: no record has a question with {source.questions}.")
+                raise TrainingError(
+                    f"{self.name!r}: no record has a question with {source.questions}: name values that its "
+                    "annotations have."
+                )
 
     @property
     def name(self) -> str:

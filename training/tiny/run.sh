@@ -39,7 +39,7 @@ train stage3_image stage3
 train stage4_few stage4_few
 train stage4_short stage4_short
 train stage4_pair stage4_pair
-# What stays at chance while everything is asked at once is learned within a minute or two when nothing else is asked.
+# Kinds of question that stay at chance while everything is asked at once may be learned when nothing else is asked.
 train stage4_pair stage4_colour model=stage4_pair 'data.0.questions={kind: [colour], form: [free]}' \
     training.max_steps=120 training.warmup_steps=3 training.seed=7
 train stage4_pair stage4_order model=stage4_colour 'data.0.questions={kind: [order, colour], form: [free]}' \
