@@ -122,14 +122,27 @@ def _representatives(features, norms, num_scenes, init, seed):
     """Indices (num_scenes,) of the frames that stand for the clusters, ascending (eq. 2-4)."""
     found = _distinct_frames(features, norms, num_scenes)
     if found is None:  # more distinct features than clusters
-        features = features - features[0]  # moves the clusters only, and leaves float32 less to round
-        slack = _ROUNDING * torch.linalg.vector_norm(features, dim=1).max().square()
+        features, norms = _centre(features, norms)
+        slack = _ROUNDING * norms.max().square()
         with _one_thread_in_workers():
             index = _flat_index(features)
             first = _initial_frames(index, features, num_scenes, init, seed)
             clusters = _cluster(index, features, features[first].double(), slack)
         found = _nearest_members(features, *clusters, slack)
     return _fill_evenly(found, num_scenes, len(features))
+
+
+def _centre(features, norms):
+    """
+    The features about their mean and their norms (N,), if some of them show that all have a large part in common: that
+    moves the clusters only, and leaves float32 less to round. Else as they are, since a copy takes as long as a search.
+    """
+    some = features[:: max(len(features) // 64, 1)].double()
+    mean = some.mean(0)
+    if 2 * _norms(some - mean).median() > _norms(some).median():
+        return features, norms
+    features = features - mean.float()
+    return features, torch.linalg.vector_norm(features, dim=1)
 
 
 def _distinct_frames(features, norms, limit):
@@ -229,7 +242,7 @@ def _initial_frames(index, features, count, init, seed):
         num_draws = min(len(chosen), count - len(chosen))
         # A draw is a race that the largest distance / Exp(1) wins. Unlike a search in cumulated probabilities, it does
         # not turn on the last bits of a distance, which differ between devices.
-        times = -torch.rand(num_draws, num_frames, generator=generator).log()
+        times = torch.rand(num_draws, num_frames, generator=generator).log_().neg_()
         drawn = (squared / times.to(features.device)).argmax(1)
         needed = (squared[drawn].cpu() * torch.rand(num_draws, generator=generator)).tolist()
         rows = features[drawn]
