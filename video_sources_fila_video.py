@@ -5,10 +5,12 @@ protocol of its own switched off and only the container formats below switched o
 read other files nor call out: playlists, concatenations and external references have nothing to open.
 """
 
+import ctypes
 import io
 import os
 import re
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +26,8 @@ from .video_limits_fila_video import MAX_DOWNLOAD, MAX_PIXELS, STALL_SECONDS, Vi
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
+_LONG = 50_000  # entries of an index
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 _STILLS = (b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG")
 
 
@@ -48,6 +52,7 @@ class VideoSource:
         self._shared = None
         self._owned = None
         self.checked = False  # whether its header was found to be plausible
+        self.opening = threading.Lock()  # while FFmpeg reads a long file's tables, they take twice their memory
         try:
             self._set(source)
             with self.open() as file:
@@ -166,7 +171,9 @@ def open_container(source: VideoSource):
             formats = "mov," + FORMATS
         options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
         # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
-        container = av.open(view, mode="r", options=options, metadata_errors="ignore", buffer_size=1 << 17)
+        with source.opening:
+            container = av.open(view, mode="r", options=options, metadata_errors="ignore", buffer_size=1 << 17)
+            give_back_memory(container)
     except VideoReadError:
         view.close()
         raise
@@ -179,6 +186,12 @@ def open_container(source: VideoSource):
         container.close()
         view.close()
         raise
+
+
+def give_back_memory(container):
+    """Freed memory to the system, once a long file is open: of two hours, glibc would keep 10 MB a thread."""
+    if _TRIM is not None and any(len(getattr(stream, "index_entries", ())) > _LONG for stream in container.streams):
+        _TRIM(0)
 
 
 def _reason(error) -> str:

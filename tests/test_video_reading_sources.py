@@ -353,3 +353,13 @@ def test_several_readers_share_one_file_object(path):
     data = io.BytesIO(path.read_bytes())
     segments = [VideoSegment(data, 0, 1), VideoSegment(data, 1, 2)]
     assert numbers(segments, num_frames=50) == list(range(50))
+
+
+def test_opening_a_long_video_gives_memory_back_that_was_only_needed_to_open_it(path, monkeypatch):
+    trims = []
+    monkeypatch.setattr(sources, "_TRIM", trims.append)
+    read_frames(path, num_frames=3)
+    assert not trims
+    monkeypatch.setattr(sources, "_LONG", 49)
+    read_frames(path, num_frames=3)
+    assert trims
