@@ -135,7 +135,7 @@ def _representatives(features, norms, num_scenes, init, seed):
 def _centre(features, norms):
     """
     The features about their mean and their norms (N,), if some of them show that all have a large part in common: that
-    moves the clusters only, and leaves float32 less to round. Else as they are, since a copy takes as long as a search.
+    moves the clusters only, and leaves float32 less to round. Else as they are: a copy takes as long as a search.
     """
     some = features[:: max(len(features) // 64, 1)].double()
     mean = some.mean(0)
