@@ -65,17 +65,18 @@ def _bars(axis, places: list[float], values: list[tuple], thickness: float, colo
     ]
     axis.barh(places, middles, height=0.92 * thickness, color=colours)
     axis.errorbar(middles, places, xerr=errors, fmt="none", ecolor=INK, capsize=2.5, linewidth=1.1)
-    for place, middle in zip(places, middles, strict=True):
-        inside = middle > 12
+    for place, (middle, _, high) in zip(places, values, strict=True):
+        above = high < 0.9  # behind the interval there is room for the figure
         axis.text(
-            1.0 if inside else 101,
+            100 * high + 1.2 if above else 1.0,
             place,
-            f"{middle:.1f}",
+            f"{100 * middle:.1f}",
             va="center",
-            ha="left" if inside else "right",
-            color="white" if inside else INK,
+            ha="left",
+            color=INK if above else "white",
             fontsize=8.5,
             fontweight="bold",
+            zorder=6,
         )
 
 

@@ -203,6 +203,17 @@ def test_pictures_carry_captions_and_questions(tmp_path):
         assert replies == [Question(**question).reply for question in record["questions"]]
 
 
+def test_things_in_a_row_come_one_soon_after_another(tmp_path):
+    counts = set()
+    for record in records_of(make_videos(tmp_path, Settings("row", side=32, fps=4), count=12)):
+        events = record["events"]
+        counts.add(len(events))
+        length = events[0]["end"] - events[0]["start"]
+        assert all(length / 2 <= b["start"] - a["end"] + 2e-3 < 1.6 * length for a, b in itertools.pairwise(events))
+        assert len(events) * length > 0.58 * record["duration"]
+    assert counts <= set(range(3, 9)) and len(counts) > 2
+
+
 def test_a_drawn_thing_covers_its_place_and_nothing_else():
     picture = np.full((64, 64, 3), 100, np.uint8)
     draw_thing(picture, Thing("red", "square", 0.5, 0.5, 0.5))

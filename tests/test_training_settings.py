@@ -122,7 +122,7 @@ def test_each_stage_of_the_default_starts_from_the_one_before():
         training_arguments(settings)
         assert settings.model == before
         for source in settings.data:
-            kind = Path(source.path).stem.removeprefix("train_")
-            assert f"film train {kind} " in script or kind == "long"
+            folder_filmed, kind = Path(source.path).parent, Path(source.path).stem.removeprefix("train_")
+            assert f"film {folder_filmed} train {kind} " in script or kind == "long"
         before = settings.output
     assert before == "stage4"

@@ -39,6 +39,7 @@ KINDS = {
     "clip": "one thing in 5 to 15 seconds, with its caption: what long videos are made of",
     "few": "1 to 3 things in 5 to 12 seconds, seen for a 7th of the video at least",
     "pair": "2 or 3 things in 5 to 12 seconds, seen for a 6th of the video at least",
+    "row": "3 to 8 things in 5 to 8 seconds, one soon after another",
     "short": "2 to 5 things in 5 to 60 seconds, seen for a 20th of the video at least",
     "rare": "4 to 6 things, each seen for 2 to 3 seconds, in 5 to 30 minutes",
 }
@@ -46,6 +47,7 @@ DURATIONS = {
     "clip": (5.0, 15.0),
     "few": (5.0, 12.0),
     "pair": (5.0, 12.0),
+    "row": (5.0, 8.0),
     "short": (5.0, 60.0),
     "rare": (300.0, 1800.0),
 }
@@ -183,6 +185,9 @@ def _draw(rng: Random, settings: Settings) -> Film:
     elif settings.kind in ("few", "pair"):
         number, share = (rng.randint(1, 3), 7) if settings.kind == "few" else (rng.randint(2, 3), 6)
         seconds, stretches, backgrounds = (duration / share, 0.6 * duration / number), rng.randint(1, 3), 2
+    elif settings.kind == "row":  # things fill about 0.6 of it, with gaps half as long as one
+        number, stretches, backgrounds = rng.randint(3, 8), rng.randint(1, 3), 2
+        seconds = (duration / (1.5 * number + 0.6),) * 2
     else:
         number, seconds = rng.randint(4, 6), (2.0, 3.0)
         stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
