@@ -173,7 +173,7 @@ def open_container(source: VideoSource):
         # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
         with source.opening:
             container = av.open(view, mode="r", options=options, metadata_errors="ignore", buffer_size=1 << 17)
-            give_back_memory(container)
+            _give_back_memory(container)
     except VideoReadError:
         view.close()
         raise
@@ -188,8 +188,8 @@ def open_container(source: VideoSource):
         raise
 
 
-def give_back_memory(container):
-    """Freed memory to the system, once a long file is open: of two hours, glibc would keep 10 MB a thread."""
+def _give_back_memory(container):
+    """Freed memory to the system, once a long file is open: of two hours, glibc kept more than 20 MB."""
     if _TRIM is not None and any(len(getattr(stream, "index_entries", ())) > _LONG for stream in container.streams):
         _TRIM(0)
 

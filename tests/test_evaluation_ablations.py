@@ -228,4 +228,7 @@ def test_every_row_of_the_papers_tables_can_be_trained(table):
         values = {**ablation.overrides, **row.get("overrides", {}), "model": str(ROOT)}
         overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         settings = load_settings(ablation.settings, overrides)
-        freeze(load_model(settings)[0], settings.learning_rates)  # refuses a rate for what has nothing to learn
+        model = load_model(settings)[0]
+        freeze(model, settings.learning_rates)  # refuses a rate for what has nothing to learn
+        learns = any(parameter.requires_grad for parameter in model.model.scene_merger.parameters())
+        assert learns == (model.config.merger_type in ("weighted", "attention")), row["label"]

@@ -324,6 +324,15 @@ def test_a_large_common_offset_changes_no_scene(init):
     assert torch.equal(select_scenes(features + 1e5, 10, 1, init=init), representatives)
 
 
+def test_features_are_copied_to_their_mean_only_where_they_have_a_large_part_in_common():
+    features = noise(300, 64)
+    norms = features.norm(dim=1)
+    assert scene_selection._centre(features, norms)[0] is features
+    centred, smaller = scene_selection._centre(features + 5, (features + 5).norm(dim=1))
+    assert smaller.median() < 1.1 * norms.median() < (features + 5).norm(dim=1).median() / 2
+    torch.testing.assert_close(smaller, centred.norm(dim=1))
+
+
 def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd):
     # FAISS by itself takes 256 training points a centroid, and warns below 39: here 1,200 and 2.5.
     many = torch.cat([noise(2399, 8), torch.full((1, 8), 1e4)])

@@ -363,3 +363,31 @@ def test_opening_a_long_video_gives_memory_back_that_was_only_needed_to_open_it(
     monkeypatch.setattr(sources, "_LONG", 49)
     read_frames(path, num_frames=3)
     assert trims
+
+
+def test_readers_of_one_source_open_it_in_turn(path, monkeypatch):
+    opening, most = [], []
+    really_open = av.open
+
+    def slowly(*arguments, **options):
+        opening.append(1)
+        most.append(len(opening))
+        time.sleep(0.2)
+        opening.pop()
+        return really_open(*arguments, **options)
+
+    monkeypatch.setattr(sources.av, "open", slowly)
+    source = sources.VideoSource(path)
+
+    def read():
+        container, _, view = sources.open_container(source)
+        container.close()
+        view.close()
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    source.close()
+    assert most == [1, 1]
