@@ -64,4 +64,20 @@ train stage4_long stage4_when model=stage4_all \
 train stage4_long stage4_ordinals model=stage4_when data.0.path=world/asked/train_short.jsonl \
     'data.0.questions={kind: [when, order, first], form: [free]}' \
     batch_size=8 training.per_device_train_batch_size=8 training.max_steps=150 training.warmup_steps=5 training.seed=22
+train stage4_asked stage4_asked
+# What is right before or after a thing is found from here on; the heads that it takes did not come by themselves.
+[ -e stage4_looking/config.json ] || python -m fila_video.training.look_back stage4_asked stage4_looking
+train stage4_long stage4_rows model=stage4_looking \
+    'data=[{path: world/train_row.jsonl, questions: {kind: [caption, order, before, after], form: [free]}}]' \
+    'sampling={num_scenes: [8], selection: uniform}' \
+    'learning_rates={multi_modal_projector: 3.0e-3, language_model: 3.0e-3, scene_merger: 1.0e-3}' \
+    training.max_steps=300 training.seed=31
+train stage4_mix stage4_mix
+train stage4_wide stage4_wide
+train stage4_long stage4_shapes model=stage4_wide \
+    'data=[{path: world/train_pair.jsonl, questions: {kind: [colour], form: [free]}}]' \
+    'sampling={num_scenes: [6, 8], selection: uniform}' \
+    'learning_rates={multi_modal_projector: 2.0e-3, language_model: 2.0e-3, scene_merger: 1.0e-3}' \
+    training.max_steps=300 training.warmup_steps=5 training.seed=35
+train stage4_full stage4_full
 train stage4_last stage4
