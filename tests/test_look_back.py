@@ -1,16 +1,17 @@
 """Heads that look back: how their attention falls over the tokens before."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.look_back import look_back, main
-from fila_video.training.make_initial_checkpoint import build_config, build_model, train_tokenizer
+from fila_video.training.make_initial_checkpoint import (
+    build_config,
+    build_model,
+    make_initial_checkpoint,
+    train_tokenizer,
+)
 from tiny_models import tiny_clip_llama_config, tiny_model
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,10 @@ def test_a_language_model_without_biases_is_refused():
 
 
 def test_the_command_writes_a_repository_that_loads(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["look_back", str(ROOT), str(tmp_path)])
+    initial, looking = tmp_path / "initial", tmp_path / "looking"
+    make_initial_checkpoint(initial)
+    monkeypatch.setattr("sys.argv", ["look_back", str(initial), str(looking)])
     main()
-    again = FilaVideoForConditionalGeneration.from_pretrained(tmp_path).eval()
+    again = FilaVideoForConditionalGeneration.from_pretrained(looking).eval()
     assert attention(again)[0].diagonal(-1)[5:].min() > 0.9
-    assert FilaVideoProcessor.from_pretrained(tmp_path).tokenizer.vocab_size == again.config.text_config.vocab_size
+    assert len(FilaVideoProcessor.from_pretrained(looking).tokenizer) == again.config.text_config.vocab_size

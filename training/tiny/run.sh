@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the trained default checkpoint: films the world, makes the untrained model, and runs every stage. The runs took 136
+# Makes the trained default checkpoint: films the world, makes the untrained model, and runs every stage. The runs took 212
 # minutes on two cores that had other work too. What is there already is kept, and a run that was broken off goes on.
 #
 #     training/tiny/run.sh WORK      with the package installed in the active environment (`pip install ".[train,cpu]"`)
@@ -80,4 +80,5 @@ train stage4_long stage4_shapes model=stage4_wide \
     'learning_rates={multi_modal_projector: 2.0e-3, language_model: 2.0e-3, scene_merger: 1.0e-3}' \
     training.max_steps=300 training.warmup_steps=5 training.seed=35
 train stage4_full stage4_full
-train stage4_last stage4
+# The same to a rate of zero.
+train stage4_full stage4 model=stage4_full training.max_steps=350 training.lr_scheduler_type=cosine training.seed=42
