@@ -214,6 +214,16 @@ def test_things_in_a_row_come_one_soon_after_another(tmp_path):
     assert counts <= set(range(3, 9)) and len(counts) > 2
 
 
+@pytest.mark.parametrize("count", (1, 2))
+def test_the_things_of_one_video_have_as_many_colours_as_asked_for_and_those_of_others_have_others(tmp_path, count):
+    for kind in ("short", "picture-questions"):
+        records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colours=count), count=12))
+        captions = [turn["answer"] for record in records for turn in record["questions"] if turn["kind"] == "caption"]
+        colours = [{colour for colour in COLOURS if colour in caption.lower()} for caption in captions]
+        assert max(map(len, colours)) == count
+        assert len(set.union(*colours)) > 3
+
+
 def test_a_drawn_thing_covers_its_place_and_nothing_else():
     picture = np.full((64, 64, 3), 100, np.uint8)
     draw_thing(picture, Thing("red", "square", 0.5, 0.5, 0.5))
@@ -238,6 +248,9 @@ def test_the_command_line_makes_every_kind(tmp_path):
         ({"kind": "short", "duration": (9, 8)}, r"got \(9, 8\)"),
         ({"kind": "short", "side": 33}, "got 33"),
         ({"kind": "short", "fps": 0}, "got 0"),
+        ({"kind": "short", "colours": 0}, "must be from 1 to 8, got 0"),
+        ({"kind": "short", "colours": 9}, "must be from 1 to 8, got 9"),
+        ({"kind": "row", "colours": 1}, "needs `colours` 2 or more, got 1"),
         ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
     ],
 )
@@ -258,3 +271,5 @@ def test_events_that_do_not_fit_are_refused():
         films(1, duration=5.0, num_events=5)
     with pytest.raises(ValueError, match="got num_events 49"):
         films(1, num_events=49)
+    with pytest.raises(ValueError, match="6 kinds of things in 1 colours, got num_events 7"):
+        films(1, num_events=7, num_colours=1)

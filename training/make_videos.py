@@ -30,7 +30,17 @@ from .procedural_questions import (
     caption_film_with_times,
     caption_picture,
 )
-from .procedural_world import COLOURS, SHAPES, Background, Film, Thing, draw_film, draw_new_thing, draw_thing
+from .procedural_world import (
+    COLOURS,
+    SHAPES,
+    Background,
+    Film,
+    Thing,
+    draw_colours,
+    draw_film,
+    draw_new_thing,
+    draw_thing,
+)
 
 SPLITS = ("train", "validation", "test")
 KINDS = {
@@ -51,11 +61,15 @@ DURATIONS = {
     "short": (5.0, 60.0),
     "rare": (300.0, 1800.0),
 }
+ROW = (3, 8)  # things
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a set is like. `duration` is (shortest, longest) in seconds, `side` the picture's in pixels."""
+    """
+    What a set is like. `duration` is (shortest, longest) in seconds, `side` the picture's in pixels, `colours` how
+    many the things of one video have at most: the fewer, the more of them only their shape tells apart.
+    """
 
     kind: str
     split: str = "train"
@@ -65,6 +79,7 @@ class Settings:
     choice_share: float = 0.3
     side: int = 96
     fps: float = 8.0
+    colours: int = len(COLOURS)
 
     def __post_init__(self):
         for name, value, known in (("kind", self.kind, KINDS), ("split", self.split, SPLITS)):
@@ -76,6 +91,12 @@ class Settings:
             raise ValueError(f"`side` must be an even number of at least 32 pixels, got {self.side}.")
         if not 1 <= self.fps <= 60:
             raise ValueError(f"`fps` must be from 1 to 60, got {self.fps}.")
+        if not 1 <= self.colours <= len(COLOURS):
+            raise ValueError(f"`colours` must be from 1 to {len(COLOURS)}, got {self.colours}.")
+        if self.kind == "row" and self.colours * len(SHAPES) < ROW[1]:
+            raise ValueError(
+                f"A row has up to {ROW[1]} different things: it needs `colours` 2 or more, got {self.colours}."
+            )
         if self.questions < 0 or not 0 <= self.choice_share <= 1:
             raise ValueError(
                 f"`questions` must be 0 or more and `choice_share` from 0 to 1, got {self.questions} and "
@@ -130,7 +151,8 @@ def make_one(output: Path, settings: Settings, index: int) -> dict:
 def _make_picture(rng: Random, output: Path, name: str, settings: Settings) -> dict:
     picture = Background(rng, settings.side).at(rng.uniform(0, 60))
     count = rng.choice((1, 2)) if settings.kind == "picture-questions" else int(rng.random() > 0.1)
-    things = [draw_new_thing(rng, rng.choice(list(COLOURS)), rng.choice(SHAPES)) for _ in range(count)]
+    colours = draw_colours(rng, settings.colours)
+    things = [draw_new_thing(rng, rng.choice(colours), rng.choice(SHAPES)) for _ in range(count)]
     if count == 2:  # side by side, neither hides the other
         things = [_in_half(thing, half) for half, thing in enumerate(things)]
     for thing in things:
@@ -172,26 +194,28 @@ def _draw(rng: Random, settings: Settings) -> Film:
     shortest, longest = (round(seconds * settings.fps) for seconds in settings.duration or DURATIONS[settings.kind])
     if settings.kind == "short":  # as many of 5 to 10 seconds as of 30 to 60
         duration = round(shortest * (longest / shortest) ** rng.random()) / settings.fps
+    else:
+        duration = rng.randint(shortest, longest) / settings.fps
+    if settings.kind == "short":
         number = rng.randint(2, 5)
         seconds, stretches, backgrounds = (
             (duration / 20, 0.6 * duration / number),
             rng.randint(1, 4),
             rng.randint(1, 3),
         )
-        return draw_film(rng, duration, settings.fps, settings.side, number, seconds, stretches, backgrounds)
-    duration = rng.randint(shortest, longest) / settings.fps
-    if settings.kind == "clip":
+    elif settings.kind == "clip":
         number, seconds, stretches, backgrounds = 1, (0.35 * duration, 0.6 * duration), 1, 1
     elif settings.kind in ("few", "pair"):
         number, share = (rng.randint(1, 3), 7) if settings.kind == "few" else (rng.randint(2, 3), 6)
         seconds, stretches, backgrounds = (duration / share, 0.6 * duration / number), rng.randint(1, 3), 2
     elif settings.kind == "row":  # things fill about 0.6 of it, with gaps half as long as one
-        number, stretches, backgrounds = rng.randint(3, 8), rng.randint(1, 3), 2
+        number, stretches, backgrounds = rng.randint(*ROW), rng.randint(1, 3), 2
         seconds = (duration / (1.5 * number + 0.6),) * 2
     else:
         number, seconds = rng.randint(4, 6), (2.0, 3.0)
         stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
-    return draw_film(rng, duration, settings.fps, settings.side, number, seconds, stretches, backgrounds)
+    sizes = settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colours
+    return draw_film(rng, duration, *sizes)
 
 
 def encode(path: Path, frames: Iterable[np.ndarray], fps: float):
@@ -239,6 +263,12 @@ def add_arguments(parser: argparse.ArgumentParser):
         "--choice-share", type=float, default=default.choice_share, help="share of multiple choice (default: 0.3)"
     )
     parser.add_argument("--side", type=int, default=default.side, help="of the square picture, pixels (default: 96)")
+    parser.add_argument(
+        "--colours",
+        type=int,
+        default=default.colours,
+        help=f"of the things of one video, at most (default: {default.colours})",
+    )
     parser.add_argument("--fps", type=float, default=default.fps, help="frames a second (default: 8)")
     parser.add_argument("--seed", type=int, default=default.seed, help="(default: 42)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
@@ -259,6 +289,7 @@ def run(args: argparse.Namespace) -> int:
         args.choice_share,
         args.side,
         args.fps,
+        args.colours,
     )
     make_videos(args.output, settings, args.count, args.workers, progress=not args.no_progress)
     return 0

@@ -157,17 +157,21 @@ def draw_film(
     event_seconds: tuple[float, float],
     num_stretches: int,
     num_backgrounds: int,
+    num_colours: int = len(COLOURS),
 ) -> Film:
     """
     A film whose events, none of the same colour and shape, begin anywhere, one after another with a gap of at least
-    half of the shortest event. Where there are more stretches than backgrounds, scenes return.
+    half of the shortest event. Where there are more stretches than backgrounds, scenes return. The things have at most
+    `num_colours` colours.
 
     Raises:
         ValueError: If the events do not fit the duration, or there are more than kinds of things.
     """
-    names = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    names = [(colour, shape) for colour in draw_colours(rng, num_colours) for shape in SHAPES]
     if num_events > len(names):
-        raise ValueError(f"There are {len(names)} kinds of things, got num_events {num_events}.")
+        raise ValueError(
+            f"There are {len(names)} kinds of things in {num_colours} colours, got num_events {num_events}."
+        )
     lengths = [rng.uniform(*event_seconds) for _ in range(num_events)]
     gap = event_seconds[0] / 2
     slack = duration - sum(lengths) - gap * (num_events + 1)
@@ -185,6 +189,11 @@ def draw_film(
         last = rng.choice([each for each in backgrounds if each is not last] or backgrounds)
         stretches.append((start, last))
     return Film(duration, fps, tuple(stretches), tuple(events))
+
+
+def draw_colours(rng: Random, count: int) -> list[str]:
+    """`count` of the colours; all of them take nothing from the generator."""
+    return rng.sample(list(COLOURS), count) if count < len(COLOURS) else list(COLOURS)
 
 
 def draw_new_thing(rng: Random, colour: str, shape: str, motion: str = "stands still") -> Thing:
@@ -278,6 +287,7 @@ __all__ = [
     "Event",
     "Film",
     "Thing",
+    "draw_colours",
     "draw_film",
     "draw_new_thing",
     "draw_thing",
