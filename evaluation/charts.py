@@ -65,19 +65,8 @@ def _bars(axis, places: list[float], values: list[tuple], thickness: float, colo
     ]
     axis.barh(places, middles, height=0.92 * thickness, color=colours)
     axis.errorbar(middles, places, xerr=errors, fmt="none", ecolor=INK, capsize=2.5, linewidth=1.1)
-    for place, (middle, _, high) in zip(places, values, strict=True):
-        above = high < 0.9  # behind the interval there is room for the figure
-        axis.text(
-            100 * high + 1.2 if above else 1.0,
-            place,
-            f"{100 * middle:.1f}",
-            va="center",
-            ha="left",
-            color=INK if above else "white",
-            fontsize=8.5,
-            fontweight="bold",
-            zorder=6,
-        )
+    for place, middle in zip(places, middles, strict=True):  # beside the axis, where nothing is drawn over them
+        axis.text(103, place, f"{middle:.1f}", va="center", ha="left", color=INK, fontsize=9, fontweight="bold")
 
 
 def _dress(axis, table: Table):
@@ -99,7 +88,7 @@ def _dress(axis, table: Table):
     corner = axis.transAxes + ScaledTranslation(0, -17 / 72, axis.figure.dpi_scale_trans)
     axis.legend(
         loc="upper right",
-        bbox_to_anchor=(1.0, 0.0),
+        bbox_to_anchor=(1.09, 0.0),  # as far as the figures reach
         bbox_transform=corner,
         ncols=4,
         frameon=False,
