@@ -197,12 +197,8 @@ def _draw(rng: Random, settings: Settings) -> Film:
     else:
         duration = rng.randint(shortest, longest) / settings.fps
     if settings.kind == "short":
-        number = rng.randint(2, 5)
-        seconds, stretches, backgrounds = (
-            (duration / 20, 0.6 * duration / number),
-            rng.randint(1, 4),
-            rng.randint(1, 3),
-        )
+        number, stretches, backgrounds = rng.randint(2, 5), rng.randint(1, 4), rng.randint(1, 3)
+        seconds = (duration / 20, 0.6 * duration / number)
     elif settings.kind == "clip":
         number, seconds, stretches, backgrounds = 1, (0.35 * duration, 0.6 * duration), 1, 1
     elif settings.kind in ("few", "pair"):
@@ -214,8 +210,8 @@ def _draw(rng: Random, settings: Settings) -> Film:
     else:
         number, seconds = rng.randint(4, 6), (2.0, 3.0)
         stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
-    sizes = settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colours
-    return draw_film(rng, duration, *sizes)
+    sizes = duration, settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colours
+    return draw_film(rng, *sizes)
 
 
 def encode(path: Path, frames: Iterable[np.ndarray], fps: float):
