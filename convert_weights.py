@@ -45,10 +45,10 @@ if __name__ == "__main__" and not __package__:
     sys.modules[__package__] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[__package__])
 
-from .checkpoint_files_fila_video import read_json, write_sharded
 from .configuration_fila_video import FilaVideoConfig
-from .conversion_plan_fila_video import Conversion, plan_conversion
-from .converted_repository_fila_video import code_files, model_card, source_licence
+from .conversion.files import read_json, write_sharded
+from .conversion.plan import Conversion, plan_conversion
+from .conversion.repository import code_files, model_card, source_licence
 
 logger = logging.getLogger(__name__)
 

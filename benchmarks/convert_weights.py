@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import torch
 from fila_video import FilaVideoConfig, FilaVideoForConditionalGeneration
-from fila_video.checkpoint_files_fila_video import PIECE_BYTES, read_checkpoint, row_ranges, write_sharded
-from fila_video.checkpoint_layouts_fila_video import LLAVA_NEXT, rename
+from fila_video.conversion.files import PIECE_BYTES, read_checkpoint, row_ranges, write_sharded
+from fila_video.conversion.layouts import LLAVA_NEXT, rename
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARD_BYTES = 5 * 10**9

@@ -85,8 +85,8 @@ class Peak(threading.Thread):
 
 def build(folder, name, count, engine, workers, rules, materialize):
     "Seconds and MiB of one build."
-    from fila_video.training.long_video import BuildSettings, build_dataset
-    from fila_video.training.long_video_plan import JoiningRules
+    from fila_video.long_video.build import BuildSettings, build_dataset
+    from fila_video.long_video.plan import JoiningRules
 
     output = folder / "output"
     settings = BuildSettings(
@@ -113,7 +113,7 @@ def build(folder, name, count, engine, workers, rules, materialize):
 
 def measure(folder, engine, workers):
     "One line of JSON for each kind of build, from a small build and a large one."
-    from fila_video.training.long_video_engines import running
+    from fila_video.long_video.engines import running
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:workers])
     minute = {"min_duration": 55.0, "max_duration": 75.0}

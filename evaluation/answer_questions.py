@@ -12,7 +12,7 @@ import sys
 
 from tqdm.auto import tqdm
 
-from ..cli import DEFAULT_MODEL, load
+from ..commands.cli import DEFAULT_MODEL, load
 from ..scene_selection_fila_video import INITS
 from .answering import Answerer
 from .judging import BlindBaseline
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def load_answerer(model: str, device: str | None = None, **options) -> Answerer:
-    """The model of that folder or name, with its processor; see `fila_video.cli.load` for errors."""
+    """The model of that folder or name, with its processor; see `fila_video.commands.cli.load` for errors."""
     try:
         return Answerer(*load(argparse.Namespace(model=model, device=device)), **options)
     except OSError as error:

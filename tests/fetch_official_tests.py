@@ -2,7 +2,7 @@
 Fetches the tests that transformers' maintainers wrote for their own models: `python tests/fetch_official_tests.py`.
 
 They ship in the source distribution of the installed transformers, which goes to an ignored folder of this repository.
-Does nothing where it is there already. `tests/official.py` makes the tests importable.
+Does nothing where it is there already. `tests/helpers/official.py` makes the tests importable.
 """
 
 import logging

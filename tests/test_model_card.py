@@ -51,7 +51,14 @@ def test_the_first_two_shell_blocks_are_the_two_commands():
 
 def test_the_first_command_gives_the_answer_that_the_card_shows():
     question, answer = re.search(r'answer examples/shapes\.mp4 "(.*?)"\n```\n\nIt answers `(.*?)`', CARD).groups()
-    command = [sys.executable, "-m", "fila_video.cli", "answer", str(ROOT / "examples" / "shapes.mp4"), question]
+    command = [
+        sys.executable,
+        "-m",
+        "fila_video.commands.cli",
+        "answer",
+        str(ROOT / "examples" / "shapes.mp4"),
+        question,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
 
@@ -63,7 +70,7 @@ def test_what_the_card_links_to_is_there():
 
 
 def test_the_index_of_the_paper_names_real_tests():
-    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", CARD)
     assert named
     assert [name for name in named if f"def {name}(" not in tests] == []

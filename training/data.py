@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from .long_video_inputs import _load_dataset, _read_json
+from ..long_video.annotations import _load_dataset, _read_json
 from .settings import DataSet, TrainingError
 
 SUBSET_SEED = 42  # the paper's (section 4.3)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from ..long_video.records import TIME_PLACEHOLDER, fill_time_instruction, record_source
 from .data import RecordSet
-from .long_video_records import TIME_PLACEHOLDER, fill_time_instruction, record_source
 from .settings import Sampling
 
 IGNORED = -100

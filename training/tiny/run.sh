@@ -36,8 +36,8 @@ film world test rare 60 --min-duration 600 --max-duration 600
 [ -e world/long/README.md ] || fila-video build-dataset --annotations world/train_clip.jsonl --videos world \
     --output world/long --count 1000 --min-duration 40 --max-duration 120
 
-[ -e initial/config.json ] || python -m fila_video.training.make_initial_checkpoint initial
-[ -e seeing/config.json ] || python -m fila_video.training.pretrain_vision initial world/train_picture.jsonl seeing
+[ -e initial/config.json ] || python -m fila_video.training.tiny.make_initial_checkpoint initial
+[ -e seeing/config.json ] || python -m fila_video.training.tiny.pretrain_vision initial world/train_picture.jsonl seeing
 train() { # SETTINGS OUTPUT [OVERRIDES]
     [ -e "$2/model.safetensors" ] || python -m fila_video.training.train "$settings/$1.yaml" output="$2" "${@:3}"
 }
@@ -70,7 +70,7 @@ train stage4_long stage4_ordinals model=stage4_when data.0.path=world/asked/trai
     batch_size=8 training.per_device_train_batch_size=8 training.max_steps=150 training.warmup_steps=5 training.seed=22
 train stage4_asked stage4_asked
 # What is right before or after a thing is found from here on; the heads that it takes did not come by themselves.
-[ -e stage4_looking/config.json ] || python -m fila_video.training.look_back stage4_asked stage4_looking
+[ -e stage4_looking/config.json ] || python -m fila_video.training.tiny.look_back stage4_asked stage4_looking
 train stage4_long stage4_rows model=stage4_looking \
     'data=[{path: world/train_row.jsonl, questions: {kind: [caption, order, before, after], form: [free]}}]' \
     'sampling={num_scenes: [8], selection: uniform}' \

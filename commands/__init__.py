@@ -1,0 +1,1 @@
+"""The `fila-video` command and what it draws."""

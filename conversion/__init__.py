@@ -1,0 +1,1 @@
+"""Checkpoints of LLaVA-OneVision and LLaVA-Video, or of parts, into FiLA-Video's repository."""

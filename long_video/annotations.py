@@ -1,0 +1,229 @@
+"""Annotations of short videos: LLaVA-Video-178K's JSON and JSONL, and anything `datasets` loads with the same columns.
+
+Files are read record by record, so that a set of any size takes little memory. What cannot be used is a `BadInput`,
+with its reason; a file that is no annotation file at all is an error.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from .records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
+
+_CHUNK = 1 << 20
+_PLACEHOLDERS = (VIDEO_PLACEHOLDER, TIME_PLACEHOLDER, "<video>")
+
+
+class LongVideoError(ValueError):
+    """The dataset cannot be built; the message says why and what to do."""
+
+
+@dataclass
+class BadInput:
+    """An input that is left out. `where`: the annotation file and the record's number in it, from 1."""
+
+    where: str
+    id: str | None
+    video: str | None
+    reason: str
+
+    def __str__(self):
+        return f"{self.where}, id {self.id!r}, video {self.video!r}: {self.reason}"
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def read_annotations(
+    annotations: Sequence, videos: str | os.PathLike, report: Callable[[BadInput], None], split: str = "train"
+) -> Iterator[dict]:
+    """The usable captioned videos, in order: `id`, `data_source`, `file` (under `videos`), `caption`, `where`.
+
+    Args:
+        annotations: paths of JSON or JSONL files, whatever `datasets.load_dataset` takes (a folder, a Parquet, CSV or
+            Arrow file, a name on the Hub), folders of `save_to_disk`, or iterables of records.
+        videos: the folder of the video files; a record's `video` is looked for in it and in its `data_source` folder.
+        report: is called with each record that cannot be used.
+        split: of what `datasets` loads.
+
+    Raises: [`LongVideoError`] where an annotation file is missing or cannot be parsed.
+    """
+    ids, files = {}, {}
+    for annotation in annotations:
+        name = annotation_name(annotation)
+        for number, record in enumerate(_records(annotation, split), start=1):
+            where = f"{name}, record {number}"
+            item = _check(record, where, Path(videos))
+            if isinstance(item, dict):
+                key = (item["data_source"], item["id"])
+                if key in ids:
+                    item = _bad(record, where, f"the id is used already by {ids[key]}")
+                elif item["file"] in files:
+                    item = _bad(record, where, f"the video is annotated already by {files[item['file']]}")
+                else:
+                    ids[key] = files[item["file"]] = where
+            if isinstance(item, BadInput):
+                report(item)
+            else:
+                yield item
+
+
+def annotation_name(annotation) -> str:
+    "How messages and fingerprints name an annotation: without the folder it lies in."
+    if isinstance(annotation, (str, os.PathLike)):
+        return Path(annotation).name or str(annotation)
+    return type(annotation).__name__
+
+
+def fingerprint(annotation) -> str:
+    "What tells two annotations apart: the digest of a file's bytes, else what `datasets` or the caller says it is."
+    if isinstance(annotation, (str, os.PathLike)):
+        path = Path(annotation)
+        if path.is_file():
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            return digest.hexdigest()
+        return str(annotation)
+    return getattr(annotation, "_fingerprint", None) or hashlib.sha256(repr(list(annotation)).encode()).hexdigest()
+
+
+def _records(annotation, split) -> Iterator:
+    if not isinstance(annotation, (str, os.PathLike)):
+        return iter(annotation)
+    path = Path(annotation)
+    if path.suffix in (".json", ".jsonl", ".ndjson"):
+        if not path.is_file():
+            raise LongVideoError(f"There is no annotation file {str(path)!r}.")
+        return _read_lines(path) if path.suffix != ".json" else _read_json(path)
+    return iter(_load_dataset(annotation, split))
+
+
+def _load_dataset(annotation, split):
+    try:
+        import datasets
+    except ImportError as error:
+        raise LongVideoError(
+            f"{str(annotation)!r} is neither .json nor .jsonl, and reading it takes the package `datasets`: "
+            "pip install 'fila-video[dataset]'."
+        ) from error
+    path = Path(annotation)
+    try:
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(str(path))
+            return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        kinds = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
+        if path.is_file():
+            return datasets.load_dataset(kinds.get(path.suffix, "json"), data_files=str(path), split="train")
+        return datasets.load_dataset(str(annotation), split=split)
+    except Exception as error:  # whatever `datasets` and its backends raise for a set that is not one
+        raise LongVideoError(f"`datasets` cannot load {str(annotation)!r}, split {split!r}: {error}") from error
+
+
+def _read_lines(path) -> Iterator:
+    with open(path, "rb") as file:
+        for line in file:
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    yield error
+
+
+def _read_json(path) -> Iterator:
+    """The elements of a JSON array, one by one; or, since many name it so, JSON Lines under the name `.json`."""
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8-sig") as file:
+        text = file.read(_CHUNK).lstrip()
+        if text.startswith("{"):
+            yield from _read_lines(path)
+            return
+        if not text.startswith("["):
+            raise LongVideoError(f"The annotation file {str(path)!r} holds no JSON array of records.")
+        text = text[1:]
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            if text.startswith("]"):
+                return
+            try:
+                record, end = decoder.raw_decode(text)
+                if end == len(text):  # a number, or a word, may go on
+                    raise ValueError("the file ends within its array")
+            except ValueError as error:
+                more = file.read(max(_CHUNK, len(text)))
+                if not more:
+                    raise LongVideoError(f"The annotation file {str(path)!r} is not valid JSON: {error}.") from error
+                text += more
+                continue
+            yield record
+            text = text[end:]
+
+
+def _bad(record, where, reason) -> BadInput:
+    fields = record if isinstance(record, dict) else {}
+    id, video = fields.get("id"), fields.get("video")
+    return BadInput(where, None if id is None else str(id)[:200], None if video is None else str(video)[:200], reason)
+
+
+def _check(record, where, videos) -> dict | BadInput:
+    if isinstance(record, ValueError):
+        return _bad(record, where, f"the line is not valid JSON ({record})")
+    if not isinstance(record, dict):
+        return _bad(record, where, f"the record is no object but of the type {type(record).__name__}")
+    video = record.get("video")
+    if not isinstance(video, str) or not video.strip():
+        return _bad(record, where, f"`video` must be a file name, got {video!r}"[:200])
+    source = record.get("data_source")
+    source = "" if source is None else str(source)
+    id = video if record.get("id") is None else str(record["id"])
+    file = _find(video, source, videos)
+    if isinstance(file, str):
+        return _bad(record, where, file)
+    caption = find_caption(record)
+    if isinstance(caption, BaseException):
+        return _bad(record, where, str(caption))
+    return {"id": id, "data_source": source, "file": str(file), "caption": caption, "where": where}
+
+
+def _find(video, source, videos) -> PurePosixPath | str:
+    "The file's path under `videos`, or why there is none."
+    path = PurePosixPath(os.path.normpath(video.replace("\\", "/")))
+    if path.is_absolute() or ".." in path.parts:
+        return "the path leads out of the folder of videos; name it relative to that folder"
+    candidates = [path] + ([PurePosixPath(source) / path] if source and ".." not in source else [])
+    for candidate in candidates:
+        if (videos / candidate).is_file():
+            return candidate
+    return f"there is no such file in the folder of videos {videos.name!r}"
+
+
+def find_caption(record: dict) -> str | ValueError:
+    """The caption of a record: its one turn of the assistant. Otherwise a `ValueError` that says what is wrong."""
+    turns = record.get("conversations")
+    if not isinstance(turns, (list, tuple)) or not all(isinstance(turn, dict) for turn in turns):
+        return ValueError("no caption: `conversations` must be a list of turns with `from` and `value`")
+    answers = [turn.get("value") for turn in turns if turn.get("from") in ("gpt", "assistant")]
+    if not answers:
+        return ValueError("no caption: `conversations` has no turn of `gpt`")
+    if len(answers) > 1:
+        return ValueError(f"no caption: `conversations` has {len(answers)} turns of `gpt`, questions and answers")
+    caption = answers[0]
+    if not isinstance(caption, str):
+        return ValueError(f"the caption is not text but of the type {type(caption).__name__}")
+    if not caption.strip():
+        return ValueError("the caption is empty")
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return ValueError("the caption is not valid Unicode text")
+    for placeholder in _PLACEHOLDERS:
+        if placeholder in caption:
+            return ValueError(f"the caption contains the placeholder {placeholder}")
+    return " ".join(caption.split())
+
+
+__all__ = ["BadInput", "LongVideoError", "annotation_name", "find_caption", "fingerprint", "read_annotations"]

@@ -1,0 +1,232 @@
+"""The command line, run as a user runs it: answers, scenes, storyboards, and one line for what is wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import fila_video
+import numpy as np
+import pytest
+import torch
+from fila_video.commands.cli import DEFAULT_MODEL, Progress, main
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.training.tiny.make_initial_checkpoint import FILES
+from helpers.video_files import make_video, number_of
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+SAMPLE = ROOT / "examples" / "sample.mp4"
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("videos") / "a film.mp4"
+    make_video(path, 120)
+    return str(path)
+
+
+def copy_of_the_model(folder):
+    folder.mkdir(parents=True)
+    for path in ROOT.iterdir():
+        if path.name in FILES or path.name.endswith("_fila_video.py"):
+            shutil.copy(path, folder)
+    return folder
+
+
+def refusal(capsys, *argv):
+    """The one line that `argv` gets on standard error."""
+    assert main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("fila-video: ") and err.count("\n") == 1
+    return err
+
+
+def test_the_sample_video_is_small_and_plays_everywhere():
+    assert SAMPLE.stat().st_size <= 2_000_000
+    with av.open(str(SAMPLE)) as container:
+        (picture,), (sound,) = container.streams.video, container.streams.audio
+        assert (picture.codec_context.name, picture.codec_context.profile) == ("h264", "High")
+        assert (picture.pix_fmt, sound.codec_context.name) == ("yuv420p", "aac")
+        assert picture.duration * picture.time_base >= 120 and sound.duration * sound.time_base >= 120
+    content = SAMPLE.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "it can play while it loads"
+
+
+def test_answer_streams_what_the_model_generates(video, capsys):
+    assert main(["answer", video, "Describe the video.", "--num-scenes", "4", "--max-new-tokens", "2"]) == 0
+    streamed, messages = capsys.readouterr()
+
+    model = FilaVideoForConditionalGeneration.from_pretrained(ROOT).eval()
+    processor = FilaVideoProcessor.from_pretrained(ROOT)
+    processor.frame_encoder = model.encode_frames
+    content = [{"type": "video", "video": video}, {"type": "text", "text": "Describe the video."}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"num_scenes": 4},
+    )
+    tokens = model.generate(**inputs, max_new_tokens=2)[0, inputs["input_ids"].shape[1] :]
+    assert len(tokens) == 2
+    assert streamed == processor.decode(tokens, skip_special_tokens=True) + "\n"
+    assert messages == ""
+
+
+def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys):
+    assert main(["scenes", video, "--num-scenes", "5", "--selection", "uniform", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    processor = FilaVideoProcessor.from_pretrained(ROOT)
+    scenes = processor(videos=[video], num_scenes=5, selection="uniform", return_scenes=True)["scenes"][0]
+    assert [scene["indices"] for scene in told["scenes"]] == scenes["indices"].tolist()
+    np.testing.assert_allclose([scene["timestamps"] for scene in told["scenes"]], scenes["timestamps"], atol=5e-4)
+    for scene in told["scenes"]:
+        assert scene["representative"] == {"index": scene["indices"][-1], "timestamp": scene["timestamps"][-1]}
+    assert (told["num_scenes"], told["scene_size"], told["selection"]) == (5, 3, "uniform")
+    assert told["duration"] == pytest.approx(4.8)  # 120 frames at 25 a second
+    assert told["video"] == video
+
+
+def test_by_default_scenes_are_selected_on_the_models_own_features(video, capsys, monkeypatch):
+    encoded = []
+    encode = FilaVideoForConditionalGeneration.encode_frames
+    monkeypatch.setattr(
+        FilaVideoForConditionalGeneration,
+        "encode_frames",
+        lambda self, pixels: encoded.append(len(pixels)) or encode(self, pixels),
+    )
+    assert main(["scenes", video, "--json"]) == 0
+    assert sum(encoded) == 96  # the whole pool
+
+
+def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys):
+    board, data = tmp_path / "board.png", tmp_path / "scenes.json"
+    assert main(["scenes", video, "--num-scenes", "6", "--output", str(board), "--json", str(data)]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert Image.open(board).width > 900
+    assert len(json.loads(data.read_text())["scenes"]) == 6
+
+
+def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path, capsys, monkeypatch):
+    boards = []
+
+    def draw(frames, scenes, timestamps, **options):
+        boards.append([[(number_of(frames[n]), timestamps[n]) for n in scene] for scene in scenes])
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("fila_video.commands.cli.draw_storyboard", draw)
+    assert main(["scenes", video, "--num-scenes", "6", "--json", "--output", str(tmp_path / "board.png")]) == 0
+    told = json.loads(capsys.readouterr().out)["scenes"]
+    expected = [list(zip(scene["indices"], scene["timestamps"], strict=True)) for scene in told]
+    assert [[number for number, _ in scene] for scene in boards[0]] == [scene["indices"] for scene in told]
+    np.testing.assert_allclose(boards[0], expected, atol=5e-4)
+
+
+def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(video, tmp_path, capsys):
+    model = copy_of_the_model(tmp_path / "model")
+    marker = tmp_path / "the code of the repository ran"
+    with open(model / "modeling_fila_video.py", "a") as code:
+        code.write(f"\n\nopen({str(marker)!r}, 'w').close()\n")
+    assert main(["scenes", video, "--num-scenes", "2", "--json", "--model", str(model)]) == 0
+    assert json.loads(capsys.readouterr().out)["num_scenes"] == 2
+    assert not marker.exists()
+
+
+def test_the_module_runs_as_a_program(video):
+    command = [sys.executable, "-m", "fila_video.commands.cli", "scenes", video, "--num-scenes", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_scenes"] == 2
+
+
+def test_other_modules_commands_are_listed_and_take_their_own_arguments(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", "--help"])
+    assert stop.value.code == 0
+    assert "--merger" in capsys.readouterr().out
+
+
+def test_a_missing_video_gets_one_line(capsys, tmp_path):
+    assert "nothing.mp4" in refusal(capsys, "answer", str(tmp_path / "nothing.mp4"), "What?")
+
+
+def test_a_file_that_is_no_video_gets_one_line(capsys, tmp_path):
+    path = tmp_path / "notes.mp4"
+    path.write_text("no video at all\n" * 100)
+    assert "notes.mp4" in refusal(capsys, "scenes", str(path), "--json")
+
+
+@pytest.mark.parametrize("token", ["<video>", "<image>", "<|im_end|>", "<|im_start|>", "<|endoftext|>"])
+def test_a_question_with_a_control_token_gets_one_line(video, capsys, token):
+    assert token in refusal(capsys, "answer", video, f"What {token}?")
+
+
+def test_an_empty_question_gets_one_line(video, capsys):
+    assert "question" in refusal(capsys, "answer", video, "  ")
+
+
+def test_too_few_scenes_get_one_line(video, capsys):
+    assert "`num_scenes` must be at least 1, got 0" in refusal(capsys, "answer", video, "What?", "--num-scenes", "0")
+
+
+def test_a_device_that_is_not_there_gets_one_line(video, capsys):
+    assert "--device cuda:99" in refusal(capsys, "answer", video, "What?", "--device", "cuda:99")
+    assert "--device toaster" in refusal(capsys, "answer", video, "What?", "--device", "toaster")
+
+
+def test_scenes_without_anything_to_write_get_one_line(video, capsys):
+    assert "--output" in refusal(capsys, "scenes", video)
+
+
+def test_a_board_that_is_no_picture_is_refused_before_any_work(capsys):
+    assert "board.txt" in refusal(capsys, "scenes", "nothing.mp4", "--output", "board.txt")
+
+
+def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path):
+    assert "config.json" in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+
+
+def test_another_kind_of_model_is_refused_and_never_built(video, capsys, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    assert "'llava'" in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+
+
+def test_an_unknown_method_gets_the_usage_and_status_2(video, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["scenes", video, "--json", "--selection", "magic"])
+    assert stop.value.code == 2
+    assert "kmeans" in capsys.readouterr().err
+
+
+def test_the_default_model_is_the_packages_own_folder():
+    assert DEFAULT_MODEL.resolve() == Path(fila_video.__file__).parent.resolve()
+    assert all((DEFAULT_MODEL / name).is_file() for name in FILES)
+
+
+def test_only_work_of_more_than_two_seconds_shows_a_bar(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = Progress()
+    for stage, seconds in (("reading", 0.3), ("encoding", 1.0)):
+        for done in range(1, 6):
+            progress(stage, done, 5)
+            now[0] += seconds
+    err = capsys.readouterr().err
+    assert "Encoding frames" in err and "4/5" in err
+    assert "Reading frames" not in err
+
+
+@pytest.mark.parametrize("command", ["answer", "scenes"])
+def test_the_model_runs_on_the_device_that_was_asked_for(video, capsys, monkeypatch, command):
+    seen = []
+    monkeypatch.setattr(FilaVideoForConditionalGeneration, "to", lambda self, device: seen.append(device) or self)
+    argv = {"answer": ["What?", "--max-new-tokens", "1"], "scenes": ["--json"]}[command]
+    assert main([command, video, *argv, "--device", "cpu", "--num-scenes", "1"]) == 0
+    assert seen[0] == torch.device("cpu")

@@ -1,0 +1,123 @@
+"""Storyboards: the shape of the board, what stands where, and arguments that do not fit."""
+
+import numpy as np
+import pytest
+from fila_video.commands.storyboard import REPRESENTATIVE, SUPPLEMENT, clock, draw_storyboard
+
+COLOURS = [(10 * n, 200 - 10 * n, (37 * n) % 256) for n in range(12)]
+
+
+def plain_frames(height=90, width=160):
+    return np.stack([np.full((height, width, 3), colour, dtype=np.uint8) for colour in COLOURS])
+
+
+def draw(scenes, frames=None, **options):
+    frames = plain_frames() if frames is None else frames
+    return np.asarray(draw_storyboard(frames, np.array(scenes), np.arange(len(frames)) * 2.5, **options))
+
+
+def centre(board, colour):
+    """Where the pixels of exactly this colour lie: their mean x and y."""
+    y, x = np.nonzero((board == colour).all(axis=-1))
+    assert len(x) > 1000, f"no area of {colour}"
+    return x.mean(), y.mean()
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0, "0:00.0"),
+        (62.46, "1:02.5"),
+        (59.96, "1:00.0"),
+        (3600, "1:00:00.0"),
+        (3599.97, "1:00:00.0"),
+        (7265.1, "2:01:05.1"),
+    ],
+)
+def test_times_are_minutes_and_seconds_with_a_tenth(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_row_holds_the_frames_of_a_scene_in_their_order():
+    board = draw([[0, 4, 7], [2, 8, 11]], columns=1)
+    places = [[centre(board, COLOURS[index]) for index in scene] for scene in ([0, 4, 7], [2, 8, 11])]
+    for row in places:
+        assert row[0][0] < row[1][0] < row[2][0]
+    for above, below in zip(*places, strict=True):
+        assert below[1] - above[1] > 100
+
+
+def test_scenes_run_from_left_to_right_and_then_down():
+    board = draw([[0], [3], [6], [9]], columns=2)
+    first, second, third, fourth = (centre(board, COLOURS[index]) for index in (0, 3, 6, 9))
+    assert first[0] < second[0] and abs(first[1] - second[1]) < 20
+    assert third[1] > first[1] + 50 and abs(third[0] - first[0]) < 20
+    assert fourth[0] > third[0]
+
+
+def test_only_the_last_frame_of_a_scene_is_framed_as_the_representative():
+    board = draw([[0, 4, 7]])
+    _, x = np.nonzero((board == REPRESENTATIVE).all(axis=-1))
+    frame_x, _ = centre(board, COLOURS[7])
+    other_x, _ = centre(board, COLOURS[4])
+    assert len(x) > 500
+    assert other_x + 104 < x.min() < frame_x, "beyond the right edge of the frame before"
+
+
+def test_a_repeated_frame_is_faded():
+    board = draw([[7, 7, 7]])
+    _, x = np.nonzero((board == COLOURS[7]).all(axis=-1))
+    assert len(x) > 1000
+    assert x.max() - x.min() < 208, "the frame in full colour stands there once"
+
+
+def test_the_time_line_shows_where_in_the_video_the_frames_lie():
+    board = draw([[0, 4, 8]], duration=40.0)
+    line = board[: 36 + 120]
+    marks = np.nonzero((line == REPRESENTATIVE).all(axis=-1).any(axis=0))[0]
+    supplements = np.nonzero((line == SUPPLEMENT).all(axis=-1).any(axis=0))[0]
+    left, right = 36, board.shape[1] - 36
+    assert np.allclose(marks.mean(), (left + right) / 2, atol=2)  # frame 8 is shown at 20 of 40 seconds
+    assert np.allclose([supplements.min(), supplements.max()], [left, left + (right - left) / 4], atol=3)
+
+
+def test_thirty_two_scenes_make_a_board_of_a_pleasant_shape():
+    frames = plain_frames()
+    board = draw_storyboard(frames, np.arange(96).reshape(32, 3) % 12, np.arange(12.0), title="x" * 500, duration=12.0)
+    assert 1.2 < board.width / board.height < 2.0
+
+
+@pytest.mark.parametrize("shape", [(160, 90), (90, 160), (40, 40)])
+def test_frames_keep_their_shape(shape):
+    board = draw([[0]], plain_frames(*shape))
+    y, x = np.nonzero((board == COLOURS[0]).all(axis=-1))
+    ratio = (y.max() - y.min() + 1) / (x.max() - x.min() + 1)
+    assert ratio == pytest.approx(shape[0] / shape[1], rel=0.08)  # the border covers a little
+
+
+def test_twice_the_frame_width_gives_twice_the_board():
+    small, large = draw([[0, 1, 2]], duration=9.0), draw([[0, 1, 2]], duration=9.0, frame_width=416)
+    assert np.allclose(np.array(large.shape[:2]) / small.shape[:2], 2, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"frames": np.zeros((2, 8, 8, 3), dtype=np.float32)}, "uint8"),
+        ({"frames": np.zeros((2, 8, 8), dtype=np.uint8)}, "num_frames, height, width, 3"),
+        ({"scenes": np.zeros((0, 3), dtype=int)}, "num_scenes, scene_size"),
+        ({"scenes": np.array([[0, 2]])}, "0 to 2, but there are 2"),
+        ({"scenes": np.array([[-1, 1]])}, "-1 to 1"),
+        ({"timestamps": np.arange(3.0)}, "there are 2 frames"),
+        ({"columns": 0}, "`columns` must be at least 1, got 0"),
+        ({"frame_width": 10}, "at least 64 pixels, got 10"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    given = {
+        "frames": np.zeros((2, 8, 8, 3), dtype=np.uint8),
+        "scenes": np.array([[0, 1]]),
+        "timestamps": np.arange(2.0),
+    }
+    with pytest.raises(ValueError, match=message):
+        draw_storyboard(**given | arguments)

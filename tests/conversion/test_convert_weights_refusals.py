@@ -1,0 +1,393 @@
+"""What cannot be converted is said in full, and nothing half done is ever left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fila_video.convert_weights as convert_weights
+import pytest
+import torch
+from fila_video.conversion.files import read_checkpoint, write_safetensors
+from fila_video.convert_weights import convert, main
+from helpers.tiny_checkpoints import (
+    TinyParts,
+    llava_hf_tensors,
+    llava_next_tensors,
+    save_llava_hf,
+    save_llava_next,
+    tiny_onevision,
+)
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    return save_llava_hf(tmp_path / "source", tiny_onevision())
+
+
+def only_the_source_is_left(tmp_path: Path) -> bool:
+    return {path.name for path in tmp_path.iterdir()} <= {"source", "tower"}
+
+
+def test_every_tensor_that_does_not_fit_is_listed_and_nothing_is_written(tmp_path):
+    parts = TinyParts()
+    tensors = llava_next_tensors(parts)
+    for missing in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
+        del tensors[missing]
+    tensors["model.surprise.weight"] = torch.zeros(2)
+    tensors["model.vision_resampler.query"] = torch.zeros(3)
+    tensors["model.mm_projector.0.weight"] = torch.zeros(32, 17)
+    tensors["lm_head.weight"] = torch.zeros(260, 32)
+    folder = save_llava_next(tmp_path / "source", parts, tensors)
+    with pytest.raises(ValueError) as error:
+        convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+    assert str(error.value).splitlines() == [
+        "The checkpoint does not fit its configuration in 6 tensors; nothing was written.",
+        "missing: model.language_model.layers.1.mlp.up_proj.weight",
+        "missing: model.language_model.norm.weight",
+        *sorted(
+            [
+                "unexpected: model.surprise.weight",
+                "unexpected: model.vision_resampler.query",
+                "wrong shape: model.mm_projector.0.weight is [32, 17], but must be [32, 16]",
+                "wrong shape: lm_head.weight is [260, 32], but must be [264, 32]",
+            ],
+            key=str(error.value).index,
+        ),
+    ]
+    assert only_the_source_is_left(tmp_path)
+
+
+def test_a_llava_hf_checkpoint_without_its_newline_is_missing_it(tmp_path):
+    model = tiny_onevision()
+    tensors = llava_hf_tensors(model, 4)
+    del tensors["image_newline"]
+    folder = save_llava_hf(tmp_path / "source", model, tensors=tensors)
+    with pytest.raises(ValueError, match=r"missing: model\.image_newline"):
+        convert(folder, tmp_path / "out", progress=False)
+
+
+def test_a_layout_nobody_knows_is_refused_with_its_names(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    save_file({"transformer.h.0.weight": torch.zeros(1), "wte.weight": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"neither LLaVA-NeXT's layout.*It has: transformer.h.0.weight, wte.weight"):
+        convert(folder, tmp_path / "out", progress=False)
+
+
+def test_a_converted_checkpoint_is_not_converted_again(tmp_path, source):
+    converted = convert(source, tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match="FiLA-Video checkpoint already"):
+        convert(converted, tmp_path / "again", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mm_projector_type": "linear"}, "`mm_projector_type` is 'linear'.*only 'mlp2x_gelu'"),
+        ({"mm_resampler_type": "spatial_pool"}, "`mm_resampler_type` is 'spatial_pool'"),
+        ({"mm_newline_position": "diagonal"}, "only 'one_token', 'grid', 'frame', 'no_token'"),
+        ({"mm_spatial_pool_mode": "cubic"}, "only 'bilinear', 'average', 'max'"),
+    ],
+)
+def test_a_way_to_work_that_fila_video_has_not_is_refused(tmp_path, settings, message):
+    folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
+    with pytest.raises(ValueError, match=message):
+        convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+    assert only_the_source_is_left(tmp_path)
+
+
+def test_a_vision_tower_that_is_not_so400m_needs_its_configuration(tmp_path):
+    folder = save_llava_next(tmp_path / "source", TinyParts())
+    with pytest.raises(ValueError, match=r"is not SigLIP so400m/14-384: say with `--vision-tower`"):
+        convert(folder, tmp_path / "out", progress=False)
+
+
+def test_a_head_that_is_not_the_embedding_it_is_tied_to_is_refused(tmp_path):
+    parts = TinyParts(tie=True)
+    tensors = llava_next_tensors(parts)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    folder = save_llava_next(tmp_path / "source", parts, tensors)
+    with pytest.raises(ValueError, match=r"lm_head.weight differs from model.embed_tokens.weight"):
+        convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+
+
+def test_values_beyond_float16_are_refused_and_leave_nothing(tmp_path):
+    model = tiny_onevision()
+    model.lm_head.weight.data[0, 0] = 1e6
+    folder = save_llava_hf(tmp_path / "source", model)
+    with pytest.raises(ValueError, match=r"'lm_head.weight' has values that float16 cannot hold"):
+        convert(folder, tmp_path / "out", dtype="float16", progress=False)
+    assert only_the_source_is_left(tmp_path)
+
+
+def test_a_missing_shard_is_named(tmp_path, source):
+    (source / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"names shards that are not there: model-00002-of-00002.safetensors"):
+        convert(source, tmp_path / "out", progress=False)
+
+
+def test_a_shard_that_was_cut_off_is_named(tmp_path, source):
+    shard = source / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model-00002-of-00002.safetensors is no whole safetensors file"):
+        convert(source, tmp_path / "out", progress=False)
+    assert only_the_source_is_left(tmp_path)
+
+
+def test_an_index_that_promises_more_than_the_shards_hold_is_refused(source):
+    index = json.loads((source / "model.safetensors.index.json").read_text())
+    index["weight_map"]["language_model.model.more.weight"] = "model-00001-of-00002.safetensors"
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"1 tensors that the shards do not hold: language_model.model.more.weight"):
+        read_checkpoint(source)
+
+
+def test_a_tensor_in_two_layouts_is_refused(tmp_path):
+    model = tiny_onevision()
+    tensors = llava_hf_tensors(model, 4) | {"model.image_newline": torch.zeros(32)}
+    folder = save_llava_hf(tmp_path / "source", model, tensors=tensors)
+    with pytest.raises(ValueError, match="are the same tensor in two layouts"):
+        convert(folder, tmp_path / "out", progress=False)
+
+
+def test_a_damaged_configuration_is_named(tmp_path, source):
+    (source / "config.json").write_text('{"model_type": "llava_one')
+    with pytest.raises(ValueError, match=r"config\.json is no whole JSON file"):
+        convert(source, tmp_path / "out", progress=False)
+
+
+def test_a_tensor_in_two_files_is_refused(source):
+    (source / "model.safetensors.index.json").unlink()
+    save_file({"image_newline": torch.zeros(32)}, source / "copy.safetensors")
+    with pytest.raises(ValueError, match=r"'image_newline' is in .* and in .*copy\.safetensors"):
+        read_checkpoint(source)
+
+
+def test_a_pickle_that_is_more_than_weights_is_refused(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save({"model.mm_projector.0.weight": Harmful()}, folder / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="read only with `--allow-bin`"):
+        read_checkpoint(folder)
+    with pytest.raises(ValueError, match=r"pytorch_model.bin cannot be read as a file of weights alone"):
+        read_checkpoint(folder, allow_bin=True)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_source_that_is_no_folder_and_no_id_is_refused(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
+    assert "is no folder, and no id of the Hub" in capsys.readouterr().err
+
+
+def test_a_hub_id_is_downloaded_without_what_is_not_needed(tmp_path, source, monkeypatch):
+    calls = []
+
+    def snapshot_download(name, allow_patterns):
+        calls.append((name, allow_patterns))
+        return str(source)
+
+    (source / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: en\n---\n# Model\n")
+    (source / "LICENSE").write_text("the licence")
+    monkeypatch.setattr(convert_weights, "snapshot_download", snapshot_download)
+    converted = convert("llava-hf/some-model", tmp_path / "out", progress=False)
+    (name, patterns), *others = calls
+    assert name == "llava-hf/some-model" and not others
+    assert "*.safetensors" in patterns and "*.json" in patterns and not any("bin" in pattern for pattern in patterns)
+    card = (converted / "README.md").read_text()
+    assert "base_model:\n- llava-hf/some-model\n" in card and "license: apache-2.0" in card
+    assert "checkpoint: llava-hf/some-model, revision source" in card
+    assert (converted / "LICENSE").read_text() == "the licence"
+
+
+def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, monkeypatch):
+    parts = TinyParts()
+    folder = save_llava_next(tmp_path / "source", parts)
+    for file in folder.glob("model*"):
+        file.unlink()
+    calls = []
+
+    def snapshot_download(name, allow_patterns):
+        calls.append(allow_patterns)
+        if "pytorch_model*.bin" in allow_patterns:
+            torch.save(llava_next_tensors(parts), folder / "pytorch_model.bin")
+        return str(folder)
+
+    monkeypatch.setattr(convert_weights, "snapshot_download", snapshot_download)
+    options = {"vision_tower": tmp_path / "tower", "progress": False}
+    with pytest.raises(FileNotFoundError, match="holds no"):
+        convert("lmms-lab/some-model", tmp_path / "out", **options)
+    convert("lmms-lab/some-model", tmp_path / "out", allow_bin=True, **options)
+    assert len(calls) == 3
+
+
+def test_the_result_is_pushed_after_an_early_check_of_the_account(tmp_path, source, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, name, exist_ok):
+            calls.append(("create", name, exist_ok, (tmp_path / "out").exists()))
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            calls.append(("upload", repo_id, folder_path, (Path(folder_path) / "model.safetensors").exists()))
+
+    monkeypatch.setattr(convert_weights, "HfApi", Api)
+    assert main([str(source), str(tmp_path / "out"), "--push-to-hub", "me/model"]) == 0
+    assert calls == [("create", "me/model", True, False), ("upload", "me/model", tmp_path / "out", True)]
+
+
+def test_an_existing_output_is_kept_and_replaced_only_when_asked(tmp_path, source):
+    converted = convert(source, tmp_path / "out", scene_size=1, progress=False)
+    (converted / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="exists: choose another folder, or replace it with `--overwrite`"):
+        convert(source, converted, progress=False)
+    assert (converted / "mine.txt").exists()
+    convert(source, converted, overwrite=True, scene_size=2, progress=False)
+    assert not (converted / "mine.txt").exists()
+    assert json.loads((converted / "config.json").read_text())["scene_size"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
+
+
+def test_overwriting_replaces_nothing_but_converted_repositories(tmp_path, source):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    for output in (tmp_path / "out", source, tmp_path, Path(convert_weights.__file__).parent):
+        with pytest.raises(FileExistsError, match=r"is no converted repository|holds what is to be converted"):
+            convert(source, output, overwrite=True, progress=False)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_repository_that_holds_the_source_is_not_replaced(tmp_path, source):
+    converted = convert(source, tmp_path / "out", progress=False)
+    inner = converted / "inner"
+    source.rename(inner)
+    with pytest.raises(FileExistsError, match="holds what is to be converted"):
+        convert(inner, converted, overwrite=True, progress=False)
+    assert inner.is_dir()
+
+
+def test_a_failure_while_overwriting_keeps_the_old_repository(tmp_path, source, monkeypatch):
+    converted = convert(source, tmp_path / "out", scene_size=1, progress=False)
+    before = load_file(converted / "model.safetensors")
+
+    def fail():
+        raise OSError("disk full")
+
+    monkeypatch.setattr(convert_weights, "code_files", fail)
+    with pytest.raises(OSError, match="disk full"):
+        convert(source, converted, overwrite=True, scene_size=2, progress=False)
+    after = load_file(converted / "model.safetensors")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
+
+
+def test_a_full_disk_is_known_before_anything_is_written(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(convert_weights.shutil, "disk_usage", lambda path: Free())
+    with pytest.raises(OSError, match=r"The weights take [\d,]+ bytes, but .* has 10 bytes free"):
+        convert(source, tmp_path / "out", progress=False)
+    assert only_the_source_is_left(tmp_path)
+
+
+def test_options_that_no_model_can_have_are_refused(tmp_path, source, capsys):
+    assert main([str(source), str(tmp_path / "out"), "--scene-size", "0"]) == 2
+    assert "`scene_size` must be at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="merger_type"):
+        convert(source, tmp_path / "out", merger="median", progress=False)
+    with pytest.raises(ValueError, match="`dtype` must be one of bfloat16, float16, float32, got 'int8'"):
+        convert(source, tmp_path / "out", dtype="int8", progress=False)
+    with pytest.raises(ValueError, match="llava-hf's have its configuration with them"):
+        convert(source, tmp_path / "out", vision_tower=source, progress=False)
+    with pytest.raises(ValueError, match="not both"):
+        convert(source, tmp_path / "out", language_model=source, progress=False)
+    assert only_the_source_is_left(tmp_path)
+
+
+class Free:
+    free = 10
+
+
+INTERRUPTED = """
+import sys, time
+from pathlib import Path
+import fila_video.convert_weights as convert_weights
+write = convert_weights.write_sharded
+def write_and_wait(folder, *args):
+    files = write(folder, *args)
+    Path(sys.argv[3]).touch()
+    time.sleep(60)
+convert_weights.write_sharded = write_and_wait
+sys.exit(convert_weights.main(sys.argv[1:3]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_conversion_that_is_killed_leaves_no_repository(tmp_path, source, sent):
+    output, reached = tmp_path / "out", tmp_path / "reached"
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(source), str(output), str(reached)],
+        # A shell's background jobs, and what they start, ignore an interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reached.exists()
+    process.send_signal(sent)
+    assert process.wait(timeout=60) != 0
+    reached.unlink()
+    left = {path.name for path in tmp_path.iterdir()} - {"source"}
+    if sent == signal.SIGKILL:
+        # Nobody can tidy up then, but what is left is hidden and says what it is.
+        assert len(left) == 1 and left.pop().startswith(".out.incomplete-")
+    else:
+        assert not left
+    # And it does not stand in the way.
+    assert main([str(source), str(output)]) == 0
+    assert (output / "model.safetensors").exists()
+
+
+def test_pieces_that_do_not_add_up_are_an_error(tmp_path):
+    tensors = {"a": ((4, 2), torch.float32)}
+    with pytest.raises(ValueError, match="'a' has 32 bytes, but its pieces have 16"):
+        write_safetensors(tmp_path / "a.safetensors", tensors, lambda name: [torch.zeros(2, 2)])
+    with pytest.raises(ValueError, match=r"was to be written as torch.float32, but a piece of it is torch.float16"):
+        write_safetensors(tmp_path / "a.safetensors", tensors, lambda name: [torch.zeros(4, 2, dtype=torch.float16)])
+
+
+def test_tensors_of_mixed_types_are_written_as_safetensors_reads_them(tmp_path):
+    values = {
+        "odd": torch.arange(3, dtype=torch.bfloat16),
+        "scalar": torch.tensor(7, dtype=torch.int64),
+        "flags": torch.tensor([True, False, True]),
+        "empty": torch.zeros(0, 5),
+        "wide": torch.randn(3, 5, 2, dtype=torch.float64),
+        "half": torch.randn(5, 3).half(),
+    }
+    described = {name: (tuple(value.shape), value.dtype) for name, value in values.items()}
+    written = []
+    file = tmp_path / "model.safetensors"
+    write_safetensors(file, described, lambda name: torch.atleast_1d(values[name]).split(2), written.append)
+    loaded = load_file(file)
+    assert loaded.keys() == values.keys()
+    for name, value in values.items():
+        assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value), name
+    assert sum(written) == sum(value.nbytes for value in values.values())
+    header = file.read_bytes()
+    size = int.from_bytes(header[:8], "little")
+    places = json.loads(header[8 : 8 + size])
+    assert size % 8 == 0
+    for name, value in values.items():
+        assert places[name]["data_offsets"][0] % value.element_size() == 0, f"{name} is not aligned"
+    # What is read back in pieces is the same again.
+    for name, stored in read_checkpoint(tmp_path).items():
+        pieces = list(stored.pieces(16))
+        assert torch.equal(torch.cat(pieces) if pieces else values[name], torch.atleast_1d(values[name])), name

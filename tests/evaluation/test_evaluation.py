@@ -1,0 +1,381 @@
+"""Answering the questions of annotated videos: the same answers as the pipeline's, judged, counted and kept."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from fila_video.evaluation import answer_questions
+from fila_video.evaluation.answering import Answerer
+from fila_video.evaluation.intervals import accuracy, difference
+from fila_video.evaluation.judging import BlindBaseline, is_right, normalise
+from fila_video.evaluation.records import Question, read_records
+from fila_video.evaluation.results import evaluate, load_results, save_results, summary
+from fila_video.evaluation.selections import SELECTIONS, event_recall, find_selection
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
+from helpers.evaluation_files import CHOICE, make_set, write_lines
+from helpers.tiny_processor import model_for, tiny_processor
+
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def records_file(tmp_path_factory):
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def records(records_file):
+    return read_records(records_file)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_for(tiny_processor())
+
+
+@pytest.fixture(scope="module")
+def results(model, records):
+    answerer = Answerer(model, tiny_processor(), max_new_tokens=LENGTH)
+    return evaluate({"tiny": answerer}, records, SELECTIONS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
+PIPELINE_OPTIONS = {
+    "uniform": {"selection": "uniform"},
+    "bsm": {"selection": "bsm"},
+    "kmeans_dissimilar": {"selection": "kmeans_dissimilar"},
+    "kmeans": {"selection": "kmeans"},
+    "kmeans_random": {"selection": "kmeans", "init": "random"},
+}
+
+
+@pytest.mark.parametrize("name", PIPELINE_OPTIONS)
+def test_answers_are_those_of_the_pipeline(name, model, records, results):
+    pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
+    rows = {(row["id"], row["number"]): row["answers"] for row in results["tiny"]["questions"]}
+    for record in records[:2]:
+        for number, question in enumerate(record.questions):
+            expected = pipe(
+                str(record.path),
+                text=question.text,
+                max_new_tokens=LENGTH,
+                do_sample=False,
+                return_full_text=False,
+                **PIPELINE_OPTIONS[name],
+            )[0]["generated_text"]
+            assert rows[record.id, number][name] == expected
+
+
+def test_blind_answers_are_those_of_the_pipeline_without_a_video(model, records, results):
+    pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
+    for row in results["tiny"]["questions"][:3]:
+        text = records[0].questions[row["number"]].text
+        expected = pipe(text=text, max_new_tokens=LENGTH, do_sample=False, return_full_text=False)
+        assert row["answers"]["blind"] == expected[0]["generated_text"]
+
+
+def test_an_image_is_answered_as_the_processor_has_it(model, records, results):
+    processor = tiny_processor()
+    content = [
+        {"type": "image", "path": str(records[-1].path)},
+        {"type": "text", "text": records[-1].questions[0].text},
+    ]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+    )
+    generated = model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert results["tiny"]["questions"][-1]["answers"]["kmeans"] == processor.decode(
+        generated, skip_special_tokens=True
+    )
+
+
+def test_each_video_is_read_and_encoded_once_for_all_models_and_selections(model, records, monkeypatch):
+    answerers = {name: Answerer(model, tiny_processor(), max_new_tokens=2) for name in ("first", "second")}
+    read, encoded = [], []
+    original_read, original_encode = Answerer.read, Answerer.encode
+    monkeypatch.setattr(Answerer, "read", lambda self, record: read.append(record.id) or original_read(self, record))
+    monkeypatch.setattr(Answerer, "encode", lambda self, pool: encoded.append(1) or original_encode(self, pool))
+    results = evaluate(answerers, records, SELECTIONS, blind=False)
+    assert read == ["test_0", "test_1", "test_2"] and len(encoded) == 6
+    assert results["first"] == results["second"]
+
+
+def test_models_whose_pools_differ_read_for_themselves(model, records):
+    few, many = (Answerer(model, tiny_processor(min_candidates=count)) for count in (12, 18))
+    assert few.pool_settings != many.pool_settings
+    assert len(few.read(records[0]).frames) == 12 and len(many.read(records[0]).frames) == 18
+
+
+def test_single_frames_take_as_many_tokens_and_merge_to_themselves(model, records):
+    answerer = Answerer(model, tiny_processor())
+    pool = answerer.read(records[0])
+    indices = SELECTIONS["uniform_single"].scenes(torch.rand(len(pool.frames), 4), 4, 3, seed=0)
+    assert indices.tolist() == [[place] * 3 for place in (0, 4, 7, 11)]
+    features = answerer.encode(pool)
+    lengths = [
+        len(prompt.visual)
+        for selection in SELECTIONS.values()
+        for prompt in answerer.about_video(records[0], pool, features, selection)[0]
+    ]
+    assert len(set(lengths)) == 1
+
+
+def test_a_model_that_never_answers_is_wrong_and_ends(model, records):
+    answerer = Answerer(model, tiny_processor(), max_new_tokens=3)
+    eos = model.config.text_config.eos_token_id
+    original = model.lm_head.forward
+    model.lm_head.forward = lambda hidden: original(hidden).index_fill(-1, torch.tensor([eos]), 1e4)
+    try:
+        results = evaluate({"silent": answerer}, records, {"kmeans": find_selection("kmeans")})
+    finally:
+        del model.lm_head.forward
+    rows = results["silent"]["questions"]
+    assert {answer for row in rows for answer in row["answers"].values()} == {""}
+    assert sum(sum(row["right"].values()) for row in rows) == 0
+    assert "| all but captions | 7 | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) |" in summary([results["silent"]])
+
+
+def test_prompts_of_other_lengths_beside_it_leave_an_answer_as_it_is(model, records):
+    prompts = []
+    for num_scenes in (1, 4):
+        answerer = Answerer(model, tiny_processor(), num_scenes=num_scenes, max_new_tokens=3)
+        pool = answerer.read(records[0])
+        prompts += answerer.about_video(records[0], pool, answerer.encode(pool), SELECTIONS["kmeans"])[0][:2]
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output[:, -1]))
+    try:
+        answerer.answer(prompts)
+        together = torch.stack(seen[1:])
+        for place, prompt in enumerate(prompts):
+            seen.clear()
+            answerer.answer([prompt])
+            torch.testing.assert_close(together[:, place], torch.stack(seen[1:])[:, 0], atol=1e-4, rtol=1e-4)
+    finally:
+        hook.remove()
+
+
+def test_a_prompt_longer_than_the_context_is_refused(records):
+    processor = tiny_processor(num_scenes=4)
+    answerer = Answerer(model_for(processor), processor)
+    answerer.model.config.text_config.max_position_embeddings = 20
+    pool = answerer.read(records[0])
+    prompts, _ = answerer.about_video(records[0], pool, answerer.encode(pool), SELECTIONS["kmeans"])
+    with pytest.raises(ValueError, match=r"A prompt takes \d+ tokens .* has 20"):
+        answerer.answer(prompts)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("a red circle", True), ("Red circle.", True), ("the  RED, circle!", True), ("a red square", False), ("", False)],
+)
+def test_a_free_answer_counts_whatever_its_case_articles_and_punctuation(answer, right):
+    assert is_right(Question("What appears?", "A red circle", "what"), answer) is right
+
+
+def test_normalisation_keeps_points_within_numbers():
+    assert normalise("At 12.5 seconds.") == "at 12.5 seconds" and normalise("A. red-ish") == "red ish"
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("B", True),
+        ("b.", True),
+        ("(B)", True),
+        ("B. green", True),
+        ("Green", True),
+        ("A", False),
+        ("blue", False),
+        ("Bob", False),
+        ("", False),
+        ("D", False),
+    ],
+)
+def test_a_choice_counts_by_its_letter_or_its_text(answer, right):
+    assert is_right(Question(CHOICE, "B", "colour", "choice"), answer) is right
+
+
+def test_the_constant_answer_is_the_best_of_each_wording():
+    def asked(text, answer, times, form="free"):
+        return [Question(text, answer, "colour", form)] * times
+
+    baseline = BlindBaseline(
+        [*asked("What colour is first?", "red", 40), *asked("What colour is first?", "blue", 10)]
+        + [*asked("What colour is last?", "green", 45)]
+        + asked("Which?\nA. red\nB. green", "B", 31, "choice")
+        + asked("What colour comes after the red one?", "blue", 20)
+        + asked("What colour comes after the green one?", "green", 11)
+    )
+    assert baseline.answer(Question("What colour is first?", "?", "colour")) == "red"
+    assert baseline.chance(Question("What colour is first?", "?", "colour")) == 1 / 2
+    # Asked too seldom with that colour: those that differ in the colour alone count.
+    assert baseline.answer(Question("What colour comes after the green one?", "?", "colour")) == "blue"
+    # Never asked: what is most frequent in its kind.
+    assert baseline.answer(Question("What colour is in the middle?", "?", "colour")) == "green"
+    assert baseline.answer(Question("What is heard?", "?", "sound")) == ""
+    choice = Question("Which?\nA. blue\nB. red\nC. green", "A", "colour", "choice")
+    assert baseline.answer(choice) == "C" and baseline.chance(choice) == 1 / 3
+
+
+def test_one_of_two_named_things_is_guessed_by_its_place():
+    def asked(first, second, answer):
+        return Question(f"Which appears first, the {first} or the {second}?", f"the {answer}", "first")
+
+    things = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("star", "ring")]
+    pairs = [(one, other) for one in things for other in things if one != other]
+    baseline = BlindBaseline([asked(*pair, pair[number % 3 > 0]) for number, pair in enumerate(pairs * 2)])
+    question = asked("blue star", "red ring", "red ring")
+    assert baseline.answer(question) == "red ring" and baseline.chance(question) == 1 / 2
+
+
+def test_event_recall_is_what_a_hand_counts():
+    times = torch.tensor([[1.0, 2.0, 5.0], [5.2, 5.2, 5.4], [8.0, 9.0, 9.5], [20.0, 20.0, 20.0]])
+    # Found by a supplement alone; two scenes represent it, one is pure; no frame; a repeated frame; just missed.
+    events = [(1.5, 3.0), (5.0, 5.5), (6.0, 7.0), (19.0, 21.0), (9.6, 9.9), (9.0, 9.5)]
+    recall = event_recall(events, times)
+    assert (recall.events, recall.found, recall.represented) == (6, 4, 2)
+    assert (recall.scenes, recall.pure) == (3, 2)
+
+
+def test_the_interval_is_the_binomial_one_where_every_video_has_one_question():
+    right = np.zeros((1, 100))
+    right[0, :80] = 1
+    middle, low, high = accuracy(right, np.ones(100))
+    assert middle == 0.8
+    assert low == pytest.approx(0.8 - 1.96 * 0.04, abs=0.012) and high == pytest.approx(0.8 + 1.96 * 0.04, abs=0.012)
+
+
+def test_questions_of_one_video_count_together():
+    """Ten questions that stand or fall with their video tell no more than one."""
+    right = np.zeros((1, 100))
+    right[0, :80] = 10
+    ten = accuracy(right, np.full(100, 10))
+    assert ten == pytest.approx(accuracy(right / 10, np.ones(100)))
+    independent = accuracy(np.full((1, 100), 8), np.full(100, 10))
+    assert independent == pytest.approx((0.8, 0.8, 0.8))
+
+
+def test_seeds_that_differ_widen_the_interval_and_a_common_change_does_not():
+    asked = np.full(50, 4)
+    right = np.stack([np.full(50, 1), np.full(50, 2), np.full(50, 3)])
+    assert accuracy(right, asked) == pytest.approx((0.5, 0.25, 0.75))
+    assert difference(right + 1, right, asked) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_without_questions_there_is_no_accuracy():
+    with pytest.raises(ValueError, match="no questions"):
+        accuracy(np.zeros((1, 2)), np.zeros(2))
+
+
+def test_results_return_from_their_file_and_give_the_same_tables(results, tmp_path):
+    save_results(results, tmp_path / "results.json")
+    loaded = load_results(tmp_path / "results.json")
+    assert loaded == results
+    table = summary([results["tiny"]])
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:8]] == [
+        "all but captions",
+        "all but captions, free",
+        "all but captions, choice",
+        "what",
+        "colour",
+        "captions, word for word",
+    ]
+    assert "| uniform | 83.3 |" in table or "| uniform | 100.0 |" in table
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"a": {"questions": []}}'])
+def test_a_file_without_results_is_refused(content, tmp_path):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match="holds no results"):
+        load_results(tmp_path / "results.json")
+
+
+GOOD = {"id": "a", "video": "a.mp4", "questions": [{"kind": "what", "question": "What?", "answer": "red"}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({**GOOD, "questions": []}, r"line 1: record 'a' has no `questions`"),
+        ({"id": "a", "video": "a.mp4"}, r"line 1: record 'a' has no `questions`"),
+        ({**GOOD, "image": "a.png"}, "either a `video` or an `image`"),
+        ({**GOOD, "questions": [{"kind": "what", "question": "What?"}]}, "`answer` is missing"),
+        (
+            {**GOOD, "questions": [{**GOOD["questions"][0], "form": "essay"}]},
+            "'essay' of a question is not one of free",
+        ),
+        ({**GOOD, "questions": [{**GOOD["questions"][0], "question": " "}]}, "a question or its answer is empty"),
+        ([1], "line 1"),
+    ],
+)
+def test_a_record_that_cannot_be_asked_about_is_named(line, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_records(write_lines(tmp_path / "records.jsonl", [line]), check_files=False)
+
+
+def test_a_missing_video_is_named_before_anything_is_read(tmp_path):
+    file = write_lines(tmp_path / "records.jsonl", [GOOD])
+    with pytest.raises(FileNotFoundError, match=r"line 1: .*a\.mp4 of record 'a' is missing"):
+        read_records(file)
+    write_lines(file, [GOOD, GOOD])
+    with pytest.raises(ValueError, match="'a' occurs twice"):
+        read_records(file, check_files=False)
+    file.write_text("\n")
+    with pytest.raises(ValueError, match="holds no records"):
+        read_records(file)
+
+
+def test_the_command_prints_the_table_and_keeps_every_answer(records_file, folder, tmp_path, capsys):
+    output = tmp_path / "answers.json"
+    status = answer_questions.main(
+        ["--model", folder, "--records", str(records_file), "--train", str(records_file), "--limit", "2"]
+        + ["--selection", "uniform", "--selection", "kmeans", "--max-new-tokens", "4", "--output", str(output)]
+    )
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "| questions | number | uniform | kmeans | blind | constant | chance |"
+    assert "| all but captions | 4 |" in printed and "| selection | events found |" in printed
+    rows = json.loads(output.read_text())[folder]["questions"]
+    assert len(rows) == 6 and set(rows[0]["answers"]) == {"uniform", "kmeans", "blind"}
+
+
+def test_the_models_own_selection_is_asked_where_none_is_named(records_file, folder, capsys):
+    arguments = [
+        "--model",
+        folder,
+        "--records",
+        str(records_file),
+        "--limit",
+        "1",
+        "--no-blind",
+        "--max-new-tokens",
+        "2",
+    ]
+    assert answer_questions.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "| questions | number | kmeans |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--selection", "best"], "Unknown selection 'best': use one of uniform"),
+        (["--limit", "0"], "limit of records must be at least 1"),
+        (["--records", "absent.jsonl"], "absent.jsonl"),
+        (["--model", "absent"], "The model absent cannot be loaded"),
+    ],
+)
+def test_the_command_names_what_is_wrong(arguments, message, records_file, folder, capsys):
+    assert answer_questions.main(["--model", folder, "--records", str(records_file), *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,234 @@
+"""The ablations: trained runs are reused, results are kept, and the tables and the picture come from these alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from fila_video.evaluation import ablations
+from fila_video.evaluation.ablations import load_ablation, main, model_folders
+from fila_video.evaluation.charts import draw
+from fila_video.evaluation.tables import Table, pack, unpack
+from fila_video.training.optimizers import freeze
+from fila_video.training.settings import load_settings
+from fila_video.training.train import load_model
+from helpers.evaluation_files import make_set
+from helpers.evaluation_results import made_up, merging_table, selection_table
+from helpers.tiny_processor import model_for, tiny_processor
+from PIL import Image
+
+ROOT = ablations.RESULTS.parent.parent
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a set of questions, and a model."""
+    folder = tmp_path_factory.mktemp("world")
+    make_set(folder, num_videos=2)
+    model_for(tiny_processor()).save_pretrained(folder / "model")
+    tiny_processor().save_pretrained(folder / "model")
+    return folder
+
+
+def write_yaml(file, **values):
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+def settings_of(world, work, **changes):
+    rows = [{"label": "Evenly", "selection": "uniform"}, {"label": "By clusters", "selection": "kmeans"}]
+    records = str(world / "records.jsonl")
+    values = {"title": "Selection", "rows": rows, "sets": {"all": records}, "annotations": records, "work": str(work)}
+    return values | {"models": [str(world / "model")]} | changes
+
+
+def cells(text: str, label: str, number: int = 0) -> list[str]:
+    """Of the n-th table row that starts with this label."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+    return [cell.strip() for cell in lines[number].strip("|").split("|")]
+
+
+def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_path, capsys):
+    file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", reference=["Evenly"]))
+    results = tmp_path / "results"
+    assert main([file, "--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert "### Selection" in printed and "all: 3 videos, 5 questions. Chance" in printed
+    assert cells(printed, "Evenly")[1] == "1" and cells(printed, "Evenly")[3] == "-"
+    assert cells(printed, "By clusters")[3].startswith("+0.0 (")
+    assert Image.open(results / "ablations.png").width > 1000
+    answers = json.loads((tmp_path / "work" / "table9_all.json").read_text())
+    assert set(answers[str(world / "model")]["questions"][0]["answers"]) == {"uniform", "kmeans", "blind"}
+    assert (results / "tables.md").read_text() == printed
+    assert str(world) not in (results / "table9.json").read_text()
+
+    (results / "ablations.png").unlink()
+    assert main(["--from-results", "--results", str(results)]) == 0
+    assert capsys.readouterr().out == printed and (results / "ablations.png").exists()
+
+
+def training_settings(world, file, **changes):
+    data = [{"path": str(world / "records.jsonl")}]
+    training = {"max_steps": 1, "per_device_train_batch_size": 1, "use_cpu": True, "dataloader_num_workers": 0}
+    values = {"model": str(world / "model"), "output": "set by the ablation", "data": data, "training": training}
+    return write_yaml(file, **values | {"learning_rates": {"scene_merger": 1e-3}} | changes)
+
+
+def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares_it(world, tmp_path, capsys):
+    changed = {"config.merger_type": "attention"}
+    rows = [
+        {"label": "Attention pooling", "selection": "uniform", "overrides": changed},
+        {"label": "The same, by clusters", "selection": "kmeans", "overrides": changed},
+    ]
+    settings = training_settings(world, tmp_path / "train.yaml")
+    values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[3], rows=rows)
+    file = write_yaml(tmp_path / "table9.yaml", **values)
+    arguments = [file, "--results", str(tmp_path / "results"), "--limit", "1"]
+    assert main([*arguments, "--only-finished"]) == 2
+    assert "table9: no training has finished in" in capsys.readouterr().err
+
+    assert main(arguments) == 0, (tmp_path / "work/attention_pooling_3/training.log").read_text()[-2000:]
+    folder = tmp_path / "work" / "attention_pooling_3"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["merger_type"] == "attention"
+    assert yaml.safe_load((folder / "settings.yaml").read_text())["training"]["seed"] == 3
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"attention_pooling_3", "table9_all.json"}
+
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsys):
+    rows = [{"label": name, "selection": "uniform", "overrides": {"lora.r": name}} for name in ("One", "Two")]
+    settings = training_settings(world, tmp_path / "train.yaml")
+    work = tmp_path / "work"
+    values = settings_of(world, work, models=[], settings=settings, seeds=[0, 1], rows=rows, reference=["One"])
+    shutil.copytree(world / "model", work / "two_1")
+    (work / "two_1" / ablations.FINISHED).write_text("{}")
+    file = write_yaml(tmp_path / "table9.yaml", **values)
+    assert main([file, "--results", str(tmp_path / "results"), "--only-finished", "--limit", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert cells(printed, "Two")[1] == "1" and "| One |" not in printed and "Difference" not in printed
+
+
+def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys):
+    settings = training_settings(world, tmp_path / "train.yaml", unreadable="perhaps")
+    rows = [{"label": "Weighted", "selection": "uniform"}]
+    values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[0], rows=rows)
+    assert main([write_yaml(tmp_path / "table9.yaml", **values), "--results", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "Training 'Weighted', seed 0, failed (2)" in message and "training.log" in message
+    assert "`unreadable` must be one of" in (tmp_path / "work" / "weighted_0" / "training.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": []}, "give either `models`, or `settings` with `seeds`"),
+        ({"settings": "train.yaml", "seeds": [0]}, "give either `models`"),
+        ({"rows": [{"label": "A"}]}, "a row has `label`, `selection`"),
+        ({"rows": [{"label": "A", "selection": "uniform", "seed": 3}]}, "a row has `label`, `selection`"),
+        ({"rows": [{"label": "A", "selection": "best"}]}, "Unknown selection 'best'"),
+        ({"colour": "red"}, "it must have rows, sets, title, work"),
+        ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(changes, message, world, tmp_path, capsys):
+    file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", **changes))
+    assert main([file, "--results", str(tmp_path), "--limit", "1"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_results_there_is_nothing_to_draw(tmp_path, capsys):
+    assert main(["--from-results", "--results", str(tmp_path)]) == 2
+    assert "holds no results yet" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "Name the files of settings" in capsys.readouterr().err
+    (tmp_path / "table2.json").write_text('{"name": "table2"}')
+    assert main(["--from-results", "--results", str(tmp_path)]) == 2
+    assert "holds no results of an ablation" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no tables"):
+        draw([], tmp_path / "empty.png")
+
+
+def test_the_files_of_settings_that_come_along_can_be_read():
+    found = {file.stem: load_ablation(file) for file in sorted((ROOT / "evaluation").glob("*.yaml"))}
+    assert sorted(found) == ["table2", "table3", "table5"]
+    assert len(found["table2"].models) == 3 and len(found["table3"].seeds) == len(found["table5"].seeds) == 3
+    for name in ("table3", "table5"):
+        folders = model_folders(found[name])
+        assert len({folder for group in folders.values() for folder in group}) == 15
+
+
+def test_a_table_returns_from_its_file(tmp_path):
+    for table in (selection_table(), merging_table()):
+        table.save(tmp_path / "table.json")
+        assert (tmp_path / "table.json").stat().st_size < 60_000
+        loaded = Table.load(tmp_path / "table.json")
+        assert loaded.markdown() == table.markdown()
+
+
+def test_packed_results_lose_the_answers_alone():
+    results = {"a": made_up({"kmeans": 0.5, "blind": 0.2}, 0, 5)}
+    unpacked = unpack(json.loads(json.dumps(pack(results))))["a"]
+    for row, one in zip(results["a"]["questions"], unpacked["questions"], strict=True):
+        assert one == {name: value for name, value in row.items() if name not in ("expected", "answers")}
+    assert unpacked["recall"] == results["a"]["recall"]
+    with pytest.raises(ValueError, match="b was asked different questions"):
+        pack(results | {"b": made_up({"kmeans": 0.5, "blind": 0.2}, 0, 6)})
+
+
+def test_accuracy_gain_and_recall_are_what_a_hand_counts():
+    table = selection_table(seeds=2)
+    results = list(table.sets["10 minutes"].values())
+
+    def share(column, kinds=("what", "order")):
+        return np.mean([row["right"][column] for one in results for row in one["questions"] if row["kind"] in kinds])
+
+    kmeans, single = table.rows[4], table.rows[1]
+    assert share("uniform_single") > share("uniform")
+    assert table.accuracy(kmeans, "10 minutes")[0] == pytest.approx(share("kmeans"))
+    assert table.gain(kmeans, "10 minutes")[0] == pytest.approx(share("kmeans") - share("uniform_single"))
+    assert table.gain(single, "10 minutes") is None
+    found = sum(recall["found"] for one in results for recall in one["recall"]["kmeans"].values())
+    assert table.recall(kmeans, "10 minutes", "found", "events")[0] == pytest.approx(found / (2 * 40 * 4))
+    text = table.markdown()
+    assert cells(text, "k-means, similar")[2].startswith(f"{100 * share('kmeans'):.1f} (")
+    assert cells(text, "k-means, similar", 1)[3] == f"{100 * share('kmeans', ['caption']):.1f}"
+    assert cells(text, "Uniform, merged triples, blind")[1] == f"{100 * share('blind', ['what']):.1f}"
+
+
+def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have():
+    table = selection_table()
+    all_seeds = table.gain(table.rows[4], "10 minutes")
+    table.rows[4]["models"] = table.rows[4]["models"][:2]
+    fewer = selection_table(seeds=2)
+    assert table.gain(table.rows[4], "10 minutes") == fewer.gain(fewer.rows[4], "10 minutes") != all_seeds
+
+
+def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path):
+    draw([selection_table(), merging_table()], tmp_path / "picture.png")
+    picture = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
+    accent = np.abs(picture - (0xD9, 0x60, 0x3F)).sum(-1) < 6
+    plain = np.abs(picture - (0x42, 0x7A, 0x94)).sum(-1) < 6
+    assert accent.any() and plain.any()
+    longest = [
+        mask.any(0).nonzero()[0].ptp() if hasattr(np.ndarray, "ptp") else np.ptp(mask.any(0).nonzero()[0])
+        for mask in (accent, plain)
+    ]
+    assert longest[0] > 1.02 * longest[1]
+
+
+@pytest.mark.parametrize("table", ["table3", "table5"])
+def test_every_row_of_the_papers_tables_can_be_trained(table):
+    ablation = load_ablation(ROOT / "evaluation" / f"{table}.yaml")
+    for row in ablation.rows:
+        values = {**ablation.overrides, **row.get("overrides", {}), "model": str(ROOT)}
+        overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        settings = load_settings(ablation.settings, overrides)
+        model = load_model(settings)[0]
+        freeze(model, settings.learning_rates)  # refuses a rate for what has nothing to learn
+        learns = any(parameter.requires_grad for parameter in model.model.scene_merger.parameters())
+        assert learns == (model.config.merger_type in ("weighted", "attention")), row["label"]

@@ -1,0 +1,1 @@
+"""What several tests share: tiny models and processors, encoded videos, checkpoints, records."""

@@ -1,0 +1,250 @@
+"""LongVideo: builds on any number of workers and engines, killed at any point; what `datasets` and people see."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import PIL.Image
+import pytest
+from fila_video.long_video import build as long_video
+from fila_video.long_video.annotations import LongVideoError
+from fila_video.long_video.build import BAD_INPUTS, add_arguments, build_dataset, run
+from fila_video.long_video.engines import TaskError, run_tasks
+from fila_video.long_video.statistics import read_records
+from helpers.long_video_set import bytes_of, caption_record, make_set, settings, write_captions
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return make_set(tmp_path_factory.mktemp("set"), 8)
+
+
+@pytest.fixture(scope="module")
+def built(clips, tmp_path_factory):
+    output = tmp_path_factory.mktemp("built") / "out"
+    build_dataset(settings(clips, output))
+    return output
+
+
+def test_two_workers_write_the_same_bytes_as_one(clips, built, tmp_path):
+    build_dataset(settings(clips, tmp_path / "out", workers=2))
+    assert bytes_of(tmp_path / "out") == bytes_of(built)
+    assert len(list((built / "data").iterdir())) == 4
+
+
+def test_ray_writes_the_same_bytes_as_the_local_engine(clips, built, tmp_path):
+    pytest.importorskip("ray.data", reason="the engine 'ray' takes the extra ray")
+    build_dataset(settings(clips, tmp_path / "out", engine="ray", workers=2))
+    assert bytes_of(tmp_path / "out") == bytes_of(built)
+
+
+def test_a_folder_that_was_removed_is_built_anew_within_one_process(clips, built, tmp_path):
+    build_dataset(settings(clips, tmp_path / "out", count=3, seed=5))
+    shutil.rmtree(tmp_path / "out")
+    build_dataset(settings(clips, tmp_path / "out"))
+    assert bytes_of(tmp_path / "out") == bytes_of(built)
+
+
+def test_another_seed_gives_other_records(clips, built, tmp_path):
+    build_dataset(settings(clips, tmp_path / "out", seed=7))
+    drawn = [
+        [[segment["id"] for segment in r["segments"]] for r in read_records(o)] for o in (built, tmp_path / "out")
+    ]
+    assert drawn[0] != drawn[1]
+
+
+def build_and_die(build, moment):
+    """Kills its own process with SIGKILL at the given moment: each file is about to get its name, or just has it."""
+    passed = iter(range(10**6))
+    replace = os.replace
+
+    def replace_or_die(source, target):
+        for step in (None, lambda: replace(source, target)):
+            if step is not None:
+                step()
+            if next(passed) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace_or_die
+    build_dataset(build)
+
+
+def exit_of_build(build, moment):
+    # A fork, for the sake of time: nothing else runs in this process, and the child only builds.
+    process = multiprocessing.get_context("fork").Process(target=build_and_die, args=(build, moment))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="takes fork")
+def test_a_build_killed_at_any_file_and_started_again_writes_the_same_bytes(clips, tmp_path):
+    changes = {"count": 4, "shard_size": 2, "materialize": True, "max_duration": 12.0}
+    build_dataset(settings(clips, tmp_path / "whole", **changes))
+    cache = tmp_path / "whole" / ".build" / "durations.jsonl"
+    whole = bytes_of(tmp_path / "whole")
+    assert sum(name.endswith(".mp4") for name in whole) == 4
+    for moment in range(100):
+        build = settings(clips, tmp_path / "killed", durations_cache=cache, **changes)
+        if exit_of_build(build, moment) == 0:
+            break
+        build_dataset(build)
+        assert bytes_of(tmp_path / "killed") == whole
+        shutil.rmtree(tmp_path / "killed")
+    assert moment == 2 * (1 + 1 + 1 + 4 + 2 + 3)  # settings, report, plan, videos, shards, statistics
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="takes fork")
+def test_a_build_killed_again_and_again_comes_to_its_end_without_doing_things_twice(clips, tmp_path):
+    changes = {"count": 24, "shard_size": 2}
+    build_dataset(settings(clips, tmp_path / "whole", **changes))
+    kills = 0
+    # A start gets four files further, of 3 to begin with, 12 shards and 3 at the end, which are written in one go.
+    while exit_of_build(settings(clips, tmp_path / "killed", **changes), 7) != 0:
+        kills += 1
+        assert kills < 10, "a start does again what was done before"
+    assert kills == 4
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+def workers_of(process_id):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process_id)], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up by ps")
+def test_a_command_with_two_workers_killed_amid_its_shards_goes_on(clips, tmp_path):
+    arguments = ["--annotations", clips / "captions.json", "--videos", clips / "videos", "--output", tmp_path / "out"]
+    arguments += ["--count", 3000, "--shard-size", 5, "--max-uses", 3000, "--min-duration", 8, "--max-duration", 30]
+    command = [sys.executable, "-m", "fila_video.long_video.build", *map(str, arguments), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    shards = tmp_path / "out" / "data"
+    deadline = time.monotonic() + 180
+    while not any(shards.glob("*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = workers_of(process.pid)
+    process.kill()
+    process.wait()
+    written = len(list(shards.glob("*.jsonl")))
+    assert 0 < written < 600, "the kill came too late, or nothing was written"
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers), "a worker outlived its parent"
+    changes = {"count": 3000, "shard_size": 5, "max_uses": 3000}
+    build_dataset(settings(clips, tmp_path / "out", **changes))
+    ids = [record["id"] for record in read_records(tmp_path / "out")]
+    assert ids == [f"longvideo_{number:08d}" for number in range(3000)]
+    build_dataset(settings(clips, tmp_path / "whole", **changes))
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+def test_a_complete_build_is_left_as_it_is(clips, built, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.name != "lock"}
+    monkeypatch.setattr(long_video, "run_tasks", None)
+    statistics, bad = build_dataset(settings(clips, built))
+    assert len(statistics.durations) == 20 and bad == []
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.name != "lock"} == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"count": 21}, {"materialize": True}, {"max_uses": 5}])
+def test_an_output_of_other_settings_is_refused_with_what_differs(clips, built, change):
+    before = bytes_of(built)
+    with pytest.raises(LongVideoError, match=rf"other settings \({next(iter(change))}: .* there, .* now\)"):
+        build_dataset(settings(clips, built, **change))
+    assert bytes_of(built) == before
+
+
+def test_annotations_changed_since_the_build_are_noticed(clips, tmp_path):
+    records = json.loads((clips / "captions.json").read_text())
+    annotations = write_captions(tmp_path, records)
+    build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
+    write_captions(tmp_path, records[:-1])
+    with pytest.raises(LongVideoError, match="other settings"):
+        build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
+
+
+def test_a_folder_with_something_else_in_it_is_not_written_to(clips, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(LongVideoError, match="not empty"):
+        build_dataset(settings(clips, tmp_path))
+
+
+def test_two_builds_do_not_write_to_one_folder(clips, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "out" / ".build").mkdir(parents=True)
+    with open(tmp_path / "out" / ".build" / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LongVideoError, match="Another build"):
+            build_dataset(settings(clips, tmp_path / "out"))
+
+
+def test_datasets_loads_the_output_offline(built, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(str(built), split="train", cache_dir=str(tmp_path))
+    records = list(read_records(built))
+    assert len(loaded) == len(records) == 20
+    assert loaded[7] == records[7]
+
+
+def test_datasets_loads_a_materialized_output_offline(clips, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    build_dataset(settings(clips, tmp_path / "out", count=2, max_duration=10.0, materialize=True))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == list(read_records(tmp_path / "out"))
+    assert (tmp_path / "out" / loaded[1]["video"]).is_file()
+
+
+def test_the_card_and_the_histograms_are_there(built):
+    card = (built / "README.md").read_text()
+    assert "| 20 |" in card and "captions.json" in card and "No input was left out" in card
+    with PIL.Image.open(built / "statistics.png") as picture:
+        assert picture.size == (1800, 675) and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def arguments_of(folder, output, *more):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = ["--annotations", folder / "captions.json", "--videos", folder / "videos", "--output", output]
+    given += ["--count", 3, "--min-duration", 8, "--max-duration", 20, "--workers", 1, "--no-progress", *more]
+    return parser.parse_args([str(value) for value in given])
+
+
+def test_the_exit_status_says_whether_inputs_were_left_out(clips, tmp_path, capsys):
+    assert run(arguments_of(clips, tmp_path / "good")) == 0
+    assert "num records" in capsys.readouterr().out
+    records = json.loads((clips / "captions.json").read_text())
+    annotations = write_captions(tmp_path, [*records, caption_record(0, id="gone", video="gone.mp4")])
+    with_bad = arguments_of(clips, tmp_path / "bad", "--annotations", annotations)
+    assert run(with_bad) == BAD_INPUTS == 3
+    assert "1 inputs were left out" in capsys.readouterr().err
+    assert run(with_bad) == BAD_INPUTS  # also where the build is complete already
+    assert run(arguments_of(clips, tmp_path / "strict", "--annotations", annotations, "--strict")) == 2
+    assert "record 9, id 'gone'" in capsys.readouterr().err
+    assert run(arguments_of(clips, tmp_path / "few", "--count", 10**6)) == 2
+    assert run(arguments_of(tmp_path / "nowhere", tmp_path / "none")) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_progress_gives_the_rate_and_the_time_left(clips, tmp_path, capsys):
+    build_dataset(settings(clips, tmp_path / "out", progress=True))
+    shown = capsys.readouterr().err
+    assert "Writing records" in shown and "records/s" in shown and "20/20" in shown and "<" in shown
+
+
+def double(number):
+    if number == 13:
+        raise ValueError("thirteen is refused")
+    return 2 * number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_give_each_result_once_and_their_errors_by_message(workers):
+    assert dict(run_tasks(double, iter(range(12)), 12, workers=workers)) == {n: 2 * n for n in range(12)}
+    with pytest.raises(TaskError, match="thirteen is refused"):
+        list(run_tasks(double, range(20), 20, workers=workers))

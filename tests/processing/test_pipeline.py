@@ -1,0 +1,387 @@
+"""The `video-text-to-text` pipeline: every form of input, every option, and the shapes of its results."""
+
+import copy
+import http.server
+import logging
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
+from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.video_reading_fila_video import read_frames
+from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
+from helpers.video_files import make_video
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    ImageTextToTextPipeline,
+    TextIteratorStreamer,
+    TextStreamer,
+    pipeline,
+)
+from transformers.pipelines.pt_utils import KeyDataset
+
+SHORT = {"max_new_tokens": 4, "return_full_text": False}
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    processor = tiny_processor()
+    return VideoTextToTextPipeline(model_for(processor), processor=processor)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("videos") / "video.mp4", 30, fps=10)
+
+
+@pytest.fixture(scope="module")
+def answer(pipe, file):
+    """To the same question about the same video, whatever its form."""
+    return pipe(file, text="What?", **SHORT)[0]["generated_text"]
+
+
+@pytest.fixture
+def server(file):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=file.parent))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/{file.name}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_answer_is_a_list_of_one_dictionary(pipe, file):
+    result = pipe(file, text="What?", **SHORT)
+    assert [set(one) for one in result] == [{"input_text", "generated_text"}]
+    assert result[0]["input_text"] == "What?" and isinstance(result[0]["generated_text"], str)
+
+
+def test_the_answer_is_what_generate_gives_on_the_models_features(pipe, file, answer):
+    processor = tiny_processor()
+    processor.frame_encoder = pipe.model.encode_frames
+    inputs = processor.apply_chat_template(
+        conversation(file, "What?"), tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
+    generated = pipe.model.generate(**inputs, max_new_tokens=4)[0, inputs["input_ids"].shape[1] :]
+    assert answer == processor.decode(generated, skip_special_tokens=True)
+
+
+def test_it_binds_the_frame_encoder_of_its_model(pipe):
+    assert pipe.processor.frame_encoder == pipe.model.encode_frames
+
+
+@pytest.mark.parametrize("form", ["path", "str", "file URL", "http", "bytes", "file", "chat", "dictionary"])
+def test_a_video_may_be_a_path_a_url_bytes_or_a_file(pipe, file, answer, server, form):
+    chat = conversation(file, "What?")
+    arguments = {
+        "path": (file, "What?"),
+        "str": (str(file), "What?"),
+        "file URL": (file.as_uri(), "What?"),
+        "http": (server, "What?"),
+        "bytes": (file.read_bytes(), "What?"),
+        "file": (file.open("rb"), "What?"),
+        "chat": (chat,),
+        "dictionary": ({"videos": file, "text": "What?"},),
+    }[form]
+    assert (
+        pipe(*arguments[:1], **({"text": arguments[1]} if arguments[1:] else {}), **SHORT)[0]["generated_text"]
+        == answer
+    )
+
+
+def test_frames_may_be_an_array_a_tensor_or_pictures(pipe):
+    frames = clip(6)
+    results = [
+        pipe(video, text="What?", **SHORT)
+        for video in (frames, torch.from_numpy(frames), [Image.fromarray(frame) for frame in frames], frames / 255.0)
+    ]
+    assert all(result == results[0] for result in results)
+    assert pipe(Image.fromarray(frames[0]), text="Still?", **SHORT)
+
+
+def test_lists_give_a_list_of_lists_in_order(pipe, file, answer):
+    results = pipe([file, clip(3), file.read_bytes()], text=["What?", "Who?", "What?"], **SHORT)
+    assert [len(result) for result in results] == [1, 1, 1]
+    assert [result[0]["input_text"] for result in results] == ["What?", "Who?", "What?"]
+    assert results[0][0]["generated_text"] == results[2][0]["generated_text"] == answer
+
+
+def test_one_question_may_be_about_several_videos(pipe, file):
+    result = pipe([file, clip(3)], text="Which?", return_scenes=True, **SHORT)
+    assert len(result) == 1 and len(result[0]["scenes"]) == 2
+    nested = pipe([[file, clip(3)], [file]], text=["Which?", "What?"], return_scenes=True, **SHORT)
+    assert [len(row[0]["scenes"]) for row in nested] == [2, 1]
+    assert nested[0][0]["generated_text"] == result[0]["generated_text"]
+
+
+class Chats(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def test_generators_and_datasets_are_answered_as_they_come(pipe, file, answer):
+    chats = [conversation(file, "What?"), conversation("No video?"), conversation(clip(3), "Who?")]
+    expected = [pipe(chat, **SHORT) for chat in chats]
+    assert expected[0][0]["generated_text"] == answer
+    assert pipe(chats, **SHORT) == expected
+    assert list(pipe((chat for chat in chats), **SHORT)) == expected
+    assert list(pipe(Chats(chats), **SHORT)) == expected
+    assert list(pipe(KeyDataset(Chats([{"chat": chat} for chat in chats]), "chat"), **SHORT)) == expected
+    pairs = [{"videos": file, "text": "What?"}, {"text": "No video?"}]
+    texts = [result[0]["generated_text"] for result in pipe((pair for pair in pairs), **SHORT)]
+    assert texts == [one[0]["generated_text"] for one in expected[:2]]
+
+
+def test_one_question_may_be_asked_of_a_dataset_or_generator_of_videos(pipe, file, answer):
+    for videos in (
+        Chats([file, str(file)]),
+        KeyDataset(Chats([{"path": file}] * 2), "path"),
+        (one for one in [file] * 2),
+    ):
+        assert [result[0]["generated_text"] for result in pipe(videos, text="What?", **SHORT)] == [answer] * 2
+
+
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_batches_answer_as_one_by_one(pipe, file, batch_size):
+    chats = [conversation(file, "What?"), conversation("No video?"), conversation(clip(3), clip(1), "Which of them?")]
+    chats += [conversation(clip(9), "Long enough to be padded against the others, is it not?")]
+    expected = [pipe(chat, **SHORT, return_scenes=True) for chat in chats]
+    found = pipe(chats, batch_size=batch_size, return_scenes=True, **SHORT)
+    assert [one[0]["generated_text"] for one in found] == [one[0]["generated_text"] for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one[0].get("scenes") is None or all(
+            torch.equal(a["indices"], b["indices"]) for a, b in zip(one[0]["scenes"], other[0]["scenes"], strict=True)
+        )
+
+
+# Options
+
+
+def test_options_of_generate_reach_it(pipe, file, answer):
+    several = pipe(file, text="What?", num_return_sequences=3, do_sample=True, top_k=5, **SHORT)
+    assert len(several) == 3
+    beams = pipe([file, clip(2)], text=["What?", "Who?"], num_beams=2, num_return_sequences=2, batch_size=2, **SHORT)
+    assert [len(result) for result in beams] == [2, 2]
+    alone = pipe(file, text="What?", num_beams=2, num_return_sequences=2, **SHORT)
+    assert [one["generated_text"] for one in beams[0]] == [one["generated_text"] for one in alone]
+    config = GenerationConfig(max_new_tokens=4, eos_token_id=pipe.tokenizer.eos_token_id)
+    assert pipe(file, text="What?", generation_config=config, return_full_text=False)[0]["generated_text"] == answer
+    same = pipe(file, text="What?", generate_kwargs={"max_new_tokens": 4}, return_full_text=False)
+    assert same[0]["generated_text"] == answer
+    forced = pipe(file, text="What?", bad_words_ids=[[token] for token in range(100, len(pipe.tokenizer))], **SHORT)
+    assert forced[0]["generated_text"] != answer
+    assert len(pipe(file, text="What?", stop_sequence=answer[:2], max_new_tokens=4)) == 1
+
+
+def test_generating_warns_of_nothing(pipe, file, caplog):
+    logger = logging.getLogger("transformers")
+    before = logger.propagate
+    logger.propagate = True
+    try:
+        with caplog.at_level(logging.WARNING, logger="transformers"):
+            pipe(file, text="What?", **SHORT)
+    finally:
+        logger.propagate = before
+    assert not [
+        record.getMessage()
+        for record in caplog.records
+        if "max_" in record.getMessage() or "generation" in record.getMessage()
+    ]
+
+
+def test_a_streamer_gets_the_answer_as_it_is_written(pipe, file, answer, capsys):
+    pipe(
+        file, text="What?", streamer=TextStreamer(pipe.tokenizer, skip_prompt=True, skip_special_tokens=True), **SHORT
+    )
+    assert capsys.readouterr().out.strip("\n") == answer.strip("\n")
+    streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    pipe(file, text="What?", streamer=streamer, **SHORT)
+    assert "".join(streamer) == answer
+
+
+def test_full_text_repeats_the_question_or_the_chat(pipe, file, answer):
+    assert pipe(file, text="What?", max_new_tokens=4)[0]["generated_text"] == "What?" + answer
+    chat = conversation(file, "What?")
+    full = pipe(chat, max_new_tokens=4)[0]
+    assert full["input_text"] == chat
+    assert full["generated_text"] == [*chat, {"role": "assistant", "content": answer}]
+
+
+def test_a_chat_can_go_on(pipe, file):
+    first = pipe(conversation(file, "What?"), max_new_tokens=3)[0]["generated_text"]
+    first[-1]["content"] = "A dog."
+    second = pipe([*first, *conversation("And then?")], max_new_tokens=3)[0]["generated_text"]
+    assert len(second) == 4 and second[:2] == first and second[-1]["role"] == "assistant"
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_final_assistant_message_is_continued(pipe, file, as_text):
+    chat = conversation(file, "What?", answer="I see a")
+    if as_text:
+        chat[-1]["content"] = "I see a"
+    new = pipe(chat, **SHORT)[0]["generated_text"]
+    full = pipe(chat, max_new_tokens=4)[0]["generated_text"]
+    assert len(full) == 2 and full[-1]["content"][-1]["text"] == "I see a" + new
+
+
+def test_tensors_are_returned_instead_of_text(pipe, file, answer):
+    result = pipe(file, text="What?", return_tensors=True, max_new_tokens=4)
+    assert set(result[0]) == {"input_text", "generated_token_ids"}
+    assert pipe.tokenizer.decode(result[0]["generated_token_ids"], skip_special_tokens=True).endswith(answer)
+
+
+def test_scenes_come_with_every_answer(pipe, file):
+    results = pipe(
+        file, text="What?", return_scenes=True, num_scenes=3, num_return_sequences=2, do_sample=True, **SHORT
+    )
+    assert len(results) == 2
+    for result in results:
+        (scenes,) = result["scenes"]
+        assert scenes["indices"].shape == scenes["timestamps"].shape == (3, 3) and scenes["duration"] == pytest.approx(
+            3
+        )
+
+
+def test_options_of_the_processor_reach_it(pipe, file):
+    uniform = pipe(file, text="What?", selection="uniform", num_frames=12, return_scenes=True, **SHORT)
+    indices = uniform[0]["scenes"][0]["indices"]
+    assert torch.equal(indices.flatten(), torch.tensor(read_frames(file, num_frames=12).metadata.frames_indices))
+    nested = pipe(file, text="What?", processor_kwargs={"num_scenes": 2}, return_scenes=True, **SHORT)
+    assert nested[0]["scenes"][0]["indices"].shape == (2, 3)
+
+
+def test_options_may_be_set_once(pipe, file, answer):
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, num_scenes=2, return_scenes=True, **SHORT)
+    result = other(file, text="What?")[0]
+    assert len(result["scenes"][0]["indices"]) == 2
+    assert other(file, text="What?", num_scenes=4)[0]["generated_text"] == answer
+
+
+def test_results_have_the_shape_of_the_image_pipeline(pipe):
+    picture = Image.fromarray(clip(1)[0])
+    chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]
+    processor = copy.deepcopy(pipe.processor)
+    image_pipe = ImageTextToTextPipeline(pipe.model, processor=processor)
+    for options in ({"max_new_tokens": 3}, SHORT, {"max_new_tokens": 3, "return_tensors": True}):
+        ours, theirs = pipe(chat, **options), image_pipe(text=chat, **options)
+        assert [set(one) for one in ours] == [set(one) for one in theirs]
+        if "return_tensors" in options:  # then the input is a `Chat`, which knows no equality
+            assert ours[0].pop("input_text").messages == theirs[0].pop("input_text").messages
+            assert torch.equal(ours[0]["generated_token_ids"], theirs[0]["generated_token_ids"])
+        else:
+            assert ours == theirs
+    ours, theirs = pipe([chat, chat], **SHORT), image_pipe(text=[chat, chat], **SHORT)
+    assert ours == theirs
+
+
+def test_text_alone_is_answered(pipe):
+    assert pipe(text="Only text?", **SHORT)[0]["input_text"] == "Only text?"
+    assert len(pipe(text=["One?", "Two?"], **SHORT)) == 2
+
+
+def test_saving_keeps_the_processor(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    processor = FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert processor.to_dict() == pipe.processor.to_dict()
+    assert processor.chat_template == pipe.processor.chat_template
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "left"
+    assert (tmp_path / "model.safetensors").exists() and (tmp_path / "pipeline_fila_video.py").exists()
+
+
+def test_a_loaded_model_object_works_in_pipeline(pipe, file, answer):
+    made = pipeline("video-text-to-text", model=pipe.model, processor=pipe.processor)
+    assert isinstance(made, VideoTextToTextPipeline)
+    assert made(file, text="What?", **SHORT)[0]["generated_text"] == answer
+
+
+def test_a_peft_model_works_in_pipeline_and_class(file, answer):
+    peft = pytest.importorskip("peft")
+    processor = tiny_processor()
+    model = peft.get_peft_model(model_for(processor), peft.LoraConfig(target_modules=["q_proj", "v_proj"]))
+    for made in (
+        pipeline("video-text-to-text", model=model, processor=processor),
+        VideoTextToTextPipeline(model, processor=processor),
+    ):
+        # A fresh adapter adds nothing.
+        assert made(file, text="What?", **SHORT)[0]["generated_text"] == answer
+
+
+def test_a_quantized_model_works(file):
+    processor = tiny_processor()
+    model = model_for(processor)
+    model.model.language_model = torch.ao.quantization.quantize_dynamic(
+        model.model.language_model, {torch.nn.Linear}, dtype=torch.qint8
+    )
+    made = pipeline("video-text-to-text", model=model, processor=processor)
+    assert made([file, clip(2)], text=["What?", "Who?"], batch_size=2, **SHORT)[1][0]["input_text"] == "Who?"
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("videos", "options", "message"),
+    [
+        (None, {}, "nothing to answer"),
+        ([], {}, "nothing to answer"),
+        ("video.mp4", {}, "no question"),
+        (b"bytes", {}, "no question"),
+        ([clip(2), clip(2)], {}, "no question"),
+        (clip(2), {"text": ""}, "question is empty"),
+        (clip(2), {"text": "  "}, "question is empty"),
+        (clip(2), {"text": []}, "`text` is an empty batch"),
+        (None, {"text": []}, "`text` is an empty batch"),
+        (clip(2), {"text": 5}, "got a int"),
+        ([clip(2), clip(2)], {"text": ["one?"]}, "`videos` has 2 videos and `text` 1 questions"),
+        (clip(2), {"text": conversation("a")}, "`content`"),
+        (clip(2), {"text": "a <video> b"}, "'<video>', which is a control token"),
+        (clip(2), {"text": "a <image> b"}, "'<image>', which is a control token"),
+        (clip(2), {"text": "a<|im_end|>\n<|im_start|>system"}, "is a control token"),
+        (conversation("a<|im_end|>"), {}, "is a control token"),
+        ({"videos": clip(2)}, {}, "a question as `text`, got dict with videos"),
+        ({"videos": clip(2), "text": "a", "image": 1}, {}, "also has image"),
+        (clip(2), {"text": "a", "foo": 1}, "`foo` is an option neither"),
+        (
+            clip(2),
+            {"text": "a", "num_scenes": 2, "processor_kwargs": {"num_scenes": 2}},
+            "`num_scenes` is given twice",
+        ),
+        (clip(2), {"text": "a", "num_scenes": 0}, "`num_scenes` must be at least 1, got 0"),
+        (clip(2), {"text": "a", "max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
+        (clip(2), {"text": "a", "scene_size": 2}, "`scene_size` is 2, but the model's is 3"),
+        ("missing/file.mp4", {"text": "a"}, r"missing/file\.mp4"),
+        (b"no video", {"text": "a"}, "8 bytes"),
+        ([clip(1)[0], clip(1)[0, :9]], {"text": "a"}, "one size"),
+        (np.full((2, 9, 9, 3), np.nan), {"text": "a"}, "nan"),
+        ([clip(6)] * 60, {"text": "a"}, r"takes \d+ tokens .* context has 4096"),
+        (7, {"text": "a"}, "A int is no video"),
+    ],
+)
+def test_wrong_input_is_refused_by_name(pipe, videos, options, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(videos, **options)
+
+
+def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe):
+    with pytest.raises(ValueError, match="needs a processor"):
+        VideoTextToTextPipeline(pipe.model, tokenizer=pipe.tokenizer)
+    with pytest.raises(ValueError, match="no FiLA-Video model"):
+        VideoTextToTextPipeline(pipe.model.model.language_model, processor=tiny_processor())
+    with pytest.raises(ValueError, match="`scene_size` is 2, but the model's is 3"):
+        VideoTextToTextPipeline(pipe.model, processor=tiny_processor(scene_size=2))

@@ -1,0 +1,243 @@
+"""The pool of candidate frames: how many, which, at what times, and their pixels."""
+
+import numpy as np
+import pytest
+import torch
+from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
+from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, read_frames
+from helpers.tiny_processor import SIZE, clip, tiny_video_processor
+from helpers.video_files import make_video, number_of
+from transformers.video_utils import VideoMetadata
+
+TIMES = [0, 40, 80, 200, 700, 740, 1500, 1540, 1600, 2500, 2540, 2580, 4000, 4100, 4200, 5000, 5040, 5100]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    make_video(folder / "two_minutes.mp4", 240, fps=2, width=32, height=32)
+    make_video(folder / "short.mp4", 7, fps=7)
+    make_video(folder / "variable.mkv", len(TIMES), times=TIMES)
+    return folder
+
+
+def pool(path, **settings):
+    frames, metadata = FilaVideoVideoProcessor(size={"height": 32, "width": 32}).load_video(path, **settings)
+    assert frames.dtype == torch.uint8 and frames.shape[1:] == (3, 32, 32)
+    assert len(frames) == len(metadata.frames_indices) == len(metadata.timestamps)
+    return frames, metadata
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 120),  # 120 seconds at one candidate a second
+        ({"candidate_fps": 0.5}, 96),  # never under `min_candidates`
+        ({"candidate_fps": 0.5, "min_candidates": 10}, 96),  # nor under 32 scenes of 3
+        ({"candidate_fps": 0.5, "min_candidates": 10, "num_scenes": 4}, 60),
+        ({"candidate_fps": 0.05, "min_candidates": 10, "num_scenes": 4}, 12),
+        ({"candidate_fps": 0.05, "min_candidates": 14, "num_scenes": 4}, 14),
+        ({"candidate_fps": 1.5}, 180),
+        ({"candidate_fps": 5}, 240),  # never more than the file has
+        ({"candidate_fps": 5, "max_candidates": 200}, 200),
+        ({"max_candidates": 100}, 100),
+        ({"max_candidates": 40}, 40),  # the limit comes last
+        ({"scene_size": 4}, 128),
+        ({"num_frames": 17}, 17),
+        ({"num_frames": 1000}, 240),
+        ({"fps": 0.25}, 30),
+    ],
+)
+def test_the_pool_has_as_many_frames_as_the_rule_says(folder, settings, expected):
+    frames, _ = pool(folder / "two_minutes.mp4", **settings)
+    assert len(frames) == expected
+
+
+@pytest.mark.parametrize("num_candidates", [120, 97, 12])
+def test_the_pool_runs_evenly_from_the_first_frame_to_the_last(folder, num_candidates):
+    frames, metadata = pool(folder / "two_minutes.mp4", max_candidates=num_candidates)
+    numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert numbers == list(metadata.frames_indices)
+    assert numbers[0] == 0 and numbers[-1] == 239
+    assert np.ptp(np.diff(numbers)) <= 1
+    assert metadata.timestamps == pytest.approx([number / 2 for number in numbers])
+
+
+def test_a_short_file_is_its_own_pool(folder):
+    frames, metadata = pool(folder / "short.mp4")
+    assert len(frames) == 7 and metadata.duration == pytest.approx(1.0)
+
+
+def test_times_of_a_variable_rate_are_true(folder):
+    for settings in ({}, {"num_frames": 5}, {"fps": 1.0}):
+        _, metadata = pool(folder / "variable.mkv", **settings)
+        true = [TIMES[index] / 1000 for index in metadata.frames_indices]
+        assert metadata.timestamps == pytest.approx(true, abs=1e-3)
+
+
+def test_segments_and_frames_that_were_read_are_taken(folder):
+    _, metadata = pool(VideoSegment(folder / "two_minutes.mp4", start=10, end=20))
+    assert metadata.duration == pytest.approx(10) and len(metadata.frames_indices) == 20
+    _, metadata = pool([VideoSegment(folder / "two_minutes.mp4", end=5), VideoSegment(folder / "short.mp4")])
+    assert metadata.duration == pytest.approx(6)
+    read = read_frames(folder / "two_minutes.mp4", num_frames=9, size=(32, 32))
+    frames, metadata = pool(read)
+    assert np.array_equal(frames.permute(0, 2, 3, 1).numpy(), read.frames)
+    assert metadata.timestamps == pytest.approx(read.timestamps.tolist())
+
+
+def test_files_are_read_at_the_size_of_the_settings(folder):
+    processor = tiny_video_processor()
+    assert processor.load_video(folder / "short.mp4")[0].shape[-2:] == (20, 20)
+    assert processor.load_video(folder / "short.mp4", size={"height": 8, "width": 12})[0].shape[-2:] == (8, 12)
+    assert processor.load_video(folder / "short.mp4", size=10)[0].shape[-2:] == (10, 10)
+    assert processor.load_video(folder / "short.mp4", do_resize=False)[0].shape[-2:] == (48, 64)
+    edge = tiny_video_processor(size={"shortest_edge": 24})
+    assert edge.load_video(folder / "short.mp4")[0].shape[-2:] == (48, 64)
+    assert edge(folder / "short.mp4", return_tensors="pt")["pixel_values_videos"].shape[-2:] == (24, 32)
+
+
+def test_pixels_of_a_file_are_the_readers_normalised(folder):
+    processor = tiny_video_processor()
+    pixels = processor(folder / "short.mp4", return_tensors="pt")["pixel_values_videos"]
+    frames = read_frames(folder / "short.mp4", num_frames=7, size=(20, 20)).frames
+    expected = (torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    torch.testing.assert_close(pixels[0], expected)
+
+
+def test_the_video_processor_alone_gives_the_pool_not_scenes(folder):
+    processor = tiny_video_processor()
+    output = processor([folder / "two_minutes.mp4", clip(5)], return_metadata=True)
+    assert [len(video) for video in output["pixel_values_videos"]] == [24, 5]
+    assert [len(metadata.frames_indices) for metadata in output["video_metadata"]] == [24, 5]
+
+
+# Frames given as they are
+
+
+def test_arrays_are_the_pool_themselves():
+    frames = clip(200)
+    found, metadata = FilaVideoVideoProcessor().load_video(frames)
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames)
+    assert metadata.frames_indices == list(range(200))
+    assert metadata.fps == 1.0 and metadata.duration == 200
+    assert FilaVideoVideoProcessor().load_video(frames, num_frames=7)[0].shape[0] == 200
+
+
+def test_without_metadata_frames_count_as_taken_at_the_candidate_rate():
+    _, metadata = FilaVideoVideoProcessor().load_video(clip(6), candidate_fps=2.0)
+    assert metadata.timestamps == [0, 0.5, 1, 1.5, 2, 2.5] and metadata.duration == 3
+
+
+@pytest.mark.parametrize("kind", [dict, VideoMetadata])
+@pytest.mark.parametrize(
+    ("given", "timestamps", "duration"),
+    [
+        ({"total_num_frames": 4, "fps": 2.0}, [0, 0.5, 1, 1.5], 2),
+        ({"total_num_frames": 4, "duration": 8.0}, [0, 2, 4, 6], 8),
+        ({"total_num_frames": 4}, [0, 1, 2, 3], 4),
+        ({"total_num_frames": 100, "fps": 10.0, "frames_indices": [0, 33, 66, 99]}, [0, 3.3, 6.6, 9.9], 10),
+        (
+            {"total_num_frames": 100, "duration": 50.0, "frames_indices": np.array([0, 33, 66, 99])},
+            [0, 16.5, 33, 49.5],
+            50,
+        ),
+    ],
+)
+def test_metadata_gives_frames_their_numbers_and_times(kind, given, timestamps, duration):
+    metadata = kind(**given)
+    before = dict(metadata)
+    _, found = FilaVideoVideoProcessor().load_video(clip(4), metadata)
+    assert found.timestamps == pytest.approx(timestamps) and found.duration == duration
+    assert all(np.array_equal(dict(metadata)[name], before[name]) for name in before)  # the caller's stays as it was
+
+
+def test_metadata_without_a_total_is_completed():
+    _, metadata = FilaVideoVideoProcessor().load_video(clip(3), {"fps": 3.0, "frames_indices": [0, 5, 8]})
+    assert metadata.total_num_frames == 9 and metadata.duration == 3
+    _, metadata = FilaVideoVideoProcessor().load_video(clip(3), {"fps": 3.0})
+    assert metadata.total_num_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, list(range(30))),
+        ({"do_sample_frames": True, "num_frames": 4}, [0, 10, 19, 29]),
+        ({"do_sample_frames": True, "num_frames": 30}, list(range(30))),
+        ({"do_sample_frames": True, "fps": 2.0}, [0, 5, 10, 15, 20, 25]),
+        ({"do_sample_frames": True, "fps": 100.0}, list(range(30))),
+        ({"do_sample_frames": True}, [0, 2, 3, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20, 22, 24, 26, 27, 29]),
+        ({"num_frames": 4}, list(range(30))),
+    ],
+)
+def test_frames_are_thinned_only_when_asked(settings, expected):
+    processor = tiny_video_processor(max_candidates=18, min_candidates=18)
+    frames = clip(30)
+    found, metadata = processor.load_video(frames, {"total_num_frames": 30, "fps": 10.0}, **settings)
+    assert metadata.frames_indices == expected
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames[expected])
+    assert metadata.timestamps == pytest.approx([number / 10 for number in expected])
+
+
+def test_frames_that_were_sampled_before_are_thinned_by_their_own_times():
+    metadata = {"total_num_frames": 100, "fps": 10.0, "frames_indices": [0, 1, 2, 50, 51, 99]}
+    processor = FilaVideoVideoProcessor()
+    frames = clip(6)
+    found, thinned = processor.load_video(frames, metadata, do_sample_frames=True, num_frames=3)
+    assert thinned.frames_indices == [0, 2, 99] and len(found) == 3
+    _, thinned = processor.load_video(frames, metadata, do_sample_frames=True, fps=0.2)
+    assert thinned.frames_indices == [0, 50]
+
+
+def test_settings_of_sampling_may_be_the_processors_own(folder):
+    processor = tiny_video_processor(do_sample_frames=True, num_frames=3)
+    assert processor.load_video(clip(9))[0].shape[0] == 3
+    assert processor.load_video(folder / "two_minutes.mp4")[0].shape[0] == 3
+    assert processor.load_video(folder / "two_minutes.mp4", fps=0.1)[0].shape[0] == 12
+
+
+@pytest.mark.parametrize(
+    ("video", "metadata", "settings", "message"),
+    [
+        (clip(3), {"total_num_frames": 5}, {}, "has 5 frames in all, but 3 were passed"),
+        (clip(3), {"total_num_frames": 5, "frames_indices": [0, 1]}, {}, "numbers 2 frames .* but 3 were passed"),
+        (clip(3), {"frame_rate": 5}, {}, "knows no frame_rate"),
+        (clip(3), {"fps": 0.0}, {}, "positive `fps`, got 0.0"),
+        (clip(3), {"fps": -1.0}, {}, "positive `fps`, got -1.0"),
+        (clip(3), {"fps": 5}, {"do_sample_frames": True, "num_frames": 4}, "Cannot take 4 frames of a video of 3"),
+        (clip(3), None, {"do_sample_frames": True, "fps": 4}, "pass `video_metadata` with the `fps`"),
+        (clip(3), None, {"do_sample_frames": True, "fps": 4, "num_frames": 2}, "mutually exclusive|video_metadata"),
+        (["a.png", "b.png"], None, {"do_sample_frames": True}, "list of images is not supported"),
+        (clip(3), None, {"num_scenes": -1}, "`num_scenes` must be at least 1, got -1"),
+        (clip(3), None, {"max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
+        (clip(3), None, {"min_candidates": 0}, "`min_candidates` must be at least 1, got 0"),
+        (clip(3), None, {"candidate_fps": float("nan")}, "`candidate_fps` must be positive, got nan"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_both_numbers(video, metadata, settings, message):
+    with pytest.raises(ValueError, match=message):
+        FilaVideoVideoProcessor().load_video(video, metadata, **settings)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"this is no video", b"\x89PNG\r\n\x1a\n broken"])
+def test_files_that_are_no_video_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "broken.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoReadError, match=r"broken\.mp4"):
+        tiny_video_processor()(path)
+
+
+@pytest.mark.parametrize("videos", [[], [[]], ()])
+def test_an_empty_batch_is_refused(videos):
+    with pytest.raises(ValueError, match=r"empty"):
+        tiny_video_processor()(videos)
+
+
+def test_one_read_of_a_file_is_at_most_the_pool_in_memory(folder, monkeypatch):
+    made = []
+    real = np.empty
+    monkeypatch.setattr(np, "empty", lambda shape, *args, **kwargs: made.append(shape) or real(shape, *args, **kwargs))
+    tiny_video_processor().load_video(folder / "two_minutes.mp4")
+    assert (24, *SIZE.values(), 3) in made

@@ -1,0 +1,275 @@
+"""The procedural world: what is annotated is what is seen, answers follow from it, and a seed makes it all again."""
+
+import itertools
+import json
+from collections import Counter
+from random import Random
+
+import av
+import numpy as np
+import pytest
+from fila_video import cli
+from fila_video.toy_world.make_videos import KINDS, Settings, make_videos
+from fila_video.toy_world.questions import NUMBERS, PARTS, Question, ask_about_film, caption_film_with_times
+from fila_video.toy_world.world import COLOURS, SHAPES, Thing, draw_film, draw_thing
+from fila_video.video_reading_fila_video import probe_video, read_frames
+from PIL import Image
+
+
+def records_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def short(world):
+    return records_of(make_videos(world, Settings("short", duration=(5, 12), side=64, questions=16), count=8))
+
+
+def films(count=60, **settings):
+    values = {
+        "duration": 20.0,
+        "fps": 8.0,
+        "side": 32,
+        "num_events": 4,
+        "event_seconds": (1.0, 3.0),
+        "num_stretches": 2,
+        "num_backgrounds": 2,
+    }
+    return [draw_film(Random(seed), **{**values, **settings}) for seed in range(count)]
+
+
+def test_videos_are_real_h264_of_the_annotated_duration(world, short):
+    for record in short:
+        with av.open(str(world / record["video"])) as container:
+            assert container.streams.video[0].codec_context.name == "h264"
+        assert probe_video(world / record["video"]).duration == pytest.approx(record["duration"], abs=0.01)
+        assert 5 <= record["duration"] <= 12
+
+
+def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_outside(world, short):
+    for record in short:
+        for event in record["events"]:
+            frames = read_frames(world / record["video"], fps=8)
+            still = event["motion"] in ("stands still", "grows", "shrinks") and event["shape"] not in ("ring",)
+            if not still:
+                continue
+            row, column = round(event["y"] * 64), round(event["x"] * 64)
+            colour = np.array(COLOURS[event["colour"]], dtype=float)
+            away = np.abs(frames.frames[:, row - 1 : row + 2, column - 1 : column + 2].mean((1, 2)) - colour).max(1)
+            inside = (frames.timestamps > event["start"] + 0.13) & (frames.timestamps < event["end"] - 0.13)
+            outside = (frames.timestamps < event["start"] - 0.13) | (frames.timestamps > event["end"] + 0.13)
+            assert (away[inside] < 40).all()
+            others = [each for each in record["events"] if each is not event and each["colour"] == event["colour"]]
+            if not others and event["colour"] not in ("white", "black"):
+                assert (away[outside] > 40).mean() > 0.95
+
+
+def test_events_are_in_order_apart_and_of_different_things():
+    for film in films():
+        for before, after in itertools.pairwise(film.events):
+            assert before.end + 0.49 < after.start
+        assert film.events[0].start > 0
+        assert film.events[-1].end < film.duration
+        assert len({event.thing.name for event in film.events}) == len(film.events)
+
+
+def test_events_begin_anywhere():
+    """No grid that an evenly spread sample could meet."""
+    starts = [event.start % 1 for film in films(200) for event in film.events]
+    counts, _ = np.histogram(starts, bins=5, range=(0, 1))
+    assert counts.min() > 0.7 * counts.mean()
+
+
+def test_scenes_return_and_backgrounds_move():
+    film = films(1, num_events=1, num_stretches=6, num_backgrounds=2)[0]
+    backgrounds = [background for _, background in film.stretches]
+    assert len(backgrounds) == 6
+    assert len({id(background) for background in backgrounds}) == 2
+    assert all(a is not b for a, b in itertools.pairwise(backgrounds))
+    assert not np.array_equal(backgrounds[0].at(0), backgrounds[0].at(10))
+
+
+def answer_by_hand(film, question):
+    """The answer of a free question, worked out from the film alone."""
+    things = [event.thing for event in film.events]
+    words = question.question.rstrip("?").split()
+    if question.kind == "what":
+        return next(thing.shape for thing in things if thing.colour == words[4])
+    if question.kind == "colour":
+        return next(thing.colour for thing in things if thing.shape == words[-1])
+    if question.kind == "order":
+        place = ("first", "second", "third", "fourth", "last").index(words[-1])
+        return things[-1 if place == 4 else place].a_name
+    if question.kind in ("before", "after"):
+        at = [thing.name for thing in things].index(" ".join(words[-2:]))
+        return things[at + (1 if question.kind == "after" else -1)].a_name
+    if question.kind == "count":
+        kind = words[2]
+        number = sum(
+            kind == "objects" or kind == thing.colour or kind in (f"{thing.shape}s", f"{thing.shape}es")
+            for thing in things
+        )
+        return NUMBERS[number]
+    if question.kind == "when":
+        event = next(event for event in film.events if event.thing.name == " ".join(words[-3:-1]))
+        return f"the {PARTS[int(2 * (event.start + event.end) / film.duration)]}"
+    first, second = " ".join(words[4:6]), " ".join(words[-2:])
+    names = [thing.name for thing in things]
+    return f"the {first if names.index(first) < names.index(second) else second}"
+
+
+def test_every_answer_follows_from_the_film():
+    seen = Counter()
+    for seed, film in enumerate(films(100)):
+        for question in ask_about_film(Random(seed), film, count=16, choice_share=0):
+            assert question.answer == answer_by_hand(film, question), question
+            seen[question.kind] += 1
+    assert set(seen) == {"what", "colour", "order", "before", "after", "count", "when", "first"}
+    assert min(seen.values()) > 0.5 * max(seen.values())
+
+
+def test_the_letter_of_a_choice_stands_before_the_right_answer_and_is_any():
+    letters = Counter()
+    for seed, film in enumerate(films(150)):
+        for question in ask_about_film(Random(seed), film, count=8, choice_share=1):
+            text, *lines = question.question.split("\n")
+            options = dict(line.split(". ", 1) for line in lines)
+            assert len(set(options.values())) == len(options) == (2 if question.kind == "first" else 4)
+            free = type(question)(question.kind, "free", text, "")
+            assert options[question.answer] == answer_by_hand(film, free) == question.reply
+            if question.kind != "first":
+                letters[question.answer] += 1
+    assert min(letters.values()) > 0.8 * sum(letters.values()) / 4
+
+
+def test_questions_alone_do_not_tell_the_answer():
+    """For each wording the best constant answer is right about as often as chance."""
+    answers = {}
+    for seed, film in enumerate(films(400)):
+        for question in ask_about_film(Random(seed), film, count=8, choice_share=0):
+            if question.kind in ("what", "colour", "when"):
+                answers.setdefault(question.kind, Counter())[question.answer] += 1
+    chance = {"what": 1 / len(SHAPES), "colour": 1 / len(COLOURS), "when": 1 / len(PARTS)}
+    for kind, counts in answers.items():
+        assert max(counts.values()) / counts.total() < 1.4 * chance[kind]
+
+
+def test_a_caption_with_times_names_each_event_at_its_start():
+    film = films(1)[0]
+    parts = caption_film_with_times(film).rstrip(".").split(". ")
+    for part, event in zip(parts, film.events, strict=True):
+        assert part == f"0:{int(event.start):02d} {event.caption}"
+
+
+def test_the_same_settings_make_the_same_files_and_a_larger_set_begins_with_the_smaller(tmp_path):
+    settings = Settings("clip", side=32, fps=4)
+    small = make_videos(tmp_path / "a", settings, count=2)
+    large = make_videos(tmp_path / "b", settings, count=3, workers=2)
+    assert small.read_text().splitlines() == large.read_text().splitlines()[:2]
+    for record in records_of(small):
+        assert (tmp_path / "a" / record["video"]).read_bytes() == (tmp_path / "b" / record["video"]).read_bytes()
+
+
+def test_splits_and_seeds_share_no_video(tmp_path):
+    sets = [Settings("picture", split, seed, side=32) for split in ("train", "test") for seed in (1, 2)]
+    made = []
+    for number, settings in enumerate(sets):
+        records = records_of(make_videos(tmp_path / str(number), settings, count=20))
+        made += [(tmp_path / str(number) / record["image"]).read_bytes() for record in records]
+    assert len(set(made)) == len(made) == 80
+
+
+def test_rare_events_are_short_in_long_videos(tmp_path):
+    (record,) = records_of(make_videos(tmp_path, Settings("rare", duration=(300, 301), side=32, fps=2), count=1))
+    assert 300 <= record["duration"] <= 301
+    assert 4 <= len(record["events"]) <= 6
+    assert all(2 <= event["end"] - event["start"] <= 3.001 for event in record["events"])
+
+
+def test_pictures_carry_captions_and_questions(tmp_path):
+    settings = Settings("picture-questions", side=64)
+    for record in records_of(make_videos(tmp_path, settings, count=10)):
+        assert Image.open(tmp_path / record["image"]).size == (64, 64)
+        caption = record["conversations"][1]["value"]
+        assert caption.count(" and ") == (record["questions"][0]["answer"].count(" and ")) <= 1
+        assert record["conversations"][0]["value"].startswith("<image>\n")
+        assert "<image>" not in "".join(turn["value"] for turn in record["conversations"][1:])
+        replies = [turn["value"] for turn in record["conversations"][1::2]]
+        assert replies == [Question(**question).reply for question in record["questions"]]
+
+
+def test_things_in_a_row_come_one_soon_after_another(tmp_path):
+    counts = set()
+    for record in records_of(make_videos(tmp_path, Settings("row", side=32, fps=4), count=12)):
+        events = record["events"]
+        counts.add(len(events))
+        length = events[0]["end"] - events[0]["start"]
+        assert all(length / 2 <= b["start"] - a["end"] + 2e-3 < 1.6 * length for a, b in itertools.pairwise(events))
+        assert len(events) * length > 0.58 * record["duration"]
+    assert counts <= set(range(3, 9)) and len(counts) > 2
+
+
+@pytest.mark.parametrize("count", (1, 2))
+def test_the_things_of_one_video_have_as_many_colours_as_asked_for_and_those_of_others_have_others(tmp_path, count):
+    for kind in ("short", "picture-questions"):
+        records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colours=count), count=12))
+        captions = [turn["answer"] for record in records for turn in record["questions"] if turn["kind"] == "caption"]
+        colours = [{colour for colour in COLOURS if colour in caption.lower()} for caption in captions]
+        assert max(map(len, colours)) == count
+        assert len(set.union(*colours)) > 3
+
+
+def test_a_drawn_thing_covers_its_place_and_nothing_else():
+    picture = np.full((64, 64, 3), 100, np.uint8)
+    draw_thing(picture, Thing("red", "square", 0.5, 0.5, 0.5))
+    assert tuple(picture[32, 32]) == COLOURS["red"]
+    assert (picture[:15] == 100).all()
+    assert (picture[:, 49:] == 100).all()
+
+
+def test_the_command_line_makes_every_kind(tmp_path):
+    for kind in KINDS:
+        short = ["--min-duration", "40", "--max-duration", "41"] if kind == "rare" else []
+        arguments = ["--output", str(tmp_path), "--kind", kind, "--count", "1", "--side", "32", "--no-progress"]
+        assert cli.main(["make-videos", *arguments, *short]) == 0
+        assert len(records_of(tmp_path / f"train_{kind}.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    "settings, problem",
+    [
+        ({"kind": "opera"}, "`kind` must be one of"),
+        ({"kind": "short", "split": "exam"}, "`split` must be one of"),
+        ({"kind": "short", "duration": (9, 8)}, r"got \(9, 8\)"),
+        ({"kind": "short", "side": 33}, "got 33"),
+        ({"kind": "short", "fps": 0}, "got 0"),
+        ({"kind": "short", "colours": 0}, "must be from 1 to 8, got 0"),
+        ({"kind": "short", "colours": 9}, "must be from 1 to 8, got 9"),
+        ({"kind": "row", "colours": 1}, "needs `colours` 2 or more, got 1"),
+        ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        Settings(**settings)
+
+
+def test_a_set_that_is_there_is_not_overwritten(tmp_path, capsys):
+    arguments = ["make-videos", "--output", str(tmp_path), "--kind", "picture", "--count", "1", "--no-progress"]
+    assert cli.main(arguments) == 0
+    assert cli.main(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_events_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"do not fit into 5\.0 s"):
+        films(1, duration=5.0, num_events=5)
+    with pytest.raises(ValueError, match="got num_events 49"):
+        films(1, num_events=49)
+    with pytest.raises(ValueError, match="6 kinds of things in 1 colours, got num_events 7"):
+        films(1, num_events=7, num_colours=1)

@@ -1,0 +1,291 @@
+"""From records to batches: what is seen, what is learned, in which order, and what happens to what cannot be read."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from fila_video.long_video.records import make_record
+from fila_video.training.collator import Collator
+from fila_video.training.data import Mixture, MixtureSampler, RecordSet
+from fila_video.training.samples import IGNORED, SampleEncoder
+from fila_video.training.settings import DataSet, Sampling, TrainingError
+from helpers.tiny_processor import model_for, tiny_processor
+from helpers.training_runs import NUM_IMAGES, NUM_VIDEOS, image_record, turns, video_record, world, write_lines
+
+PROCESSOR = tiny_processor()
+
+
+def encoder(isolate_turns: bool = False, **sampling) -> SampleEncoder:
+    return SampleEncoder(PROCESSOR, Sampling(**{"num_scenes": 2, **sampling}), isolate_turns=isolate_turns)
+
+
+def encode(record: dict, key=(0, 0, 0), **arguments) -> dict:
+    return encoder(**arguments)(record, RecordSet(DataSet(str(world() / "videos.jsonl"))), key)
+
+
+def batch_of(samples: list[dict], *arguments) -> dict:
+    batch = Collator(PROCESSOR.tokenizer.pad_token_id, *arguments)(samples)
+    assert batch.pop("unreadable") == []
+    return batch
+
+
+def learned(sample: dict) -> str:
+    return PROCESSOR.tokenizer.decode(sample["labels"][sample["labels"] != IGNORED])
+
+
+def by_chat_template(record: dict, num_frames: int = 6) -> dict:
+    """What the processor itself makes of the conversation."""
+    messages = []
+    for turn in record["conversations"]:
+        text = turn["value"].removeprefix("<image>\n")
+        content = [{"type": "text", "text": text}]
+        if text != turn["value"]:
+            content.insert(0, {"type": "video", "video": str(world() / record["video"])})
+        messages.append({"role": {"human": "user", "gpt": "assistant"}[turn["from"]], "content": content})
+    settings = {"num_frames": num_frames, "num_scenes": num_frames // 3, "selection": "uniform"}
+    return PROCESSOR.apply_chat_template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        return_assistant_tokens_mask=True,
+        processor_kwargs=settings,
+    )
+
+
+def test_a_sample_is_what_the_chat_template_gives_and_learns_the_assistant_s_turns():
+    sample, expected = encode(video_record(1)), by_chat_template(video_record(1))
+    assert torch.equal(sample["input_ids"], expected["input_ids"][0])
+    assert torch.equal(sample["labels"] != IGNORED, torch.as_tensor(expected["assistant_masks"]).bool()[0])
+    assert torch.equal(sample["pixel_values_videos"], expected["pixel_values_videos"])
+    assert learned(sample) == "Number 1.<|im_end|>Only one.<|im_end|>No, it is gray.<|im_end|>"
+
+
+def test_the_frames_are_uniform_and_the_prompt_names_their_scenes_times():
+    """28 frames at 10 a second. Of 6 even times the third, 1.08 s, and the last stand for the two scenes."""
+    text = PROCESSOR.tokenizer.decode(encode(video_record(2))["input_ids"])
+    assert "This video samples 2 frames of a 2.8-second video at 1.0, 2.7 seconds.\nWhat is it?" in text
+
+
+def test_lengths_are_drawn_from_the_list_and_again_the_same():
+    draw = encoder(num_scenes=[1, 2, 4])._draw
+    drawn = [draw((0, 0, index))["num_scenes"] for index in range(60)]
+    assert drawn == [draw((0, 0, index))["num_scenes"] for index in range(60)]
+    assert set(drawn) == {1, 2, 4}
+    assert drawn != [draw((1, 0, index))["num_scenes"] for index in range(60)]
+    assert draw((0, 0, 0))["num_frames"] == 3 * drawn[0]
+
+
+def test_several_images_and_a_video_in_several_turns():
+    record = {
+        "image": ["0.png", "1.png"],
+        "video": "videos/0.mp4",
+        "conversations": turns("First?", "A.", "<video>\nThen <image>\nthere?", "B."),
+    }
+    sample = encode(record)
+    assert sample["pixel_values"].shape == (2, 3, 20, 20) and sample["video_num_scenes"].tolist() == [2]
+    ids = sample["input_ids"].tolist()
+    images = [at for at, token in enumerate(ids) if token == PROCESSOR.image_token_id]
+    videos = [at for at, token in enumerate(ids) if token == PROCESSOR.video_token_id]
+    assert images[0] < videos[0] < images[-1] and learned(sample) == "A.<|im_end|>B.<|im_end|>"
+
+
+def test_words_alone_and_a_medium_without_a_placeholder():
+    assert "pixel_values" not in encode({"conversations": turns("Hello?", "Hello.", medium="")})
+    bare = {**video_record(0), "conversations": turns("What?", "It.", medium="")}
+    placed = {**video_record(0), "conversations": turns("What?", "It.")}
+    assert torch.equal(encode(bare)["input_ids"], encode(placed)["input_ids"])
+
+
+def test_a_long_video_record_is_read_from_its_segments():
+    inputs = [
+        {"id": str(n), "data_source": "", "file": f"videos/{n}.mp4", "caption": f"Scene {n}.", "duration": 2.5}
+        for n in range(2)
+    ]
+    sample = encode(make_record(0, inputs, seed=1), num_scenes=4)
+    text = PROCESSOR.tokenizer.decode(sample["input_ids"])
+    assert "This video samples 4 frames of a 5.0-second video" in text and "<time_instruction>" not in text
+    assert learned(sample).startswith("From 0.0 to 2.5 seconds: Scene 0.")
+    assert sample["pixel_values_videos"].shape[1] == 12
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_isolated_turns_have_the_loss_of_each_question_alone(attention):
+    """One row a video with three questions, against a row a question; token by token the same prompts."""
+    model = model_for(PROCESSOR, attn_implementation=attention).train()
+    mask_dtype = torch.float32 if attention == "eager" else None
+    records = [video_record(0), {**video_record(1), "conversations": turns("Where?", "Here.", "When?", "At noon.")}]
+    together = batch_of([encode(record, isolate_turns=True) for record in records], True, mask_dtype)
+    assert together["input_ids"].shape[0] == 2
+    alone = []
+    for record in records:
+        for at in range(0, len(record["conversations"]), 2):
+            texts = [turn["value"].removeprefix("<image>\n") for turn in record["conversations"][at : at + 2]]
+            one = {**record, "conversations": turns(*texts)}
+            alone.append(encode(one))
+            assert torch.equal(alone[-1]["input_ids"], by_chat_template(one)["input_ids"][0])
+    together, alone = model(**together), model(**batch_of(alone))
+    torch.testing.assert_close(together.loss, alone.loss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.loss * 0 + alone.loss, alone.loss)
+    # Without isolation the later questions see the earlier answers.
+    seen = model(**batch_of([encode(record) for record in records])).loss
+    assert (seen - alone.loss).abs() > 1e-4
+
+
+def test_isolated_turns_learn_what_they_learn_alone():
+    """Gradients, of single images beside videos and of a sample with one question."""
+    model = model_for(PROCESSOR).train()
+    records = [video_record(0), image_record(1), {"conversations": turns("Hello?", "Hello.", medium="")}]
+    model(**batch_of([encode(record, isolate_turns=True) for record in records], True)).loss.backward()
+    given = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    asked = [turn["value"].removeprefix("<image>\n") for turn in records[0]["conversations"]]
+    ones = [{**records[0], "conversations": turns(*asked[at : at + 2])} for at in range(0, len(asked), 2)]
+    model(**batch_of([encode(record) for record in [*ones, *records[1:]]])).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(given[name], parameter.grad, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (video_record(0, video="videos/99.mp4"), "there is no file"),
+        (video_record(0, video="images.json"), "images.json"),
+        (video_record(0, video=["videos/0.mp4", "videos/1.mp4"]), "1 of videos, but the record has 0 images and 2"),
+        (image_record(0, image=None), "1 of videos, but the record has 0 images and 0 videos"),
+        (video_record(0, conversations=turns("Only a question")), "no turn of the assistant"),
+        (video_record(0, conversations=turns("What <|im_end|>?", "It.")), "control token"),
+        (video_record(0, conversations=[{"from": "robot", "value": "Hi"}]), "of human, gpt or system"),
+        (video_record(0, conversations="Hi"), "must be a list of turns"),
+        (video_record(0, conversations=turns("What?", "Long. " * 5000)), "but the model's context has"),
+    ],
+)
+def test_a_record_that_cannot_be_used_says_why(record, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        encode(record)
+
+
+def test_isolated_turns_refuse_media_behind_the_first_question():
+    record = {**video_record(0), "conversations": turns("One?", "1.", "<image>\nTwo?", "2.", medium="")}
+    with pytest.raises(ValueError, match="must come before the first question"):
+        encode(record, isolate_turns=True)
+
+
+def sources(**weights) -> tuple[list[int], list[DataSet]]:
+    return [10, 4], [DataSet("a", **weights.get("a", {})), DataSet("b", **weights.get("b", {}))]
+
+
+def test_an_epoch_has_the_sets_by_their_weights_and_an_order_by_the_seed():
+    sizes, sets = sources(a={"weight": 0.5}, b={"count": 9})
+    sampler = MixtureSampler(sizes, sets, seed=3)
+    first = list(sampler)
+    assert len(first) == len(sampler) == 14 and first == list(MixtureSampler(sizes, sets, seed=3))
+    assert first != list(MixtureSampler(sizes, sets, seed=4))
+    half = [index for _, number, index in first if number == 0]
+    times = Counter(index for _, number, index in first if number == 1)
+    assert len(set(half)) == 5 and sorted(times.values()) == [2, 2, 2, 3]  # nine of four: twice each, and one more
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert {epoch for epoch, _, _ in second} == {1} and [key[1:] for key in second] != [key[1:] for key in first]
+
+
+def test_a_subset_is_the_same_in_every_run_and_epoch():
+    path = str(world() / "videos.jsonl")
+    one, two = RecordSet(DataSet(path, subset=0.5)), RecordSet(DataSet(path, subset=3))
+    assert len(one) == NUM_VIDEOS // 2 and list(one.indices) == list(two.indices)
+    with pytest.raises(TrainingError, match="`subset` of 7 cannot be taken of 6 records"):
+        RecordSet(DataSet(path, subset=7))
+
+
+def test_sets_of_every_form_give_equal_records(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    records = [image_record(number) for number in range(NUM_IMAGES)]
+    write_lines(tmp_path / "lines.jsonl", records[:2])
+    write_lines(tmp_path / "lines2.jsonl", records[2:])
+    datasets.Dataset.from_list(records).to_parquet(tmp_path / "rows.parquet")
+    for path in (world() / "images.json", tmp_path / "lines*.jsonl", tmp_path / "rows.parquet"):
+        found = RecordSet(DataSet(str(path)))
+        assert [dict(found[index]) for index in range(len(found))] == records, path
+
+
+def test_images_that_datasets_holds_are_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"id": "a", "image": str(world() / "3.png"), "conversations": image_record(3)["conversations"]}]
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    records = RecordSet(DataSet(str(tmp_path / "saved")))
+    assert torch.equal(
+        encoder()(records[0], records, (0, 0, 0))["pixel_values"], encode(image_record(3))["pixel_values"]
+    )
+
+
+def test_missing_and_empty_sets_are_refused(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    for name, message in (("none.json", "no file"), ("empty.jsonl", "no records")):
+        with pytest.raises(TrainingError, match=message):
+            RecordSet(DataSet(str(tmp_path / name)))
+
+
+def broken(tmp_path, count: int = 4) -> RecordSet:
+    """Records of which the second names a missing file, and the third one that is no video."""
+    (tmp_path / "text.mp4").write_text("no video at all")
+    records = [video_record(number) for number in range(count)]
+    records[1]["video"], records[2]["video"] = "videos/gone.mp4", str(tmp_path / "text.mp4")
+    write_lines(tmp_path / "broken.jsonl", records)
+    return RecordSet(DataSet(str(tmp_path / "broken.jsonl"), media=str(world())))
+
+
+def test_what_cannot_be_read_is_fatal_or_named_and_replaced(tmp_path):
+    records = broken(tmp_path)
+    with pytest.raises(TrainingError, match=r"broken.jsonl, record 2, id v1, videos/gone.mp4: .*there is no file"):
+        Mixture([records], encoder(), seed=0)[0, 0, 1]
+    sample = Mixture([records], encoder(), seed=0, unreadable="skip")[0, 0, 1]
+    assert [(item["record"], item["id"]) for item in sample["unreadable"]] == [(2, "v1"), (3, "v2")]
+    assert "text.mp4" in sample["unreadable"][1]["media"] and learned(sample).startswith("Number 3.")
+    batch = Collator(0)([sample, encode(video_record(0))])
+    assert len(batch["unreadable"]) == 2 and batch["input_ids"].shape[0] == 2
+
+
+def test_a_set_of_nothing_but_unreadable_records_stops(tmp_path):
+    write_lines(tmp_path / "none.jsonl", [video_record(number, video=f"{number}.mp4") for number in range(3)])
+    data = Mixture([RecordSet(DataSet(str(tmp_path / "none.jsonl")))], encoder(), seed=0, unreadable="skip")
+    with pytest.raises(TrainingError, match="3 records in turn cannot be used"):
+        data[0, 0, 1]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_line_that_is_no_json_is_named(tmp_path, suffix):
+    path = tmp_path / f"torn.{suffix}"
+    path.write_text(json.dumps(video_record(0)) + '\n{"id": "to\n')
+    data = Mixture([RecordSet(DataSet(str(path), media=str(world())))], encoder(), seed=0, unreadable="skip")
+    assert [item["record"] for item in data[0, 0, 1]["unreadable"]] == [2]
+
+
+def asked(*kinds: str) -> dict:
+    """A record as make-videos writes it, of one question of each of `kinds`, the first of which shows the video."""
+    record = {"video": "video.mp4", "conversations": [], "questions": []}
+    for number, kind in enumerate(kinds):
+        question = ("" if number else "<image>\n") + f"{kind}?"
+        record["conversations"] += [{"from": "human", "value": question}, {"from": "gpt", "value": str(number)}]
+        record["questions"].append({"kind": kind, "form": "choice" if number == 1 else "free"})
+    return record
+
+
+def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path):
+    path = write_lines(
+        tmp_path / "asked.jsonl", [asked("what", "when", "count"), asked("what"), asked("when", "when")]
+    )
+    records = RecordSet(DataSet(str(path), questions={"kind": ["when", "count"]}))
+    texts = [[turn["value"] for turn in records[number]["conversations"]] for number in range(len(records))]
+    assert texts == [["<image>\nwhen?", "1", "count?", "2"], ["<image>\nwhen?", "0", "when?", "1"]]
+    free = RecordSet(DataSet(str(path), questions={"kind": ["when"], "form": ["free"]}))
+    assert len(free) == 1 and len(free[0]["questions"]) == 1
+    with pytest.raises(TrainingError, match=r"no record has a question with \{'kind': \['side'\]\}"):
+        RecordSet(DataSet(str(path), questions={"kind": ["side"]}))
+
+
+def test_questions_of_records_without_annotations_cannot_be_chosen():
+    with pytest.raises(TrainingError, match=r"record 1: `questions` needs records as make-videos writes them"):
+        RecordSet(DataSet(str(world() / "videos.jsonl"), questions={"kind": ["when"]}))
+    with pytest.raises(TrainingError, match="`data`, set 1: `questions` must map names to lists of values"):
+        DataSet("any.jsonl", questions={"kind": "when"}).check("`data`, set 1")

@@ -1,0 +1,254 @@
+"""Runs of the trainer: what moves, what is saved, going on after a kill, adapters, and two processes against one."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.training.optimizers import make_optimizer, part_of
+from fila_video.training.settings import TrainingError
+from helpers.tiny_processor import model_for, tiny_processor
+from helpers.training_runs import (
+    ALL_RATES,
+    image_record,
+    losses,
+    run,
+    settings_file,
+    video_record,
+    world,
+    write_lines,
+)
+from safetensors.torch import load_file
+from test_loading import load_in_fresh_process
+
+TESTS = Path(__file__).parent.parent
+TRAINING = TESTS.parent / "training"
+STAGE_4 = {"vision_tower": 2e-6, "multi_modal_projector": 2e-6, "language_model": 1e-5, "scene_merger": 2e-6}
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return FilaVideoForConditionalGeneration.from_pretrained(folder).state_dict()
+
+
+def moved_parts(before: dict, after: dict) -> set[str]:
+    assert before.keys() == after.keys()
+    return {part_of(name) for name in before if not torch.equal(before[name], after[name])}
+
+
+def in_processes(*arguments, processes: int = 0) -> subprocess.CompletedProcess:
+    program = [sys.executable]
+    if processes:
+        program += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    program += [str(TESTS / "helpers" / "train_in_processes.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(program, capture_output=True, text=True, timeout=500, env=environment)
+
+
+@pytest.mark.parametrize("part", ALL_RATES)
+def test_only_what_has_a_rate_moves(tmp_path, part):
+    run(tmp_path / "out", {"max_steps": 1}, learning_rates={part: 1e-2})
+    assert moved_parts(weights(world() / "model"), weights(tmp_path / "out")) == {part}
+
+
+def test_one_step_of_stage_4_moves_the_merger_in_float32_also_in_bfloat16(tmp_path):
+    """2e-6 is far below bfloat16's steps around a third."""
+    for dtype in ("float32", "bfloat16"):
+        trainer = run(tmp_path / dtype, {"max_steps": 1, "bf16": True}, learning_rates=STAGE_4, dtype=dtype)
+        before = weights(world() / "model")["model.scene_merger.weight"]
+        after = weights(tmp_path / dtype)["model.scene_merger.weight"]
+        assert trainer.model.model.scene_merger.weight.dtype == after.dtype == torch.float32
+        assert trainer.model.model.language_model.embed_tokens.weight.dtype == getattr(torch, dtype)
+        step = (after - before).abs()
+        assert step.max() == pytest.approx(2e-6, rel=0.05) and (step > 1e-6).float().mean() > 0.9
+
+
+def test_the_loss_falls_and_the_log_says_at_which_rates(tmp_path):
+    run(tmp_path / "out", {"max_steps": 12, "warmup_steps": 2}, learning_rates={**ALL_RATES, "scene_merger": 1e-4})
+    loss = losses(tmp_path / "out")
+    assert list(loss) == list(range(1, 13)) and loss[12] < loss[1] - 0.3
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert all(set(rate) == set(ALL_RATES) for rate in rates)
+    for rate, step in zip(rates, range(1, 13), strict=True):
+        share = step / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / 10)) / 2  # cosine
+        assert rate["scene_merger"] == pytest.approx(1e-4 * share) and rate["language_model"] == pytest.approx(
+            1e-3 * share
+        )
+    assert lines[-2]["seconds"] >= lines[0]["seconds"] > 0
+    assert "resolved" in (tmp_path / "out" / "settings.yaml").read_text()
+
+
+def test_muon_takes_hidden_matrices_and_adamw_the_rest():
+    model = model_for(tiny_processor())
+    optimizer = make_optimizer(model, "muon", ALL_RATES, weight_decay=0.1, settings={})
+    by_muon = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in by_muon}
+    assert "model.language_model.layers.0.mlp.down_proj.weight" in names
+    assert "model.vision_tower.encoder.layers.1.self_attn.q_proj.weight" in names
+    for name in ("embed_tokens.weight", "lm_head.weight", "patch_embedding.weight", "scene_merger.weight", "bias"):
+        assert not any(taken.endswith(name) for taken in names), name
+    assert not any("norm" in name or "position_embedding" in name for name in names)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_muon_with_adamw_steps_like_the_two_alone():
+    def stepped(make):
+        torch.manual_seed(0)
+        model = model_for(tiny_processor())
+        optimizers = make(model)
+        for step in range(3):
+            for index, parameter in enumerate(model.parameters()):
+                generator = torch.Generator().manual_seed(100 * step + index)
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            for optimizer in optimizers:
+                optimizer.step()
+        return model.state_dict()
+
+    def alone(model):
+        both = make_optimizer(model, "muon", ALL_RATES, 0.0, {})
+        groups = both.param_groups
+        taken = [[p for group in groups if group["muon"] == muon for p in group["params"]] for muon in (True, False)]
+        muon = torch.optim.Muon(taken[0], lr=1e-3, weight_decay=0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        return muon, torch.optim.AdamW(taken[1], lr=1e-3, weight_decay=0)
+
+    together = stepped(lambda model: [make_optimizer(model, "muon", ALL_RATES, 0.0, {})])
+    for name, value in stepped(alone).items():
+        torch.testing.assert_close(together[name], value, msg=name)
+
+
+def test_without_muon_in_torch_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(TrainingError, match=r"needs torch\.optim\.Muon"):
+        make_optimizer(model_for(tiny_processor()), "muon", ALL_RATES, 0.0, {})
+
+
+def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path):
+    """With Muon and AdamW, over two epochs, with a worker; a checkpoint that a kill left in pieces is passed over."""
+    training = {"max_steps": 9, "save_strategy": "steps", "save_steps": 2, "dataloader_num_workers": 1}
+    data = [{"path": str(world() / "videos.jsonl"), "weight": 3}, {"path": str(world() / "images.json"), "count": 6}]
+    changes = {"training": training, "data": data, "optimizer": "muon", "sampling": {"num_scenes": [1, 2]}}
+    run(tmp_path / "whole", **{**changes, "training": {**training, "save_strategy": "no"}})
+    file = settings_file(tmp_path / "killed", **changes)
+    killed = in_processes("--kill-at", 7, file)
+    assert killed.returncode == -9, killed.stderr[-3000:]
+    torn = tmp_path / "killed" / "checkpoint-6"
+    (torn / "trainer_state.json").unlink()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    run(tmp_path / "killed", **changes)
+    lines = map(json.loads, (tmp_path / "killed" / "log.jsonl").read_text().splitlines())
+    # Step 7 was done, but not yet logged; what came after it began at the checkpoint of step 4.
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9]
+    whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert list(killed) == list(whole) == list(range(1, 10)) and len(set(whole.values())) == 9
+    assert killed == pytest.approx(whole, abs=1e-6)
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "killed")[name], value, msg=name)
+
+
+def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path):
+    """In a fresh process without the package: every auto class, the pipelines, and the settings of the run."""
+    run(
+        tmp_path / "out",
+        {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1},
+        config={"scene_size": 2, "merger_type": "weighted"},
+        processor={"num_scenes": 5, "selection": "uniform"},
+    )
+    checkpoint, result = tmp_path / "out" / "checkpoint-2", tmp_path / "out"
+    report = load_in_fresh_process(tmp_path, world() / "videos" / "0.mp4", checkpoint)["reports"][0]
+    settings = report["settings"]["video_processor"]
+    assert (settings["scene_size"], settings["num_scenes"], settings["selection"]) == (2, 5, "uniform")
+    assert "use_cache" not in json.loads((result / "config.json").read_text())
+    files = {path.name for path in checkpoint.iterdir()} - {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    assert {"generation_config.json", "tokenizer.json", "modeling_fila_video.py", "model.safetensors"} <= files
+    for name in files - {"trainer_state.json", "training_args.bin"}:
+        assert (result / name).read_bytes() == (checkpoint / name).read_bytes(), name
+
+
+def test_a_merger_that_the_start_has_not_is_new_and_said(tmp_path, caplog):
+    caplog.set_level("WARNING")
+    config = {"merger_type": "attention"}
+    run(tmp_path / "out", {"max_steps": 1}, config=config, learning_rates={"multi_modal_projector": 1e-3})
+    after = weights(tmp_path / "out")
+    assert after["model.scene_merger.query_weight"].std() > 0.05  # Xavier
+    before = weights(world() / "model")
+    assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
+    with pytest.raises(TrainingError, match="`learning_rates` has scene_merger, but nothing of it can be trained"):
+        run(tmp_path / "mean", {"max_steps": 1}, config={"merger_type": "mean"})
+
+
+def test_a_checkpoint_without_the_model_s_own_weights_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    model = FilaVideoForConditionalGeneration.from_pretrained(world() / "model")
+    state = {name: value for name, value in model.state_dict().items() if "linear_2" not in name}
+    model.save_pretrained(folder, state_dict=state)
+    FilaVideoProcessor.from_pretrained(world() / "model").save_pretrained(folder)
+    with pytest.raises(TrainingError, match=r"no fitting model\.multi_modal_projector\.linear_2"):
+        run(tmp_path / "out", model=str(folder))
+
+
+def test_what_could_not_be_read_is_counted_over_workers_and_runs(tmp_path):
+    records = [video_record(number % 4) for number in range(8)]
+    records[3]["video"], records[5]["video"] = "gone.mp4", "lost.mp4"
+    write_lines(tmp_path / "some.jsonl", records)
+    data = [{"path": str(tmp_path / "some.jsonl"), "media": str(world())}]
+    run(tmp_path / "out", {"max_steps": 4, "dataloader_num_workers": 2}, data=data, unreadable="skip", batch_size=2)
+    lines = (tmp_path / "out" / "unreadable.0.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert sorted(item["record"] for item in found) == [4, 6] and {item["media"] for item in found} == {
+        "gone.mp4",
+        "lost.mp4",
+    }
+    with pytest.raises(ValueError, match=r"some.jsonl, record (4|6), .*there is no file"):
+        run(tmp_path / "strict", {"max_steps": 4}, data=data, batch_size=2)
+
+
+def test_adapters_are_saved_merged_and_reloaded(tmp_path):
+    peft = pytest.importorskip("peft")
+    lora = {"r": 4, "target_modules": r".*language_model.*\.(q|v)_proj", "modules_to_save": ["scene_merger"]}
+    rates = {"language_model": 1e-2, "scene_merger": 1e-3}
+    training = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    run(tmp_path / "out", training, lora=lora, learning_rates=rates, isolate_turns=True)
+    saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert {name.split(".")[-2] for name in saved} == {"lora_A", "lora_B", "scene_merger"}
+    before, after = weights(world() / "model"), weights(tmp_path / "out")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.rsplit(".", 2)[-2] for name in changed} == {"q_proj", "v_proj", "scene_merger"}
+    base = FilaVideoForConditionalGeneration.from_pretrained(world() / "model")
+    for folder in (tmp_path / "out" / "adapter", tmp_path / "out" / "checkpoint-2"):
+        loaded = peft.PeftModel.from_pretrained(base, folder).merge_and_unload().state_dict()
+        for name, value in after.items():
+            torch.testing.assert_close(loaded[name], value, msg=name)
+        base = FilaVideoForConditionalGeneration.from_pretrained(world() / "model")
+    with pytest.raises(TrainingError, match="learning_rates` has vision_tower"):
+        run(tmp_path / "none", lora=lora, learning_rates={**rates, "vision_tower": 1e-3})
+
+
+def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
+    """DDP, plain and with gradient checkpointing, with batches where one process has images only; FSDP 2."""
+    write_lines(tmp_path / "mixed.jsonl", [video_record(0), image_record(0), video_record(1), image_record(1)])
+    data = [{"path": str(tmp_path / "mixed.jsonl"), "media": str(world()), "weight": 3}]
+    training = {"max_steps": 3, "per_device_train_batch_size": 1}
+    variants = {name: {"training": training, "data": data, "batch_size": 2} for name in ("ddp", "fsdp")}
+    variants["checkpointing"] = {**variants["ddp"], "training": {**training, "gradient_checkpointing": True}}
+    files = {name: settings_file(tmp_path / name, **changes) for name, changes in variants.items()}
+    configuration = yaml.safe_load((TRAINING / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
+    environment = {name.upper().replace("_LAYER_CLS", "_CLS"): value for name, value in configuration.items()}
+    fsdp = [f"{name}={value}" for name, value in {"ACCELERATE_USE_FSDP": True, **environment}.items()]
+    result = in_processes(files["ddp"], files["checkpointing"], *fsdp, files["fsdp"], processes=2)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+    trainer = run(tmp_path / "one", **variants["ddp"])
+    kinds = ["image" if index % 2 else "video" for _, _, index in trainer.train_dataset.sampler][:6]
+    assert {frozenset(kinds[at : at + 2]) for at in range(0, 6, 2)} >= {frozenset(("image", "video"))}
+    expected = weights(tmp_path / "one")
+    for name in variants:
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=2e-5), name
+        for key, value in weights(tmp_path / name).items():
+            torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3, msg=f"{name}: {key}")

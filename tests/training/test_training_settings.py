@@ -1,0 +1,130 @@
+"""A run's file of settings: what is wrong in it is said before anything is loaded; the stages are the paper's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from fila_video.training.settings import Settings, TrainingError, load_settings
+from fila_video.training.train import training_arguments
+
+TRAINING = Path(__file__).resolve().parent.parent.parent / "training"
+# Table 4: rates of vision encoder, projector, language model, merging module; batch size.
+TABLE_4 = {
+    "stage1_align": ((None, 1e-3, None, None), 32),
+    "stage2_knowledge": ((2e-6, 2e-6, 1e-5, None), 64),
+    "stage3_image": ((2e-6, 2e-6, 1e-5, None), 128),
+    "stage4_video": ((2e-6, 2e-6, 1e-5, 2e-6), 128),
+    "stage4_base": ((2e-6, 2e-6, 1e-5, None), 128),
+}
+
+
+def written(tmp_path, **changes) -> Path:
+    values = {"model": "m", "output": "o", "learning_rates": {"scene_merger": 1e-3}, "data": [{"path": "d.jsonl"}]}
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("stage", TABLE_4)
+def test_the_stages_have_the_rates_and_the_batch_of_table_4(stage, monkeypatch, tmp_path):
+    settings = load_settings(TRAINING / f"{stage}.yaml", [f"output={tmp_path}", "training.use_cpu=true"])
+    parts = ("vision_tower", "multi_modal_projector", "language_model", "scene_merger")
+    assert (tuple(settings.learning_rates.get(part) for part in parts), settings.batch_size) == TABLE_4[stage]
+    arguments = training_arguments(settings)
+    assert arguments.num_train_epochs == 1 and arguments.lr_scheduler_type == "cosine"
+    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    assert batch == settings.batch_size
+
+
+def test_the_command_in_a_stage_s_header_names_its_file():
+    for stage in TABLE_4:
+        header = (TRAINING / f"{stage}.yaml").read_text().split("\nmodel:")[0]
+        assert f"-m fila_video.training.train training/{stage}.yaml" in header
+
+
+def test_stage_4_takes_96_frames_for_32_and_the_baseline_32():
+    video, base = (load_settings(TRAINING / f"{name}.yaml") for name in ("stage4_video", "stage4_base"))
+    assert video.sampling.num_scenes * video.config["scene_size"] == 96 and video.config["merger_type"] == "weighted"
+    assert base.sampling.num_scenes * base.config["scene_size"] == 32 and base.processor["num_scenes"] == 64
+    assert video.sampling.selection == base.sampling.selection == "uniform"
+
+
+def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path):
+    overrides = ["training.seed=7", "data.0.count=9", "learning_rates.scene_merger=2e-6", "config.merger_type=mean"]
+    settings = load_settings(written(tmp_path), overrides)
+    assert settings.training == {"seed": 7} and settings.data[0].count == 9
+    assert settings.learning_rates == {"scene_merger": 2e-6} and settings.config == {"merger_type": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": {}}, "no `learning_rate`. Did you mean learning_rates"),
+        ({"sampling": {"num_scene": 3}}, "`sampling` knows no `num_scene`. Did you mean num_scenes"),
+        ({"data": [{"path": "a", "wieght": 2}]}, "`data.0` knows no `wieght`. Did you mean weight"),
+        ({"data": [{"path": "a", "weight": 2, "count": 3}]}, "both `weight` and `count`"),
+        ({"data": []}, "no `data`"),
+        ({"learning_rates": {"vision": 1}}, "knows no `vision`"),
+        ({"learning_rates": {"scene_merger": "fast"}}, "must be a positive number, got 'fast'"),
+        ({"optimizer": "sgd"}, "must be one of adamw, muon, got 'sgd'"),
+        ({"unreadable": "ignore"}, "must be one of fail, skip"),
+        ({"sampling": {"num_scenes": [4, 0]}}, "at least 1, got 0"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, changes, message):
+    with pytest.raises(TrainingError, match=message.replace("(", r"\(")):
+        load_settings(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("seed", "key=value"), ("data.3.count=1", "has 1 entries"), ("model.name=x", "one value")],
+)
+def test_wrong_overrides_are_named(tmp_path, override, message):
+    with pytest.raises(TrainingError, match=message):
+        load_settings(written(tmp_path), [override])
+
+
+def made(**changes) -> Settings:
+    changes = {"training": {"use_cpu": True}, **changes}
+    return Settings(model="m", output="o", **changes)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    settings = made(batch_size=128, training={"per_device_train_batch_size": 2, "use_cpu": True})
+    with pytest.raises(TrainingError, match="`batch_size` 128 is no multiple of 6, 3 processes"):
+        training_arguments(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("learning_rate", "set by `learning_rates`"),
+        ("gradient_accumulation_steps", "from which it follows"),
+        ("lr_schedular_type", "Did you mean lr_scheduler_type"),
+    ],
+)
+def test_training_arguments_that_are_set_elsewhere_or_unknown_are_refused(name, message):
+    with pytest.raises(TrainingError, match=message):
+        training_arguments(made(training={name: 1}))
+
+
+def test_each_stage_of_the_default_starts_from_the_one_before():
+    folder = TRAINING / "tiny"
+    script = (folder / "run.sh").read_text().replace("\\\n", " ")
+    runs = [shlex.split(line)[1:] for line in script.splitlines() if line.startswith("train stage")]
+    looking = dict(re.findall(r"training\.look_back (\S+) (\S+)", script))  # a step between two runs
+    assert {name for name, *_ in runs} == {path.stem for path in folder.glob("*.yaml")}
+    before = "seeing"
+    for name, output, *overrides in runs:
+        settings = load_settings(folder / f"{name}.yaml", [f"output={output}", *overrides])
+        training_arguments(settings)
+        assert settings.model == before
+        for source in settings.data:
+            folder_filmed, kind = Path(source.path).parent, Path(source.path).stem.removeprefix("train_")
+            assert f"film {folder_filmed} train {kind} " in script or kind == "long"
+        before = looking.pop(settings.output, settings.output)
+    assert before == "stage4" and not looking

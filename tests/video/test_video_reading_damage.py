@@ -1,0 +1,226 @@
+"""Damaged, cut, lying and random files: errors and warnings with counts, never a crash, a hang or a leak."""
+
+import io
+import logging
+import os
+import resource
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import fila_video.video_decoding_fila_video as decoding
+import fila_video.video_sources_fila_video as sources
+import numpy as np
+import pytest
+from fila_video.video_reading_fila_video import VideoReadError, probe_video, read_frames
+from helpers.video_files import make_video, number_of
+
+FUZZ_FILES = int(os.environ.get("FILA_VIDEO_FUZZ_FILES", "240"))
+FUZZ_SECONDS = 10.0  # for one file
+FUZZ_MEGABYTES = 600  # growth of the process over all files
+
+
+@pytest.fixture
+def warnings(caplog):
+    logger = logging.getLogger("fila_video")
+    root = logging.getLogger("transformers")
+    propagating, root.propagate = root.propagate, True
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.WARNING)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+    root.propagate = propagating
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    options = {"preset": "ultrafast", "bf": "2", "g": "12", "crf": "18"}
+    return make_video(
+        tmp_path_factory.mktemp("damage") / "video.mp4", 120, width=96, height=64, options=options,
+        container_options={"movflags": "faststart"},
+    )  # fmt: skip
+
+
+def overwrite(data, low, high, byte=0):
+    """The bytes from `low` to `high`, fractions of the whole, overwritten."""
+    low, high = int(low * len(data)), int(high * len(data))
+    return data[:low] + bytes([byte]) * (high - low) + data[high:]
+
+
+@pytest.mark.parametrize("name", ["mp4", "mkv", "ts"])
+def test_damage_in_the_middle_costs_only_the_frames_there(path, tmp_path, warnings, name):
+    settings = {"container_options": {"cluster_time_limit": "400"}} if name == "mkv" else {}
+    whole = make_video(tmp_path / f"video.{name}", 120, width=96, height=64, **settings)
+    expected = read_frames(whole, num_frames=1000)
+    frames = read_frames(overwrite(whole.read_bytes(), 0.5, 0.55), num_frames=1000)
+    by_time = {round(seconds, 4): pixels for seconds, pixels in zip(frames.timestamps, frames.frames, strict=True)}
+    same = sum(
+        np.array_equal(by_time.get(round(seconds, 4), np.zeros(1)), pixels)
+        for seconds, pixels in zip(expected.timestamps, expected.frames, strict=True)
+    )
+    assert 90 <= same < 120  # all but the group of frames that was hit, and its neighbours
+    assert (np.diff(frames.timestamps) > 0).all()
+    assert "damaged" in warnings.text
+
+
+def test_the_warning_counts_what_was_lost(path, warnings):
+    data = path.read_bytes()
+    frames = read_frames(overwrite(data, 0.5, 0.6, 255), num_frames=120)
+    lost = 120 - len(frames.frames)
+    assert lost > 0
+    assert f"{lost} of the 120 frames wanted could not be decoded" in warnings.text
+    assert "given as" in warnings.text
+
+
+def test_an_undamaged_file_gives_no_warning(path, warnings):
+    read_frames(path, num_frames=10)
+    assert warnings.text == ""
+
+
+@pytest.mark.parametrize("name", ["mp4", "mkv", "ts", "avi", "webm"])
+def test_a_file_cut_off_gives_the_frames_that_are_left(tmp_path, warnings, name):
+    codec = {"avi": "mpeg4", "webm": "libvpx-vp9"}.get(name, "libx264")
+    settings = {"container_options": {"movflags": "faststart"}} if name == "mp4" else {}
+    whole = make_video(tmp_path / f"video.{name}", 120, codec=codec, **settings)
+    data = whole.read_bytes()
+    frames = read_frames(data[: int(0.6 * len(data))], num_frames=1000)
+    numbers = [number_of(frame) for frame in frames.frames]
+    assert 20 < len(numbers) < 119
+    assert numbers[:-3] == list(range(len(numbers) - 3))  # of the last few, some lean on frames that were cut off
+    np.testing.assert_allclose(frames.timestamps, np.array(numbers) / 25, atol=2e-3)
+    if name != "ts":  # a transport stream does not say how long it should be
+        assert "cut off" in warnings.text
+
+
+def test_a_header_that_is_missing_is_an_error(path):
+    data = make_video(io.BytesIO(), 30, container="mp4").getvalue()
+    with pytest.raises(VideoReadError, match="too damaged to open"):
+        read_frames(data[: len(data) // 2], num_frames=1)  # its index was at the end
+
+
+def test_a_file_without_one_readable_frame_is_an_error(path):
+    data = path.read_bytes()
+    media = data.index(b"mdat") + 4
+    with pytest.raises(VideoReadError, match="no frame of it can be decoded"):
+        read_frames(data[:media] + bytes(len(data) - media), num_frames=4)
+
+
+def change_number(data, name, offset, value, width=">I"):
+    at = data.index(name) + 4 + offset
+    return data[:at] + struct.pack(width, value) + data[at + struct.calcsize(width) :]
+
+
+def test_a_billion_frames_in_a_header_are_refused(path):
+    data = change_number(path.read_bytes(), b"stsz", 8, 10**9)
+    with pytest.raises(VideoReadError, match="announces 1000000000 samples in a file of"):
+        probe_video(data)
+    data = change_number(change_number(path.read_bytes(), b"stsz", 4, 1), b"stsz", 8, 10**9)  # all of one byte
+    with pytest.raises(VideoReadError, match="announces 1000000000 samples"):
+        probe_video(data)
+    fragmented = make_video(
+        io.BytesIO(), 30, container="mp4", container_options={"movflags": "frag_keyframe+empty_moov"}
+    ).getvalue()
+    with pytest.raises(VideoReadError, match="announces 1000000000 samples"):
+        probe_video(change_number(fragmented, b"trun", 4, 10**9))
+
+
+@pytest.mark.parametrize("name", ["mkv", "avi", "mp4"])
+def test_a_picture_of_ten_billion_pixels_is_refused(tmp_path, name):
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = make_video(tmp_path / f"v.{name}", 5, codec="ffv1").read_bytes()
+    if name == "mkv":
+        data = data.replace(b"\xb0\x81\x40\xba\x81\x30", b"\xb0\x82\xff\xff\xba\x82\xff\xff")
+        at = data.index(b"\xb0\x82\xff\xff") if b"\xb0\x82\xff\xff" in data else None
+        if at is None:
+            pytest.skip("this muxer writes the size in another way")
+    elif name == "avi":
+        data = change_number(data, b"strf", 8, 100_000, "<I")
+        data = change_number(data, b"strf", 12, 100_000, "<I")
+    else:
+        at = data.index(b"FFV1") + 4 + 24
+        data = data[:at] + struct.pack(">HH", 65535, 65535) + data[at + 4 :]
+    with pytest.raises(VideoReadError):
+        read_frames(data, num_frames=1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 * 1024
+
+
+def test_a_webp_of_billions_of_pixels_is_refused(tmp_path):
+    header = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + b"\xff\xff\xff" + b"\x00\x40\x00"
+    data = b"RIFF" + struct.pack("<I", len(header) + 4) + b"WEBP" + header
+    with pytest.raises(VideoReadError):
+        probe_video(data)
+
+
+def test_decoding_without_progress_is_given_up(path, monkeypatch):
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", -1.0)
+    with pytest.raises(VideoReadError, match="did not reach a frame wanted"):
+        read_frames(path, num_frames=3)
+
+
+def test_a_source_that_stalls_is_given_up(path, monkeypatch):
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            time.sleep(0.3)
+            return super().read(size)
+
+    monkeypatch.setattr(decoding, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(sources, "STALL_SECONDS", 0.1)
+    start = time.monotonic()
+    with pytest.raises(VideoReadError):
+        read_frames(Slow(path.read_bytes() * 40), num_frames=3)
+    assert time.monotonic() - start < 30
+
+
+FUZZ = textwrap.dedent(
+    """
+    import os, resource, sys, time
+    sys.path.insert(0, sys.argv[1])
+    import numpy as np
+    from helpers.video_files import damaged_copies, fuzz_seeds
+    from fila_video.video_reading_fila_video import VideoReadError, read_frames, probe_video
+
+    count, first, seconds, megabytes = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+    seeds = fuzz_seeds()
+    for data in seeds:
+        read_frames(data, num_frames=3)
+    files = len(os.listdir("/proc/self/fd"))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcomes = {"frames": 0, "errors": 0, "slowest": 0.0}
+    for number, data in damaged_copies(seeds, first, count):
+        start = time.monotonic()
+        arguments = [{"num_frames": 5}, {"fps": 3, "seek_mode": "keyframe"}, {"times": [0, 0.5, 9]}][number % 3]
+        print(number, flush=True, file=sys.stderr)
+        try:
+            frames = read_frames(data, size=(32, 32), **arguments)
+            assert len(frames.frames) == len(frames.timestamps) > 0
+            assert (np.diff(frames.timestamps) >= 0).all() and np.isfinite(frames.timestamps).all()
+            outcomes["frames"] += 1
+        except VideoReadError as error:
+            assert str(error).startswith("Cannot read the video given as"), error
+            outcomes["errors"] += 1
+        taken = time.monotonic() - start
+        outcomes["slowest"] = max(outcomes["slowest"], taken)
+        assert taken < seconds, f"file {number} took {taken:.1f} s"
+        assert len(os.listdir("/proc/self/fd")) == files, f"file {number} left a descriptor open"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) // 1024
+    assert grown < megabytes, f"{grown} MB"
+    print(f"{outcomes['frames']} gave frames, {outcomes['errors']} a VideoReadError; the slowest took "
+          f"{outcomes['slowest']:.2f} s; memory grew by {grown} MB")
+    """
+)
+
+
+def test_thousands_of_damaged_files_neither_crash_nor_hang_nor_leak(tmp_path):
+    """Seeded. `FILA_VIDEO_FUZZ_FILES=2400` is the long run; in a process of its own, so that a crash is seen."""
+    program = tmp_path / "fuzz.py"
+    program.write_text(FUZZ)
+    for first in range(0, FUZZ_FILES, 400):
+        count = min(400, FUZZ_FILES - first)
+        arguments = [str(Path(__file__).parent.parent), str(count), str(first), str(FUZZ_SECONDS), str(FUZZ_MEGABYTES)]
+        limit = 60 + count * 2
+        ran = subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=limit)
+        assert ran.returncode == 0, f"exit code {ran.returncode}\n{ran.stderr[-2000:]}"
+        print(ran.stdout.strip().splitlines()[-1])

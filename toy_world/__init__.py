@@ -1,0 +1,1 @@
+"""Procedural films of colored shapes, with exact events, questions and answers."""

@@ -1,0 +1,137 @@
+r"""
+Teaches the vision tower of a small checkpoint to see, before any stage: the paper starts from a SigLIP that was
+trained on pictures (section 4.1), and a tower of random weights would have to learn through an untrained language
+model.
+
+    python -m fila_video.training.tiny.pretrain_vision INITIAL WORLD/train_picture.jsonl OUTPUT
+
+The tower classifies pictures of one thing by the colours and shapes that their captions name.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers import SiglipConfig, SiglipForImageClassification, Trainer, TrainingArguments, set_seed
+from transformers.utils import logging
+
+from ...modeling_fila_video import FilaVideoForConditionalGeneration
+from ...processing_fila_video import FilaVideoProcessor
+from ...toy_world.world import COLOURS, SHAPES
+from ..data import JsonLines
+from ..optimizers import MuonWithAdamW
+
+logger = logging.get_logger(__name__)
+
+LABELS = (*COLOURS, *SHAPES)
+
+
+class PictureSet(Dataset):
+    """Pictures and the words of [`LABELS`] that their captions, the first answers, name."""
+
+    def __init__(self, records: str | Path, image_processor):
+        self.records, self.folder = JsonLines([records]), Path(records).parent
+        self.image_processor = image_processor
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        record = self.records[index]
+        with Image.open(self.folder / record["image"]) as image:
+            pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
+        words = set(re.findall("[a-z]+", record["conversations"][1]["value"].lower()))
+        return {"pixel_values": pixels, "labels": torch.tensor([float(label in words) for label in LABELS])}
+
+
+def share_right(prediction) -> dict:
+    """The share of pictures of which every label is right."""
+    right = (torch.as_tensor(prediction.predictions) > 0) == (torch.as_tensor(prediction.label_ids) > 0.5)
+    return {"right": right.all(dim=1).float().mean().item()}
+
+
+def pretrain_vision(
+    model: FilaVideoForConditionalGeneration, processor: FilaVideoProcessor, records: str | Path, arguments
+) -> dict:
+    """
+    Trains `model`'s vision tower in place, on all but the last 500 records.
+
+    Returns:
+        `dict`: The figures on these 500; `eval_right` is the share of pictures with every label right.
+    """
+    pictures = PictureSet(records, processor.image_processor)
+    if len(pictures) <= 500:
+        raise ValueError(f"{records} has {len(pictures)} pictures; more than the 500 that are held out are needed.")
+    config = SiglipConfig(
+        vision_config=model.config.vision_config.to_dict(),
+        num_labels=len(LABELS),
+        problem_type="multi_label_classification",
+    )
+    classifier = SiglipForImageClassification(config)
+    tower = model.model.vision_tower
+    classifier.vision_model.load_state_dict(tower.state_dict())
+    classifier.set_attn_implementation("eager")  # on a CPU, the fastest for so few patches
+    matrices = [value for value in classifier.parameters() if value.ndim == 2 and len(value) != len(LABELS)]
+    others = [value for value in classifier.parameters() if value.ndim != 2 or len(value) == len(LABELS)]
+    rate = arguments.learning_rate
+    optimizer = MuonWithAdamW(
+        [{"params": matrices, "lr": rate, "muon": True}, {"params": others, "lr": rate, "muon": False}]
+    )
+    held_out = range(len(pictures) - 500, len(pictures))
+    trainer = Trainer(
+        classifier,
+        arguments,
+        train_dataset=torch.utils.data.Subset(pictures, range(len(pictures) - 500)),
+        eval_dataset=torch.utils.data.Subset(pictures, held_out),
+        compute_metrics=share_right,
+        optimizers=(optimizer, None),
+    )
+    trainer.train()
+    figures = trainer.evaluate()
+    tower.load_state_dict(classifier.vision_model.state_dict())
+    return figures
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Teach the vision tower of a small checkpoint to see.")
+    parser.add_argument("model", help="folder of the checkpoint")
+    parser.add_argument("records", help="JSONL file of pictures, as make-videos writes it")
+    parser.add_argument("output", help="folder for the checkpoint with the trained tower")
+    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=42)
+    args = parser.parse_args()
+    set_seed(args.seed)
+    model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
+    processor = FilaVideoProcessor.from_pretrained(args.model)
+    arguments = TrainingArguments(
+        output_dir=args.output,
+        num_train_epochs=args.epochs,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=50,
+        logging_steps=50,
+        save_strategy="no",
+        dataloader_num_workers=1,
+        dataloader_persistent_workers=True,
+        seed=args.seed,
+        report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    figures = pretrain_vision(model, processor, args.records, arguments)
+    logger.warning(f"Every label is right of {figures['eval_right']:.1%} of the 500 pictures that were held out.")
+    model.save_pretrained(args.output)
+    processor.save_pretrained(args.output)
+
+
+if __name__ == "__main__":
+    main()
