@@ -8,7 +8,7 @@ from random import Random
 import av
 import numpy as np
 import pytest
-from fila_video import cli
+from fila_video.commands import cli
 from fila_video.toy_world.make_videos import KINDS, Settings, make_videos
 from fila_video.toy_world.questions import NUMBERS, PARTS, Question, ask_about_film, caption_film_with_times
 from fila_video.toy_world.world import COLOURS, SHAPES, Thing, draw_film, draw_thing

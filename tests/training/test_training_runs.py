@@ -14,6 +14,7 @@ from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.optimizers import make_optimizer, part_of
 from fila_video.training.settings import TrainingError
+from helpers.fresh_process import load_in_fresh_process
 from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import (
     ALL_RATES,
@@ -26,7 +27,6 @@ from helpers.training_runs import (
     write_lines,
 )
 from safetensors.torch import load_file
-from test_loading import load_in_fresh_process
 
 TESTS = Path(__file__).parent.parent
 TRAINING = TESTS.parent / "training"

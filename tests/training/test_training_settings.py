@@ -116,7 +116,7 @@ def test_each_stage_of_the_default_starts_from_the_one_before():
     folder = TRAINING / "tiny"
     script = (folder / "run.sh").read_text().replace("\\\n", " ")
     runs = [shlex.split(line)[1:] for line in script.splitlines() if line.startswith("train stage")]
-    looking = dict(re.findall(r"training\.look_back (\S+) (\S+)", script))  # a step between two runs
+    looking = dict(re.findall(r"training\.tiny\.look_back (\S+) (\S+)", script))  # a step between two runs
     assert {name for name, *_ in runs} == {path.stem for path in folder.glob("*.yaml")}
     before = "seeing"
     for name, output, *overrides in runs:
