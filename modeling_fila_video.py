@@ -1,19 +1,7 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """FiLA-Video model: vision tower, scene merger, projector, pooling, newline, language model."""
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -36,6 +24,9 @@ from .generation_fila_video import FilaVideoGenerationMixin
 from .pipeline_fila_video import register_task
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
 from .visual_tokens_fila_video import visual_tokens
+
+# transformers 5.24 renamed `past_key_values` to `cache`, in its outputs and in the arguments of its language models.
+CACHE = "cache" if any(field.name == "cache" for field in fields(BaseModelOutputWithPast)) else "past_key_values"
 
 
 @auto_docstring(custom_intro="Outputs of the base model.")
@@ -87,7 +78,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The scene merger says why.
     _keep_in_fp32_modules_strict = ["scene_merger"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -126,6 +117,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if config.newline_position != "none":
             self.image_newline = nn.Parameter(torch.empty(config.text_config.hidden_size))
         self.language_model = AutoModel.from_config(config.text_config)
+        # A language model with code of its own may keep the old name.
+        arguments = inspect.signature(self.language_model.forward).parameters
+        self.cache_argument = "cache" if "cache" in arguments else "past_key_values"
         self.post_init()
 
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -299,6 +293,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         video_num_scenes: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
@@ -313,9 +308,15 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             Scenes of each video; rows beyond are padding. By default every row is a scene.
         mm_encoder_outputs (`dict`, *optional*):
             What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
+        cache (`Cache`, *optional*):
+            Keys and values of the tokens that were read before.
+        past_key_values (`Cache`, *optional*):
+            The name of `cache` before transformers 5.24; either is taken by every version.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if cache is not None and past_key_values is not None:
+            raise ValueError("`cache` and `past_key_values` are two names of one argument: pass one.")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
@@ -337,18 +338,18 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **{self.cache_argument: past_key_values if cache is None else cache},
             **kwargs,
         )
         return FilaVideoModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=images,
             video_hidden_states=videos,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
 
@@ -408,6 +409,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         video_num_scenes: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -424,6 +426,10 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             Scenes of each video; rows beyond are padding. By default every row is a scene.
         mm_encoder_outputs (`dict`, *optional*):
             What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
+        cache (`Cache`, *optional*):
+            Keys and values of the tokens that were read before.
+        past_key_values (`Cache`, *optional*):
+            The name of `cache` before transformers 5.24; either is taken by every version.
         logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
             Of the last so many positions, 0 for all; or of the positions in a 1-D tensor; or of those that are true in
             a `(batch_size, sequence_length)` one, whose logits are then `(num_true, vocab_size)` and go with
@@ -437,6 +443,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             video_num_scenes=video_num_scenes,
             attention_mask=attention_mask,
             position_ids=position_ids,
+            cache=cache,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
@@ -456,11 +463,11 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         return FilaVideoCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
 

@@ -16,7 +16,7 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache"
 # Releases whose content is known: pip refuses any other file of that name.
 SHA256 = {
     "5.18.0": "d89c206e42e841af7cd314b3d2b21c03e977d819cdb4aef65ada048769a644df",
-    "5.23.0": "19d647a4d5d903a7c644ca5cde2d86efc3dde7d8c687ae7988806ff2205efa71",
+    "5.24.0": "906cb8c3cb2123575e263962586a4d21a979ce97feeb95fe6aaf66fe6ae88bf3",
 }
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from fila_video.modeling_fila_video import CACHE
 from helpers.tiny_models import (
     IMAGE,
     TEXT_SIZES,
@@ -197,8 +198,8 @@ def test_an_answer_continues_from_its_cache(model):
     rest = model.generate(
         input_ids=half.sequences,
         attention_mask=mask,
-        past_key_values=half.past_key_values,
         **three,
+        **{CACHE: half[CACHE]},
     )
     assert rest.tolist() == whole.tolist()
 
@@ -209,9 +210,7 @@ def test_a_second_question_about_the_same_video_uses_the_cache(model):
     half = model.generate(**first, **GREEDY, return_dict_in_generate=True)
     more = torch.tensor([prompt("and then?", config=config)])
     ids = torch.cat([half.sequences, more], dim=1)
-    continued = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=half.past_key_values, **GREEDY
-    )
+    continued = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **GREEDY, **{CACHE: half[CACHE]})
     afresh = model.generate(**(first | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}), **GREEDY)
     assert continued.tolist() == afresh.tolist()
 
@@ -289,3 +288,15 @@ def test_beams_refuse_another_number_of_tokens_than_features(model):
     inputs["input_ids"][inputs["input_ids"] == model.config.video_token_id] = 50
     with pytest.raises(ValueError, match="tokens: 0, features: 19"):
         model.generate(**inputs, num_beams=2, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_is_taken_under_the_old_and_the_new_name(model, name):
+    inputs = video_batch(model.config, (2,))
+    for forward in (model, model.model):
+        with torch.no_grad():
+            cache = forward(**inputs, use_cache=True)[CACHE]
+            following = {"input_ids": torch.tensor([[50]]), name: cache, "use_cache": True}
+            assert forward(**following)[CACHE].get_seq_length() == inputs["input_ids"].shape[1] + 1
+            with pytest.raises(ValueError, match="two names of one argument"):
+                forward(input_ids=torch.tensor([[50]]), cache=cache, past_key_values=cache)

@@ -42,6 +42,26 @@ def saved(tmp_path_factory):
     return folder
 
 
+def test_loading_and_answering_say_nothing_on_either_stream(saved, tmp_path):
+    """Complaints about the signatures of custom code go to stdout, where a command's answer goes too."""
+    program = (
+        "import sys, torch\n"
+        "from transformers import AutoModel\n"
+        "from transformers.utils.logging import disable_progress_bar\n"
+        "disable_progress_bar()\n"
+        "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=2, pad_token_id=0)\n"
+    )
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    # Python 3.11 to 3.13 and torch have warnings of their own; here only the library's are errors.
+    command = [sys.executable, "-W", "error::FutureWarning:transformers", "-c", program, str(saved)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout == ""
+    ours = [line for line in result.stderr.splitlines() if "torch/" not in line]
+    assert not re.search("ERROR|deprecated", "\n".join(ours))
+
+
 def modules_needed(folder: Path) -> set[str]:
     """Modules that an `auto_map`, a custom pipeline or a relative import of the folder's files names."""
     named = set()
