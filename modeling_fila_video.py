@@ -1,7 +1,9 @@
 """FiLA-Video model: vision tower, scene merger, projector, pooling, newline, language model."""
 
 import inspect
+from collections.abc import Container
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -9,6 +11,8 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.generation import utils as generation_utils
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     BaseModelOutputWithPooling,
@@ -19,40 +23,56 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_fila_video import FilaVideoConfig
-from .generation_fila_video import FilaVideoGenerationMixin
-from .pipeline_fila_video import register_task
+from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
-from .visual_tokens_fila_video import visual_tokens
+
+if TYPE_CHECKING:
+    # The Hub's loader and `save_pretrained` take along what these lines name: the pipeline leads them to the processor
+    # and the reader. It is not imported here, so that a server that encodes frames itself needs none of them.
+    from .pipeline_fila_video import VideoTextToTextPipeline  # noqa: F401
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in its outputs and in the arguments of its language models.
 CACHE = "cache" if any(field.name == "cache" for field in fields(BaseModelOutputWithPast)) else "past_key_values"
 
-
-@auto_docstring(custom_intro="Outputs of the base model.")
-@dataclass
-class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
-    r"""
+VIDEO_ARGS = r"""
+    pixel_values_videos (`torch.Tensor`, *optional*):
+        Pixels of the chosen frames, `(num_videos, num_scenes * scene_size, channels, height, width)`, the frames of a
+        scene side by side in chronological order.
+    frame_features (`torch.Tensor`, *optional*):
+        What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
+        vision_hidden_size)`, instead of their pixels.
+    video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+        Scenes of each video; rows beyond are padding. By default every row is a scene.
+"""
+FORWARD_ARGS = (
+    VIDEO_ARGS
+    + r"""
+    mm_encoder_outputs (`dict`, *optional*):
+        What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
+    cache (`Cache`, *optional*):
+        Keys and values of the tokens that were read before.
+    past_key_values (`Cache`, *optional*):
+        The name of `cache` before transformers 5.24; either is taken under every version.
+"""
+)
+OUTPUT_ARGS = r"""
     image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each image gave to the language model, `(num_tokens, hidden_size)`.
     video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each video gave to the language model, `(num_tokens, hidden_size)`.
-    """
+"""
 
+
+@auto_docstring(custom_intro="Outputs of the base model.", custom_args=OUTPUT_ARGS)
+@dataclass
+class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
 
 
-@auto_docstring(custom_intro="Outputs of the model with its language modeling head.")
+@auto_docstring(custom_intro="Outputs of the model with its language modeling head.", custom_args=OUTPUT_ARGS)
 @dataclass
 class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
-    r"""
-    image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
-        What each image gave to the language model, `(num_tokens, hidden_size)`.
-    video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
-        What each video gave to the language model, `(num_tokens, hidden_size)`.
-    """
-
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
 
@@ -68,6 +88,54 @@ class FilaVideoMultiModalProjector(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.linear_2(self.act(self.linear_1(features)))
+
+
+def pool_grids(grids: torch.Tensor, mode: str, stride: int) -> torch.Tensor:
+    """Shrinks `(num_frames, side, side, hidden_size)` in height and width, to the side of `pooled_grid_size`."""
+    # CODEPATH: OneVision and LLaVA-Video's defaults pool bilinearly, LLaVA-Video's evaluation by average.
+    if mode == "none":
+        return grids
+    grids = grids.permute(0, 3, 1, 2)
+    if mode == "bilinear":
+        side = pooled_grid_size(grids.shape[-1], mode, stride)
+        grids = nn.functional.interpolate(grids, size=(side, side), mode="bilinear")
+    elif mode == "average":
+        grids = nn.functional.avg_pool2d(grids, stride)
+    else:
+        grids = nn.functional.max_pool2d(grids, stride)
+    return grids.permute(0, 2, 3, 1)
+
+
+def visual_tokens(
+    features: torch.Tensor, num_frames_each: list[int], config: FilaVideoConfig, newline: torch.Tensor | None
+) -> tuple[torch.Tensor, ...]:
+    """
+    Pooled patches in raster order, with the newline where `config.newline_position` says.
+
+    Args:
+        features (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`):
+            One projected feature map an image, or a scene after merging.
+        num_frames_each (`list[int]`): How many of them belong to each image or video, in order.
+        config (`FilaVideoConfig`): The model's settings.
+        newline (`torch.Tensor` of shape `(hidden_size,)`, *optional*): The newline embedding, where one is used.
+
+    Returns:
+        One `(num_tokens, hidden_size)` tensor an image or video, as many tokens as `num_visual_tokens` counts.
+    """
+    side = config.patches_per_side
+    grids = pool_grids(features.unflatten(1, (side, side)), config.pooling_mode, config.pooling_stride)
+    position = config.newline_position
+    newline = None if newline is None else newline.to(grids)
+    # CODEPATH: LLaVA-Video ends every row of the grid with a newline, OneVision every video.
+    if position == "grid":
+        grids = torch.cat([grids, newline.expand(*grids.shape[:2], 1, -1)], dim=2)
+    tokens = grids.flatten(1, 2)
+    if position == "frame":
+        tokens = torch.cat([tokens, newline.expand(tokens.shape[0], 1, -1)], dim=1)
+    visuals = [frames.flatten(0, 1) for frames in tokens.split(num_frames_each)]
+    if position == "video":
+        visuals = [torch.cat([visual, newline[None]]) for visual in visuals]
+    return tuple(visuals)
 
 
 @auto_docstring
@@ -185,7 +253,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         return outputs
 
     @can_return_tuple
-    @auto_docstring(custom_intro="Encodes videos, merges their scenes, projects and pools them.")
+    @auto_docstring(
+        custom_intro="Encodes videos, merges their scenes, projects and pools them.", custom_args=VIDEO_ARGS
+    )
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor | None = None,
@@ -193,16 +263,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         video_num_scenes: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        pixel_values_videos (`torch.Tensor`, *optional*):
-            Pixels `(num_videos, num_scenes * scene_size, channels, height, width)` of the chosen frames, the frames of
-            a scene side by side in chronological order.
-        frame_features (`torch.Tensor`, *optional*):
-            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
-            vision_hidden_size)`, instead of their pixels.
-        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Scenes of each video; rows beyond are padding. By default every row is a scene.
-        """
         if (pixel_values_videos is None) == (frame_features is None):
             raise ValueError("Pass exactly one of `pixel_values_videos` and `frame_features`.")
         frames = pixel_values_videos if frame_features is None else frame_features
@@ -237,6 +297,54 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             )
         return torch.cat([video[:count] for video, count in zip(scenes, counts, strict=True)]), counts
 
+    def _is_placeholder(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.FloatTensor | None, token_id: int
+    ) -> torch.BoolTensor:
+        """Which tokens of `(batch_size, sequence_length)` stand for a visual; of embeddings, those of its token."""
+        if input_ids is not None:
+            return input_ids == token_id
+        token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+
+    def refuse_missing_visuals(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.FloatTensor | None,
+        given: Container[str],
+        past_length: int | torch.Tensor = 0,
+    ) -> None:
+        """
+        An answer about a video that never came would be invented, and so would a loss.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                The tokens that are read now.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Their embeddings, where there are no `input_ids`.
+            given (`Container[str]`):
+                `"image"` and `"video"`, as far as there are features or pixels of them.
+            past_length (`int` or `torch.Tensor`, *optional*, defaults to 0):
+                Tokens in the cache. With any, the visuals are taken to be among them.
+
+        Raises:
+            ValueError: If the tokens hold placeholders of visuals that are not given.
+        """
+        for modality, token_id, arguments in (
+            ("image", self.config.image_token_id, "`pixel_values`"),
+            ("video", self.config.video_token_id, "`pixel_values_videos` (or `frame_features`)"),
+        ):
+            if modality in given:
+                continue
+            num_tokens = self._is_placeholder(input_ids, inputs_embeds, token_id).sum()
+            torch_compilable_check(
+                (num_tokens == 0) | (past_length > 0),
+                lambda num=num_tokens, modality=modality, arguments=arguments: (
+                    f"The text holds {num} {modality} tokens, but no {modality} came with it. Pass {arguments} as the "
+                    f"processor gives them for `{modality}s=...`. A trainer that keeps `input_ids` alone needs a "
+                    "collator that makes the pixels: `fila_video.ChatCollator`."
+                ),
+            )
+
     def get_placeholder_mask(
         self,
         input_ids: torch.LongTensor | None,
@@ -251,11 +359,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         Raises:
             ValueError: If the text has another number of `modality` tokens than there are features.
         """
-        if input_ids is None:
-            token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
-            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
-        else:
-            mask = input_ids == token_id
+        mask = self._is_placeholder(input_ids, inputs_embeds, token_id)
         num_tokens = mask.sum()
         torch_compilable_check(
             num_tokens == features.shape[0],
@@ -283,7 +387,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         return inputs_embeds
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=FORWARD_ARGS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -300,19 +404,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | FilaVideoModelOutputWithPast:
-        r"""
-        frame_features (`torch.Tensor`, *optional*):
-            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
-            vision_hidden_size)`, instead of `pixel_values_videos`.
-        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Scenes of each video; rows beyond are padding. By default every row is a scene.
-        mm_encoder_outputs (`dict`, *optional*):
-            What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
-        cache (`Cache`, *optional*):
-            Keys and values of the tokens that were read before.
-        past_key_values (`Cache`, *optional*):
-            The name of `cache` before transformers 5.24; either is taken by every version.
-        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if cache is not None and past_key_values is not None:
@@ -320,6 +411,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
+        text_embeds = inputs_embeds
         encoded = {name: outputs.pooler_output for name, outputs in (mm_encoder_outputs or {}).items()}
         images, videos = encoded.get("image"), encoded.get("video")
         if pixel_values is not None:
@@ -332,6 +424,15 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
         if videos is not None:
             inputs_embeds = self._scatter(inputs_embeds, input_ids, videos, self.config.video_token_id, "video")
+        # Of embeddings alone a server has replaced the placeholders already; `generate` and training look at them too.
+        # A single token, a step of decoding, is not looked at: on an accelerator looking means waiting.
+        cached = past_key_values if cache is None else cache
+        past_length = 0 if cached is None else cached.get_seq_length()
+        is_prompt = self.training or (input_ids is not None and input_ids.shape[1] > 1)
+        if is_prompt and not (isinstance(past_length, int) and past_length > 0):
+            visuals = {"image": images, "video": videos}
+            given = {name for name, features in visuals.items() if features is not None}
+            self.refuse_missing_visuals(input_ids, text_embeds, given, past_length)
         if self.training:
             inputs_embeds = self._touch_unused(inputs_embeds, images is not None, videos is not None)
 
@@ -340,7 +441,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            **{self.cache_argument: past_key_values if cache is None else cache},
+            **{self.cache_argument: cached},
             **kwargs,
         )
         return FilaVideoModelOutputWithPast(
@@ -354,7 +455,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 
 
 @auto_docstring(custom_intro="FiLA-Video with its language modeling head: videos, images and text in, text out.")
-class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGenerationMixin):
+class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
@@ -381,7 +482,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
     ) -> tuple | BaseModelOutputWithPooling:
         return self.model.get_image_features(pixel_values, **kwargs)
 
-    @auto_docstring
+    @auto_docstring(custom_args=VIDEO_ARGS)
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor | None = None,
@@ -389,17 +490,10 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         video_num_scenes: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        frame_features (`torch.Tensor`, *optional*):
-            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
-            vision_hidden_size)`, instead of `pixel_values_videos`.
-        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Scenes of each video; rows beyond are padding. By default every row is a scene.
-        """
         return self.model.get_video_features(pixel_values_videos, frame_features, video_num_scenes, **kwargs)
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=FORWARD_ARGS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -419,17 +513,6 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | FilaVideoCausalLMOutputWithPast:
         r"""
-        frame_features (`torch.Tensor`, *optional*):
-            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
-            vision_hidden_size)`, instead of `pixel_values_videos`.
-        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Scenes of each video; rows beyond are padding. By default every row is a scene.
-        mm_encoder_outputs (`dict`, *optional*):
-            What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
-        cache (`Cache`, *optional*):
-            Keys and values of the tokens that were read before.
-        past_key_values (`Cache`, *optional*):
-            The name of `cache` before transformers 5.24; either is taken by every version.
         logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
             Of the last so many positions, 0 for all; or of the positions in a 1-D tensor; or of those that are true in
             a `(batch_size, sequence_length)` one, whose logits are then `(num_true, vocab_size)` and go with
@@ -470,9 +553,103 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             **{CACHE: getattr(outputs, CACHE)},
         )
 
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> dict[str, Any]:
+        """Before the first step the whole prompt is known, in chunks or not: the place to refuse a blind answer."""
+        model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
+        encoded = model_kwargs.get("mm_encoder_outputs") or {}
+        given = {name for name, outputs in encoded.items() if outputs is not None}
+        cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
+        past_length = 0 if cache is None else int(cache.get_seq_length())
+        # With a cache the prompt is the whole text or what is new in it.
+        new = inputs_tensor[:, past_length:] if inputs_tensor.shape[1] > past_length else inputs_tensor
+        ids, embeds = (None, new) if model_input_name == "inputs_embeds" else (new, None)
+        self.model.refuse_missing_visuals(ids, embeds, given)
+        if (
+            given
+            and generation_config.prefill_chunk_size
+            and not hasattr(generation_utils, "_slice_mm_encoder_output")
+        ):
+            raise ValueError(
+                "This version of transformers drops images and videos where it reads a prompt in chunks: leave out "
+                "`prefill_chunk_size`, or use transformers 5.23 or newer."
+            )
+        return model_kwargs
 
-# The Hub's loader and `save_pretrained` take along what a module imports: the pipeline leads them to the processor.
-register_task()
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        inputs = ("pixel_values", "pixel_values_videos", "frame_features", "video_num_scenes")
+        for name in inputs:
+            if name in model_kwargs and model_kwargs[name] is None:
+                model_kwargs.pop(name)
+        if "frame_features" in model_kwargs:
+            # The library looks for pixels only.
+            video = {name: model_kwargs.pop(name) for name in inputs[1:] if name in model_kwargs}
+            outputs = dict(model_kwargs.get("mm_encoder_outputs") or {})
+            outputs["video"] = self.get_video_features(**video, return_dict=True)
+            model_kwargs["mm_encoder_outputs"] = outputs
+        return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        next_sequence_length: int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What one step reads. A drafting model's first step is not called the first, and would lose the visuals."""
+        if not is_first_iteration and next_sequence_length != 1 and kwargs.get("mm_encoder_outputs"):
+            cache = kwargs.get(CACHE)
+            is_first_iteration = cache is not None and int(cache.get_seq_length()) == 0
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: torch.LongTensor | None,
+        mm_encoder_output: dict,
+        expand_size: int = 1,
+        inputs_embeds: torch.FloatTensor | None = None,
+    ) -> dict:
+        """
+        Beams and several answers: each copy of a prompt gets the prompt's own images and videos, in their order.
+        (transformers 5.18 repeats each one in place, so that a prompt's first video takes the place of its second.)
+        """
+        if input_ids is not None and input_ids.numel() == 0:
+            input_ids = None
+        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            outputs = mm_encoder_output.get(modality)
+            if outputs is None:
+                continue
+            visuals = list(outputs.pooler_output)
+            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, token_id, torch.cat(visuals), modality)
+            expanded = []
+            for num_tokens in mask.flatten(1).sum(-1).tolist():
+                sizes = [len(visual) for visual in visuals]
+                count = next((n for n in range(len(sizes) + 1) if sum(sizes[:n]) == num_tokens), None)
+                if count is None:
+                    raise ValueError(
+                        f"A prompt has {num_tokens} {modality} tokens, but the {modality}s from its first one on give "
+                        f"{sizes}: no number of them fills it."
+                    )
+                expanded += visuals[:count] * expand_size
+                visuals = visuals[count:]
+            outputs.pooler_output = tuple(expanded)
+        return mm_encoder_output
+
+
 FilaVideoForConditionalGeneration.register_for_auto_class("AutoModel")
 
 __all__ = ["FilaVideoForConditionalGeneration", "FilaVideoModel", "FilaVideoPreTrainedModel"]

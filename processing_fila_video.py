@@ -128,6 +128,11 @@ class FilaVideoProcessor(ProcessorMixin):
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         self._frame_encoder = _Guest()
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+        # Who holds a processor may call `pipeline("video-text-to-text", model=model, processor=processor)`. Not above:
+        # the pipeline imports this module.
+        from .pipeline_fila_video import register_task
+
+        register_task()
 
     @property
     def frame_encoder(self) -> Callable[[torch.Tensor], torch.Tensor] | None:

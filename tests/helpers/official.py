@@ -2,8 +2,8 @@
 The tests that transformers' maintainers wrote for their own models, importable: `suite("test_modeling_common")`.
 
 They are unpacked from the source distribution that `tests/fetch_official_tests.py` has fetched, under the package name
-`transformers_tests`. What they import and the distribution lacks (generation, export, the hub's files) is replaced by
-empty stand-ins, named in `STAND_INS`.
+`transformers_tests`. What they import and the distribution lacks is replaced by the stand-ins of `STAND_INS`. The
+maintainers' tests of generation are among what it lacks: `test_generation.py` tests generation here.
 """
 
 import importlib

@@ -15,6 +15,7 @@ from helpers.tiny_models import (
     tiny_clip_llama_config,
     tiny_config,
     tiny_model,
+    tokens_of,
     video_batch,
 )
 from transformers import GenerationConfig, StaticCache
@@ -157,7 +158,10 @@ def test_embeddings_instead_of_token_ids(model, num_beams):
 def test_a_prompt_can_be_read_in_chunks(model, size):
     batch, _ = mixed_batch(model.config)
     if transformers.__version__ < "5.23":
-        pytest.skip("before 5.23, transformers drops images and videos of every model when it reads in chunks")
+        # It drops images and videos of every model when it reads in chunks.
+        with pytest.raises(ValueError, match="drops images and videos"):
+            answer(model, batch, prefill_chunk_size=size)
+        return
     assert answer(model, batch, prefill_chunk_size=size).tolist() == answer(model, batch).tolist()
 
 
@@ -288,6 +292,33 @@ def test_beams_refuse_another_number_of_tokens_than_features(model):
     inputs["input_ids"][inputs["input_ids"] == model.config.video_token_id] = 50
     with pytest.raises(ValueError, match="tokens: 0, features: 19"):
         model.generate(**inputs, num_beams=2, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+@pytest.mark.parametrize("embedded", [False, True])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"use_cache": False}, {"prefill_chunk_size": 4}])
+def test_a_prompt_about_a_visual_that_never_came_is_refused(model, modality, embedded, options):
+    part, count = ("image", tokens_of(model.config, 1)) if modality == "image" else (2, tokens_of(model.config, 2))
+    blind = left_padded([prompt("about this", part, "what?", config=model.config)])
+    if embedded:
+        blind["inputs_embeds"] = model.get_input_embeddings()(blind.pop("input_ids"))
+    with pytest.raises(
+        ValueError, match=f"holds {count} {modality} tokens, but no {modality} came.*Pass `pixel_values"
+    ):
+        answer(model, blind, **options)
+
+
+def test_a_drafting_model_and_a_follow_up_without_its_video_are_refused_too(model):
+    config = model.config
+    first = video_batch(config, (2,))
+    half = model.generate(**first, **GREEDY, return_dict_in_generate=True)
+    more = torch.tensor([prompt("and", 1, "?", config=config)])
+    ids = torch.cat([half.sequences, more], dim=1)
+    for given in (ids, more):  # the whole text, or what is new in it
+        with pytest.raises(ValueError, match="holds 10 video tokens"):
+            model.generate(input_ids=given, attention_mask=torch.ones_like(ids), **GREEDY, **{CACHE: half[CACHE]})
+    with pytest.raises(ValueError, match="holds 19 video tokens"):
+        model.generate(input_ids=first["input_ids"], assistant_model=tiny_model(seed=1), **GREEDY)
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])

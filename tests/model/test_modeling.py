@@ -299,6 +299,28 @@ def test_the_forward_compiles(model, implementation):
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_placeholders_without_visuals_are_refused(mode):
+    model = getattr(tiny_model(), mode)()
+    batch = video_batch(model.config, (2, 1))
+    blind = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    for forward in (model, model.model):
+        with pytest.raises(ValueError, match="holds 29 video tokens, but no video came"):
+            forward(**blind)
+        forward(input_ids=torch.tensor([[50, 51]]))
+    if mode == "train":  # a server passes embeddings whose placeholders it has replaced
+        with pytest.raises(ValueError, match="holds 29 video tokens"):
+            model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"]))
+
+
+def test_a_compiled_forward_refuses_placeholders_without_visuals(model):
+    compiled = torch.compile(model.forward, backend="eager", fullgraph=True)
+    batch = video_batch(model.config, (2, 1))
+    compiled(input_ids=torch.full((2, 40), 50))
+    with pytest.raises((ValueError, RuntimeError)):
+        compiled(input_ids=batch["input_ids"][:, :40])
+
+
 def test_servers_find_what_they_call(model):
     """What vLLM's transformers backend asks of the base model."""
     config = model.config
