@@ -85,5 +85,9 @@ class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
     def test_multimodal_outputs_are_returned(self):
         pass
 
+    @unittest.skip("both names of the cache are taken under every version, the old one without a warning")
+    def test_bc_cache_name_forward(self):
+        pass
+
     def test_config(self):
         self.config_tester.run_common_tests()
