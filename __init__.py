@@ -14,6 +14,7 @@ from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoMod
 from .pipeline_fila_video import VideoTextToTextPipeline
 from .processing_fila_video import FilaVideoProcessor
 from .scene_selection_fila_video import select_scenes
+from .training.chat_collator import ChatCollator
 from .video_processing_fila_video import FilaVideoVideoProcessor
 from .video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
 
@@ -27,6 +28,7 @@ AutoProcessor.register(FilaVideoConfig, FilaVideoProcessor, exist_ok=True)
 AutoVideoProcessor.register(FilaVideoConfig, FilaVideoVideoProcessor, exist_ok=True)
 
 __all__ = [
+    "ChatCollator",
     "FilaVideoConfig",
     "FilaVideoForConditionalGeneration",
     "FilaVideoModel",

@@ -1,0 +1,94 @@
+"""Rows of chats become batches that a trainer can use: pixels, and labels on the assistant's turns alone."""
+
+import pytest
+import torch
+from fila_video import ChatCollator
+from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
+from transformers import Trainer, TrainingArguments
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def answers(batch, row: int, processor) -> str:
+    labels = batch["labels"][row]
+    return processor.tokenizer.decode(labels[labels != -100])
+
+
+def test_every_turn_of_the_assistant_is_learned_and_nothing_else(processor):
+    chat = [
+        *conversation(clip(20), "What?", answer="a green ring"),
+        {"role": "user", "content": [{"type": "text", "text": "And then?"}]},
+        {"role": "assistant", "content": "a red star"},
+    ]
+    batch = ChatCollator(processor)([{"messages": chat}, {"messages": conversation("Hello?", answer="hi")}])
+    assert answers(batch, 0, processor) == "a green ring<|im_end|>a red star<|im_end|>"
+    assert answers(batch, 1, processor) == "hi<|im_end|>"
+    assert batch["pixel_values_videos"].shape[0] == 1
+    learned = batch["labels"] != -100
+    assert torch.equal(batch["labels"][learned], batch["input_ids"][learned])
+    assert not learned[batch["attention_mask"] == 0].any()
+
+
+def test_of_a_prompt_and_its_completion_only_the_completion_is_learned(processor):
+    prompt = [
+        *conversation(clip(20), "What?", answer="a green ring"),
+        {"role": "user", "content": [{"type": "text", "text": "And then?"}]},
+    ]
+    completion = [{"role": "assistant", "content": [{"type": "text", "text": "a red star"}]}]
+    batch = ChatCollator(processor)([{"prompt": prompt, "completion": completion}])
+    assert answers(batch, 0, processor) == "a red star<|im_end|>"
+
+
+def test_keys_that_datasets_fills_with_none_are_ignored(processor):
+    """An Arrow table gives every block of a column the same keys."""
+    chat = conversation(clip(20), "What?", answer="yes")
+    missing = dict.fromkeys(("type", "text", "video", "path"))
+    filled = [message | {"content": [missing | block for block in message["content"]]} for message in chat]
+    collator = ChatCollator(processor)
+    plain, from_datasets = collator([{"messages": chat}]), collator([{"messages": filled}])
+    assert plain.keys() == from_datasets.keys()
+    assert all(torch.equal(plain[name], from_datasets[name]) for name in plain)
+
+
+def test_options_reach_the_processor(processor):
+    row = {"messages": conversation(clip(30), "What?", answer="yes")}
+    frames = {n: ChatCollator(processor, num_scenes=n)([row])["pixel_values_videos"].shape[1] for n in (2, 3)}
+    assert frames == {2: 6, 3: 9}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"input_ids": [1, 2]}, r"Row 1 .* columns \['input_ids'\].*remove_unused_columns=False"),
+        ({"prompt": "What?", "completion": "a ring"}, "Row 1 .* each a list of messages"),
+        ({"messages": conversation("What?")}, r"Row 1 .* no turn of the assistant.*\['user'\]"),
+    ],
+)
+def test_a_row_that_cannot_be_learned_is_refused_by_its_number(processor, row, message):
+    with pytest.raises(ValueError, match=message):
+        ChatCollator(processor)([{"messages": conversation("Hello?", answer="hi")}, row])
+
+
+def test_a_plain_trainer_learns_from_chats(processor, tmp_path):
+    model = model_for(processor)
+    rows = [{"messages": conversation(clip(20, seed=n), "What?", answer=f"answer {n}")} for n in range(2)]
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=12,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        remove_unused_columns=False,
+        logging_steps=1,
+        report_to=[],
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=ChatCollator(processor))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.8 * losses[0]
