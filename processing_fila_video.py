@@ -22,6 +22,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring, logging
 
+from .chat_inputs_fila_video import check_text, normalize_chat
 from .configuration_fila_video import num_visual_tokens
 from .scene_selection_fila_video import num_selected_scenes, select_scenes
 from .video_inputs_fila_video import (
@@ -209,6 +210,7 @@ class FilaVideoProcessor(ProcessorMixin):
         for sample in text:
             if not isinstance(sample, str):
                 raise ValueError(f"`text` must be a string or a list of strings, got a {type(sample).__name__} in it.")
+            check_text(sample)
             if not sample.strip():
                 raise ValueError("`text` has an empty prompt: ask something.")
         for name, token, given in (("images", self.image_token, images), ("videos", self.video_token, videos)):
@@ -383,10 +385,14 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If there are no messages, a question is empty, or a text contains a control or placeholder
             token. `sanitize_control_tokens=True`, where transformers has it, reads such tokens as plain text instead.
         """
-        if isinstance(conversation, (list, tuple)):
-            chats = conversation if conversation and isinstance(conversation[0], (list, tuple)) else [conversation]
-            for chat in chats:
-                self._check_chat(chat, sanitize_control_tokens)
+        batched = isinstance(conversation, (list, tuple)) and bool(conversation)
+        batched = batched and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
+        chats = [normalize_chat(chat) for chat in (conversation if batched else [conversation])]
+        for chat in chats:
+            self._check_chat(chat, sanitize_control_tokens)
+        conversation = chats if batched else chats[0]
+        if kwargs.pop("load_audio_from_video", False):
+            logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
         if sanitize_control_tokens:
             if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
                 raise ValueError(
@@ -395,21 +401,13 @@ class FilaVideoProcessor(ProcessorMixin):
             kwargs["sanitize_control_tokens"] = True
         return super().apply_chat_template(conversation, *args, **kwargs)
 
-    def _check_chat(self, chat: Any, sanitize_control_tokens: bool):
-        if not chat:
-            raise ValueError("A chat has no messages: ask something.")
+    def _check_chat(self, chat: list[dict], sanitize_control_tokens: bool):
         for message in chat:
-            if not isinstance(message, dict):
-                raise ValueError(
-                    f"A message is a dictionary with `role` and `content`, got a {type(message).__name__}."
-                )
-            content = message.get("content")
-            blocks = content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content or ""}]
-            texts = [block["text"] for block in blocks if isinstance(block, dict) and "text" in block]
-            if message.get("role") == "user" and (not blocks or any(not str(text).strip() for text in texts)):
-                raise ValueError("A question is empty: ask something.")
+            content = message["content"]
+            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            texts = [block["text"] for block in blocks if block["type"] == "text"]
             # Blocks of text follow each other without a gap, and could make up a token together.
-            texts = [str(message.get("role")), "".join(map(str, texts))]
+            texts = ["".join(texts)]
             for token in self.tokenizer.added_tokens_decoder.values():
                 if token.special and any(token.content in text for text in texts) and not sanitize_control_tokens:
                     raise ValueError(

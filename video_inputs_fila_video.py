@@ -1,18 +1,7 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """The forms in which users pass videos: sources to read and frames as they are, alone, in lists and in chats."""
 
+import re
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,10 +11,12 @@ import torch
 from PIL import Image, ImageOps
 from transformers.image_utils import load_image
 
-from .video_reading_fila_video import VideoFrames, VideoSegment
+from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+DECODED_AT_ONCE = 16  # frames of a decoder that stand in memory at full size
 
 
 def is_frame_sequence(video: Any) -> bool:
@@ -66,20 +57,161 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
         if videos.ndim in (2, 3, 4):
             return [videos]
         raise ValueError(f"A video array has 2 to 5 dimensions, got one of shape {tuple(videos.shape)}.")
-    if isinstance(videos, (str, Path, bytes, bytearray, memoryview, Image.Image, VideoFrames, VideoSegment)):
+    if isinstance(videos, (str, Path)):
+        return [pictures_of_folder(videos) if is_folder(videos) else videos]
+    if isinstance(videos, (bytes, bytearray, memoryview, Image.Image, VideoFrames, VideoSegment)):
         return [bytes(videos) if isinstance(videos, (bytearray, memoryview)) else videos]
-    if hasattr(videos, "read"):
+    if isinstance(videos, dict):
+        return flatten_videos(clip_of(videos), depth + 1)
+    if is_frame_batch(videos):
+        return [_frames_of_batch(videos)]
+    if hasattr(videos, "read") or is_decoder(videos):
         return [videos]
+    if not isinstance(videos, (list, tuple)) and isinstance(videos, Sequence):
+        videos = list(videos)  # a column of `datasets`
     if not isinstance(videos, (list, tuple)):
         raise ValueError(
-            f"A {type(videos).__name__} is no video: pass a path, a URL, bytes, a binary file, segments, an array, or "
-            "a list of pictures."
+            f"A {type(videos).__name__} is not a video: pass a path, a folder of pictures, a URL, bytes, a binary "
+            "file, a dictionary with one of them, segments, a decoder, an array, or a list of pictures."
         )
     if _is_one_video(videos):
         return [videos]
     if depth == 2 and videos and all(isinstance(item, (str, Path, bytes)) for item in videos):
         return [videos]
     return [video for item in videos for video in flatten_videos(item, depth + 1)]
+
+
+def clip_of(video: dict) -> Any:
+    """
+    The video in a dictionary, as `datasets` and chats hold one.
+
+    Args:
+        video (`dict`):
+            The source as `bytes`, `video`, `url`, `path` or `video_url`, the first of them that is not `None`; and
+            `video_start`, `video_end` (seconds, *optional*) of a clip.
+
+    Returns:
+        The source, or a list of one `VideoSegment` where a start or an end is given.
+
+    Raises:
+        ValueError: If there is no source, the times are not in order, or the source has no times of its own.
+    """
+    sources = [video[name] for name in ("bytes", "video", "url", "path", "video_url") if video.get(name) is not None]
+    if not sources:
+        raise ValueError(f"A video's dictionary has `bytes`, `video`, `url` or `path`; this one has {sorted(video)}.")
+    source, start, end = sources[0], video.get("video_start"), video.get("video_end")
+    if isinstance(source, dict):
+        span = {name: video[name] for name in ("video_start", "video_end") if video.get(name) is not None}
+        return clip_of({**source, **span})
+    if start is None and end is None:
+        return source
+    for name, time in (("video_start", start), ("video_end", end)):
+        if time is not None and (isinstance(time, bool) or not isinstance(time, (int, float)) or not time >= 0):
+            raise ValueError(f"`{name}` must be a time in seconds from 0, got {time!r}.")
+    if end is not None and end <= (start or 0):
+        raise ValueError(f"A clip ends after its start, got `video_start` {start or 0} and `video_end` {end}.")
+    readable = isinstance(source, (str, Path, bytes)) or hasattr(source, "read")
+    if not readable or (isinstance(source, (str, Path)) and is_folder(source)):
+        raise ValueError(
+            f"`video_start` and `video_end` cut a file, URL or bytes, not a {type(source).__name__} or a folder: pass "
+            "the frames of the clip alone."
+        )
+    return [VideoSegment(source, start, end)]
+
+
+def is_folder(path: str | Path) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # no name that a file can have; a URL may be long
+        return False
+
+
+def pictures_of_folder(folder: str | Path) -> list[Path]:
+    """
+    The pictures in a folder as the frames of one video: frame 2 comes before frame 10.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def natural(path: Path) -> list:
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name)]
+
+    pictures = [path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURE_ENDINGS]
+    if not pictures:
+        raise ValueError(f"The folder {str(folder)!r} is not a video: it holds no pictures.")
+    return sorted(pictures, key=natural)
+
+
+def is_decoder(video: Any) -> bool:
+    """Whether it is torchcodec's `VideoDecoder`, which a column of `datasets.Video` holds."""
+    return hasattr(video, "get_frames_at") and hasattr(video, "metadata")
+
+
+def is_frame_batch(video: Any) -> bool:
+    """Whether it is torchcodec's `FrameBatch`: frames with their times."""
+    return hasattr(video, "pts_seconds") and hasattr(video, "data") and getattr(video.data, "ndim", 0) == 4
+
+
+def _frames_of_batch(batch: Any) -> VideoFrames:
+    frames = to_uint8_rgb(batch.data).permute(0, 2, 3, 1).numpy()
+    times = [float(time) for time in batch.pts_seconds]
+    if len(times) != len(frames):
+        raise ValueError(f"A FrameBatch has {len(frames)} frames, but {len(times)} times in `pts_seconds`.")
+    duration = max(times) + float(batch.duration_seconds[-1])
+    return _timed(frames, list(range(len(times))), times, len(times), duration)
+
+
+def _timed(frames: np.ndarray, indices: list[int], times: list[float], total: int, duration: float) -> VideoFrames:
+    fps = total / duration if duration > 0 else None
+    metadata = TimedVideoMetadata(total, fps, duration=duration, frames_indices=indices)
+    metadata.frame_times = dict(zip(indices, times, strict=True))
+    return VideoFrames(frames, np.array(times), metadata)
+
+
+def read_decoder(
+    decoder: Any,
+    num_frames: int | Callable[[TimedVideoMetadata], int] | None = None,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VideoFrames:
+    """
+    Frames of torchcodec's `VideoDecoder`, as `read_frames` gives them of a file; no others are decoded.
+
+    Args:
+        decoder (`torchcodec.decoders.VideoDecoder`): An open one.
+        num_frames (`int` or a function of the metadata, *optional*): So many, evenly from the first to the last.
+        fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds.
+        size (`tuple[int, int]`, *optional*): Height and width to which frames are resized (bicubic).
+        progress (`Callable[[int, int], None]`, *optional*): Is called with the frames done and their total.
+
+    Raises:
+        ValueError: If the decoder knows of no frames or no duration.
+    """
+    total, duration = decoder.metadata.num_frames, decoder.metadata.duration_seconds
+    if not total or not duration:
+        raise ValueError(f"The decoder knows {total} frames and {duration} seconds: pass the video's file instead.")
+    if fps is not None:
+        numbers = np.arange(0, duration, 1 / fps) * (total / duration)
+    else:
+        if callable(num_frames):
+            num_frames = num_frames(TimedVideoMetadata(total, total / duration, duration=duration))
+        # The frame shown at each of the even times, as `read_frames` chooses.
+        numbers = np.linspace(0, total - 1, min(num_frames or total, total)) + 1e-6
+    indices = np.unique(numbers.astype(int).clip(0, total - 1)).tolist()
+    frames, times, begin = [], [], getattr(decoder.metadata, "begin_stream_seconds", None) or 0.0
+    for at in range(0, len(indices), DECODED_AT_ONCE):
+        batch = decoder.get_frames_at(indices[at : at + DECODED_AT_ONCE])
+        pixels = to_uint8_rgb(batch.data)
+        if size is not None and tuple(pixels.shape[2:]) != tuple(size):
+            pixels = torch.nn.functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
+            pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+        frames.append(pixels.permute(0, 2, 3, 1))
+        times += [max(float(time) - begin, 0.0) for time in batch.pts_seconds]
+        if progress is not None:
+            progress(min(at + DECODED_AT_ONCE, len(indices)), len(indices))
+    return _timed(torch.cat(frames).numpy(), indices, times, total, float(duration))
 
 
 def videos_of_rows(videos: Any, num_rows: int) -> list[int] | None:
@@ -238,19 +370,22 @@ def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
     if not (low >= 0 and high <= limit):  # also where they are NaN
         raise ValueError(
             f"Frames of dtype {frames.dtype} must lie in [0, {limit}], got values from {low} to {high}. Pass uint8 "
-            "frames in [0, 255] or floats in [0, 1], before any normalisation."
+            "frames in [0, 255] or floats in [0, 1], before any normalization."
         )
     return (frames * 255).round().to(torch.uint8) if frames.is_floating_point() else frames.to(torch.uint8)
 
 
 __all__ = [
+    "clip_of",
     "flatten_metadata",
     "flatten_videos",
     "images_of_rows",
+    "is_decoder",
     "is_frame_sequence",
     "load_images",
     "load_picture",
     "open_still_picture",
+    "read_decoder",
     "to_uint8_rgb",
     "videos_of_rows",
 ]

@@ -32,8 +32,10 @@ from transformers.video_utils import VideoMetadata
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
+    is_decoder,
     is_frame_sequence,
     open_still_picture,
+    read_decoder,
     to_uint8_rgb,
 )
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, read_frames
@@ -232,11 +234,15 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             num_frames = lambda metadata: self.num_candidates(metadata, **settings)  # noqa: E731
         size = get_size_dict(settings.get("size") or dict(self.size), default_to_square=self.default_to_square)
         exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
+        size = (size["height"], size["width"]) if exact_size else None
+        if is_decoder(video):
+            read = read_decoder(video, num_frames, fps, size, progress)
+            return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
         read = read_frames(
             video,
             num_frames=num_frames,
             fps=fps,
-            size=(size["height"], size["width"]) if exact_size else None,
+            size=size,
             seek_mode=settings.get("seek_mode", self.seek_mode),
             progress=progress,
         )

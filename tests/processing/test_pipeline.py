@@ -372,7 +372,7 @@ def test_a_quantized_model_works(file):
         ([clip(1)[0], clip(1)[0, :9]], {"text": "a"}, "one size"),
         (np.full((2, 9, 9, 3), np.nan), {"text": "a"}, "nan"),
         ([clip(6)] * 60, {"text": "a"}, r"takes \d+ tokens .* context has 4096"),
-        (7, {"text": "a"}, "A int is no video"),
+        (7, {"text": "a"}, "A int is not a video"),
     ],
 )
 def test_wrong_input_is_refused_by_name(pipe, videos, options, message):

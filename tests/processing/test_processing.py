@@ -627,7 +627,7 @@ def test_collated_inputs_are_those_of_a_batch(processor):
         ),
         ({"text": "<video>", "videos": "missing/file.mp4"}, "missing/file.mp4"),
         ({"text": "<video>", "videos": b"no video at all"}, "15 bytes"),
-        ({"text": "<video>", "videos": 7}, "A int is no video"),
+        ({"text": "<video>", "videos": 7}, "A int is not a video"),
         ({"text": "<image>", "images": b"no picture"}, "Cannot read the picture of 10 bytes"),
         ({"text": "<image>", "images": "missing/file.png"}, "missing/file.png"),
         ({"text": "<video>", "videos": clip(2), "num_scenes": 0}, "`num_scenes` must be at least 1, got 0"),

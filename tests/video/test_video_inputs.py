@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from fila_video.video_inputs_fila_video import (
     is_frame_sequence,
     load_picture,
     open_still_picture,
+    read_decoder,
     to_uint8_rgb,
     videos_of_rows,
 )
-from fila_video.video_reading_fila_video import VideoFrames, VideoSegment
+from fila_video.video_reading_fila_video import VideoFrames, VideoSegment, read_frames
+from helpers.video_files import make_video, number_of
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
@@ -155,10 +158,10 @@ def test_an_array_of_five_dimensions_is_a_batch():
 
 
 @pytest.mark.parametrize(
-    "video", [5, {"path": "a.mp4"}, [3.5], ["a.mp4", None], np.zeros(4), np.zeros((1,) * 6), object()]
+    "video", [5, {"id": "a.mp4"}, {}, [3.5], ["a.mp4", None], np.zeros(4), np.zeros((1,) * 6), object()]
 )
 def test_what_is_no_video_is_refused_with_its_type(video):
-    with pytest.raises(ValueError, match=r"is no video|dimensions"):
+    with pytest.raises(ValueError, match=r"is not a video|dimensions|dictionary has"):
         flatten_videos(video)
 
 
@@ -209,3 +212,97 @@ def test_pictures_are_upright_from_bytes_and_from_files(tmp_path):
     for source in (data, bytearray(data), memoryview(data), path, str(path)):
         assert load_picture(source).size == (6, 8)
     assert load_picture(FRAMES) is FRAMES
+
+
+def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it():
+    assert flatten_videos({"path": "a.mp4", "bytes": None}) == ["a.mp4"]
+    assert flatten_videos({"path": "a.mp4", "bytes": b"x"}) == [b"x"]
+    assert flatten_videos([{"url": "http://host/a.mp4"}, {"video": "b.mp4"}]) == ["http://host/a.mp4", "b.mp4"]
+    clip = {"video": {"url": "a.mp4"}, "video_start": 2, "video_end": 6}
+    assert flatten_videos([clip, clip]) == [[VideoSegment("a.mp4", 2, 6)]] * 2
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ({"video": "a.mp4", "video_start": 5, "video_end": 2}, "ends after its start, got `video_start` 5 and .* 2"),
+        ({"video": "a.mp4", "video_start": "5"}, "`video_start` must be a time in seconds from 0, got '5'"),
+        ({"video": "a.mp4", "video_end": float("nan")}, "`video_end` must be a time"),
+        ({"video": FRAMES, "video_end": 2}, "not a ndarray"),
+        ({"id": 5}, r"this one has \['id'\]"),
+    ],
+)
+def test_a_clip_that_makes_no_sense_is_refused(clip, message):
+    with pytest.raises(ValueError, match=message):
+        flatten_videos(clip)
+
+
+def test_a_folder_of_pictures_is_one_video_in_natural_order(tmp_path):
+    for number in (10, 2, 1):
+        PICTURES[number % 5].save(tmp_path / f"frame{number}.png")
+    (tmp_path / "notes.txt").write_text("no frame")
+    for folder in (tmp_path, str(tmp_path), {"path": str(tmp_path)}):
+        (video,) = flatten_videos(folder)
+        assert [path.name for path in video] == ["frame1.png", "frame2.png", "frame10.png"]
+    assert to_uint8_rgb(flatten_videos(tmp_path)[0]).shape == (3, 3, 6, 8)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty' is not a video: it holds no pictures"):
+        flatten_videos(tmp_path / "empty")
+
+
+def test_a_column_of_a_dataset_is_a_list_of_videos():
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"video": ["a.mp4", "b.mp4"]})
+    assert flatten_videos(table["video"]) == ["a.mp4", "b.mp4"]
+
+
+class Batch:
+    """Frames as torchcodec's `FrameBatch` holds them."""
+
+    def __init__(self, frames: torch.Tensor, times: list[float], duration: float):
+        self.data, self.pts_seconds = frames, torch.tensor(times, dtype=torch.float64)
+        self.duration_seconds = torch.full((len(times),), duration, dtype=torch.float64)
+
+
+class Decoder:
+    """A video of 40 frames, 8 a second from second 3, as torchcodec's `VideoDecoder` gives them."""
+
+    metadata = SimpleNamespace(num_frames=40, duration_seconds=5.0, begin_stream_seconds=3.0)
+
+    def __init__(self):
+        self.decoded: list[int] = []
+
+    def get_frames_at(self, indices: list[int]) -> Batch:
+        self.decoded += indices
+        return Batch(EXPECTED[[index % 5 for index in indices]], [3 + index / 8 for index in indices], 1 / 8)
+
+
+def test_of_a_decoder_only_the_chosen_frames_are_decoded_with_their_times():
+    decoder = Decoder()
+    assert flatten_videos([decoder, [decoder]]) == [decoder, decoder]
+    read = read_decoder(decoder, num_frames=3)
+    assert decoder.decoded == [0, 19, 39] == read.metadata.frames_indices
+    assert read.timestamps.tolist() == [0, 2.375, 4.875] == read.metadata.timestamps
+    assert np.array_equal(read.frames, FRAMES[[0, 4, 4]]) and read.metadata.duration == 5
+    assert read_decoder(decoder, fps=2).metadata.frames_indices == list(range(0, 40, 4))
+    done = []
+    read = read_decoder(decoder, lambda metadata: metadata.total_num_frames, None, (3, 4), lambda *n: done.append(n))
+    assert read.frames.shape == (40, 3, 4, 3) and done == [(16, 40), (32, 40), (40, 40)]
+
+
+def test_a_batch_of_frames_keeps_its_times():
+    (read,) = flatten_videos(Batch(EXPECTED, [1.0, 2.0, 3.5, 4.0, 5.0], 0.5))
+    assert isinstance(read, VideoFrames) and np.array_equal(read.frames, FRAMES)
+    assert read.metadata.timestamps == [1.0, 2.0, 3.5, 4.0, 5.0] and read.metadata.duration == 5.5
+
+
+def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path):
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, RuntimeError, OSError) as error:  # it needs FFmpeg's libraries
+        pytest.skip(f"torchcodec cannot be loaded: {type(error).__name__}")
+    path = make_video(tmp_path / "a.mp4", 30)
+    ours, theirs = read_frames(path, num_frames=5), read_decoder(VideoDecoder(str(path)), num_frames=5)
+    assert theirs.metadata.frames_indices == list(ours.metadata.frames_indices)
+    assert theirs.timestamps == pytest.approx(ours.timestamps, abs=1e-4)
+    assert [number_of(frame) for frame in theirs.frames] == [number_of(frame) for frame in ours.frames]

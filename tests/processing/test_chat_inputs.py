@@ -1,0 +1,80 @@
+"""Chats as people write them: what is plain is taken, what is not is refused with what is wrong."""
+
+import copy
+
+import pytest
+from fila_video.chat_inputs_fila_video import normalize_chat
+from fila_video.video_reading_fila_video import VideoSegment
+
+QUESTION = {"type": "text", "text": "What?"}
+
+
+def blocks_of(*content) -> list[dict]:
+    return normalize_chat([{"role": "user", "content": list(content)}])[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"text": "What?"}, QUESTION),
+        ("What?", QUESTION),
+        ({"type": "input_text", "text": "What?"}, QUESTION),
+        ({"type": "text", "text": "What?", "video": None}, QUESTION),
+        ({"video": "a.mp4"}, {"type": "video", "video": "a.mp4"}),
+        ({"type": "video", "path": "a.mp4", "text": None}, {"type": "video", "video": "a.mp4"}),
+        ({"type": "video_url", "video_url": {"url": "https://a.mp4"}}, {"type": "video", "video": "https://a.mp4"}),
+        ({"type": "video_url", "video_url": "a.mp4"}, {"type": "video", "video": "a.mp4"}),
+        ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAE="}}, {"type": "video", "video": b"\0\1"}),
+        ({"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image", "image": "a.png"}),
+        ({"type": "video"}, {"type": "video"}),
+        (
+            {"type": "video", "video": "a.mp4", "video_start": 2, "video_end": 6.5},
+            {"type": "video", "video": [VideoSegment("a.mp4", 2, 6.5)]},
+        ),
+        (
+            {"type": "video", "video": {"url": "a.mp4", "video_start": 2}},
+            {"type": "video", "video": [VideoSegment("a.mp4", 2)]},
+        ),
+    ],
+)  # fmt: skip
+def test_a_block_is_read_as_it_is_plainly_meant(block, expected):
+    before = copy.deepcopy(block)
+    assert blocks_of(block, QUESTION)[0] == expected and block == before
+
+
+def test_an_empty_text_beside_the_question_is_left_out():
+    assert blocks_of({"type": "text", "text": ""}, {"type": "video"}, QUESTION) == [{"type": "video"}, QUESTION]
+
+
+def test_an_assistants_message_may_be_empty_and_other_keys_are_kept():
+    chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": None, "tool_calls": []}]
+    assert normalize_chat(chat) == [chat[0], {"role": "assistant", "content": "", "tool_calls": []}]
+
+
+@pytest.mark.parametrize(
+    ("chat", "message"),
+    [
+        ([], "no messages"),
+        (5, "no messages"),
+        (["What?"], "A message is a dictionary.*got a str"),
+        ([{"content": "What?"}], "role is one of system, user, assistant, got None"),
+        ([{"role": "tool", "content": "What?"}], "got 'tool'"),
+        ([{"role": ["user"], "content": "What?"}], r"got \['user'\]"),
+        ([{"role": "user", "content": 5}], "text or a list of blocks, got a int"),
+        ([{"role": "user", "content": None}], "question is empty"),
+        ([{"role": "user"}], "question is empty"),
+        ([{"role": "user", "content": []}], "question is empty"),
+        ([{"role": "user", "content": [{"type": "text", "text": " "}, {"type": "video"}]}], "question is empty"),
+        ([{"role": "user", "content": [7]}], "content block is a dictionary.*got a int"),
+        ([{"role": "user", "content": [{"name": "a"}]}], "needs a `type`.*has 'name'"),
+        ([{"role": "user", "content": [{"text": "a", "video": "b"}]}], "needs a `type`.*'text', 'video'"),
+        ([{"role": "user", "content": [{"type": "audio", "audio": "a"}]}], "got: 'audio'"),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "holds its text as `text`, got 5"),
+        ([{"role": "user", "content": "a \ud800"}], r"not valid Unicode: character 2 is '\\ud800'"),
+        ([{"role": "user", "content": [{"type": "text", "text": "\udcff"}]}], "not valid Unicode"),
+        ([{"role": "user", "content": [{"video_url": "data:video/mp4;base64,?"}]}], "Cannot read the video"),
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_is_refused_with_what_is_wrong(chat, message):
+    with pytest.raises(ValueError, match=message):
+        normalize_chat(chat)
