@@ -11,9 +11,10 @@ import av
 import numpy as np
 from transformers.utils import logging
 
-from .video_limits_fila_video import DECODE_SECONDS, MAX_PACKETS, MAX_PIXELS, STALL_SECONDS, VideoReadError
+from .video_limits_fila_video import DECODE_SECONDS, MAX_PACKETS, MAX_PIXELS, STALL_SECONDS
+from .video_old_sources_fila_video import VideoSource, open_container
 from .video_plan_fila_video import NO_TIME, SHORT_RUN, PacketIndex, Run
-from .video_sources_fila_video import VideoSource, open_container
+from .video_sources_fila_video import VideoReadError
 
 logger = logging.get_logger(__name__)
 

@@ -7,8 +7,4 @@ MAX_DOWNLOAD = 1 << 34  # bytes of a source that is copied to a temporary file
 DECODE_SECONDS = 600.0  # longest decoding without one wanted frame
 
 
-class VideoReadError(ValueError):
-    """A video that cannot be read; the message names the source and says what is wrong with it."""
-
-
-__all__ = ["DECODE_SECONDS", "MAX_DOWNLOAD", "MAX_PACKETS", "MAX_PIXELS", "STALL_SECONDS", "VideoReadError"]
+__all__ = ["DECODE_SECONDS", "MAX_DOWNLOAD", "MAX_PACKETS", "MAX_PIXELS", "STALL_SECONDS"]

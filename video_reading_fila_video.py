@@ -18,7 +18,7 @@ from transformers.video_utils import VideoMetadata
 
 from .video_crew_fila_video import Crew
 from .video_decoding_fila_video import StreamReader
-from .video_limits_fila_video import VideoReadError
+from .video_old_sources_fila_video import VideoSource
 from .video_pixels_fila_video import FrameConverter, display_size
 from .video_plan_fila_video import (
     SHORT_RUN,
@@ -30,7 +30,7 @@ from .video_plan_fila_video import (
     shown_at,
     spread_evenly,
 )
-from .video_sources_fila_video import VideoSegment, VideoSource
+from .video_sources_fila_video import VideoReadError, VideoSegment
 from .video_webp_fila_video import WebPReader
 
 logger = logging.get_logger(__name__)

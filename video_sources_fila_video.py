@@ -1,34 +1,45 @@
-"""Where a video comes from: opening paths, URLs, bytes and file objects, within limits.
+"""Where a video comes from: paths, URLs, bytes and file objects, opened within limits.
 
-FFmpeg is never given a name to open. Whatever the source, it reads through a Python file object of ours, with every
-protocol of its own switched off and only the container formats below switched on, so that an uploaded file can neither
-read other files nor call out: playlists, concatenations and external references have nothing to open.
+FFmpeg opens local files itself and reads everything else through a file object. It has no network protocol and only
+the container formats below, so that an uploaded file can neither read other files nor call out: playlists,
+concatenations and external references have nothing to open.
 """
 
-import ctypes
+import base64
+import http
 import io
+import ipaddress
 import os
 import re
+import socket
 import stat
-import sys
+import struct
 import tempfile
 import threading
 import time
 import urllib.parse
 import urllib.request
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 
-from .video_boxes_fila_video import check_boxes, is_mp4
-from .video_http_fila_video import HttpFile
-from .video_limits_fila_video import MAX_DOWNLOAD, MAX_PIXELS, STALL_SECONDS, VideoReadError
+try:  # for videos on web servers
+    import httpcore
+    import httpx
+except ImportError:
+    httpcore = httpx = None
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
+MAX_HEADER = 1 << 26  # bytes of one header box of an MP4 file; that of three hours takes some 5 MB
+MAX_REDIRECTS = 10
+PROGRESS_BYTES = 1 << 16  # so much of a download, at least, must arrive between two signs of progress
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
-_LONG = 50_000  # entries of an index
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-_STILLS = (b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG")
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
+
+
+class VideoReadError(ValueError):
+    """A video that cannot be read; the message names the source and says what is wrong with it."""
 
 
 class VideoSegment(NamedTuple):
@@ -39,69 +50,213 @@ class VideoSegment(NamedTuple):
     end: float | None = None
 
 
-class VideoSource:
-    """A source that can be opened several times at once, by as many readers.
+@dataclass(frozen=True)
+class VideoLimits:
+    """
+    What one video may cost. The defaults are such that no honest video of three hours meets them.
 
-    Raises [`VideoReadError`] where there is nothing to read: missing, empty, a directory, a pipe, a protocol that is
-    not supported. `close` frees what was fetched or spooled; a file object of the caller's stays open, at the position
-    where it was.
+    Args:
+        frame_pixels (`int`, *optional*, defaults to 67,108,864):
+            Pixels of one frame or still picture: 8192 x 8192.
+        total_pixels (`int`, *optional*, defaults to 2**45):
+            Pixels of all frames decoded: three hours of 8K at 60 frames a second take 2**44.3.
+        canvas_pixels (`int`, *optional*, defaults to 16,777,216):
+            Pixels of one frame of a GIF, APNG or WebP: 4096 x 4096. A few bytes of such a file repaint its whole
+            canvas, so that its size says nothing about its cost.
+        animation_pixels (`int`, *optional*, defaults to 2**32):
+            Pixels of all frames decoded of a GIF, APNG or WebP: 2,000 frames of full HD.
+        packets (`int`, *optional*, defaults to 10,000,000):
+            Packets of the video stream, and samples that a header announces: two days at 60 frames a second.
+        download_bytes (`int`, *optional*, defaults to 64,000,000,000):
+            Bytes fetched from a web server, or from a file object that cannot seek.
+        seconds (`float`, *optional*):
+            Seconds that reading may take in all. No limit by default.
+        web_seconds (`float`, *optional*, defaults to 7200.0):
+            The same for a URL, download included. `None`: no limit.
+        stall_seconds (`float`, *optional*, defaults to 30.0):
+            Seconds without progress: a packet, or 64 KiB of a download.
     """
 
-    def __init__(self, source):
-        self.name = source_name(source)
-        self._shared = None
-        self._owned = None
-        self.checked = False  # whether its header was found to be plausible
-        self.opening = threading.Lock()  # while FFmpeg reads a long file's tables, they take twice their memory
-        try:
-            self._set(source)
-            with self.open() as file:
-                self.head = file.read(1024)
-            if not self.head:
-                raise self.error("it is empty (0 bytes)")
-        except (OSError, TypeError) as error:
-            self.close()
-            raise self.error(f"it cannot be read ({error})") from error
-        except BaseException:
-            self.close()
-            raise
+    frame_pixels: int = 8192 * 8192
+    total_pixels: int = 2**45
+    canvas_pixels: int = 4096 * 4096
+    animation_pixels: int = 2**32
+    packets: int = 10_000_000
+    download_bytes: int = 64 * 10**9
+    seconds: float | None = None
+    web_seconds: float | None = 7200.0
+    stall_seconds: float = 30.0
+
+
+class Budget:
+    """
+    What is left of the limits of one video. Several threads may spend from it.
+
+    Args:
+        limits ([`VideoLimits`], *optional*):
+            The limits; the defaults where there are none.
+        name (`str`):
+            How messages call the source, such as `"the video 'a.mp4'"`.
+        is_web (`bool`, *optional*, defaults to `False`):
+            Whether the source is a URL, for which `web_seconds` holds.
+    """
+
+    def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False):
+        self.limits = limits or VideoLimits()
+        self.name = name
+        self.interrupt: BaseException | None = None  # a Ctrl-C that FFmpeg would have swallowed
+        self._seconds_field = "web_seconds" if is_web else "seconds"
+        self._frame_field, self._total_field = "frame_pixels", "total_pixels"
+        self._lock = threading.Lock()
+        self._packets = self._pixels = 0
+        self._start = self._progress = time.monotonic()
 
     def error(self, problem: str) -> VideoReadError:
-        return VideoReadError(f"Cannot read the video {self.name}: {problem}.")
+        return VideoReadError(f"Cannot read {self.name}: {problem}.")
 
-    def _set(self, source):
+    def refuse(self, what: str, field: str) -> VideoReadError:
+        """The error of a limit: `what` names the number that is over the limit `field`."""
+        limit = getattr(self.limits, field)
+        return self.error(f"{what}, over the limit of {limit}; VideoLimits({field}=...) sets another, as `limits`")
+
+    def is_animation(self):
+        """From now on the limits of GIF, APNG and WebP hold."""
+        self._frame_field, self._total_field = "canvas_pixels", "animation_pixels"
+
+    @property
+    def frame_pixels(self) -> int:
+        return getattr(self.limits, self._frame_field)
+
+    def check_frame(self, width: int, height: int):
+        """Raises [`VideoReadError`] if frames of this size are too large."""
+        if width * height > self.frame_pixels:
+            raise self.refuse(f"its pictures of {width} x {height} have {width * height} pixels", self._frame_field)
+
+    def spend(self, packets: int = 0, pixels: int = 0):
+        """Counts what was read or decoded, which is progress. Raises [`VideoReadError`] if it is too much."""
+        with self._lock:
+            self._packets += packets
+            self._pixels += pixels
+            self._progress = time.monotonic()
+        if self._packets > self.limits.packets:
+            raise self.refuse(f"it has {self._packets} packets or more", "packets")
+        total = getattr(self.limits, self._total_field)
+        if self._pixels > total:
+            raise self.refuse(f"its frames have {self._pixels} pixels in all or more", self._total_field)
+        self.check()
+
+    def check(self):
+        """Raises [`VideoReadError`] if a deadline has passed, and what interrupted a file object's `read`."""
+        if self.interrupt is not None:
+            raise self.interrupt
+        now, seconds = time.monotonic(), getattr(self.limits, self._seconds_field)
+        if seconds is not None and now - self._start > seconds:
+            raise self.refuse(f"it took {now - self._start:.1f} seconds", self._seconds_field)
+        if now - self._progress > self.limits.stall_seconds:
+            raise self.refuse(f"there was no progress for {now - self._progress:.1f} seconds", "stall_seconds")
+
+    def seconds_left(self) -> float:
+        """How long a call may block: until just after the next deadline, so that `check` finds it passed."""
+        self.check()
+        ends = [self._progress + self.limits.stall_seconds]
+        if (seconds := getattr(self.limits, self._seconds_field)) is not None:
+            ends.append(self._start + seconds)
+        return max(min(ends) - time.monotonic(), 0) + 0.01
+
+
+def open_source(source: Any, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> "OpenedSource":
+    """
+    Opens a source of a video; to be used in a `with` statement, which frees what was fetched.
+
+    Args:
+        source:
+            A path, a `file://` or `http(s)://` URL, bytes, or a binary file object, which stays open and returns to
+            the position where it stood.
+        limits ([`VideoLimits`], *optional*):
+            What reading it may cost.
+        allow_private_hosts (`bool`, *optional*, defaults to `True`):
+            Whether a URL may lead to this machine or its private network.
+
+    Raises:
+        VideoReadError: If there is nothing to read, or a limit is passed.
+    """
+    opened = OpenedSource(source, limits)
+    try:
+        opened._set(source, allow_private_hosts)
+        opened._look_at_head()
+    except BaseException as error:
+        opened.close()
+        if isinstance(error, (OSError, TypeError)):
+            raise opened.budget.error(f"it cannot be read ({error})") from error
+        raise
+    return opened
+
+
+class OpenedSource:
+    """
+    A source that can be opened several times at once, by as many threads.
+
+    Attributes:
+        name (`str`): How messages name it.
+        budget ([`Budget`]): What is left of its limits.
+        is_web (`bool`): Whether it was downloaded.
+        head (`bytes`): Its first 1024 bytes.
+        is_webp (`bool`): Whether Pillow has to read it.
+    """
+
+    def __init__(self, source: Any, limits: VideoLimits | None = None):
+        self.name = source_name(source)
+        self.is_web = isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+        self.budget = Budget(limits, f"the video {self.name}", self.is_web)
+        self.head = b""
+        self._path = self._data = self._file = self._temporary = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "OpenedSource":
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        if self._file is not None and not getattr(self._file, "closed", False):
+            self._file.seek(self._position)
+        if self._temporary is not None:
+            self._temporary.close()
+
+    def error(self, problem: str) -> VideoReadError:
+        return self.budget.error(problem)
+
+    def _set(self, source, allow_private_hosts):
         if isinstance(source, (bytes, bytearray, memoryview)):
-            self._open = lambda: io.BytesIO(source)
-        elif isinstance(source, os.PathLike):
-            self._set_path(os.fspath(source))
-        elif isinstance(source, str):
-            self._set_string(source)
-        elif hasattr(source, "read"):
-            self._set_file(source)
+            self._data = bytes(source)
+        elif isinstance(source, (str, os.PathLike)):
+            self._set_name(os.fspath(source), allow_private_hosts)
+        elif not hasattr(source, "read"):
+            raise self.error("expected a path, a file:// or http(s):// URL, bytes or a binary file object")
+        elif getattr(source, "closed", False):
+            raise self.error("the file object is closed")
+        elif hasattr(source, "seek") and (not hasattr(source, "seekable") or source.seekable()):
+            self._position, self._file = source.tell(), source
         else:
-            raise VideoReadError(
-                f"Cannot read a video from {self.name}: expected a path, a file:// or http(s):// URL, bytes, a binary "
-                "file object or a list of VideoSegment."
-            )
+            self._spool(source)
 
-    def _set_string(self, source):
-        scheme, separator, _ = source.partition("://")
-        scheme = scheme.lower()
-        if not separator:
-            self._set_path(source)
-        elif scheme == "file":
-            url = urllib.parse.urlsplit(source)
+    def _set_name(self, name, allow_private_hosts):
+        scheme, separator, _ = str(name).partition("://")
+        scheme = scheme.lower() if separator and isinstance(name, str) else "path"
+        if self.is_web:
+            with self._temporary_file() as file:
+                download(name, file, budget=self.budget, allow_private_hosts=allow_private_hosts)
+            return
+        if scheme == "file":
+            url = urllib.parse.urlsplit(name)
             if url.netloc not in ("", "localhost"):
                 raise self.error(f"a file:// URL must name a file on this machine, not on {url.netloc!r}")
-            self._set_path(urllib.request.url2pathname(url.path))
-        elif scheme in ("http", "https"):
-            self._shared = self._owned = HttpFile(source, self.error, STALL_SECONDS)
-        else:
+            name = urllib.request.url2pathname(url.path)
+        elif scheme != "path":
             raise self.error(f"the protocol {scheme!r} is not supported; file, http and https are")
-
-    def _set_path(self, path):
         try:
-            mode = os.stat(path).st_mode
+            mode = os.stat(name).st_mode
         except FileNotFoundError:
             raise self.error("there is no such file") from None
         except (OSError, ValueError) as error:
@@ -110,35 +265,79 @@ class VideoSource:
             raise self.error("it is a directory")
         if not stat.S_ISREG(mode):
             raise self.error("it is a device, pipe or socket, not a file")
-        self._open = lambda: io.FileIO(path)
+        self._path = os.path.abspath(os.fsdecode(name))
 
-    def _set_file(self, file):
-        if getattr(file, "closed", False):
-            raise self.error("the file object is closed")
-        if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
-            self._shared = _SharedFile(file)
-            return
-        self._owned = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the source)
-        _spool(file, self._owned, self)
-        self._shared = _SharedFile(self._owned)
+    def _temporary_file(self) -> BinaryIO:
+        """A file that FFmpeg can open by its name and that goes with this source; the caller writes and closes it."""
+        self._temporary = tempfile.TemporaryDirectory(prefix="fila-video-", ignore_cleanup_errors=True)
+        self._temporary.close = self._temporary.cleanup
+        self._path = os.path.join(self._temporary.name, "video")
+        return open(self._path, "wb")
 
-    def open(self) -> "_View":
+    def _spool(self, file):
+        with self._temporary_file() as target:
+            while data := file.read(1 << 18):
+                if not isinstance(data, bytes):
+                    raise self.error("the file object does not give bytes; open it in binary mode")
+                self.budget.spend()
+                target.write(data)
+                if target.tell() > self.budget.limits.download_bytes:
+                    raise self.budget.refuse(f"it gave {target.tell()} bytes or more", "download_bytes")
+
+    def open(self) -> BinaryIO:
         """A new file object on the source, at its start, with a position of its own."""
-        if self._shared is not None:
-            return _View(self._shared)
+        if self._path is not None:
+            return open(self._path, "rb")
+        return io.BytesIO(self._data) if self._data is not None else _SharedFile(self._file, self._lock, self.budget)
+
+    def _look_at_head(self):
+        """Refuses what is no video, or costs too much to open, before FFmpeg believes what it claims."""
+        with self.open() as file:
+            self.head = file.read(1024)
+            if not self.head:
+                raise self.error("it is empty (0 bytes)")
+            text = self.head.lstrip(b"\xef\xbb\xbf \t\r\n")
+            if text.startswith(_INDIRECT) or (text.startswith(b"<?xml") and b"<MPD" in text):
+                raise self.error("it is a playlist or another list of references, which are not followed")
+            self.is_webp = self.head[:4] == b"RIFF" and self.head[8:12] == b"WEBP"
+            is_apng = self.head.startswith(b"\x89PNG") and b"acTL" in self.head
+            if is_apng or self.is_webp or self.head.startswith(b"GIF8"):
+                self.budget.is_animation()
+            elif _is_still(self.head, file):
+                raise self.error("it is a still picture, not a video")
+            self._formats = FORMATS
+            if re.fullmatch(rb"[\0-\x0f]...[a-zA-Z0-9 ]{4}", self.head[:8], re.DOTALL):  # the first box of an MP4 file
+                _check_boxes(file, self.budget)
+                self._formats = "mov," + FORMATS
+
+    def container(self) -> av.container.InputContainer:
+        """
+        A new container, which the caller closes, with a position of its own.
+
+        Raises:
+            VideoReadError: If FFmpeg cannot open it.
+        """
+        options = {
+            "format_whitelist": self._formats,
+            "protocol_whitelist": "file" if self._path else "none",
+            "max_pixels": str(self.budget.frame_pixels),
+        }
+        file = f"file:{self._path}" if self._path else self.open()
+        wait = self.budget.limits.stall_seconds
         try:
-            return _View(_SharedFile(self._open(), close=True))
-        except OSError as error:
-            raise self.error(f"it cannot be opened ({error})") from error
+            # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
+            return av.open(file, "r", options=options, metadata_errors="ignore", buffer_size=1 << 17, timeout=wait)
+        except VideoReadError:
+            raise
+        except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
+            self.budget.check()
+            reason = getattr(error, "strerror", None) or error
+            if isinstance(error, (PermissionError, MemoryError)) or "Too many open files" in str(error):
+                raise self.error(f"it cannot be opened ({reason})") from error
+            raise self.error(f"it is not a video, or too damaged to open ({reason})") from error
 
-    def close(self):
-        if self._shared is not None:
-            self._shared.release()
-        if self._owned is not None:
-            self._owned.close()
 
-
-def source_name(source) -> str:
+def source_name(source: Any) -> str:
     """How messages name a source: without the passwords and tokens of a URL, and without its bytes."""
     if isinstance(source, str) and "://" in source:
         scheme, _, rest = source.partition("://")
@@ -152,182 +351,294 @@ def source_name(source) -> str:
     return repr(name) if isinstance(name, str) else f"given as a {type(source).__name__}"
 
 
-def open_container(source: VideoSource):
-    """Opens the container and chooses its video stream.
-
-    Returns `(container, stream, view)`, where `view` is the file object under the container; the caller closes both.
-    Raises [`VideoReadError`] where the source is not a video, or has no stream of moving pictures that can be decoded.
-    """
-    _refuse_by_head(source)
-    view = source.open()
-    view.limit(STALL_SECONDS)
-    formats = FORMATS
-    try:
-        if is_mp4(source.head):
-            if not source.checked:
-                check_boxes(view, source.error)
-                view.seek(0)
-                source.checked = True
-            formats = "mov," + FORMATS
-        options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
-        # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
-        with source.opening:
-            container = av.open(view, mode="r", options=options, metadata_errors="ignore", buffer_size=1 << 17)
-            _give_back_memory(container)
-    except VideoReadError:
-        view.close()
-        raise
-    except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
-        view.close()
-        raise source.error(f"it is not a video, or too damaged to open ({_reason(error)})") from error
-    try:
-        return container, _video_stream(source, container), view
-    except BaseException:
-        container.close()
-        view.close()
-        raise
-
-
-def _give_back_memory(container):
-    """Freed memory to the system, once a long file is open: of two hours, glibc kept more than 20 MB."""
-    if _TRIM is not None and any(len(getattr(stream, "index_entries", ())) > _LONG for stream in container.streams):
-        _TRIM(0)
-
-
-def _reason(error) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _refuse_by_head(source):
-    text = source.head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(_INDIRECT) or (text.startswith(b"<?xml") and b"<MPD" in text):
-        raise source.error(
-            "it is a playlist or another list of references, which are not followed; name the video itself"
-        )
-    if source.head.startswith(_STILLS) and b"acTL" not in source.head:
-        raise source.error("it is a still picture, not a video")
-
-
-def _video_stream(source, container):
-    streams = container.streams
-    pictures = [s for s in streams.video if s.disposition & s.disposition.attached_pic]
-    videos = [s for s in streams.video if s not in pictures]
-    if not videos:
-        if pictures:
-            raise source.error("its only picture is a cover; it holds no video stream")
-        if streams.audio:
-            raise source.error("it holds sound only, no video stream")
-        raise source.error("it holds no video stream")
-    decodable = [s for s in videos if s.codec_context is not None]
-    if not decodable:
-        raise source.error("its video codec is unknown, or not decoded by the installed PyAV")
-    best = streams.best("video")
-    stream = best if best in decodable else decodable[0]
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
-        raise source.error(f"its pictures of {width} x {height} are larger than the limit of {MAX_PIXELS} pixels")
-    return stream
-
-
 class _SharedFile:
-    """One seekable file read at any position by several threads."""
+    """A reader of the caller's file object, with a position of its own; `read` gives all that was asked for."""
 
-    def __init__(self, file, close=False):
-        self._file = file
-        self._lock = threading.Lock()
-        self._close = close
-        self._start = file.tell()
-        self.size = file.seek(0, os.SEEK_END)
-        if self.size is None:
-            self.size = file.tell()
-        file.seek(0)
+    def __init__(self, file, lock, budget):
+        self._file, self._lock, self._budget, self._position = file, lock, budget, 0
+        with lock:
+            size = file.seek(0, os.SEEK_END)
+            self._size = file.tell() if size is None else size
 
-    def read_at(self, position, size):
-        with self._lock:
-            self._file.seek(position)
-            return self._file.read(size)
+    def read(self, size: int = -1) -> bytes:
+        size = self._size - self._position if size < 0 else size
+        parts = []
+        try:
+            with self._lock:
+                self._file.seek(self._position)
+                while size > 0:
+                    self._budget.check()
+                    data = self._file.read(size)
+                    if not isinstance(data, bytes):
+                        raise TypeError("the file object does not give bytes; open it in binary mode")
+                    if not data:
+                        break
+                    parts.append(data[:size])
+                    self._position += len(parts[-1])
+                    size -= len(parts[-1])
+        except Exception:
+            raise
+        except BaseException as interrupt:  # FFmpeg, which called this, would drop it: `Budget.check` raises it
+            self._budget.interrupt = interrupt
+            return b""
+        return b"".join(parts)
 
-    def release(self):
-        """The caller's own file object goes back to where it stood."""
-        if not self._close and not getattr(self._file, "closed", False):
-            self._file.seek(self._start)
-
-    def close_view(self):
-        if self._close:
-            self._file.close()
-
-
-class _View:
-    """The file object that FFmpeg reads: a position of its own, and a limit on the time it may take."""
-
-    def __init__(self, shared):
-        self._shared = shared
-        self._position = 0
-        self._deadline = None
-        self.closed = False
-
-    def limit(self, seconds):
-        """From now on, reads fail after so many seconds; called again at every sign of progress."""
-        self._deadline = time.monotonic() + seconds
-
-    def read(self, size=-1):
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise TimeoutError(f"no progress in {STALL_SECONDS:.0f} seconds")
-        if size < 0:
-            size = max(self._shared.size - self._position, 0)
-        data = self._shared.read_at(self._position, size)
-        if not isinstance(data, bytes):
-            raise TypeError("the file object does not give bytes; open it in binary mode")
-        data = data[:size]
-        self._position += len(data)
-        return data
-
-    def seek(self, offset, whence=os.SEEK_SET):
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._shared.size}[whence]
-        if base + offset < 0:
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        position = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence] + offset
+        if position < 0:
             raise OSError("seek before the start")
-        self._position = base + offset
+        self._position = position
+        return position
+
+    def tell(self) -> int:
         return self._position
 
-    @property
-    def size(self):
-        return self._shared.size
-
-    def tell(self):
-        return self._position
-
-    def seekable(self):
+    def seekable(self) -> bool:
         return True
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
     def close(self):
-        if not self.closed:
-            self.closed = True
-            if isinstance(self._shared, _SharedFile):
-                self._shared.close_view()
+        pass
 
-    def __enter__(self):
+    def __enter__(self) -> "_SharedFile":
         return self
 
     def __exit__(self, *exception):
         self.close()
 
 
-def _spool(file, target, source):
-    """Copies a stream that cannot seek to a temporary file; fails where it stalls or does not end."""
-    while target.tell() <= MAX_DOWNLOAD:
-        start = time.monotonic()
-        data = file.read(1 << 18)
-        if not data:
-            return
-        if not isinstance(data, bytes):
-            raise source.error("the file object does not give bytes; open it in binary mode")
-        if time.monotonic() - start > STALL_SECONDS:
-            raise source.error(f"it gave no data for {STALL_SECONDS:.0f} seconds")
-        target.write(data)
-    raise source.error(f"it gave more than the limit of {MAX_DOWNLOAD} bytes")
+def _is_still(head, file) -> bool:
+    """Whether a file holds a single picture. A JPEG with another right behind it is a video: raw Motion JPEG."""
+    if not head.startswith(b"\xff\xd8\xff"):
+        return head.startswith((b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG"))
+    position = 2
+    while True:
+        file.seek(position)
+        marker, length = struct.unpack(">HH", file.read(4).ljust(4, b"\0"))
+        name = file.read(4)
+        if marker == 0xFFE2 and name == b"MPF\0":  # a photograph with smaller copies or depth behind it
+            return True
+        if marker == 0xFFDA or not 0xFFC0 <= marker <= 0xFFFE:
+            break
+        position += 2 + length
+    file.seek(position)
+    data = file.read(MAX_HEADER)
+    end = data.find(b"\xff\xd9")
+    return end < 0 or data[end + 2 : end + 5] != b"\xff\xd8\xff"
 
 
-__all__ = ["VideoSegment", "VideoSource", "open_container", "source_name"]
+def _check_boxes(file, budget):
+    """
+    Refuses headers that announce encryption, or more samples than the file or the limits hold: FFmpeg makes an entry
+    of its own for each sample that a table announces, even if the file is a few bytes long.
+    """
+    size, position, samples = file.seek(0, os.SEEK_END), 0, 0
+    while position + 8 <= size:
+        file.seek(position)
+        length, name, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        start = position + (16 if length == 1 else 8)
+        end = min(position + (long_length if length == 1 else length), size) if length else size
+        position = max(end, start)
+        if name in (b"mdat", b"free", b"skip", b"wide"):
+            continue
+        if end - start > MAX_HEADER:
+            raise budget.error(f"its header of {end - start} bytes is larger than {MAX_HEADER}")
+        file.seek(start)
+        header = file.read(max(0, end - start))
+        if b"cmov" in header:
+            raise budget.error("its header is compressed, which is not supported")
+        if b"encv" in header and b"sinf" in header:
+            raise budget.error("it is encrypted")
+        for track in header.split(b"trak"):
+            # Uncompressed sound, whose every value is a sample, is indexed by blocks.
+            pcm = re.search(rb"hdlr.{8}soun", track, re.DOTALL) and re.search(
+                rb"stts\0{4}\0{3}\x01.{4}\0{3}\x01", track, re.DOTALL
+            )
+            for match in re.finditer(rb"(stsz|stz2|trun).{4}(.{4})(.{4})", track, re.DOTALL):
+                table, fixed, count = match[1], *struct.unpack(">II", match[2] + match[3])
+                fixed, count = (0, fixed) if table == b"trun" else (fixed if table == b"stsz" else 0, count)
+                if count * max(fixed, 1) > size:
+                    raise budget.error(f"its header announces {count} samples in a file of {size} bytes")
+                samples += 0 if pcm else count
+        if samples > budget.limits.packets:
+            raise budget.refuse(f"its header announces {samples} samples or more", "packets")
+
+
+def download(
+    url: str,
+    target: BinaryIO,
+    *,
+    limits: VideoLimits | None = None,
+    allow_private_hosts: bool = True,
+    budget: Budget | None = None,
+):
+    """
+    Fetches a URL into a file, whole: a shorter body than announced is an error.
+
+    Args:
+        url (`str`): An `http://` or `https://` URL; a name and a password in it are sent, and shown in no message.
+        target (`BinaryIO`): Where the body is written.
+        limits ([`VideoLimits`], *optional*): `download_bytes`, `web_seconds` and `stall_seconds` hold.
+        allow_private_hosts (`bool`, *optional*, defaults to `True`):
+            `False` refuses addresses of this machine, its private network and other reserved ones, also behind a
+            redirect. The address that is connected to is what counts; where a proxy connects, the name is looked up.
+        budget ([`Budget`], *optional*): What is left of the limits, where some of it was spent before.
+
+    Raises:
+        VideoReadError: If it cannot be fetched within the limits.
+    """
+    budget = budget or Budget(limits, source_name(url), is_web=True)
+    if httpx is None:
+        raise budget.error("files on web servers need httpx: `pip install httpx`")
+    try:
+        address = httpx.URL(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            if address.scheme not in ("http", "https") or not address.host:
+                raise budget.error(f"the server did not give it (redirected to the protocol {address.scheme!r})")
+            headers = {"User-Agent": "fila-video", "Accept": "*/*", "Accept-Encoding": "identity"}
+            if address.userinfo:
+                user = urllib.parse.unquote_to_bytes(address.userinfo)
+                headers["Authorization"] = "Basic " + base64.b64encode(user).decode()
+            place = httpcore.URL(
+                scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=address.raw_path
+            )
+            with (
+                _connections(address, budget, allow_private_hosts) as connections,
+                connections.stream("GET", place, headers=headers) as response,
+            ):
+                answer = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+                if response.status not in (301, 302, 303, 307, 308) or "location" not in answer:
+                    _store(response, answer, target, budget)
+                    return
+                address = address.join(answer["location"])  # the body of a redirect is never read
+        raise budget.error(f"the server did not give it (more than {MAX_REDIRECTS} redirects)")
+    except VideoReadError:
+        raise
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise budget.error("it, or an address that it is redirected to, is not a URL") from error
+    except Exception as error:  # of sockets, TLS, HTTP's grammar: they have no common class
+        budget.check()
+        raise budget.error(f"the server did not give it ({str(error) or type(error).__name__})") from error
+
+
+def _store(response, headers, target, budget):
+    """Writes the body of a response to `target`."""
+    if response.status not in (200, 203):
+        known = {status.value: status.phrase for status in http.HTTPStatus}
+        problem = f"HTTP {response.status} {known.get(response.status, '')}".strip()
+        raise budget.error(f"the server did not give it ({problem})")
+    if (encoding := headers.get("content-encoding", "identity").lower()) not in ("identity", "none", ""):
+        raise budget.error(f"the server sent it with the encoding {encoding[:40]!r}, although asked for none")
+    limit, announced = budget.limits.download_bytes, headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise budget.refuse(f"it has {int(announced)} bytes", "download_bytes")
+    received = 0
+    for data in response.iter_stream():
+        before, received = received, received + len(data)
+        if received > limit:
+            raise budget.refuse(f"it has {received} bytes or more", "download_bytes")
+        try:
+            target.write(data)
+        except OSError as error:
+            raise budget.error(
+                f"{received} bytes of it could not be stored in the temporary folder ({error})"
+            ) from error
+        if received // PROGRESS_BYTES > before // PROGRESS_BYTES:
+            budget.spend()
+    if announced.isdecimal() and received < int(announced):
+        raise budget.error(f"the server closed the connection after {received} of {int(announced)} bytes")
+    target.flush()
+    budget.spend()
+
+
+def _connections(url, budget, allow_private_hosts) -> Any:
+    """A connection pool of httpcore for one request, through the proxy that the environment names, if any."""
+    tls = httpx.create_ssl_context() if url.scheme == "https" else None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(url.host):
+        return httpcore.ConnectionPool(tls, network_backend=_Network(budget, allow_private_hosts))
+    proxy = httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
+    if proxy.scheme not in ("http", "https"):
+        raise budget.error(f"the environment names a proxy of the kind {proxy.scheme!r}; http and https are supported")
+    if not allow_private_hosts:
+        _public_addresses(url.host, url.port, budget, through_proxy=True)
+    login = (proxy.username, proxy.password) if proxy.userinfo else None
+    place = httpcore.URL(scheme=proxy.raw_scheme, host=proxy.raw_host, port=proxy.port, target=b"/")
+    return httpcore.HTTPProxy(place, proxy_auth=login, ssl_context=tls, network_backend=_Network(budget, True))
+
+
+def _public_addresses(host, port, budget, through_proxy=False) -> list[str]:
+    """The addresses of a host, all of which must be public."""
+    name = host.lower().rstrip(".")
+    private = name == "localhost" or name.endswith(_LOCAL_NAMES)
+    try:
+        found = [] if private else socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:  # behind a proxy, names are often its own business
+        if not through_proxy:
+            raise budget.error(f"the server did not give it ({error})") from error
+        found = []
+    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+    for address in addresses:
+        inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+        if address in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        private |= any(not one.is_global or one.is_multicast for one in (inner or address, address) if one != inner)
+        private |= inner is not None and (not inner.is_global or inner.is_multicast)
+    if private:
+        raise budget.error("its host, or one that it is redirected to, is not public; allow_private_hosts is False")
+    return [str(address) for address in addresses]
+
+
+class _Network:
+    """httpcore's sockets, where every call ends with the budget, and which lead to public hosts alone if need be."""
+
+    def __init__(self, budget, allow_private_hosts):
+        self._budget, self._allow_private_hosts = budget, allow_private_hosts
+
+    def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None) -> "_Connection":
+        addresses = [host] if self._allow_private_hosts else _public_addresses(host, port, self._budget)
+        backend = httpcore.SyncBackend()
+        for number, address in enumerate(addresses, start=1):
+            try:
+                wait = self._budget.seconds_left()
+                stream = backend.connect_tcp(address, port, wait, local_address, socket_options)
+                return _Connection(stream, self._budget)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+
+
+class _Connection:
+    def __init__(self, stream, budget):
+        self._stream, self._budget = stream, budget
+
+    def read(self, max_bytes, timeout=None) -> bytes:
+        return self._stream.read(max_bytes, self._budget.seconds_left())
+
+    def write(self, buffer, timeout=None):
+        self._stream.write(buffer, self._budget.seconds_left())
+
+    def start_tls(self, ssl_context, server_hostname=None, timeout=None) -> "_Connection":
+        wait = self._budget.seconds_left()
+        return _Connection(self._stream.start_tls(ssl_context, server_hostname, wait), self._budget)
+
+    def get_extra_info(self, info) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def close(self):
+        self._stream.close()
+
+
+__all__ = [
+    "Budget",
+    "OpenedSource",
+    "VideoLimits",
+    "VideoReadError",
+    "VideoSegment",
+    "download",
+    "open_source",
+    "source_name",
+]

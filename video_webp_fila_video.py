@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 
 from .video_limits_fila_video import MAX_PIXELS
+from .video_old_sources_fila_video import VideoSource
 from .video_plan_fila_video import PacketIndex, Run
-from .video_sources_fila_video import VideoSource
 
 MAX_BYTES = 1 << 28  # Pillow holds the whole file in memory
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import av
 
 from ..video_decoding_fila_video import StreamReader
+from ..video_old_sources_fila_video import VideoSource, open_container
 from ..video_pixels_fila_video import display_turn
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
-from ..video_sources_fila_video import VideoSource, open_container
 
 _TICKS = 90000  # a second, of the encoded files
 _OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, a track ends when its last frame does

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import fila_video.video_decoding_fila_video as decoding
-import fila_video.video_sources_fila_video as sources
+import fila_video.video_old_sources_fila_video as sources
 import numpy as np
 import pytest
 from fila_video.video_reading_fila_video import VideoReadError, probe_video, read_frames

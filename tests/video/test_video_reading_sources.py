@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
-import fila_video.video_sources_fila_video as sources
+import fila_video.video_old_sources_fila_video as sources
 import numpy as np
 import PIL.Image
 import pytest
