@@ -1,20 +1,17 @@
 """
-Scene selection: time against scikit-learn's KMeans and against the bare FAISS searches, and event recall.
+Scene selection: time against scikit-learn's KMeans, and event recall on simulated features.
 
-    python benchmarks/scene_selection.py            # needs scikit-learn; a few minutes on two cores
+    python -m fila_video.benchmarks.scene_selection            # needs scikit-learn; a few minutes on two cores
 
-Time: features of dimension 1152 and 32 clusters; scikit-learn with the same kind of initialisation, one restart and no
-tolerance, both in float32, without subsampling and with equal iterations: the fewer of those after which the two stop
-by themselves. Each contestant runs in a process of its own, as the thread pools of torch, FAISS and scikit-learn spin
-into each other's turns in one process. The processes alternate for `--rounds`; each gives the median of its calls, and
-the median (least to greatest) of the rounds counts. "Bare FAISS" repeats exactly the index calls that one
-`select_scenes` makes, on the same features and centroids.
-
-On a machine that has other work, wall time measures that work: `--clock cpu --threads 1` gives each contestant one
-thread and takes the processor time of its process.
+Time: features of dimension 1152 and 32 clusters; scikit-learn with the same kind of initialization, as many restarts
+and iterations, no tolerance and no subsampling, both in float32. Each contestant runs in a process of its own, as the
+thread pools of torch, FAISS and scikit-learn spin into each other's turns in one process. The processes alternate for
+`--rounds`; each gives the median of its calls, and the median (least to greatest) of the rounds counts. On a machine
+that has other work, wall time measures that work: `--clock cpu --threads 1` takes the processor time of one thread.
 
 Event recall: a simulated video of 512 frames cuts between 6 backgrounds and holds 8 rare events of 2 or 3 frames each;
-see `simulated_video`. The recall is the share of events of which at least one frame is in a scene.
+see `simulated_video`. The recall is the share of events of which at least one frame is in a scene; with `thinned`,
+scenes are chosen among the frames that `thin_pool` keeps.
 """
 
 import argparse
@@ -28,16 +25,15 @@ import time
 import warnings
 
 import torch
-from fila_video import scene_selection_fila_video as scene_selection
-from fila_video.scene_selection_fila_video import INITS, METHODS, select_scenes
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
+from fila_video.scene_selection_fila_video import INITS, ITERATIONS, METHODS, RESTARTS, select_scenes, thin_pool
 
 NUM_SCENES, SCENE_SIZE, DIM = 32, 3, 1152
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def simulated_video(num_frames, seed, num_backgrounds=6, num_events=8):
+def simulated_video(
+    num_frames: int, seed: int, num_backgrounds: int = 6, num_events: int = 8
+) -> tuple[torch.Tensor, list[range]]:
     """
     Features (num_frames, DIM) of a video and the frames of its rare events.
 
@@ -63,36 +59,21 @@ def simulated_video(num_frames, seed, num_backgrounds=6, num_events=8):
     return features + 0.25 * torch.randn(num_frames, DIM, generator=generator), events
 
 
-def event_recall(method, init, num_videos):
+def event_recall(
+    method: str, init: str, num_videos: int, num_scenes: int = NUM_SCENES, thinned: int | None = None
+) -> float:
+    """The share of the events of `num_videos` simulated videos that a selection finds."""
     found = total = 0
     for seed in range(num_videos):
         features, events = simulated_video(512, seed)
-        chosen = set(select_scenes(features, NUM_SCENES, SCENE_SIZE, method, init=init).flatten().tolist())
-        found += sum(not chosen.isdisjoint(event) for event in events)
+        kept = thin_pool(features, thinned or len(features))
+        chosen = kept[select_scenes(features[kept], num_scenes, SCENE_SIZE, method, init=init)]
+        found += sum(not set(chosen.flatten().tolist()).isdisjoint(event) for event in events)
         total += len(events)
     return found / total
 
 
-def bare_faiss(features, init):
-    """A function that repeats the index calls that one `select_scenes` makes, and the number of its searches."""
-    calls = []
-    search = scene_selection._search
-    scene_selection._search = lambda *args: (calls.append(args), search(*args))[1]
-    try:
-        select_scenes(features, NUM_SCENES, SCENE_SIZE, init=init)
-    finally:
-        scene_selection._search = search
-
-    def repeat():
-        for index, rows, centroids, *count in calls:
-            index.reset()
-            index.add(centroids)
-            index.search(rows, *(count or [1]))
-
-    return repeat, len(calls)
-
-
-def median_ms(function, num_calls, clock):
+def median_ms(function, num_calls: int, clock: str) -> float:
     times = []
     for _ in range(num_calls + 1):
         start = CLOCKS[clock]()
@@ -101,68 +82,67 @@ def median_ms(function, num_calls, clock):
     return 1e3 * statistics.median(times[1:])  # the first one warms up
 
 
-def make_features(kind, num_frames):
+def make_features(kind: str, num_frames: int) -> torch.Tensor:
     if kind == "noise":
         return torch.randn(num_frames, DIM, generator=torch.Generator().manual_seed(0))
     return torch.cat([simulated_video(512, seed)[0] for seed in range(math.ceil(num_frames / 512))])[:num_frames]
 
 
-def contestant(name, kind, num_frames, init, iterations, num_calls, clock):
-    """In a process of its own: the median time of a contestant in ms, and its iterations or FAISS's searches."""
+def contestant(name: str, kind: str, num_frames: int, init: str, num_calls: int, clock: str) -> float:
+    """In a process of its own: the median time of a contestant in ms."""
     features = make_features(kind, num_frames)
-    scene_selection.MAX_ITERATIONS = iterations
-    if name == "faiss":
-        function, count = bare_faiss(features, init)
-        return median_ms(function, num_calls, clock), count
-    if name == "sklearn":
-        array = features.numpy()
-        kmeans = KMeans(NUM_SCENES, init=init, n_init=1, max_iter=iterations, tol=0, random_state=42)
-        return median_ms(lambda: kmeans.fit(array), num_calls, clock), kmeans.n_iter_
-    assigned, assign = [], scene_selection._assign
-    scene_selection._assign = lambda *args: (assigned.append(1), assign(*args))[1]
-    select_scenes(features, NUM_SCENES, SCENE_SIZE, init=init)
-    scene_selection._assign = assign
-    took = median_ms(lambda: select_scenes(features, NUM_SCENES, SCENE_SIZE, init=init), num_calls, clock)
-    return took, len(assigned) - 1
+    if name == "ours":
+        return median_ms(lambda: select_scenes(features, NUM_SCENES, SCENE_SIZE, init=init), num_calls, clock)
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    kmeans = KMeans(NUM_SCENES, init=init, n_init=RESTARTS, max_iter=ITERATIONS, tol=0, random_state=42)
+    return median_ms(lambda: kmeans.fit(features.numpy()), num_calls, clock)
 
 
-def timing_row(kind, num_frames, init, arguments):
-    def run(name, iterations, num_calls=arguments.calls):
-        job = json.dumps([name, kind, num_frames, init, iterations, num_calls, arguments.clock])
-        command = [sys.executable, os.path.abspath(__file__), "--contestant", job]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def timing_row(kind: str, num_frames: int, init: str, arguments: argparse.Namespace) -> str:
+    def run(name: str) -> float:
+        job = json.dumps([name, kind, num_frames, init, arguments.calls, arguments.clock])
+        command = [sys.executable, "-m", "fila_video.benchmarks.scene_selection", "--contestant", job]
+        child = subprocess.run(command, capture_output=True, text=True)
+        if child.returncode:
+            raise RuntimeError(f"{name} failed:\n{child.stderr}")
+        return json.loads(child.stdout)
 
-    own = {name: run(name, scene_selection.MAX_ITERATIONS, 1)[1] for name in ("ours", "sklearn")}
-    iterations = min(own.values())
-    rounds = [{name: run(name, iterations) for name in ("ours", "faiss", "sklearn")} for _ in range(arguments.rounds)]
-    times = {name: [turn[name][0] for turn in rounds] for name in rounds[0]}
-    ours, bare, other = (statistics.median(times[name]) for name in ("ours", "faiss", "sklearn"))
+    times = {"ours": [], "sklearn": []}
+    for _ in range(arguments.rounds):
+        for name in times:
+            times[name].append(run(name))
+    ours, other = (statistics.median(values) for values in times.values())
     spread = {name: f"{min(values):.1f} to {max(values):.1f}" for name, values in times.items()}
-    alone = f"{own['ours']}, {own['sklearn']}"
     return (
-        f"| {num_frames:,} | {init} | {iterations} ({alone}) | {ours:.1f} ({spread['ours']}) | "
-        f"{bare:.1f} ({spread['faiss']}; {rounds[0]['faiss'][1]}) | {ours / bare:.2f} | "
-        f"{other:.1f} ({spread['sklearn']}) | {other / ours:.1f} |"
+        f"| {num_frames:,} | {init} | {ours:.1f} ({spread['ours']}) | {other:.1f} ({spread['sklearn']}) | "
+        f"{ours / other:.2f} |"
     )
 
 
-def print_event_recall(num_videos, clock):
-    print(f"\n### Event recall, {num_videos} simulated videos, and time at 512 frames\n")
-    print("| method | init | event recall | ms |\n| --- | --- | --- | --- |")
+def print_event_recall(num_videos: int, clock: str) -> None:
+    print(f"\n### Event recall, {num_videos} simulated videos of 512 frames\n")
+    counts, thinned = (8, 16, NUM_SCENES), (192, 96)
+    columns = [*(f"{count} scenes" for count in counts), *(f"32 of {count} kept" for count in thinned)]
+    print(f"| method | init | {' | '.join(columns)} | {clock} ms |\n" + "| --- " * (len(columns) + 3) + "|")
     features = simulated_video(512, 0)[0]
     for method in METHODS:
         for init in INITS if method.startswith("kmeans") else INITS[:1]:
             took = median_ms(
                 lambda m=method, i=init: select_scenes(features, NUM_SCENES, SCENE_SIZE, m, init=i), 9, clock
             )
-            recall = event_recall(method, init, num_videos)
+            recalls = [event_recall(method, init, num_videos, count) for count in counts]
+            recalls += [event_recall(method, init, num_videos, thinned=count) for count in thinned]
             shown = init if method.startswith("kmeans") else "-"
-            print(f"| `{method}` | {shown} | {recall:.0%} | {took:.1f} |", flush=True)
+            cells = " | ".join(f"{recall:.0%}" for recall in recalls)
+            print(f"| `{method}` | {shown} | {cells} | {took:.1f} |", flush=True)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-frames", type=int, nargs="+", default=[512, 4096, 36000])
+    parser.add_argument("--num-frames", type=int, nargs="+", default=[512, 4096])
     parser.add_argument("--init", nargs="+", choices=INITS, default=INITS)
     parser.add_argument("--rounds", type=int, default=5, help="processes of each contestant")
     parser.add_argument("--calls", type=int, default=5, help="timed calls in each process")
@@ -171,7 +151,6 @@ def main():
     parser.add_argument("--videos", type=int, default=100, help="simulated videos for the event recall; 0 skips it")
     parser.add_argument("--contestant", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", ConvergenceWarning)
     if arguments.contestant:
         print(json.dumps(contestant(*arguments.contestant)))
         return
@@ -180,10 +159,7 @@ def main():
 
     for kind in ("noise", "simulated videos"):
         print(f"\n### {arguments.clock} time in ms, {kind}\n")
-        print(
-            "| frames | init | iterations (ours, scikit-learn, if left alone) | `select_scenes` | "
-            "bare FAISS (searches last) | ratio | scikit-learn | ratio |\n" + "| --- " * 8 + "|"
-        )
+        print("| frames | init | `select_scenes` | scikit-learn | ratio |\n" + "| --- " * 5 + "|")
         for num_frames in arguments.num_frames:
             for init in arguments.init:
                 print(timing_row(kind, num_frames, init, arguments), flush=True)

@@ -1,6 +1,5 @@
 """Scene selection: eq. 2-6 and supplement B against loops in numpy, and a test a rule where the paper is silent."""
 
-import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fila_video import scene_selection_fila_video as scene_selection
-from fila_video.scene_selection_fila_video import INITS, METHODS, num_selected_scenes, select_scenes
+from fila_video.scene_selection_fila_video import INITS, METHODS, num_selected_scenes, select_scenes, thin_pool
 
 faiss = pytest.importorskip("faiss")
 
@@ -24,16 +23,6 @@ def video(num_frames, dim=48, seed=0, shot=12):
     places = torch.randn(5, dim, generator=generator)
     order = torch.randint(5, (num_frames // shot + 1,), generator=generator).repeat_interleave(shot)[:num_frames]
     return places[order] + 0.3 * torch.randn(num_frames, dim, generator=generator)
-
-
-def clusters_of(features, num_scenes, init="k-means++", seed=42):
-    """The converged clusters behind `select_scenes`: labels and centroids."""
-    features = features - features[0]
-    index = scene_selection._flat_index(features)
-    first = scene_selection._initial_frames(index, features, num_scenes, init, seed)
-    slack = 4e-6 * features.square().sum(1).max()
-    centroids, _, labels = scene_selection._cluster(index, features, features[first].double(), slack)
-    return features.double().numpy(), centroids.numpy(), labels.numpy()
 
 
 def naive_supplement(features, representatives, count, most_similar=True):
@@ -51,38 +40,16 @@ def naive_supplement(features, representatives, count, most_similar=True):
     return scenes
 
 
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("seed", range(4))
-def test_clusters_are_a_fixed_point_of_assignment_and_update(init, seed):
-    features, centroids, labels = clusters_of(video(300, seed=seed), 12, init, seed)
-    distances = ((features[:, None] - centroids[None]) ** 2).sum(2)
-    assert (distances.argmin(1) == labels).all()
-    for label in range(12):
-        np.testing.assert_allclose(features[labels == label].mean(0), centroids[label], atol=1e-9)
-
-
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("seed", range(4))
-def test_representatives_are_the_members_nearest_to_their_centroids(init, seed):
-    candidates = video(300, seed=seed)
-    features, _, labels = clusters_of(candidates, 12, init, seed)
-    expected = []
-    for label in range(12):
-        members = np.flatnonzero(labels == label)
-        distances = ((features[members] - features[members].mean(0)) ** 2).sum(1)
-        expected.append(members[np.argmin(np.round(distances, 9))])
-    scenes = select_scenes(candidates, 12, 3, init=init, seed=seed)
-    assert scenes[:, -1].tolist() == sorted(expected)
-
-
-@pytest.mark.parametrize("method", ["kmeans", "kmeans_dissimilar"])
+@pytest.mark.parametrize("method", ["kmeans", "kmeans_dissimilar", "farthest", "prototypes"])
 @pytest.mark.parametrize("scene_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("make", [noise, video])
 def test_scenes_equal_a_loop_over_each_history(method, scene_size, make):
     for seed in range(5):
         features = make(160, seed=seed)
         scenes = select_scenes(features, 10, scene_size, method)
-        expected = naive_supplement(features.numpy(), scenes[:, -1].tolist(), scene_size - 1, method == "kmeans")
+        expected = naive_supplement(
+            features.numpy(), scenes[:, -1].tolist(), scene_size - 1, method != "kmeans_dissimilar"
+        )
         assert scenes.tolist() == expected
 
 
@@ -94,56 +61,6 @@ def test_representatives_lie_in_different_groups_where_the_video_has_as_many():
         assert groups[representatives].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_k_means_plus_plus_draws_in_proportion_to_squared_distances():
-    # From frame 0 at 0 the others are at squared distances 1, 4 and 9; a third draw depends on the second.
-    features = torch.tensor([[0.0], [1.0], [-2.0], [3.0]])
-    index = scene_selection._flat_index(features)
-    counts, num_runs = {}, 2000
-    for seed in range(num_runs):
-        drawn = tuple(scene_selection._initial_frames(index, features, 3, "k-means++", seed).tolist())
-        counts[drawn] = counts.get(drawn, 0) + 1
-    points = features[:, 0].tolist()
-    for i in range(4):
-        for j in range(4):
-            for k in range(4):
-                if len({i, j, k}) < 3:
-                    assert (i, j, k) not in counts
-                    continue
-                first = [(p - points[i]) ** 2 for p in points]
-                second = [min(d, (p - points[j]) ** 2) for d, p in zip(first, points, strict=True)]
-                probability = 1 / 4 * first[j] / sum(first) * second[k] / sum(second)
-                deviation = (probability * (1 - probability) / num_runs) ** 0.5
-                assert counts.get((i, j, k), 0) / num_runs == pytest.approx(probability, abs=4.5 * deviation)
-
-
-def test_k_means_plus_plus_draws_several_at_once_as_if_one_by_one():
-    # Two far groups of eight: 16 draws one by one take each frame once, and alternate as the distances say.
-    features = torch.cat([noise(8, 4), 1000 + noise(8, 4, seed=1)])
-    index = scene_selection._flat_index(features)
-    for seed in range(30):
-        drawn = scene_selection._initial_frames(index, features, 10, "k-means++", seed).tolist()
-        assert len(set(drawn)) == 10
-        assert (drawn[0] < 8) != (drawn[1] < 8)
-
-
-def test_random_initial_frames_are_distinct_and_follow_the_seed():
-    features = noise(50)
-    index = scene_selection._flat_index(features)
-    drawn = [scene_selection._initial_frames(index, features, 20, "random", seed).tolist() for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert len(set(drawn[0])) == 20
-
-
-def test_empty_clusters_restart_from_the_frames_described_worst():
-    features = torch.cat([torch.zeros(10, 2), torch.ones(10, 2), torch.full((1, 2), 50.0)])
-    features[:20] += 0.01 * noise(20, 2)
-    index = scene_selection._flat_index(features)
-    same = features[[0, 0, 0]].double()  # two of the three clusters start without a member
-    _, _, labels = scene_selection._cluster(index, features, same, torch.tensor(1e-3))
-    assert len(labels.unique()) == 3
-    assert (labels == labels[20]).sum() == 1
-
-
 def test_a_tie_for_the_centroid_goes_to_the_earlier_frame():
     # Two frames are always equally near to their mean, whatever float32 makes of it.
     for seed in range(50):
@@ -151,42 +68,76 @@ def test_a_tie_for_the_centroid_goes_to_the_earlier_frame():
         assert select_scenes(pairs, 4, 1)[:, 0].tolist() == [0, 2, 4, 6]
 
 
-def test_equal_frames_tie_to_the_earlier_one_wherever_they_lie():
-    distinct = video(40, 1152)
+def groups_of(sizes, seed=0, dim=16):
+    """Features in well separated groups of such sizes, in a random order, and the group of each."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    groups = groups[torch.randperm(len(groups), generator=generator)]
+    noise = torch.randn(len(groups), dim, generator=generator)
+    return 30 * torch.eye(len(sizes), dim)[groups] + noise, groups
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_representatives_are_the_members_nearest_to_the_means_of_their_clusters(offset):
+    for seed in range(5):
+        features, groups = groups_of([3, 10, 25, 40, 60], seed)
+        points = (features + offset).double().numpy()
+        expected = []
+        for group in range(5):
+            members = np.flatnonzero(groups.numpy() == group)
+            distances = ((points[members] - points[members].mean(0)) ** 2).sum(1)
+            expected.append(members[distances.argmin()])
+        scenes = select_scenes(features + offset, 5, 1, seed=seed)
+        assert scenes[:, -1].tolist() == sorted(expected)
+
+
+def squared_error(features, representatives):
+    """Of k-means that starts from frames, after Lloyd's iterations in float64."""
+    points = features.double().numpy()
+    centroids = points[representatives]
+    for _ in range(50):
+        distances = ((points[:, None] - centroids) ** 2).sum(2)
+        labels = distances.argmin(1)
+        centroids = np.stack([points[labels == label].mean(0) for label in np.unique(labels)])
+    return distances.min(1).sum()
+
+
+def test_k_means_finds_better_clusters_than_one_random_start_does():
+    better = 0
+    for seed in range(10):
+        features = video(300, seed=seed) + 2 * (torch.arange(300) % 50 < 2)[:, None] * noise(300, 48, seed)
+        ours = squared_error(features, select_scenes(features, 12, 1, seed=seed)[:, 0].numpy())
+        start = torch.randperm(300, generator=torch.Generator().manual_seed(seed))[:12]
+        better += ours < squared_error(features, start.numpy())
+    assert better >= 9
+
+
+@pytest.mark.parametrize("method", ["kmeans", "farthest"])
+def test_equal_frames_tie_to_the_earlier_one_wherever_they_lie(method):
+    distinct = groups_of([1] * 40, dim=64)[0]
     repeated = distinct[torch.arange(4400) % 40]
-    scenes = select_scenes(repeated, 12, 3)
-    assert (scenes[:, -1] < 40).all()
-    long_history = torch.cat([distinct[:1].expand(3000, -1), 2 * distinct[:1], distinct[1:2]])
-    assert select_scenes(long_history, 2, 3).tolist() == [[0, 0, 0], [1, 2, 3000]]
+    assert (select_scenes(repeated, 12, 3, method)[:, -1] < 40).all()
 
 
-def test_parallel_features_tie_in_similarity():
-    direction = noise(1, 64)
-    features = torch.cat([direction * scale for scale in (1.1, 0.7, 1.3, 0.9)] + [direction * 90, -direction])
-    scenes = scene_selection._supplement(features, features.norm(dim=1), torch.tensor([4, 5]), 2, most_similar=True)
-    assert scenes.tolist() == [[0, 1, 4], [5, 5, 5]]
+def test_histories_begin_behind_the_representative_before_and_ties_go_to_the_earlier_frame():
+    # Two distinct frames, repeated: the first one of each represents it, and all in between are equally unlike it.
+    features = torch.eye(2, 3).repeat_interleave(5, 0)
+    for method in ("kmeans", "kmeans_dissimilar", "farthest"):
+        assert select_scenes(features, 2, 3, method).tolist() == [[0, 0, 0], [1, 2, 5]]
 
 
-@pytest.mark.parametrize("most_similar", [True, False])
-def test_similarities_too_close_for_float32_are_compared_in_float64(most_similar):
-    features = noise(400, 256) + 300
-    representatives = torch.tensor([150, 151, 399])
-    scenes = scene_selection._supplement(features, features.norm(dim=1), representatives, 4, most_similar)
-    assert scenes.tolist() == naive_supplement(features.numpy(), representatives.tolist(), 4, most_similar)
-
-
-def test_the_history_of_the_first_representative_begins_at_frame_0():
-    features = torch.tensor([[1.0, 0.0], [0.9, 0.5], [1.0, 0.05], [1.0, 0.0], [0.0, 1.0]])
-    scenes = scene_selection._supplement(features, features.norm(dim=1), torch.tensor([3, 4]), 2, most_similar=True)
-    assert scenes.tolist() == [[0, 2, 3], [4, 4, 4]]
+@pytest.mark.parametrize("method", ["kmeans", "kmeans_dissimilar"])
+def test_parallel_features_tie_in_similarity(method):
+    # Lengths tell the frames apart, and so their clusters; all directions are the same.
+    lengths = torch.tensor([1.0, 90, 91, 92, 93, 94, 200])
+    features = lengths[:, None] * noise(1, 64)
+    assert select_scenes(features, 3, 2, method).tolist() == [[0, 0], [1, 3], [4, 6]]
 
 
 def test_a_short_history_repeats_the_representative():
-    features = noise(9)
-    scenes = scene_selection._supplement(features, features.norm(dim=1), torch.tensor([0, 2, 8]), 3, most_similar=True)
-    assert scenes[0].tolist() == [0, 0, 0, 0]
-    assert scenes[1].tolist() == [1, 2, 2, 2]
-    assert len(set(scenes[2].tolist())) == 4
+    features = torch.eye(9)
+    for method in ("kmeans", "farthest", "prototypes"):
+        assert select_scenes(features, 9, 3, method).tolist() == [[frame] * 3 for frame in range(9)]
 
 
 def test_frames_after_the_last_representative_are_unused():
@@ -262,7 +213,7 @@ def test_dissimilar_scenes_differ_from_similar_ones_but_share_their_representati
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
-def test_other_precisions_are_clustered_in_float32(dtype, method):
+def test_other_precisions_give_the_same_scenes(dtype, method):
     features = video(150).to(dtype)
     assert torch.equal(select_scenes(features, 8, 3, method), select_scenes(features.float(), 8, 3, method))
 
@@ -273,6 +224,109 @@ def test_features_may_be_a_view_that_requires_grad_and_stay_as_they_are():
     before = strided.detach().clone()
     assert torch.equal(select_scenes(strided, 8, 3), select_scenes(features, 8, 3))
     assert torch.equal(strided, before)
+
+
+def naive_farthest(features, count, alone):
+    """Greedy max-min, a frame at a time."""
+    points = features.double().numpy()
+    points = points - points.mean(0)
+    chosen = [int(np.linalg.norm(points, axis=1).argmin())]
+    while len(chosen) < count:
+        distances = [min(np.linalg.norm(point - points[other]) for other in chosen) for point in points]
+        padded = [0, *distances, 0]
+        scores = []
+        for frame, distance in enumerate(distances):
+            company = min(distance, max(padded[frame], padded[frame + 2]))
+            scores.append(alone * distance + (1 - alone) * company)
+        chosen.append(int(np.argmax(scores)))
+    return sorted(chosen)
+
+
+def test_farthest_point_selection_equals_a_loop_over_all_distances():
+    for seed, make in enumerate((noise, video, noise, video)):
+        features = make(90, seed=seed)
+        expected = naive_farthest(features, 14, scene_selection.ALONE)
+        assert select_scenes(features, 14, 3, "farthest")[:, -1].tolist() == expected
+
+
+def test_farthest_point_selection_finds_a_rare_pair_of_frames_before_common_ones():
+    features, _ = groups_of([200, 150, 100])
+    features[61:63] = 30 * torch.eye(16)[10]
+    assert {61, 62} & set(select_scenes(features, 4, 1, "farthest")[:, 0].tolist())
+
+
+def test_a_single_frame_gives_way_to_two_frames_that_are_almost_as_far_but_is_found_after_them():
+    features = 0.01 * noise(100, 8)
+    features[30] = 10 * torch.eye(8)[0]
+    features[60:62] = 8 * torch.eye(8)[1]
+    two, three = (set(select_scenes(features, count, 1, "farthest")[:, 0].tolist()) for count in (2, 3))
+    assert two & {60, 61} and 30 not in two
+    assert 30 in three
+
+
+def test_black_frames_take_one_scene_of_farthest_point_selection():
+    features = video(200) + 5
+    black = torch.arange(4, 200, 20)
+    features[black] = 0
+    assert len(set(select_scenes(features, 16, 1, "farthest")[:, 0].tolist()) & set(black.tolist())) == 1
+
+
+def test_prototypes_of_a_row_of_numbers_are_those_that_a_hand_computes():
+    # With the two nearest: densities exp(-.05), exp(-.025), exp(-.065), exp(-.25), exp(-.325), exp(-.905);
+    # separations 0.1, 1.9 (the densest: the farthest frame), 0.2, 0.7, 0.1, 0.9.
+    assert scene_selection.NEIGHBORS == 2
+    features = torch.tensor([0, 0.1, 0.3, 1.0, 1.1, 2.0])[:, None]
+    expected = {1: [1], 2: [1, 3], 3: [1, 3, 5], 4: [1, 2, 3, 5], 5: [0, 1, 2, 3, 5]}
+    for count, frames in expected.items():
+        assert select_scenes(features, count, 1, "prototypes")[:, 0].tolist() == frames
+
+
+def naive_prototypes(features, count, neighbors):
+    """DPC-KNN, a frame at a time."""
+    points = features.double().numpy()
+    frames = range(len(points))
+    apart = [[float(((points[a] - points[b]) ** 2).sum()) for b in frames] for a in frames]
+    density = [
+        np.exp(-np.mean(sorted(apart[a][b] for b in frames if b != a)[:neighbors]) / points.shape[1]) for a in frames
+    ]
+    scores = []
+    for a in frames:
+        denser = [apart[a][b] for b in frames if density[b] > density[a]]
+        scores.append(density[a] * np.sqrt(min(denser) if denser else max(apart[a])))
+    return sorted(sorted(frames, key=lambda frame: -scores[frame])[:count])
+
+
+@pytest.mark.parametrize("count", [1, 7, 30])
+def test_prototypes_equal_a_loop_over_all_pairs(count):
+    for seed, make in enumerate((noise, video, noise, video)):
+        features = make(90, seed=seed)
+        expected = naive_prototypes(features, count, scene_selection.NEIGHBORS)
+        assert select_scenes(features, count, 3, "prototypes")[:, -1].tolist() == expected
+
+
+def test_prototypes_of_features_too_far_apart_for_an_exponential_are_still_ranked():
+    features = 1000 * noise(60, 8)
+    features[20:23] = features[20] + noise(3, 8)  # the only dense place
+    chosen = select_scenes(features, 5, 1, "prototypes")[:, 0].tolist()
+    assert len(set(chosen) & {20, 21, 22}) >= 1
+
+
+def test_a_thinned_pool_keeps_what_is_rare():
+    features, _ = groups_of([300, 150, 60])
+    features[100] = 30 * torch.eye(16)[9]
+    features[401:403] = 30 * torch.eye(16)[12]
+    kept = thin_pool(features, 32)
+    assert len(kept) == 32 and (kept.diff() > 0).all()
+    assert 100 in kept and {401, 402} & set(kept.tolist())
+    assert thin_pool(features[:10], 32).tolist() == list(range(10))
+    assert thin_pool(torch.ones(100, 4), 4).tolist() == [0, 17, 50, 83]
+
+
+def test_a_pool_is_not_thinned_to_no_frames():
+    with pytest.raises(ValueError, match="`num_frames` must be a whole number of at least 1, but is 0"):
+        thin_pool(noise(9), 0)
+    with pytest.raises(ValueError, match=r"NaN.*frame 0"):
+        thin_pool(torch.full((3, 2), float("nan")), 2)
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -297,40 +351,9 @@ def test_equal_features_give_equal_scenes_whatever_the_threads_and_the_global_se
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_frames_nearly_between_two_centroids_go_to_the_nearer_one():
-    # Closer to the middle than float32's distances tell: another number of threads would assign them otherwise.
-    centroids = noise(4, 256).double()
-    sides = torch.arange(200) % 2
-    middle = (centroids[0] + centroids[1]) / 2
-    step = (centroids[1] - centroids[0]) * 1e-8
-    features = (middle + torch.where(sides[:, None] == 1, step, -step)).float()
-    exact = (features.double()[:, None] - centroids).square().sum(2).argmin(1)
-    index = scene_selection._flat_index(features)
-    slack = 4e-6 * features.square().sum(1).max()
-    assert torch.equal(scene_selection._assign(index, features, centroids, slack)[1], exact)
-    assert not torch.equal(scene_selection._assign(index, features, centroids, torch.tensor(-1.0))[1], exact)
-
-
 def test_the_seed_changes_the_start():
     features = noise(400)
     assert not torch.equal(select_scenes(features, 16, 3, seed=1), select_scenes(features, 16, 3, seed=2))
-
-
-@pytest.mark.parametrize("init", INITS)
-def test_a_large_common_offset_changes_no_scene(init):
-    # Of features this wide FAISS takes distances from norms and products, of which an offset leaves rounding alone.
-    features = (64 * video(400, 1152)).round() / 64  # exact in float32 with and without the offset
-    representatives = select_scenes(features, 10, 1, init=init)
-    assert torch.equal(select_scenes(features + 1e5, 10, 1, init=init), representatives)
-
-
-def test_features_are_copied_to_their_mean_only_where_they_have_a_large_part_in_common():
-    features = noise(300, 64)
-    norms = features.norm(dim=1)
-    assert scene_selection._centre(features, norms)[0] is features
-    centred, smaller = scene_selection._centre(features + 5, (features + 5).norm(dim=1))
-    assert smaller.median() < 1.1 * norms.median() < (features + 5).norm(dim=1).median() / 2
-    torch.testing.assert_close(smaller, centred.norm(dim=1))
 
 
 def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd):
@@ -344,9 +367,16 @@ def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_scenes": 0}, "`num_scenes` must be at least 1, but is 0"),
-        ({"scene_size": -2}, "`scene_size` must be at least 1, but is -2"),
-        ({"method": "k-means"}, "Unknown method 'k-means'.*kmeans, kmeans_dissimilar, uniform, bsm"),
+        ({"num_scenes": 0}, "`num_scenes` must be a whole number of at least 1, but is 0"),
+        ({"num_scenes": 2.5}, "`num_scenes` must be a whole number of at least 1, but is 2.5"),
+        ({"num_scenes": True}, "`num_scenes`.*True"),
+        ({"num_scenes": "3"}, "`num_scenes`.*'3'"),
+        ({"scene_size": -2}, "`scene_size` must be a whole number of at least 1, but is -2"),
+        ({"scene_size": None}, "`scene_size`.*None"),
+        (
+            {"method": "k-means"},
+            "Unknown method 'k-means'.*kmeans, kmeans_dissimilar, farthest, prototypes, uniform, bsm",
+        ),
         ({"init": "best"}, "Unknown init 'best'.*k-means\\+\\+, random"),
         ({"features": torch.ones(3, 4, 5)}, r"\(num_candidates, dim\).*\(3, 4, 5\)"),
         ({"features": torch.ones(5)}, r"\(num_candidates, dim\).*\(5,\)"),
@@ -369,23 +399,12 @@ def test_features_that_are_not_finite_are_refused_with_their_frames(method, bad)
         select_scenes(features, 4, 3, method)
 
 
-def test_numpy_arrays_still_work_in_faiss():
-    select_scenes(noise(60), 8, 3)
-    array = noise(20).numpy()
-    index = faiss.IndexFlatL2(array.shape[1])
-    index.add(array)
-    distances, labels = index.search(array, 1)
-    assert isinstance(labels, np.ndarray) and labels[:, 0].tolist() == list(range(20))
-    np.testing.assert_allclose(distances, 0, atol=1e-4)
-    assert faiss.Kmeans(24, 2, min_points_per_centroid=1).train(array) > 0
-
-
 def test_without_faiss_the_module_imports_and_only_k_means_asks_for_it():
     program = (
         "import sys; sys.modules['faiss'] = None\n"
         "import torch\n"
         "from scene_selection_fila_video import select_scenes\n"
-        "for method in ('uniform', 'bsm'): select_scenes(torch.rand(9, 4), 2, 3, method)\n"
+        "for method in ('uniform', 'bsm', 'farthest', 'prototypes'): select_scenes(torch.rand(9, 4), 2, 3, method)\n"
         "try: select_scenes(torch.rand(9, 4), 2, 3)\n"
         "except ImportError as error: sys.exit(str(error))\n"
     )
@@ -417,39 +436,13 @@ def test_a_forked_worker_of_a_data_loader_selects_as_its_parent_did():
         faiss.omp_set_num_threads(threads)
 
 
-def test_faiss_runs_on_one_thread_in_a_forked_process_and_nowhere_else():
-    def child(queue):
-        with scene_selection._one_thread_in_workers():
-            queue.put(faiss.omp_get_max_threads())
-        queue.put(faiss.omp_get_max_threads())
-
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(2)
-    try:
-        with scene_selection._one_thread_in_workers():
-            assert faiss.omp_get_max_threads() == 2
-        context = multiprocessing.get_context("fork")
-        queue = context.SimpleQueue()
-        process = context.Process(target=child, args=(queue,))
-        process.start()
-        process.join(20)
-        assert process.exitcode == 0
-        assert [queue.get(), queue.get()] == [1, 2]
-    finally:
-        faiss.omp_set_num_threads(threads)
-
-
+@pytest.mark.gpu
 @pytest.mark.skipif(
     not torch.cuda.is_available() or faiss.get_num_gpus() == 0, reason="needs a GPU and FAISS with GPU support"
 )
-@pytest.mark.parametrize("init", INITS)
-def test_a_gpu_selects_the_scenes_of_the_cpu_and_keeps_the_features(init, monkeypatch):
-    searched = []
-    search = scene_selection._search
-    monkeypatch.setattr(
-        scene_selection, "_search", lambda *args: (searched.append(args[1].device.type), search(*args))[1]
-    )
-    features = video(2000, 256)
-    on_gpu = select_scenes(features.cuda(), 32, 3, init=init)
-    assert set(searched) == {"cuda"} and on_gpu.device.type == "cpu"
-    assert torch.equal(on_gpu, select_scenes(features, 32, 3, init=init))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_selects_the_scenes_of_the_cpu(method):
+    features, _ = groups_of([300, 200, 100, 50, 20])
+    on_gpu = select_scenes(features.cuda(), 5, 3, method)
+    assert on_gpu.device.type == "cpu"
+    assert torch.equal(on_gpu, select_scenes(features, 5, 3, method))
