@@ -34,6 +34,7 @@ FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h2
 MAX_HEADER = 1 << 26  # bytes of one header box of an MP4 file; that of three hours takes some 5 MB
 MAX_REDIRECTS = 10
 PROGRESS_BYTES = 1 << 16  # so much of a download, at least, must arrive between two signs of progress
+_ANIMATION_FRAME = 128 * 128  # pixels that each frame of an animation counts at least
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
 
@@ -134,6 +135,8 @@ class Budget:
 
     def spend(self, packets: int = 0, pixels: int = 0):
         """Counts what was read or decoded, which is progress. Raises [`VideoReadError`] if it is too much."""
+        if pixels and self._total_field == "animation_pixels":
+            pixels = max(pixels, _ANIMATION_FRAME)
         with self._lock:
             self._packets += packets
             self._pixels += pixels
