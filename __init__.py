@@ -1,5 +1,8 @@
 """FiLA-Video: long-video understanding by scene selection and scene merging."""
 
+import importlib
+from typing import Any
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -14,7 +17,6 @@ from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoMod
 from .pipeline_fila_video import VideoTextToTextPipeline
 from .processing_fila_video import FilaVideoProcessor
 from .scene_selection_fila_video import select_scenes
-from .training.chat_collator import ChatCollator
 from .video_processing_fila_video import FilaVideoVideoProcessor
 from .video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
 
@@ -26,6 +28,14 @@ for _auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimod
     _auto_class.register(FilaVideoConfig, FilaVideoForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(FilaVideoConfig, FilaVideoProcessor, exist_ok=True)
 AutoVideoProcessor.register(FilaVideoConfig, FilaVideoVideoProcessor, exist_ok=True)
+
+
+def __getattr__(name: str) -> Any:
+    """What only training needs is imported when it is asked for."""
+    if name == "ChatCollator":
+        return importlib.import_module(".training.chat_collator", __name__).ChatCollator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "ChatCollator",

@@ -29,7 +29,7 @@ from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, F
 if TYPE_CHECKING:
     # The Hub's loader and `save_pretrained` take along what these lines name: the pipeline leads them to the processor
     # and the reader. It is not imported here, so that a server that encodes frames itself needs none of them.
-    from .pipeline_fila_video import VideoTextToTextPipeline  # noqa: F401
+    from .pipeline_fila_video import VideoTextToTextPipeline as VideoTextToTextPipeline
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in its outputs and in the arguments of its language models.
 CACHE = "cache" if any(field.name == "cache" for field in fields(BaseModelOutputWithPast)) else "past_key_values"

@@ -20,7 +20,7 @@ class ChatCollator:
             The model's. Bound to the model it selects scenes by the model's features, else by thumbnails, which also
             works in a data loader's workers.
         **options:
-            Of `processor.apply_chat_template`, such as `num_scenes=8` or `load_audio_from_video=False`.
+            Of the processor's call, such as `num_scenes=8`.
 
     Example:
 
@@ -66,15 +66,13 @@ class ChatCollator:
                     "and `completion`, each a list of messages. Trainers drop such columns unless "
                     "`remove_unused_columns=False` is set."
                 )
-        options = {"padding_side": "right"} | self.options
         batch = self.processor.apply_chat_template(
             chats,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            padding=True,
             return_assistant_tokens_mask=True,
-            **options,
+            processor_kwargs={"padding": True, "padding_side": "right"} | self.options,
         )
         learned = torch.as_tensor(batch.pop("assistant_masks")).bool()
         for index, prompt in enumerate(prompts):

@@ -39,7 +39,6 @@ def test_two_workers_write_the_same_bytes_as_one(clips, built, tmp_path):
 
 
 def test_ray_writes_the_same_bytes_as_the_local_engine(clips, built, tmp_path):
-    pytest.importorskip("ray.data", reason="the engine 'ray' takes the extra ray")
     build_dataset(settings(clips, tmp_path / "out", engine="ray", workers=2))
     assert bytes_of(tmp_path / "out") == bytes_of(built)
 
@@ -185,7 +184,8 @@ def test_two_builds_do_not_write_to_one_folder(clips, tmp_path):
 
 
 def test_datasets_loads_the_output_offline(built, tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     loaded = datasets.load_dataset(str(built), split="train", cache_dir=str(tmp_path))
     records = list(read_records(built))
     assert len(loaded) == len(records) == 20
@@ -193,7 +193,8 @@ def test_datasets_loads_the_output_offline(built, tmp_path):
 
 
 def test_datasets_loads_a_materialized_output_offline(clips, tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     build_dataset(settings(clips, tmp_path / "out", count=2, max_duration=10.0, materialize=True))
     loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == list(read_records(tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""Saving, loading, precision, devices, resized and tied embeddings, quantised and adapted models."""
+"""Saving, loading, precision, devices, resized and tied embeddings, quantized and adapted models."""
 
 import pytest
 import torch
@@ -12,8 +12,7 @@ from helpers.tiny_models import (
     video_batch,
 )
 from safetensors.torch import load_file
-from transformers import AutoModel, BitsAndBytesConfig
-from transformers.utils import is_bitsandbytes_available
+from transformers import AutoModel, BitsAndBytesConfig, TorchAoConfig
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +115,6 @@ def test_the_base_model_loads_from_the_same_folder(model, folder):
 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}, {"model": "cpu", "lm_head": "cpu"}])
 def test_a_device_map_loads(model, folder, device_map):
-    pytest.importorskip("accelerate")
     loaded = FilaVideoForConditionalGeneration.from_pretrained(folder, device_map=device_map)
     inputs = video_batch(model.config)
     assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
@@ -124,7 +122,6 @@ def test_a_device_map_loads(model, folder, device_map):
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys")  # accelerate knows no bare parameter
 def test_a_model_runs_with_parts_on_the_disk(model, folder, tmp_path):
-    pytest.importorskip("accelerate")
     device_map = {
         "model.vision_tower": "cpu",
         "model.image_newline": "cpu",
@@ -181,16 +178,14 @@ def test_no_parameter_hides_in_an_anonymous_sequence():
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_model_answers(bits, tmp_path):
-    if not is_bitsandbytes_available():
-        pytest.skip("bitsandbytes is not installed")
+def test_a_quantized_model_answers(bits, tmp_path):
     sizes = {"hidden_size": 64, "intermediate_size": 128}  # 4-bit weights come in blocks of 64
     config = tiny_config(vision_config=tiny_vision_config(**sizes), text_config=tiny_text_config(**sizes))
     model, inputs = tiny_model(config), video_batch(config)
     model.save_pretrained(tmp_path)
-    quantisation = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    quantization = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
     loaded = FilaVideoForConditionalGeneration.from_pretrained(
-        tmp_path, quantization_config=quantisation, device_map="cpu", dtype=torch.float32
+        tmp_path, quantization_config=quantization, device_map="cpu", dtype=torch.float32
     )
     assert loaded.model.scene_merger.weight.dtype == torch.float32
     projector = loaded.model.multi_modal_projector
@@ -201,8 +196,25 @@ def test_a_quantised_model_answers(bits, tmp_path):
     assert loaded.generate(**inputs, max_new_tokens=2, num_beams=2).shape[0] == 2
 
 
+def test_a_model_of_torchao_integers_answers(tmp_path):
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    model = tiny_model()
+    inputs = video_batch(model.config)
+    model.save_pretrained(tmp_path)
+    loaded = FilaVideoForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=TorchAoConfig(Int8WeightOnlyConfig()), dtype=torch.float32
+    )
+    assert type(loaded.model.language_model.layers[0].mlp.up_proj.weight) is not torch.nn.Parameter
+    assert loaded.model.scene_merger.weight.dtype == torch.float32
+    cosine = torch.cosine_similarity(loaded(**inputs).logits, model(**inputs).logits, dim=-1)
+    assert cosine[inputs["attention_mask"].bool()].min() > 0.99
+    assert loaded.generate(**inputs, max_new_tokens=2).shape[0] == 2
+
+
 def test_a_model_with_adapters_trains_and_answers(tmp_path):
-    peft = pytest.importorskip("peft")
+    import peft
+
     model = tiny_model()
     inputs = video_batch(model.config)
     before = model(**inputs).logits

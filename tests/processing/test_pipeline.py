@@ -313,7 +313,8 @@ def test_a_loaded_model_object_works_in_pipeline(pipe, file, answer):
 
 
 def test_a_peft_model_works_in_pipeline_and_class(file, answer):
-    peft = pytest.importorskip("peft")
+    import peft
+
     processor = tiny_processor()
     model = peft.get_peft_model(model_for(processor), peft.LoraConfig(target_modules=["q_proj", "v_proj"]))
     for made in (

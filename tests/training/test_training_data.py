@@ -199,7 +199,8 @@ def test_a_subset_is_the_same_in_every_run_and_epoch():
 
 
 def test_sets_of_every_form_give_equal_records(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     records = [image_record(number) for number in range(NUM_IMAGES)]
     write_lines(tmp_path / "lines.jsonl", records[:2])
     write_lines(tmp_path / "lines2.jsonl", records[2:])
@@ -210,7 +211,8 @@ def test_sets_of_every_form_give_equal_records(tmp_path):
 
 
 def test_images_that_datasets_holds_are_read(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     rows = [{"id": "a", "image": str(world() / "3.png"), "conversations": image_record(3)["conversations"]}]
     datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
     records = RecordSet(DataSet(str(tmp_path / "saved")))

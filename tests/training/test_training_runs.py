@@ -210,7 +210,8 @@ def test_what_could_not_be_read_is_counted_over_workers_and_runs(tmp_path):
 
 
 def test_adapters_are_saved_merged_and_reloaded(tmp_path):
-    peft = pytest.importorskip("peft")
+    import peft
+
     lora = {"r": 4, "target_modules": r".*language_model.*\.(q|v)_proj", "modules_to_save": ["scene_merger"]}
     rates = {"language_model": 1e-2, "scene_merger": 1e-3}
     training = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}

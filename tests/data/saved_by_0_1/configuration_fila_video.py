@@ -1,0 +1,199 @@
+# Copyright 2026 The FiLA-Video authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""FiLA-Video model configuration."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import auto_docstring
+
+# Which class of this repository each auto class builds. It travels in every config.json, so that a folder written by
+# `save_pretrained` loads by all of them.
+AUTO_MAP = {
+    "AutoConfig": "configuration_fila_video.FilaVideoConfig",
+    "AutoModel": "modeling_fila_video.FilaVideoForConditionalGeneration",
+    "AutoModelForImageTextToText": "modeling_fila_video.FilaVideoForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_fila_video.FilaVideoForConditionalGeneration",
+    "AutoProcessor": "processing_fila_video.FilaVideoProcessor",
+    "AutoVideoProcessor": "video_processing_fila_video.FilaVideoVideoProcessor",
+}
+CUSTOM_PIPELINES = {
+    "video-text-to-text": {
+        "impl": "pipeline_fila_video.VideoTextToTextPipeline",
+        "pt": ["AutoModelForImageTextToText"],
+    }
+}
+
+
+@auto_docstring(checkpoint="fila-video/FiLA-Video")
+@strict
+class FilaVideoConfig(PreTrainedConfig):
+    r"""
+    vision_config (`PreTrainedConfig` or `dict`, *optional*):
+        Any vision tower with patch tokens that `AutoModel` knows. By default SigLIP so400m/14-384 without its last
+        layer and its head: what LLaVA calls layer -2.
+    text_config (`PreTrainedConfig` or `dict`, *optional*):
+        Any causal language model that `AutoModel` knows. By default Qwen2-7B.
+    scene_size (`int`, *optional*, defaults to 3):
+        Frames fused into one: a representative and its r supplements, r + 1 (equation 6).
+    merger_type (`str`, *optional*, defaults to `"weighted"`):
+        How the frames of a scene become one (section 3.2, supplement C): `"weighted"` (equation 8), `"mean"`,
+        `"attention"` or `"bsm"`.
+    pooling_mode (`str`, *optional*, defaults to `"bilinear"`):
+        How a frame's grid of tokens shrinks after the projector: `"bilinear"`, `"average"`, `"max"` or `"none"`.
+    pooling_stride (`int`, *optional*, defaults to 2):
+        By how much the grid shrinks in height and width.
+    newline_position (`str`, *optional*, defaults to `"video"`):
+        Where the learned newline embedding stands: after the whole `"video"`, after every row of the `"grid"`, after
+        every `"frame"`, or nowhere (`"none"`).
+    vision_feature_layer (`int`, *optional*, defaults to -1):
+        Which hidden state of the vision tower is used, as an index into its `hidden_states`. The last one is taken
+        before the tower's final norm, and the first, the bare embeddings, cannot be chosen.
+    vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
+        `"full"` keeps every token of the tower, `"default"` drops the first one (CLIP's class token).
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoModel
+    >>> from fila_video import FilaVideoConfig, FilaVideoForConditionalGeneration
+
+    >>> config = FilaVideoConfig(merger_type="weighted", scene_size=3)
+    >>> model = FilaVideoForConditionalGeneration(config)
+    ```"""
+
+    model_type = "fila_video"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    projector_hidden_act: str = "gelu"
+    scene_size: int = 3
+    merger_type: Literal["weighted", "mean", "attention", "bsm"] = "weighted"
+    pooling_mode: Literal["bilinear", "average", "max", "none"] = "bilinear"
+    pooling_stride: int = 2
+    newline_position: Literal["video", "grid", "frame", "none"] = "video"
+    vision_feature_layer: int = -1
+    vision_feature_select_strategy: Literal["full", "default"] = "full"
+    image_token_id: int = 151646
+    video_token_id: int = 151647
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.vision_config = _build_config(
+            self.vision_config,
+            "siglip_vision_model",
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=26,
+            num_attention_heads=16,
+            image_size=384,
+            patch_size=14,
+            vision_use_head=False,
+        )
+        self.text_config = _build_config(
+            self.text_config,
+            "qwen2",
+            vocab_size=152064,
+            hidden_size=3584,
+            intermediate_size=18944,
+            num_hidden_layers=28,
+            num_attention_heads=28,
+            num_key_value_heads=4,
+            max_position_embeddings=32768,
+            rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        )
+        # Language models that stand alone keep this flag in their own config.
+        self.tie_word_embeddings = self.tie_word_embeddings or bool(
+            getattr(self.text_config, "tie_word_embeddings", False)
+        )
+        # A server may point an entry elsewhere (see the model card): what is set already stays.
+        self.auto_map = AUTO_MAP | (kwargs.pop("auto_map", None) or {})
+        self.custom_pipelines = kwargs.pop("custom_pipelines", None) or CUSTOM_PIPELINES
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Part of `@strict`: refuses sizes that no model can have."""
+        for name in ("scene_size", "pooling_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.pooling_stride > self.patches_per_side and self.pooling_mode in ("average", "max"):
+            raise ValueError(
+                f"`pooling_stride` ({self.pooling_stride}) is larger than the vision tower's grid "
+                f"({self.patches_per_side} patches a side): no token would be left."
+            )
+        num_layers = self.vision_config.num_hidden_layers
+        if self.vision_feature_layer == 0 or not -num_layers <= self.vision_feature_layer <= num_layers:
+            raise ValueError(
+                f"`vision_feature_layer` is {self.vision_feature_layer}, but the vision tower has {num_layers} "
+                f"layers: choose one of 1 to {num_layers} or -1 to {-num_layers}."
+            )
+        if self.image_token_id == self.video_token_id:
+            raise ValueError(f"`image_token_id` and `video_token_id` are both {self.image_token_id}: choose two.")
+
+    @property
+    def patches_per_side(self) -> int:
+        """Patches along one side of the vision tower's square grid."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens of one frame, L in equation 1."""
+        return self.patches_per_side**2
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        # Code that was loaded from another repository is written beside the weights: its entries must name it there.
+        entries = output.get("auto_map", {})
+        output["auto_map"] = {key: value.split("--")[-1] for key, value in entries.items()}
+        return output
+
+
+def _build_config(config: dict | PreTrainedConfig | None, model_type: str, **defaults) -> PreTrainedConfig:
+    """A sub-config from what the user gave: as it is, built from a dictionary, or the paper's own."""
+    if config is None:
+        return CONFIG_MAPPING[model_type](**defaults)
+    if isinstance(config, dict):
+        config = dict(config)
+        return CONFIG_MAPPING[config.pop("model_type", model_type)](**config)
+    return config
+
+
+def pooled_grid_size(patches_per_side: int, pooling_mode: str, pooling_stride: int) -> int:
+    """Tokens along one side of a frame's grid after pooling: 27 becomes 14 (`bilinear`) or 13 (`average`, `max`)."""
+    if pooling_mode == "none":
+        return patches_per_side
+    if pooling_mode == "bilinear":
+        return -(-patches_per_side // pooling_stride)
+    return patches_per_side // pooling_stride
+
+
+def num_visual_tokens(
+    num_frames: int, patches_per_side: int, pooling_mode: str, pooling_stride: int, newline_position: str
+) -> int:
+    """
+    Tokens that one video of `num_frames` merged frames (its scenes), or one image (a single frame), gives to the
+    language model. The model and the processor both count here.
+    """
+    side = pooled_grid_size(patches_per_side, pooling_mode, pooling_stride)
+    newlines = {"video": 1, "grid": num_frames * side, "frame": num_frames, "none": 0}[newline_position]
+    return num_frames * side * side + newlines
+
+
+FilaVideoConfig.register_for_auto_class()
+
+__all__ = ["FilaVideoConfig"]

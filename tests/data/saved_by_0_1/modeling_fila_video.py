@@ -1,0 +1,471 @@
+# Copyright 2026 The FiLA-Video authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""FiLA-Video model: vision tower, scene merger, projector, pooling, newline, language model."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_fila_video import FilaVideoConfig
+from .generation_fila_video import FilaVideoGenerationMixin
+from .pipeline_fila_video import register_task
+from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
+from .visual_tokens_fila_video import visual_tokens
+
+
+@auto_docstring(custom_intro="Outputs of the base model.")
+@dataclass
+class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
+    r"""
+    image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+        What each image gave to the language model, `(num_tokens, hidden_size)`.
+    video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+        What each video gave to the language model, `(num_tokens, hidden_size)`.
+    """
+
+    image_hidden_states: tuple[torch.FloatTensor] | None = None
+    video_hidden_states: tuple[torch.FloatTensor] | None = None
+
+
+@auto_docstring(custom_intro="Outputs of the model with its language modeling head.")
+@dataclass
+class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
+    r"""
+    image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+        What each image gave to the language model, `(num_tokens, hidden_size)`.
+    video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+        What each video gave to the language model, `(num_tokens, hidden_size)`.
+    """
+
+    image_hidden_states: tuple[torch.FloatTensor] | None = None
+    video_hidden_states: tuple[torch.FloatTensor] | None = None
+
+
+class FilaVideoMultiModalProjector(nn.Module):
+    """Two linear layers with an activation between them (section 4.1): vision width to language width."""
+
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__()
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(config.text_config.hidden_size, config.text_config.hidden_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(self.act(self.linear_1(features)))
+
+
+@auto_docstring
+class FilaVideoPreTrainedModel(PreTrainedModel):
+    config: FilaVideoConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    # The scene merger says why.
+    _keep_in_fp32_modules_strict = ["scene_merger"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """
+        Custom code is taken to overwrite weights that a checkpoint gave, so modules without parameters of their own
+        are not initialised, SigLIP's attention among them. `_init_weights` here leaves loaded weights alone.
+        """
+        return False
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, FilaVideoWeightedMerger):
+            init.constant_(module.weight, 1 / module.weight.shape[0])  # equation 7
+        elif isinstance(module, FilaVideoAttentionMerger):
+            init.xavier_uniform_(module.query_weight)  # supplement C.1
+            init.xavier_uniform_(module.key_weight)
+        elif isinstance(module, FilaVideoModel) and module.image_newline is not None:
+            init.normal_(module.image_newline, mean=0.0, std=module.image_newline.shape[0] ** -0.5)
+
+
+@auto_docstring(custom_intro="FiLA-Video without its language modeling head.")
+class FilaVideoModel(FilaVideoPreTrainedModel):
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.scene_merger = SCENE_MERGERS[config.merger_type](config)
+        self.multi_modal_projector = FilaVideoMultiModalProjector(config)
+        self.image_newline = None
+        # CODEPATH: LLaVA-Video checkpoints of the "no_token" kind have no newline embedding; all others have one.
+        if config.newline_position != "none":
+            self.image_newline = nn.Parameter(torch.empty(config.text_config.hidden_size))
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        Patch features of frames, before merging and projection.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(num_frames, channels, height, width)`):
+                Normalised pixels at the vision tower's size, of any floating dtype.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, num_patches, hidden_size)` in the vision tower's dtype. Their mean
+            over the patches is the representative feature of equation 1.
+
+        Raises:
+            ValueError: If the tower gives another number of tokens than the grid has patches.
+        """
+        return self._encode_frames(pixel_values)[0]
+
+    def _encode_frames(self, pixel_values: torch.Tensor, **kwargs) -> tuple[torch.Tensor, BaseModelOutputWithPooling]:
+        """The patch features, and the tower's whole output for callers that asked for more of it."""
+        num_layers = self.config.vision_config.num_hidden_layers
+        layer = self.config.vision_feature_layer
+        layer = layer if layer < 0 else layer - num_layers - 1
+        asked_for_all = kwargs.get("output_hidden_states", self.config.vision_config.output_hidden_states)
+        if not asked_for_all:
+            # Of all hidden states only one is captured. Before `select_hidden_states` existed (transformers 5.23),
+            # indices could not be negative and counted from the first layer's output.
+            counts_all = hasattr(output_capturing, "select_hidden_states")
+            kwargs["output_hidden_states"] = [layer if counts_all else num_layers + layer]
+
+        outputs = self.vision_tower(pixel_values.to(dtype=self.vision_tower.dtype), return_dict=True, **kwargs)
+        features = outputs.hidden_states[layer]
+        if not asked_for_all:
+            outputs.hidden_states = None
+        if self.training:
+            # What the tower computes behind the chosen state (SigLIP's last norm) has no gradient otherwise.
+            for output in (outputs.last_hidden_state, outputs.pooler_output):
+                features = features if output is None else features + output.mean() * 0
+        # CODEPATH: CLIP's tower has a class token to drop, SigLIP's has none.
+        if self.config.vision_feature_select_strategy == "default":
+            features = features[:, 1:]
+        if features.shape[1] != self.config.num_patches:
+            raise ValueError(
+                f"The vision tower gives {features.shape[1]} tokens a frame, but its grid has "
+                f"{self.config.num_patches} patches. A tower with a class token needs "
+                "`vision_feature_select_strategy='default'`, others 'full'."
+            )
+        return features, outputs
+
+    def _embed_frames(self, features: torch.Tensor, num_frames_each: list[int]) -> tuple[torch.Tensor, ...]:
+        """Frames `(num_frames, num_patches, hidden_size)` to one `(num_tokens, hidden_size)` an image or video."""
+        projected = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.bias.dtype))
+        return visual_tokens(projected, num_frames_each, self.config, self.image_newline)
+
+    @can_return_tuple
+    @auto_docstring(custom_intro="Encodes images as one-frame videos; the scene merger does not act on them.")
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        features, outputs = self._encode_frames(pixel_values, **kwargs)
+        outputs.pooler_output = self._embed_frames(features, [1] * features.shape[0])
+        return outputs
+
+    @can_return_tuple
+    @auto_docstring(custom_intro="Encodes videos, merges their scenes, projects and pools them.")
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+        video_num_scenes: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        pixel_values_videos (`torch.Tensor`, *optional*):
+            Pixels `(num_videos, num_scenes * scene_size, channels, height, width)` of the chosen frames, the frames of
+            a scene side by side in chronological order.
+        frame_features (`torch.Tensor`, *optional*):
+            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
+            vision_hidden_size)`, instead of their pixels.
+        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Scenes of each video; rows beyond are padding. By default every row is a scene.
+        """
+        if (pixel_values_videos is None) == (frame_features is None):
+            raise ValueError("Pass exactly one of `pixel_values_videos` and `frame_features`.")
+        frames = pixel_values_videos if frame_features is None else frame_features
+        scenes, num_scenes_each = self._strip_padding(frames, video_num_scenes)
+        if frame_features is None:
+            features, outputs = self._encode_frames(scenes.flatten(0, 1), **kwargs)
+            scenes = features.unflatten(0, (scenes.shape[0], scenes.shape[1]))
+        else:
+            outputs = BaseModelOutputWithPooling()
+        outputs.pooler_output = self._embed_frames(self.scene_merger(scenes), num_scenes_each)
+        return outputs
+
+    def _strip_padding(
+        self, frames: torch.Tensor, video_num_scenes: torch.LongTensor | None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """The real scenes of all videos, `(total_scenes, scene_size, ...)`, and how many each video has."""
+        num_videos, num_frames = frames.shape[:2]
+        scene_size = self.config.scene_size
+        if num_frames % scene_size:
+            raise ValueError(
+                f"A video has {num_frames} frames, which is no multiple of the model's scene_size {scene_size}. Is "
+                "the processor's `scene_size` the same?"
+            )
+        scenes = frames.unflatten(1, (num_frames // scene_size, scene_size))
+        if video_num_scenes is None:
+            return scenes.flatten(0, 1), [scenes.shape[1]] * num_videos
+        counts = video_num_scenes.tolist()
+        if len(counts) != num_videos or min(counts) < 1 or max(counts) > scenes.shape[1]:
+            raise ValueError(
+                f"`video_num_scenes` is {counts}, but there are {num_videos} videos of {num_frames} frames, at most "
+                f"{scenes.shape[1]} scenes of {scene_size} each. Is the processor's `scene_size` the model's?"
+            )
+        return torch.cat([video[:count] for video, count in zip(scenes, counts, strict=True)]), counts
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.FloatTensor,
+        token_id: int,
+        features: torch.FloatTensor,
+        modality: str,
+    ) -> torch.BoolTensor:
+        """
+        Where in the embeddings the features go, `(batch_size, sequence_length, 1)`.
+
+        Raises:
+            ValueError: If the text has another number of `modality` tokens than there are features.
+        """
+        if input_ids is None:
+            token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+        else:
+            mask = input_ids == token_id
+        num_tokens = mask.sum()
+        torch_compilable_check(
+            num_tokens == features.shape[0],
+            lambda: (
+                f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {num_tokens}, "
+                f"features: {features.shape[0]}. Does the processor belong to this model, and was the text left whole?"
+            ),
+        )
+        return mask.unsqueeze(-1)
+
+    def _scatter(self, inputs_embeds, input_ids, visuals: tuple[torch.Tensor, ...], token_id: int, modality: str):
+        features = torch.cat(visuals).to(inputs_embeds.device, inputs_embeds.dtype)
+        mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
+        return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
+
+    def _touch_unused(self, inputs_embeds: torch.Tensor, has_image: bool, has_video: bool) -> torch.Tensor:
+        """Adds nothing, but keeps in the graph what a training batch does not use: DDP waits for every gradient."""
+        unused = [] if has_video else list(self.scene_merger.parameters())
+        if not (has_image or has_video):
+            unused += [*self.vision_tower.parameters(), *self.multi_modal_projector.parameters()]
+            unused += [] if self.image_newline is None else [self.image_newline]
+        for parameter in unused:
+            if parameter.requires_grad:
+                inputs_embeds = inputs_embeds + (parameter.sum() * 0).to(inputs_embeds)
+        return inputs_embeds
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_features: torch.FloatTensor | None = None,
+        video_num_scenes: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | FilaVideoModelOutputWithPast:
+        r"""
+        frame_features (`torch.Tensor`, *optional*):
+            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
+            vision_hidden_size)`, instead of `pixel_values_videos`.
+        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Scenes of each video; rows beyond are padding. By default every row is a scene.
+        mm_encoder_outputs (`dict`, *optional*):
+            What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        encoded = {name: outputs.pooler_output for name, outputs in (mm_encoder_outputs or {}).items()}
+        images, videos = encoded.get("image"), encoded.get("video")
+        if pixel_values is not None:
+            images = self.get_image_features(pixel_values, return_dict=True).pooler_output
+        if pixel_values_videos is not None or frame_features is not None:
+            videos = self.get_video_features(
+                pixel_values_videos, frame_features, video_num_scenes, return_dict=True
+            ).pooler_output
+        if images is not None:
+            inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
+        if videos is not None:
+            inputs_embeds = self._scatter(inputs_embeds, input_ids, videos, self.config.video_token_id, "video")
+        if self.training:
+            inputs_embeds = self._touch_unused(inputs_embeds, images is not None, videos is not None)
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return FilaVideoModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=images,
+            video_hidden_states=videos,
+        )
+
+
+@auto_docstring(custom_intro="FiLA-Video with its language modeling head: videos, images and text in, text out.")
+class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGenerationMixin):
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__(config)
+        self.model = FilaVideoModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        Patch features `(num_frames, num_patches, hidden_size)` of normalised pixels `(num_frames, channels, height,
+        width)`, before merging and projection. With `processor.frame_encoder = model.encode_frames` the processor
+        selects scenes by them.
+        """
+        return self.model.encode_frames(pixel_values)
+
+    @auto_docstring
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    @auto_docstring
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+        video_num_scenes: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        frame_features (`torch.Tensor`, *optional*):
+            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
+            vision_hidden_size)`, instead of `pixel_values_videos`.
+        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Scenes of each video; rows beyond are padding. By default every row is a scene.
+        """
+        return self.model.get_video_features(pixel_values_videos, frame_features, video_num_scenes, **kwargs)
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_features: torch.FloatTensor | None = None,
+        video_num_scenes: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | FilaVideoCausalLMOutputWithPast:
+        r"""
+        frame_features (`torch.Tensor`, *optional*):
+            What `encode_frames` gave for the chosen frames, `(num_videos, num_scenes * scene_size, num_patches,
+            vision_hidden_size)`, instead of `pixel_values_videos`.
+        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Scenes of each video; rows beyond are padding. By default every row is a scene.
+        mm_encoder_outputs (`dict`, *optional*):
+            What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
+        logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+            Of the last so many positions, 0 for all; or of the positions in a 1-D tensor; or of those that are true in
+            a `(batch_size, sequence_length)` one, whose logits are then `(num_true, vocab_size)` and go with
+            `shift_labels` of `(num_true,)`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            frame_features=frame_features,
+            video_num_scenes=video_num_scenes,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        if isinstance(logits_to_keep, int):
+            kept = (slice(None), slice(-logits_to_keep, None))
+        else:
+            kept = logits_to_keep if logits_to_keep.ndim == 2 else (slice(None), logits_to_keep)
+        logits = self.lm_head(outputs.last_hidden_state[kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return FilaVideoCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+            video_hidden_states=outputs.video_hidden_states,
+        )
+
+
+# The Hub's loader and `save_pretrained` take along what a module imports: the pipeline leads them to the processor.
+register_task()
+FilaVideoForConditionalGeneration.register_for_auto_class("AutoModel")
+
+__all__ = ["FilaVideoForConditionalGeneration", "FilaVideoModel", "FilaVideoPreTrainedModel"]

@@ -1,0 +1,167 @@
+# Copyright 2026 The FiLA-Video authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Scene merging: the frames of a scene become one frame's worth of tokens (section 3.2, supplement C).
+
+Every merger maps `(num_scenes, scene_size, num_patches, hidden_size)` to `(num_scenes, num_patches, hidden_size)` and
+returns the dtype it was given. The frames of a scene stand in chronological order. Weights are made in float32 under
+any default dtype: steps of 2e-6 vanish in bfloat16, and 1/3 is off by a percent.
+"""
+
+import torch
+from torch import nn
+
+from .configuration_fila_video import FilaVideoConfig
+
+
+class FilaVideoWeightedMerger(nn.Module):
+    """
+    A learnable weight per frame, patch and channel (equations 7 and 8): the sum over the frames of `F_i * W_i`, with
+    every weight 1 / scene_size at the start. Equation 7 writes `1_D` for one patch's D weights, all equal.
+    """
+
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__()
+        shape = (config.scene_size, config.num_patches, config.vision_config.hidden_size)
+        self.weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        # Frame by frame: the whole product at once would hold a float32 copy of every frame.
+        merged = sum(features[:, frame] * self.weight[frame] for frame in range(self.weight.shape[0]))
+        return merged.to(features.dtype)
+
+
+class FilaVideoMeanMerger(nn.Module):
+    """Temporal averaging, what an untrained weighted merger computes (table 3)."""
+
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mean(dim=1)
+
+
+class FilaVideoAttentionMerger(nn.Module):
+    """
+    Attention pooling (supplement C.1). The paper writes one product `Q K^T` of whole feature maps but asks for
+    "weights for each token" and an element-wise product with them: so the query is a patch of the middle frame, its
+    keys are the same patch in every frame, and the softmax runs over the frames. Of an even number of frames the later
+    of the two middle ones is taken.
+    """
+
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__()
+        self.hidden_size = config.vision_config.hidden_size
+        # Parameters of their own rather than `nn.Linear`, whose weights would get the model's normal initialisation.
+        shape = (self.hidden_size, self.hidden_size)
+        self.query_weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
+        self.key_weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        frames = features.to(self.query_weight.dtype)
+        query = nn.functional.linear(frames[:, frames.shape[1] // 2], self.query_weight)
+        keys = nn.functional.linear(frames, self.key_weight)
+        scores = (query.unsqueeze(1) * keys).sum(dim=-1, dtype=torch.float32) / self.hidden_size**0.5
+        weights = scores.softmax(dim=1).to(features.dtype)
+        return (weights.unsqueeze(-1) * features).sum(dim=1)
+
+
+class FilaVideoBsmMerger(nn.Module):
+    """
+    Bipartite soft matching (supplement C.2, algorithm 1) over all tokens of a scene, scene_size * num_patches, down to
+    num_patches. Where the algorithm is silent or slips (it adds a token to itself and reuses S for three things):
+
+    - every token carries the number of patches in it, so that the result is a true weighted average;
+    - one round merges at most half of the tokens, so that several rounds reach num_patches;
+    - the metric is computed anew from the merged tokens in each round;
+    - the tokens return in the raster order of the patches that they were merged into, the earlier frame first, so that
+      the pooling grid still holds.
+
+    The tokens are split frame after frame. Where a frame has an even number of patches (27 * 27 is odd), a patch and
+    its copy in the next frame fall into the same half, and merge with other patches instead.
+    """
+
+    def __init__(self, config: FilaVideoConfig):
+        super().__init__()
+        self.num_patches = config.num_patches
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        num_scenes, scene_size, num_patches, hidden_size = features.shape
+        tokens = features.float().flatten(1, 2)
+        sizes = tokens.new_ones(num_scenes, tokens.shape[1])
+        # Raster position first, frame second: sorting by it restores the grid.
+        raster = torch.arange(num_patches, device=tokens.device) * scene_size
+        order = (raster + torch.arange(scene_size, device=tokens.device)[:, None]).flatten().expand(num_scenes, -1)
+
+        while tokens.shape[1] > self.num_patches:
+            num_merged = min(tokens.shape[1] - self.num_patches, tokens.shape[1] // 2)
+            tokens, sizes, order = merge_most_similar(tokens, sizes, order, num_merged)
+
+        order = order.argsort(dim=1)
+        return tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, hidden_size)).to(features.dtype)
+
+
+def merge_most_similar(
+    tokens: torch.Tensor, sizes: torch.Tensor, order: torch.Tensor, num_merged: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    One round of bipartite soft matching: of the tokens at even places, the `num_merged` that are most similar (cosine)
+    to any token at an odd place are averaged into it, weighted by size.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(batch, num_tokens, hidden_size)`): Tokens to match.
+        sizes (`torch.Tensor` of shape `(batch, num_tokens)`): Number of patches already averaged in each token.
+        order (`torch.Tensor` of shape `(batch, num_tokens)`): A label of each token; a merged one takes its target's.
+        num_merged (`int`): How many tokens disappear, at most half of them.
+
+    Returns:
+        The three tensors with `num_tokens - num_merged` tokens: first the unmatched even ones, then the odd ones.
+    """
+    metric = nn.functional.normalize(tokens, dim=-1)
+    similarity, target = (metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)).max(dim=-1)
+    ranking = similarity.argsort(dim=-1, descending=True, stable=True)
+    merged, unmerged = ranking[:, :num_merged], ranking[:, num_merged:]
+    target = target.gather(1, merged)
+
+    weighted = tokens * sizes.unsqueeze(-1)
+    source, destination = weighted[:, ::2], weighted[:, 1::2]
+
+    def take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+    destination = destination.scatter_add(
+        1, target.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]), take(source, merged)
+    )
+    destination_sizes = sizes[:, 1::2].scatter_add(1, target, sizes[:, ::2].gather(1, merged))
+    sizes = torch.cat([sizes[:, ::2].gather(1, unmerged), destination_sizes], dim=1)
+    tokens = torch.cat([take(source, unmerged), destination], dim=1) / sizes.unsqueeze(-1)
+    order = torch.cat([order[:, ::2].gather(1, unmerged), order[:, 1::2]], dim=1)
+    return tokens, sizes, order
+
+
+SCENE_MERGERS = {
+    "weighted": FilaVideoWeightedMerger,
+    "mean": FilaVideoMeanMerger,
+    "attention": FilaVideoAttentionMerger,
+    "bsm": FilaVideoBsmMerger,
+}
+
+__all__ = [
+    "SCENE_MERGERS",
+    "FilaVideoAttentionMerger",
+    "FilaVideoBsmMerger",
+    "FilaVideoMeanMerger",
+    "FilaVideoWeightedMerger",
+    "merge_most_similar",
+]

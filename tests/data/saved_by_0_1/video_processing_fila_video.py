@@ -1,0 +1,331 @@
+# Copyright 2026 The FiLA-Video authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""FiLA-Video video processor: from anything that is a video to candidate frames, and from frames to pixels."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.image_processing_utils import BatchFeature, get_size_dict
+from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
+from transformers.processing_utils import VideosKwargs
+from transformers.utils import auto_docstring
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .video_inputs_fila_video import (
+    flatten_metadata,
+    flatten_videos,
+    is_frame_sequence,
+    open_still_picture,
+    to_uint8_rgb,
+)
+from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, read_frames
+
+THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
+
+
+class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
+    r"""
+    num_scenes (`int`, *optional*, defaults to 32):
+        Scenes kept for a video, at most one a candidate frame.
+    scene_size (`int`, *optional*, defaults to 3):
+        Frames in a scene. Must be the model's.
+    candidate_fps (`float`, *optional*, defaults to 1.0):
+        Candidate frames a second of video.
+    min_candidates (`int`, *optional*, defaults to 96):
+        Candidate frames of a short video, at least `num_scenes * scene_size` and never more than it has.
+    max_candidates (`int`, *optional*, defaults to 512):
+        Candidate frames of a long video.
+    selection (`str`, *optional*, defaults to `"kmeans"`):
+        How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"uniform"` or `"bsm"`.
+    init (`str`, *optional*, defaults to `"k-means++"`):
+        Initial centres of k-means: `"k-means++"` or the paper's `"random"`.
+    seed (`int`, *optional*, defaults to 42):
+        Seed of the initial centres.
+    frame_batch_size (`int`, *optional*, defaults to 16):
+        Frames that go through the frame encoder at once.
+    max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
+        Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded again.
+    seek_mode (`str`, *optional*, defaults to `"exact"`):
+        `"exact"`, or `"keyframe"` to take the keyframe nearest to each candidate's time.
+    """
+
+    num_scenes: int
+    scene_size: int
+    candidate_fps: float | int
+    min_candidates: int
+    max_candidates: int
+    selection: str
+    init: str
+    seed: int
+    frame_batch_size: int
+    max_feature_bytes: int
+    seek_mode: str
+
+
+@auto_docstring
+class FilaVideoVideoProcessor(BaseVideoProcessor):
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_STANDARD_MEAN
+    image_std = IMAGENET_STANDARD_STD
+    size = {"height": 384, "width": 384}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    # Files are always sampled; frames that are given as they are, only where this is set.
+    do_sample_frames = False
+    num_scenes = 32
+    scene_size = 3
+    candidate_fps = 1.0
+    min_candidates = 96
+    max_candidates = 512
+    selection = "kmeans"
+    init = "k-means++"
+    seed = 42
+    frame_batch_size = 16
+    max_feature_bytes = 1 << 30
+    seek_mode = "exact"
+    valid_kwargs = FilaVideoVideoProcessorKwargs
+    model_input_names = ["pixel_values_videos"]
+
+    def num_candidates(self, metadata: VideoMetadata, **settings) -> int:
+        """
+        Frames in the pool of a video: `candidate_fps` a second, at least `min_candidates` and as many as all scenes
+        need, but never more than `max_candidates`.
+
+        Raises:
+            ValueError: If a setting is under 1 (`candidate_fps`: not positive).
+        """
+        values = self._pool_settings(settings)
+        wanted = round((metadata.duration or 0) * values["candidate_fps"])
+        needed = values["num_scenes"] * values["scene_size"]
+        return min(max(wanted, values["min_candidates"], needed), values["max_candidates"])
+
+    def _pool_settings(self, settings: dict) -> dict:
+        counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates")
+        values = {name: settings.get(name, getattr(self, name)) for name in (*counts, "candidate_fps")}
+        for name in counts:
+            if values[name] < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {values[name]}.")
+        if not values["candidate_fps"] > 0:
+            raise ValueError(f"`candidate_fps` must be positive, got {values['candidate_fps']}.")
+        return values
+
+    def sample_frames(
+        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
+    ) -> np.ndarray:
+        """
+        Which of the frames given as they are to take.
+
+        Args:
+            metadata (`VideoMetadata`): `total_num_frames`, and `fps` where the rate is needed.
+            num_frames (`int`, *optional*): So many, evenly from the first to the last.
+            fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds, none twice.
+
+        Returns:
+            `np.ndarray` of ascending indices of the frames given. With neither argument, the pool of
+            [`num_candidates`].
+
+        Raises:
+            ValueError: If both arguments are given, more frames are asked for than there are, or `metadata.fps` is
+            missing.
+        """
+        numbers = metadata.frames_indices
+        total = metadata.total_num_frames if numbers is None else len(numbers)
+        if num_frames is not None and fps is not None:
+            raise ValueError("`num_frames` and `fps` are mutually exclusive arguments, please use only one!")
+        if fps is not None:
+            if not metadata.fps:
+                raise ValueError(
+                    "To sample frames by `fps`, `video_metadata` must have the `fps` of the frames given."
+                )
+            times = np.arange(total) / metadata.fps if numbers is None else np.array(metadata.timestamps)
+            wanted = np.arange(times[0], times[-1] + 1 / metadata.fps - 1e-6, 1 / fps)
+            return np.unique(np.searchsorted(times, wanted + 1e-6, side="right") - 1)
+        if num_frames is None:
+            num_frames = min(self.num_candidates(metadata, **kwargs), total)
+        if not 1 <= num_frames <= total:
+            raise ValueError(f"Cannot take {num_frames} frames of a video of {total}: ask for 1 to {total}.")
+        return np.linspace(0, total - 1, num_frames).round().astype(int)
+
+    def load_video(
+        self,
+        video: Any,
+        metadata: VideoMetadata | dict | None = None,
+        *,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        do_sample_frames: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **settings,
+    ) -> tuple[torch.Tensor, VideoMetadata]:
+        """
+        The candidate frames of one video.
+
+        Args:
+            video:
+                What [`read_frames`] reads (path, URL, bytes, file, segments), the `VideoFrames` that it returned, a
+                picture or the path or bytes of one, or frames: a list of pictures, or an array or tensor
+                `(num_frames, height, width, channels)` or channels first, with 1, 3 or 4 channels, uint8 or floats in
+                [0, 1].
+            metadata (`VideoMetadata` or `dict`, *optional*):
+                Of frames given as they are. Without it they count as taken at `candidate_fps`.
+            num_frames, fps (*optional*): Instead of the pool: so many frames, or so many a second.
+            do_sample_frames (`bool`, *optional*): Also thin out frames that are given as they are.
+
+        Returns:
+            `tuple`: a uint8 tensor `(num_frames, 3, height, width)`, at the size of the settings where a file was
+            read, and the metadata, whose `timestamps` are the frames' times in seconds.
+
+        Raises:
+            ValueError: If the frames, the metadata or the settings are no such thing; as `VideoReadError` where a
+            file cannot be read.
+        """
+        num_frames = self.num_frames if num_frames is None and fps is None else num_frames
+        fps = self.fps if num_frames is None and fps is None else fps
+        do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
+        candidate_fps = self._pool_settings(settings)["candidate_fps"]
+        if isinstance(video, VideoFrames):
+            return torch.from_numpy(video.frames).permute(0, 3, 1, 2), video.metadata
+        if not is_frame_sequence(video):
+            picture = open_still_picture(video)
+            if picture is None:
+                return self._read(video, num_frames, fps, progress, settings)
+            video = picture
+
+        from_files = isinstance(video, (list, tuple)) and isinstance(video[0], (str, Path, bytes))
+        if do_sample_frames and from_files:
+            raise ValueError(
+                "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` to use them all."
+            )
+        convert = settings.get("do_convert_rgb", self.do_convert_rgb)
+        frames = to_uint8_rgb(video, settings.get("input_data_format"), convert)
+        if metadata is None and fps is not None and do_sample_frames:
+            raise ValueError("To sample frames by `fps`, pass `video_metadata` with the `fps` of the frames given.")
+        metadata = _complete_metadata(metadata, len(frames), candidate_fps)
+        if do_sample_frames:
+            chosen = self.sample_frames(metadata, num_frames=num_frames, fps=fps, **settings)
+            metadata.frames_indices = [metadata.frames_indices[index] for index in chosen]
+            frames = frames[torch.from_numpy(chosen)]
+        return frames, metadata
+
+    def _read(self, video, num_frames, fps, progress, settings) -> tuple[torch.Tensor, VideoMetadata]:
+        if num_frames is None and fps is None:
+            num_frames = lambda metadata: self.num_candidates(metadata, **settings)  # noqa: E731
+        size = get_size_dict(settings.get("size") or dict(self.size), default_to_square=self.default_to_square)
+        exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
+        read = read_frames(
+            video,
+            num_frames=num_frames,
+            fps=fps,
+            size=(size["height"], size["width"]) if exact_size else None,
+            seek_mode=settings.get("seek_mode", self.seek_mode),
+            progress=progress,
+        )
+        return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
+
+    def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
+        # `preprocess` has loaded them item by item; the base class would judge a batch by its first video.
+        return videos, video_metadata
+
+    def preprocess(self, videos, **kwargs) -> BatchFeature:
+        """
+        Reads, resizes and normalises videos.
+
+        Args:
+            videos: One video or a nested list of them; what [`load_video`] takes.
+            **kwargs: Any of `FilaVideoVideoProcessorKwargs`, and `return_tensors`.
+
+        Returns:
+            `BatchFeature` with `pixel_values_videos`, of shape `(num_videos, num_frames, 3, height, width)` where
+            `return_tensors` is set and a list of `(num_frames, 3, height, width)` otherwise.
+        """
+        loading = self.valid_kwargs.__annotations__.keys()
+        loading = {name: kwargs[name] for name in loading & kwargs.keys() if kwargs[name] is not None}
+        loading.pop("video_metadata", None)
+        videos = flatten_videos(videos)
+        if not videos:
+            raise ValueError("`videos` is empty: pass at least one video.")
+        metadata = flatten_metadata(kwargs.pop("video_metadata", None), len(videos))
+        loaded = [self.load_video(video, info, **loading) for video, info in zip(videos, metadata, strict=True)]
+        kwargs |= {"do_sample_frames": False, "do_convert_rgb": False, "input_data_format": "channels_first"}
+        output = super().preprocess([frames for frames, _ in loaded], **kwargs)
+        if kwargs.get("return_metadata", self.return_metadata):
+            output["video_metadata"] = [info for _, info in loaded]
+        return output
+
+
+def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, default_fps: float) -> VideoMetadata:
+    """The metadata of frames given as they are, a copy, with a number and a time for each of them."""
+    if metadata is None:
+        metadata = {"fps": default_fps}
+    if not isinstance(metadata, VideoMetadata):
+        unknown = metadata.keys() - {field.name for field in fields(TimedVideoMetadata)}
+        if unknown:
+            raise ValueError(f"`video_metadata` knows no {', '.join(sorted(unknown))}.")
+        numbers = metadata.get("frames_indices")
+        total = num_frames if numbers is None else int(max(numbers, default=0)) + 1
+        metadata = TimedVideoMetadata(**{"total_num_frames": total, **metadata})
+    metadata = copy.copy(metadata)
+    if metadata.frames_indices is None:
+        if metadata.total_num_frames != num_frames:
+            raise ValueError(
+                f"`video_metadata` has {metadata.total_num_frames} frames in all, but {num_frames} were passed: add "
+                "`frames_indices` that number them."
+            )
+        metadata.frames_indices = list(range(num_frames))
+    metadata.frames_indices = [int(number) for number in metadata.frames_indices]
+    if len(metadata.frames_indices) != num_frames:
+        raise ValueError(
+            f"`video_metadata` numbers {len(metadata.frames_indices)} frames in `frames_indices`, but {num_frames} "
+            "were passed."
+        )
+    if metadata.fps is None:
+        metadata.fps = metadata.total_num_frames / metadata.duration if metadata.duration else default_fps
+    if not metadata.fps > 0:
+        raise ValueError(f"`video_metadata` must have a positive `fps`, got {metadata.fps}.")
+    if metadata.duration is None:
+        metadata.duration = metadata.total_num_frames / metadata.fps
+    return metadata
+
+
+def thumbnails(frames: torch.Tensor) -> torch.Tensor:
+    """
+    Features of frames by their colours and coarse layout.
+
+    Args:
+        frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8 frames of any size.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames, 3 * 16 * 16)`, float32 in [0, 1].
+    """
+    return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
+
+
+def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Videos `(num_frames, ...)` with zeros behind the shorter ones, so that they stack."""
+    longest = max(len(video) for video in videos)
+    return [torch.cat([video, video.new_zeros(longest - len(video), *video.shape[1:])]) for video in videos]
+
+
+FilaVideoVideoProcessor.register_for_auto_class()
+
+__all__ = ["FilaVideoVideoProcessor", "FilaVideoVideoProcessorKwargs", "pad_frames", "thumbnails"]
