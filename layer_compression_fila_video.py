@@ -5,8 +5,8 @@ The tokens of a scene form groups. A group of G tokens enters layer l of L with
 
     N(l) = floor((G - 1) / 2 * cos(pi * l / L) + (G + 1) / 2 + 1 / 2)
 
-of them, down to one in the last; the first layer sees all G. What has fallen away still counts: later tokens attended to it in
-the layers before. Text, newlines and images stay. For G = 4 and L = 6, with two groups and a text token `t`:
+of them, down to one in the last; the first layer sees all G. What has fallen away still counts: later tokens attended
+to it in the layers before. Text, newlines and images stay. For G = 4 and L = 6, two groups and a text token `t`:
 
     layer   N   what enters it
       1     4   a1 a2 a3 a4 b1 b2 b3 b4 t
@@ -16,9 +16,8 @@ the layers before. Text, newlines and images stay. For G = 4 and L = 6, with two
       5     1            a4          b4 t
       6     1            a4          b4 t
 
-Layers between two such steps see the same tokens: a *stage*. Positions count anew from 0 in every stage, and each layer
-caches what entered it, so the cache is shorter in deeper layers. There are no parameters. An untuned model loses a
-little by it; `training/stage5_compression.yaml` tunes one.
+Layers between two such steps see the same tokens: a *stage*. Positions count anew from 0 in every stage, and each
+layer caches what entered it, so the cache is shorter in deeper layers. There are no parameters.
 """
 
 import inspect
@@ -120,8 +119,8 @@ class CompressionSchedule:
 
 class CompressedCache(DynamicCache):
     """
-    A cache whose deeper layers hold fewer tokens. `valid[stage]`, `(batch_size, cached)` bool, tells which of the tokens
-    that the layers of a stage hold are some: rows that lost more than others have padding on their left.
+    A cache whose deeper layers hold fewer tokens. `valid[stage]`, `(batch_size, cached)` bool, is false where what the
+    layers of a stage hold is padding: rows that lost more tokens than others have it on their left.
     """
 
     def __init__(self, config):
@@ -163,7 +162,9 @@ def check_decoder(language_model: nn.Module):
         raise ValueError(f"`layer_compression` knows no language model like {name}: it has no {', '.join(missing)}.")
     taken = inspect.signature(language_model.layers[0].forward).parameters
     if not {"position_embeddings", CACHE_ARGUMENT} <= taken.keys():
-        raise ValueError(f"`layer_compression` knows no language model like {name}: its layers take {', '.join(taken)}.")
+        raise ValueError(
+            f"`layer_compression` knows no language model like {name}: its layers take {', '.join(taken)}."
+        )
     kinds = set(getattr(language_model.config, "layer_types", None) or ["full_attention"])
     window = getattr(language_model.config, "sliding_window", None)
     if kinds != {"full_attention"} or (window is not None and not getattr(language_model.config, "layer_types", None)):
@@ -217,8 +218,8 @@ def compressed_forward(
         valid = attention_mask[:, -num_tokens:].bool()
     else:
         raise ValueError(
-            f"With `layer_compression` the attention mask must be 2-D, got {attention_mask.ndim}-D: a mask of pairs of "
-            "tokens cannot follow tokens that fall away."
+            f"With `layer_compression` the attention mask must be 2-D, got {attention_mask.ndim}-D: a mask of pairs "
+            "of tokens cannot follow tokens that fall away."
         )
     has_past = cache is not None and len(cache.valid) > 0
     hidden, places, states, seen = inputs_embeds, None, [], []

@@ -1,5 +1,7 @@
 """LP-Comp: which tokens enter which layer, and that caches, batches and padding change nothing."""
 
+import copy
+
 import pytest
 import torch
 from fila_video.layer_compression_fila_video import (
@@ -34,7 +36,7 @@ BOUNDARIES = SCHEDULE.boundaries(4)
 
 def language_model(name: str = "qwen2", attention: str = "sdpa") -> torch.nn.Module:
     torch.manual_seed(0)
-    return AutoModel.from_config(CONFIGS[name], attn_implementation=attention).eval()
+    return AutoModel.from_config(copy.deepcopy(CONFIGS[name]), attn_implementation=attention).eval()
 
 
 def sequence(num_groups: int, before: int = 3, after: int = 4) -> list[int]:
@@ -50,7 +52,7 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def looped(model: torch.nn.Module, embeds: torch.Tensor, last_layer: list[int]) -> torch.Tensor:
-    """One row, layer by layer, each with exactly the tokens that enter it and positions from 0: `(num_left, hidden)`."""
+    """One row, layer by layer, each with the tokens that enter it, at positions from 0: `(num_left, hidden)`."""
     hidden, layers = embeds, torch.tensor(last_layer)
     for number, layer in enumerate(model.layers, start=1):
         stays = layers >= number

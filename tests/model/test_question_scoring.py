@@ -1,0 +1,109 @@
+"""QC-Comp: the attention of a question to frames, against whole attention maps."""
+
+import copy
+
+import pytest
+import torch
+from fila_video.question_scoring_fila_video import score_frames, scoring_layers, windows_of
+from transformers import AutoModel, LlamaConfig, Qwen2Config, Qwen3Config
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
+CONFIGS = {"qwen2": Qwen2Config(**SIZES), "qwen3": Qwen3Config(**SIZES, head_dim=8), "llama": LlamaConfig(**SIZES)}
+
+
+def language_model(name: str, attention: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModel.from_config(copy.deepcopy(CONFIGS[name]), attn_implementation=attention).eval()
+
+
+def whole_maps(model, frames, before, after, question, size, stride):
+    """
+    The same from the maps of all rows: every window is run through each layer's own attention, without a mask, on the
+    hidden states of the ordinary forward.
+    """
+    num_frames, tokens = frames.shape[:2]
+    embeds = torch.cat([before, frames.flatten(0, 1), after])[None]
+    hidden_states = model(inputs_embeds=embeds, output_hidden_states=True, use_cache=False).hidden_states
+    scores = []
+    for index in scoring_layers(len(model.layers)):
+        layer, total, count = model.layers[index], torch.zeros(num_frames), torch.zeros(num_frames)
+        for window in windows_of(num_frames, size, stride):
+            places = len(before) + (window[:, None] * tokens + torch.arange(tokens)).flatten()
+            last = torch.arange(len(before) + num_frames * tokens, embeds.shape[1])
+            states = hidden_states[index][:, torch.cat([torch.arange(len(before)), places, last])]
+            positions = torch.arange(states.shape[1])[None]
+            _, weights = layer.self_attn(
+                hidden_states=layer.input_layernorm(states),
+                position_embeddings=model.rotary_emb(states, positions),
+                attention_mask=None,
+            )
+            rows = weights[0].mean(dim=0)[len(before) + len(places) :][question]
+            total[window] += rows[:, len(before) : len(before) + len(places)].unflatten(1, (-1, tokens)).mean((0, 2))
+            count[window] += 1
+        scores.append(total / count)
+    return torch.stack(scores)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_frames", [1, 5, 8, 11, 24])
+def test_the_scores_are_those_of_the_whole_attention_maps(name, num_frames):
+    eager, sdpa = language_model(name, "eager"), language_model(name, "sdpa")
+    generator = torch.Generator().manual_seed(num_frames)
+    frames, before, after = (torch.randn(*shape, 32, generator=generator) for shape in ((num_frames, 4), (3,), (7,)))
+    question = torch.tensor([False, False, True, True, True, True, False])
+    with torch.no_grad():
+        expected = whole_maps(eager, frames, before, after, question, size=8, stride=4)
+    for model in (eager, sdpa):
+        scores = score_frames(model, frames, before, after, question, window_size=8, window_stride=4)
+        assert scores.shape == (len(scoring_layers(4)), num_frames) and scores.dtype == torch.float32
+        torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_long_pool_is_scored_in_chunks_that_do_not_see_each_other():
+    model = language_model("qwen2", "sdpa")
+    frames, before, after = torch.randn(20, 2, 32), torch.randn(3, 32), torch.randn(4, 32)
+    question, settings = torch.ones(4, dtype=torch.bool), {"window_size": 4, "window_stride": 2}
+    scores = score_frames(model, frames, before, after, question, chunk_size=8, **settings)
+    parts = [score_frames(model, part, before, after, question, **settings) for part in frames.split(8)]
+    torch.testing.assert_close(scores, torch.cat(parts, dim=1))
+
+
+def test_every_frame_is_in_a_window_and_in_equally_many_where_the_stride_divides_the_pool():
+    assert [window.tolist() for window in windows_of(6, 4, 2)] == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 0, 1]]
+    assert torch.cat(windows_of(512, 64, 32)).bincount().tolist() == [2] * 512
+    assert torch.cat(windows_of(100, 64, 32)).bincount().min() >= 1
+
+
+def test_the_layers_are_xcomps_six_to_23_of_28_and_in_proportion_elsewhere():
+    assert scoring_layers(28) == range(6, 24)
+    assert scoring_layers(24) == range(5, 21)
+    assert [len(scoring_layers(count)) >= 1 for count in (1, 2, 3)] == [True] * 3
+
+
+def test_the_model_is_left_as_it_was_also_after_an_error():
+    model = language_model("qwen2", "sdpa")
+    with pytest.raises(RuntimeError):
+        score_frames(model, torch.randn(3, 2, 16), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool())
+    assert not any(layer.self_attn._forward_pre_hooks for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "question", "message"),
+    [
+        ({"window_stride": 0}, [True], "at least 1"),
+        ({"window_size": 4, "window_stride": 5}, [True], "4, 5 and 512"),
+        ({}, [False], "0 tokens of a question"),
+    ],
+)
+def test_settings_and_questions_that_make_no_sense_are_named(settings, question, message):
+    model = language_model("qwen2", "sdpa")
+    frames, text = torch.randn(3, 2, 32), torch.randn(1, 32)
+    with pytest.raises(ValueError, match=message):
+        score_frames(model, frames, text, text, torch.tensor(question), **settings)
