@@ -64,6 +64,15 @@ class FilaVideoConfig(PreTrainedConfig):
         before the tower's final norm, and the first, the bare embeddings, cannot be chosen.
     vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
         `"full"` keeps every token of the tower, `"default"` drops the first one (CLIP's class token).
+    layer_compression (`str`, *optional*):
+        `"cosine"` lets the tokens of a video's scenes fall away through the language model's layers (XComp's LP-Comp);
+        by default all of them go through all layers.
+    layer_compression_group (`int`, *optional*):
+        Tokens of a group, of which one reaches the last layer: 16 in XComp, by default all of a scene.
+    layer_compression_rounding (`str`, *optional*, defaults to `"round"`):
+        `"round"` is the schedule that XComp's code trained with, `"ceil"` the one that its paper prints.
+    layer_compression_keep (`str`, *optional*, defaults to `"suffix"`):
+        Which tokens of a group stay: the last ones, or in an ablation those that are `"uniform"`ly spread.
 
     Example:
 
@@ -88,6 +97,10 @@ class FilaVideoConfig(PreTrainedConfig):
     newline_position: Literal["video", "grid", "frame", "none"] = "video"
     vision_feature_layer: int = -1
     vision_feature_select_strategy: Literal["full", "default"] = "full"
+    layer_compression: Literal["cosine"] | None = None
+    layer_compression_group: int | None = None
+    layer_compression_rounding: Literal["round", "ceil"] = "round"
+    layer_compression_keep: Literal["suffix", "uniform"] = "suffix"
     image_token_id: int = 151646
     video_token_id: int = 151647
     tie_word_embeddings: bool = False
@@ -128,8 +141,8 @@ class FilaVideoConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Part of `@strict`: refuses sizes that no model can have."""
-        for name in ("scene_size", "pooling_stride"):
-            if getattr(self, name) < 1:
+        for name in ("scene_size", "pooling_stride", "layer_compression_group"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.pooling_stride > self.patches_per_side and self.pooling_mode in ("average", "max"):
             raise ValueError(

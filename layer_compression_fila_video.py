@@ -29,6 +29,9 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
+from transformers.utils import ModelOutput, torch_compilable_check
+
+from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 
 # The name of the cache's argument: `past_key_values` before transformers 5.24.
 CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
@@ -90,31 +93,46 @@ def last_layers(group_size: int, num_layers: int, rounding: str = "round", keep:
 @dataclass(frozen=True)
 class CompressionSchedule:
     """
-    The settings of a model's layer compression, and what follows from them.
+    Which layers the tokens of a video enter.
 
     Args:
         num_layers (`int`): Layers of the language model.
-        group_size (`int`): Tokens of a group.
-        rounding (`str`): `"round"` or `"ceil"`; see [`tokens_per_layer`].
-        keep (`str`): `"suffix"` or `"uniform"`; see [`removal_order`].
+        side (`int`): Tokens along one side of a scene's grid.
+        newline_position (`str`, *optional*, defaults to `"none"`): Where newlines stand; they never fall away.
+        group_size (`int`, *optional*): Tokens of a group; by default all of a scene's grid.
+        rounding (`str`, *optional*, defaults to `"round"`): `"round"` or `"ceil"`; see [`tokens_per_layer`].
+        keep (`str`, *optional*, defaults to `"suffix"`): `"suffix"` or `"uniform"`; see [`removal_order`].
     """
 
     num_layers: int
-    group_size: int
+    side: int
+    newline_position: str = "none"
+    group_size: int | None = None
     rounding: str = "round"
     keep: str = "suffix"
 
-    def scene(self, num_tokens: int) -> list[int]:
-        """The last layer that each of a scene's `num_tokens` tokens enters; its last group may be a smaller one."""
-        layers = []
-        while len(layers) < num_tokens:
-            size = min(self.group_size, num_tokens - len(layers))
-            layers += last_layers(size, self.num_layers, self.rounding, self.keep)
-        return layers
+    def scene(self) -> list[int]:
+        """
+        The last layer that each token of a scene enters, newlines among them. Groups are consecutive tokens of the
+        grid; where they do not fill it, the last one is smaller.
+        """
+        grid = []
+        while len(grid) < self.side**2:
+            size = min(self.group_size or self.side**2, self.side**2 - len(grid))
+            grid += last_layers(size, self.num_layers, self.rounding, self.keep)
+        if self.newline_position == "grid":
+            rows = [grid[start : start + self.side] for start in range(0, len(grid), self.side)]
+            return [layer for row in rows for layer in (*row, self.num_layers)]
+        return [*grid, self.num_layers] if self.newline_position == "frame" else grid
 
-    def boundaries(self, num_tokens: int) -> list[int]:
-        """After which layers, counted from 1, tokens of such a scene fall away."""
-        return sorted(set(self.scene(num_tokens)) - {self.num_layers})
+    def video(self, num_tokens: int) -> list[int]:
+        """The same for all tokens of a video, which has `num_tokens`."""
+        scene, end = self.scene(), [self.num_layers] * (self.newline_position == "video")
+        return scene * ((num_tokens - len(end)) // len(scene)) + end
+
+    def boundaries(self) -> list[int]:
+        """After which layers, counted from 1, tokens fall away."""
+        return sorted(set(self.scene()) - {self.num_layers})
 
 
 class CompressedCache(DynamicCache):
@@ -264,4 +282,99 @@ def compressed_forward(
     return hidden, places, valid, (*states, hidden) if output_hidden_states else None
 
 
-__all__ = ["CompressedCache", "CompressionSchedule", "check_decoder", "compressed_forward", "tokens_per_layer"]
+def run_compressed(
+    language_model: nn.Module,
+    config: FilaVideoConfig,
+    inputs_embeds: torch.Tensor,
+    videos: tuple[torch.Tensor, ...] | None,
+    is_video: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    cache: Cache | None,
+    use_cache: bool | None,
+    output_hidden_states: bool | None = None,
+    output_attentions: bool | None = None,
+    **kwargs,
+) -> ModelOutput:
+    """
+    What the language model gives with the tokens of the videos falling away.
+
+    Args:
+        language_model (`nn.Module`): A decoder; see [`check_decoder`].
+        config (`FilaVideoConfig`): The whole model's settings.
+        inputs_embeds (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): Text and visuals.
+        videos (`tuple[torch.Tensor]`, *optional*): The videos among them, `(num_tokens, hidden_size)` each.
+        is_video (`torch.Tensor` of shape `(batch_size, num_tokens)`): Where their tokens stand.
+        attention_mask, cache (*optional*): As for [`compressed_forward`].
+        use_cache, output_hidden_states, output_attentions (`bool`, *optional*): As for any model.
+
+    Returns:
+        `ModelOutput` with `last_hidden_state`, the cache, `hidden_states` and `kept_tokens`, the places of the tokens
+        that are left, `(batch_size, num_left)`, -1 at padding; `None` where none fell away.
+
+    Raises:
+        ValueError: If attentions are asked for, or as [`check_decoder`] and [`compressed_forward`] do.
+    """
+    if output_attentions:
+        raise ValueError("With `layer_compression` there are no `attentions`: each layer has another size of them.")
+    check_decoder(language_model)
+    text_config = config.text_config
+    schedule = CompressionSchedule(
+        text_config.num_hidden_layers,
+        pooled_grid_size(config.patches_per_side, config.pooling_mode, config.pooling_stride),
+        config.newline_position,
+        config.layer_compression_group,
+        config.layer_compression_rounding,
+        config.layer_compression_keep,
+    )
+    last_layer = None
+    if videos is not None:
+        layers = [layer for video in videos for layer in schedule.video(len(video))]
+        last_layer = torch.full(is_video.shape, schedule.num_layers, device=inputs_embeds.device)
+        last_layer[is_video] = torch.tensor(layers, device=inputs_embeds.device)
+    if use_cache is None:
+        use_cache = text_config.use_cache and not language_model.training
+    if not use_cache:
+        cache = None
+    elif cache is None:
+        cache = CompressedCache(text_config)
+    kwargs.pop("return_dict", None)
+    hidden, places, valid, states = compressed_forward(
+        language_model,
+        inputs_embeds,
+        attention_mask,
+        last_layer,
+        schedule.boundaries(),
+        cache,
+        text_config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        **kwargs,
+    )
+    kept_tokens = None if places is None else places.masked_fill(~valid, -1)
+    outputs = {"last_hidden_state": hidden, "hidden_states": states, "attentions": None, "kept_tokens": kept_tokens}
+    return ModelOutput(**outputs, **{CACHE_ARGUMENT: cache})
+
+
+def follow_kept_tokens(
+    kept_tokens: torch.Tensor, labels: torch.Tensor | None, logits_to_keep: int | torch.Tensor
+) -> tuple[torch.Tensor | None, int | torch.Tensor]:
+    """
+    Labels and `logits_to_keep`, which are of the tokens that came in, for those that are left.
+
+    Raises:
+        ValueError: If `logits_to_keep` names tokens that have fallen away, or places by their number.
+    """
+    places, is_token = kept_tokens.clamp(min=0), kept_tokens >= 0
+    if labels is not None:
+        labels = labels.gather(1, places).masked_fill(~is_token, -100)
+    if isinstance(logits_to_keep, int):
+        return labels, logits_to_keep
+    if logits_to_keep.ndim != 2:
+        raise ValueError("With `layer_compression`, `logits_to_keep` is a number or a 2-D mask: places move.")
+    kept = logits_to_keep.gather(1, places) & is_token
+    torch_compilable_check(
+        kept.sum() == logits_to_keep.sum(),
+        "`logits_to_keep` names tokens of a video that fall away before the last layer: name tokens of text.",
+    )
+    return labels, kept
+
+
+__all__ = ["CompressedCache", "CompressionSchedule", "follow_kept_tokens", "run_compressed", "tokens_per_layer"]

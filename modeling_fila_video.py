@@ -24,6 +24,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, output_captur
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
+from .layer_compression_fila_video import CompressedCache, follow_kept_tokens, run_compressed
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ OUTPUT_ARGS = r"""
         What each image gave to the language model, `(num_tokens, hidden_size)`.
     video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each video gave to the language model, `(num_tokens, hidden_size)`.
+    kept_tokens (`torch.LongTensor` of shape `(batch_size, num_left)`, *optional*):
+        With `layer_compression`, the places in the sequence of the tokens that reached the last layer, whose states
+        and logits these are; -1 at padding. `None` where none fell away.
 """
 
 
@@ -68,6 +72,7 @@ OUTPUT_ARGS = r"""
 class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
+    kept_tokens: torch.LongTensor | None = None
 
 
 @auto_docstring(custom_intro="Outputs of the model with its language modeling head.", custom_args=OUTPUT_ARGS)
@@ -75,6 +80,7 @@ class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
 class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
+    kept_tokens: torch.LongTensor | None = None
 
 
 class FilaVideoMultiModalProjector(nn.Module):
@@ -436,21 +442,36 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if self.training:
             inputs_embeds = self._touch_unused(inputs_embeds, images is not None, videos is not None)
 
-        outputs = self.language_model(
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **{self.cache_argument: cached},
-            **kwargs,
-        )
+        # CODEPATH: XComp's LP-Comp runs the layers itself, since tokens fall away between them.
+        if self.config.layer_compression is None:
+            outputs = self.language_model(
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                **{self.cache_argument: cached},
+                **kwargs,
+            )
+        else:
+            outputs = run_compressed(
+                self.language_model,
+                self.config,
+                inputs_embeds,
+                videos,
+                self._is_placeholder(input_ids, text_embeds, self.config.video_token_id),
+                attention_mask,
+                cached,
+                use_cache,
+                **kwargs,
+            )
         return FilaVideoModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=images,
             video_hidden_states=videos,
-            **{CACHE: getattr(outputs, CACHE)},
+            kept_tokens=getattr(outputs, "kept_tokens", None),
+            **{CACHE: outputs.get(CACHE)},
         )
 
 
@@ -533,6 +554,8 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
+        if outputs.kept_tokens is not None:
+            labels, logits_to_keep = follow_kept_tokens(outputs.kept_tokens, labels, logits_to_keep)
         if isinstance(logits_to_keep, int):
             kept = (slice(None), slice(-logits_to_keep, None))
         else:
@@ -550,6 +573,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
+            kept_tokens=outputs.kept_tokens,
             **{CACHE: getattr(outputs, CACHE)},
         )
 
@@ -582,6 +606,20 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
                 "`prefill_chunk_size`, or use transformers 5.23 or newer."
             )
         return model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """With `layer_compression`, a cache whose layers hold unequally many tokens."""
+        if self.config.layer_compression is not None:
+            for name in ("cache_implementation", "prefill_chunk_size"):
+                value = getattr(generation_config, name, None)
+                if value not in (None, "dynamic"):
+                    raise ValueError(f"With `layer_compression`, `generate` knows no {name}={value!r}: leave it out.")
+            if generation_config.use_cache is not False and model_kwargs.get(CACHE) is None:
+                model_kwargs[CACHE] = CompressedCache(self.config.text_config)
+                return
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
         inputs = ("pixel_values", "pixel_values_videos", "frame_features", "video_num_scenes")

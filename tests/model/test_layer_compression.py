@@ -12,6 +12,10 @@ from fila_video.layer_compression_fila_video import (
     compressed_forward,
     tokens_per_layer,
 )
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from helpers.tiny_models import VIDEO, prompt, tiny_model, tiny_text_config, tiny_vision_config, video_batch
+from huggingface_hub.errors import StrictDataclassError
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.cache_utils import DynamicCache
 
@@ -30,8 +34,8 @@ CONFIGS = {
     "llama": LlamaConfig(**SIZES),
     "mistral": MistralConfig(**SIZES, sliding_window=None),
 }
-SCHEDULE = CompressionSchedule(NUM_LAYERS, group_size=4)
-BOUNDARIES = SCHEDULE.boundaries(4)
+SCHEDULE = CompressionSchedule(NUM_LAYERS, side=2)
+BOUNDARIES = SCHEDULE.boundaries()
 
 
 def language_model(name: str = "qwen2", attention: str = "sdpa") -> torch.nn.Module:
@@ -41,7 +45,7 @@ def language_model(name: str = "qwen2", attention: str = "sdpa") -> torch.nn.Mod
 
 def sequence(num_groups: int, before: int = 3, after: int = 4) -> list[int]:
     """The last layer of each token of `before` words, `num_groups` groups of four and `after` words."""
-    return [NUM_LAYERS] * before + SCHEDULE.scene(4) * num_groups + [NUM_LAYERS] * after
+    return [NUM_LAYERS] * before + SCHEDULE.scene() * num_groups + [NUM_LAYERS] * after
 
 
 def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,32 +81,45 @@ def test_sixteen_tokens_enter_28_layers_as_xcomp_released_and_printed_it(roundin
 
 
 def test_tokens_fall_away_after_the_layers_that_xcomp_names():
-    assert CompressionSchedule(28, 16).boundaries(16) == [3, 5, 7, 8, 10, 11, 12, 14, 15, 16, 17, 19, 20, 22, 24]
+    assert CompressionSchedule(28, side=4).boundaries() == [3, 5, 7, 8, 10, 11, 12, 14, 15, 16, 17, 19, 20, 22, 24]
 
 
 @pytest.mark.parametrize(
     ("left", "kept"), [(8, {2, 5, 7, 9, 10, 12, 14, 16}), (4, {5, 9, 12, 16}), (2, {5, 16}), (1, {16})]
 )
 def test_uniform_keeping_leaves_the_places_of_the_ablation(left, kept):
-    schedule = CompressionSchedule(28, 16, keep="uniform")
+    schedule = CompressionSchedule(28, side=4, keep="uniform")
     layer = tokens_per_layer(16, 28).index(left) + 1
-    assert {place for place, last in enumerate(schedule.scene(16), start=1) if last >= layer} == kept
+    assert {place for place, last in enumerate(schedule.scene(), start=1) if last >= layer} == kept
 
 
-@pytest.mark.parametrize("group_size", [1, 2, 3, 16, 49, 196])
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 14])
 @pytest.mark.parametrize("rounding", ["round", "ceil"])
 @pytest.mark.parametrize("keep", ["suffix", "uniform"])
-def test_as_many_tokens_enter_each_layer_as_the_formula_says(group_size, rounding, keep):
-    if keep == "uniform" and group_size > 49:
+def test_as_many_tokens_enter_each_layer_as_the_formula_says(side, rounding, keep):
+    if keep == "uniform" and side > 7:
         pytest.skip("the ablation's search is slow for large groups")
-    last = CompressionSchedule(28, group_size, rounding, keep).scene(group_size)
+    last = CompressionSchedule(28, side, rounding=rounding, keep=keep).scene()
     entering = [sum(layer >= number for layer in last) for number in range(1, 29)]
-    assert entering == [group_size, *tokens_per_layer(group_size, 28, rounding)[1:]]  # the first layer sees them all
+    assert entering == [side**2, *tokens_per_layer(side**2, 28, rounding)[1:]]  # the first layer sees them all
 
 
 def test_a_scene_that_its_groups_do_not_fill_ends_in_a_smaller_one():
-    schedule = CompressionSchedule(28, 16)
-    assert schedule.scene(40) == [*schedule.scene(16), *schedule.scene(16), *CompressionSchedule(28, 8).scene(8)]
+    sixteen, nine = CompressionSchedule(28, 4).scene(), CompressionSchedule(28, 3).scene()
+    assert CompressionSchedule(28, 5, group_size=16).scene() == [*sixteen, *nine]
+
+
+@pytest.mark.parametrize(
+    ("newline_position", "expected"),
+    [
+        ("none", [1, 3, 4, 6, 1, 3, 4, 6]),
+        ("video", [1, 3, 4, 6, 1, 3, 4, 6, 6]),
+        ("frame", [1, 3, 4, 6, 6, 1, 3, 4, 6, 6]),
+        ("grid", [1, 3, 6, 4, 6, 6, 1, 3, 6, 4, 6, 6]),
+    ],
+)
+def test_newlines_never_fall_away(newline_position, expected):
+    assert CompressionSchedule(6, 2, newline_position).video(len(expected)) == expected
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -239,3 +256,157 @@ def test_other_caches_masks_and_language_models_are_refused_by_name():
     for name in CONFIGS:
         check_decoder(language_model(name))
     assert CACHE_ARGUMENT in ("cache", "past_key_values")
+
+
+def compressing(**kwargs) -> FilaVideoForConditionalGeneration:
+    """A whole model of six layers; its scenes have nine tokens each and a newline ends a video."""
+    text_config = tiny_text_config(num_hidden_layers=6)
+    return tiny_model(text_config=text_config, **({"layer_compression": "cosine"} | kwargs))
+
+
+@pytest.mark.parametrize("settings", [{"layer_compression_group": 1}, {"layer_compression": None}])
+def test_groups_of_one_token_are_the_plain_model(settings):
+    batch = video_batch(compressing().config)
+    plain = compressing(layer_compression=None)(**batch).logits
+    outputs = compressing(**settings)(**batch)
+    mask = batch["attention_mask"].bool()
+    torch.testing.assert_close(outputs.logits[mask], plain[mask], atol=1e-5, rtol=1e-5)
+    assert outputs.kept_tokens is None
+
+
+@pytest.mark.parametrize("newline_position", ["video", "grid", "frame", "none"])
+@pytest.mark.parametrize("group", [None, 4])
+def test_of_every_scene_one_token_a_group_is_left_and_all_newlines(newline_position, group):
+    model = compressing(newline_position=newline_position, layer_compression_group=group)
+    batch = video_batch(model.config, (3, 1))
+    outputs = model(**batch)
+    assert outputs.logits.shape[:2] == outputs.kept_tokens.shape
+    groups = 1 if group is None else 3  # of 4, 4 and 1 tokens
+    newlines = {"video": (1, 1), "grid": (9, 3), "frame": (3, 1), "none": (0, 0)}[newline_position]
+    for row, num_scenes in enumerate((3, 1)):
+        kept = outputs.kept_tokens[row][outputs.kept_tokens[row] >= 0]
+        left = batch["input_ids"][row][kept]
+        assert (left == VIDEO).sum() == num_scenes * groups + newlines[row]
+        assert (kept[1:] > kept[:-1]).all()
+        words = batch["attention_mask"][row].bool() & (batch["input_ids"][row] != VIDEO)
+        assert set(words.nonzero().flatten().tolist()) <= set(kept.tolist())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}, {"prompt_lookup_num_tokens": 2}]
+)
+def test_generate_answers_with_a_cache_as_without_and_a_batch_as_its_rows(options):
+    model = compressing()
+    batch = video_batch(model.config, (3, 1, 4))
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, **options}
+    rows = []
+    for row, count in enumerate((3, 1, 4)):
+        one = {name: value[row : row + 1] for name, value in batch.items()}
+        mask = one["attention_mask"].bool()
+        one |= {"input_ids": one["input_ids"][mask][None], "attention_mask": one["attention_mask"][mask][None]}
+        one["pixel_values_videos"] = one["pixel_values_videos"][:, : count * model.config.scene_size]
+        rows.append(model.generate(**one, **settings)[:, one["input_ids"].shape[1] :])
+    if "prompt_lookup_num_tokens" in options:  # one prompt at a time
+        single = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+        assert rows[-1].tolist() == model.generate(**one, **single)[:, one["input_ids"].shape[1] :].tolist()
+        return
+    answers = model.generate(**batch, **settings)[:, batch["input_ids"].shape[1] :]
+    assert answers.tolist() == torch.cat(rows).tolist()
+    if not options:
+        assert answers.tolist() == model.generate(**batch, **settings, use_cache=False)[:, -6:].tolist()
+
+
+def test_a_later_turn_goes_on_from_the_cache():
+    model = compressing()
+    batch = video_batch(model.config, (3,))
+    cache = CompressedCache(model.config.text_config)
+    settings = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+    said = model.generate(**batch, **settings, **{CACHE_ARGUMENT: cache})
+    asked = torch.cat([said, torch.tensor([prompt("and then?", config=model.config)])], dim=1)
+    going_on = model.generate(input_ids=asked, **settings, **{CACHE_ARGUMENT: cache})
+    batch |= {"input_ids": asked, "attention_mask": torch.ones_like(asked)}
+    assert going_on.tolist() == model.generate(**batch, **settings).tolist()
+
+
+def test_the_loss_is_of_the_words_that_follow():
+    model = compressing()
+    batch = video_batch(model.config, (2, 3))
+    labels = batch["input_ids"].masked_fill((batch["input_ids"] == VIDEO) | (batch["attention_mask"] == 0), -100)
+    outputs = model(**batch, labels=labels)
+    told = [
+        (outputs.logits[row, place - 1], labels[row, token])
+        for row in range(2)
+        for place, token in enumerate(outputs.kept_tokens[row].tolist())
+        if place > 0 and token >= 0 and labels[row, token] != -100
+    ]
+    logits, words = (torch.stack(column) for column in zip(*told, strict=True))
+    torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits, words), atol=1e-5, rtol=1e-5)
+
+
+def test_training_with_checkpoints_reaches_every_part():
+    model = compressing().train()
+    model.gradient_checkpointing_enable()
+    batch = video_batch(model.config, (2, 3))
+    model(**batch, labels=batch["input_ids"].masked_fill(batch["input_ids"] == VIDEO, -100)).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_logits_of_words_can_be_named_and_of_tokens_that_fall_away_not():
+    model = compressing()
+    batch = video_batch(model.config, (2, 3))
+    words = (batch["input_ids"] != VIDEO) & batch["attention_mask"].bool()
+    outputs = model(**batch)
+    kept = outputs.kept_tokens
+    expected = outputs.logits[(kept >= 0) & words.gather(1, kept.clamp(min=0))]
+    torch.testing.assert_close(model(**batch, logits_to_keep=words).logits, expected)
+    torch.testing.assert_close(model(**batch, logits_to_keep=2).logits, outputs.logits[:, -2:])
+    with pytest.raises((ValueError, RuntimeError), match="fall away"):
+        model(**batch, logits_to_keep=batch["attention_mask"].bool())
+    with pytest.raises(ValueError, match="2-D mask"):
+        model(**batch, logits_to_keep=torch.tensor([0, 1]))
+
+
+def test_the_settings_are_saved_and_loaded(tmp_path):
+    model = compressing(layer_compression_group=4, layer_compression_rounding="ceil", layer_compression_keep="uniform")
+    model.save_pretrained(tmp_path)
+    loaded = FilaVideoForConditionalGeneration.from_pretrained(tmp_path)
+    batch = video_batch(model.config)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+    assert (loaded.config.layer_compression_group, loaded.config.layer_compression_keep) == (4, "uniform")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"cache_implementation": "static"}, "static"), ({"prefill_chunk_size": 4}, "prefill_chunk_size")],
+)
+def test_generate_refuses_by_name_what_needs_equal_layers(options, named):
+    model = compressing()
+    with pytest.raises(ValueError, match=named):
+        model.generate(**video_batch(model.config, (2,)), max_new_tokens=2, **options)
+    with pytest.raises(ValueError, match="attentions"):
+        model(**video_batch(model.config, (2,)), output_attentions=True)
+    with pytest.raises(StrictDataclassError, match="layer_compression_group"):
+        compressing(layer_compression_group=0)
+
+
+def test_the_language_model_computes_and_caches_what_the_schedule_says():
+    """At 28 layers and groups of 16: products of weights, which are in proportion to tokens, and the cache's bytes."""
+    text_config = tiny_text_config(num_hidden_layers=28)
+    vision_config = tiny_vision_config(image_size=16)  # 4 x 4 tokens a scene
+    settings = {"text_config": text_config, "vision_config": vision_config, "pooling_mode": "none"}
+    num_scenes, flops, size = 24, {}, {}
+    for compression in (None, "cosine"):
+        model = tiny_model(layer_compression=compression, **settings)
+        batch = video_batch(model.config, (num_scenes,))
+        videos = model.get_video_features(batch["pixel_values_videos"], return_dict=True)
+        batch = {"input_ids": batch["input_ids"], "mm_encoder_outputs": {"video": videos}, "use_cache": True}
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            cache = model.model(**batch)[CACHE_ARGUMENT]
+        linear = counter.get_flop_counts()["Global"]
+        flops[compression] = linear[torch.ops.aten.mm] + linear[torch.ops.aten.addmm]
+        size[compression] = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    words = batch["input_ids"].shape[1] - 16 * num_scenes
+    expected = sum(words + num_scenes * count for count in tokens_per_layer(16, 28)) / (28 * (words + 16 * num_scenes))
+    assert abs(flops["cosine"] / flops[None] - expected) < 0.01
+    assert size["cosine"] / size[None] == pytest.approx(expected)
