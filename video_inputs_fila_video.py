@@ -1,17 +1,20 @@
 """The forms in which users pass videos: sources to read and frames as they are, alone, in lists and in chats."""
 
+import base64
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from transformers.image_utils import load_image
+from PIL import Image
 
+from .video_pixels_fila_video import open_picture
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
+from .video_sources_fila_video import VideoLimits, is_still
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -240,44 +243,59 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list:
     return metadata
 
 
-def open_still_picture(source: Any) -> Image.Image | None:
-    """The picture in a file (path or bytes) that holds a single one, upright; `None` for anything else."""
-    if not isinstance(source, (str, Path, bytes)):
-        return None
-    try:
-        picture = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS)
-    except (OSError, ValueError):  # no picture, or no file, which the reader of videos explains
-        return None
-    return None if getattr(picture, "is_animated", False) else ImageOps.exif_transpose(picture)
-
-
-def load_picture(picture: Any) -> Any:
+def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.Image | None:
     """
-    A picture from a path, URL or bytes; others are returned as they are.
+    The picture in a file (path or bytes) that holds a single one, upright; `None` for anything else.
 
     Raises:
-        ValueError: If it cannot be read.
+        VideoReadError: If it is damaged or over the limits.
+    """
+    if not isinstance(source, (str, Path, bytes)):
+        return None
+    file = BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with Image.open(file, formats=PICTURE_FORMATS) as picture:
+            # A photograph may carry smaller copies of itself, which are no animation; frames of raw Motion JPEG are.
+            if picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False):
+                return None
+            if picture.format == "JPEG" and not is_still(b"\xff\xd8\xff", picture.fp):
+                return None
+    except Image.DecompressionBombError:
+        pass  # `open_picture` says so
+    except (OSError, ValueError):  # no picture, or no file, which the reader of videos explains
+        return None
+    return open_picture(source, limits=limits, formats=PICTURE_FORMATS)
+
+
+def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> Any:
+    """
+    A picture from a path, a URL, base64 or bytes; others are returned as they are.
+
+    Raises:
+        VideoReadError: If it cannot be read, or is over the limits.
     """
     if not isinstance(picture, (str, Path, bytes, bytearray, memoryview)):
         return picture
-    try:
-        if isinstance(picture, (str, Path)) and not Path(picture).is_file():
-            return load_image(str(picture))  # a URL, or base64
-        opened = Image.open(picture if isinstance(picture, (str, Path)) else BytesIO(picture))
-        return ImageOps.exif_transpose(opened)
-    except Exception as error:  # the libraries below have no common one
-        name = str(picture) if isinstance(picture, (str, Path)) else f"of {len(picture)} bytes"
-        raise ValueError(f"Cannot read the picture {name[:200]}: {error}") from error
+    if isinstance(picture, (bytearray, memoryview)):
+        picture = bytes(picture)
+    if isinstance(picture, str) and not picture.lower().startswith(("http://", "https://")):
+        text = picture.partition(",")[2] if picture.startswith("data:") else picture
+        with suppress(ValueError):
+            if len(picture) > 255 or not Path(picture).is_file():  # no name of a file is longer
+                picture = base64.b64decode(text, validate=True) or picture
+    return open_picture(picture, limits=limits, allow_private_hosts=allow_private_hosts)
 
 
-def load_images(images: Any, do_rescale: bool = True) -> list:
+def load_images(
+    images: Any, do_rescale: bool = True, limits: VideoLimits | None = None, allow_private_hosts: bool = True
+) -> list:
     """
     The images of a nested list, each a uint8 RGB tensor `(3, height, width)`, or as given where it is an array that is
     not to be rescaled.
     """
     if isinstance(images, (list, tuple)):
-        return [image for item in images for image in load_images(item, do_rescale)]
-    image = load_picture(images)
+        return [image for item in images for image in load_images(item, do_rescale, limits, allow_private_hosts)]
+    image = load_picture(images, limits, allow_private_hosts)
     return list(to_uint8_rgb(image)) if do_rescale or isinstance(image, Image.Image) else [image]
 
 
@@ -291,7 +309,13 @@ def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
     return [count(row) for row in images] if nested and len(images) == num_rows else None
 
 
-def to_uint8_rgb(video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True) -> torch.Tensor:
+def to_uint8_rgb(
+    video: Any,
+    input_data_format: str | None = None,
+    do_convert_rgb: bool = True,
+    limits: VideoLimits | None = None,
+    allow_private_hosts: bool = True,
+) -> torch.Tensor:
     """
     Frames in any of the accepted forms as a uint8 tensor `(num_frames, channels, height, width)`, 3 channels where
     `do_convert_rgb`. Transparent pixels are laid over white.
@@ -300,7 +324,10 @@ def to_uint8_rgb(video: Any, input_data_format: str | None = None, do_convert_rg
         ValueError: If there are no frames, frames of different sizes, or values outside of [0, 255] (floats: [0, 1]).
     """
     if isinstance(video, (list, tuple)):
-        pictures = [to_uint8_rgb(load_picture(item), input_data_format, do_convert_rgb) for item in video]
+        pictures = [
+            to_uint8_rgb(load_picture(item, limits, allow_private_hosts), input_data_format, do_convert_rgb)
+            for item in video
+        ]
         sizes = sorted({tuple(picture.shape[1:]) for picture in pictures})
         if len(sizes) != 1:
             named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])

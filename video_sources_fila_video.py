@@ -134,7 +134,14 @@ class Budget:
             raise self.refuse(f"its pictures of {width} x {height} have {width * height} pixels", self._frame_field)
 
     def spend(self, packets: int = 0, pixels: int = 0):
-        """Counts what was read or decoded, which is progress. Raises [`VideoReadError`] if it is too much."""
+        """
+        Counts packets that were read, or the pixels of a frame that was decoded, which is progress.
+
+        Raises:
+            VideoReadError: If it is too much.
+        """
+        if pixels > self.frame_pixels:
+            raise self.refuse(f"one of its pictures has {pixels} pixels", self._frame_field)
         if pixels and self._total_field == "animation_pixels":
             pixels = max(pixels, _ANIMATION_FRAME)
         with self._lock:
@@ -306,7 +313,10 @@ class OpenedSource:
             is_apng = self.head.startswith(b"\x89PNG") and b"acTL" in self.head
             if is_apng or self.is_webp or self.head.startswith(b"GIF8"):
                 self.budget.is_animation()
-            elif _is_still(self.head, file):
+                head = self.head.ljust(24, b"\0")
+                if not self.is_webp:
+                    self.budget.check_frame(*struct.unpack_from(*((">II", head, 16) if is_apng else ("<HH", head, 6))))
+            elif is_still(self.head, file):
                 raise self.error("it is a still picture, not a video")
             self._formats = FORMATS
             if re.fullmatch(rb"[\0-\x0f]...[a-zA-Z0-9 ]{4}", self.head[:8], re.DOTALL):  # the first box of an MP4 file
@@ -412,7 +422,7 @@ class _SharedFile:
         self.close()
 
 
-def _is_still(head, file) -> bool:
+def is_still(head: bytes, file: BinaryIO) -> bool:
     """Whether a file holds a single picture. A JPEG with another right behind it is a video: raw Motion JPEG."""
     if not head.startswith(b"\xff\xd8\xff"):
         return head.startswith((b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG"))
@@ -492,7 +502,7 @@ def download(
     Raises:
         VideoReadError: If it cannot be fetched within the limits.
     """
-    budget = budget or Budget(limits, source_name(url), is_web=True)
+    budget = budget or Budget(limits, f"the file {source_name(url)}", is_web=True)
     if httpx is None:
         raise budget.error("files on web servers need httpx: `pip install httpx`")
     try:
@@ -642,6 +652,7 @@ __all__ = [
     "VideoReadError",
     "VideoSegment",
     "download",
+    "is_still",
     "open_source",
     "source_name",
 ]

@@ -123,7 +123,7 @@ def test_the_place_of_the_channels_can_be_named():
         (FRAMES.astype(np.int32) * 2, r"\[0, 255\], got values from 0 to 510"),
         (FRAMES > 9, "torch.bool"),
         (FRAMES.astype(object), "ndarray cannot be read as frames"),
-        ([FRAMES[0], b"no picture"], "Cannot read the picture of 10 bytes"),
+        ([FRAMES[0], b"no picture"], "Cannot read the picture given as 10 bytes"),
         ([FRAMES[0], Path("nowhere/frame.png")], "nowhere/frame.png"),
     ],
 )
