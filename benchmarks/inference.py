@@ -13,19 +13,45 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from fila_video import FilaVideoConfig, FilaVideoForConditionalGeneration, FilaVideoProcessor
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+from fila_video import (
+    FilaVideoConfig,
+    FilaVideoForConditionalGeneration,
+    FilaVideoProcessor,
+    FilaVideoVideoProcessor,
+)
+from transformers import AutoTokenizer, LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, PreTrainedModel
+
+from .child import run_child
 
 REPOSITORY = Path(__file__).parent.parent
 SIZES = {
+    "smoke": {
+        "vision": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        "text": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": 4096,
+        },
+        "dtype": torch.float32,
+    },
     "small": {
         "vision": {
             "hidden_size": 288,
@@ -77,7 +103,7 @@ CASES = {
 CHILD = "--case"
 
 
-def build_model(kind: str, size: str, device: str):
+def build_model(kind: str, size: str, device: str) -> PreTrainedModel:
     sizes = SIZES[size]
     vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **sizes["vision"]}
     text = {"model_type": "qwen2", "max_position_embeddings": 32768, "bos_token_id": None, **sizes["text"]}
@@ -100,7 +126,7 @@ def synchronize(device: str):
 
 
 @contextmanager
-def timed(modules: dict, device: str, seconds: dict):
+def timed(modules: dict, device: str, seconds: dict) -> Iterator[None]:
     """Adds to `seconds` the time that each of the named modules takes."""
     handles = []
     for name, module in modules.items():
@@ -126,10 +152,14 @@ def run_case(case: str, size: str, device: str) -> dict:
     model = build_model(kind, size, device)
     side = SIZES[size]["vision"]["image_size"]
     frames = np.random.default_rng(0).integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8)
-    processor = FilaVideoProcessor.from_pretrained(REPOSITORY)
-    processor.video_processor.size = {"height": side, "width": side}
-    processor.patches_per_side = side // SIZES[size]["vision"]["patch_size"]
-    processor.tokenizer.model_max_length = 32768
+    # Only the tokenizer is the embedded model's; all else is the paper's, so that the model's settings are met.
+    tokenizer = AutoTokenizer.from_pretrained(REPOSITORY, model_max_length=32768)
+    processor = FilaVideoProcessor(
+        image_processor=FilaVideoProcessor.from_pretrained(REPOSITORY).image_processor,
+        tokenizer=tokenizer,
+        video_processor=FilaVideoVideoProcessor(size={"height": side, "width": side}),
+        patches_per_side=side // SIZES[size]["vision"]["patch_size"],
+    )
     modules = {"language model": model.model.language_model, "vision tower": model.model.vision_tower}
     if kind == "fila":
         modules["merger"] = model.model.scene_merger
@@ -170,27 +200,27 @@ def main():
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="the first is the baseline")
     parser.add_argument(CHILD, choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
         result = run_case(arguments.case, arguments.size, arguments.device)
         sys.stdout.write(json.dumps(result) + "\n")
         return
-    runs = {case: [] for case in CASES}
+    runs = {case: [] for case in arguments.cases}
     for _ in range(arguments.rounds):
-        for case in CASES:
+        for case in arguments.cases:
             command = [sys.executable, "-m", "fila_video.benchmarks.inference", CHILD, case]
             command += ["--size", arguments.size, "--device", arguments.device]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            runs[case].append(json.loads(output.splitlines()[-1]))
+            runs[case].append(json.loads(run_child(command).splitlines()[-1]))
     results = {
         case: {name: statistics.median(run[name] for run in rounds) for name in rounds[0]}
         for case, rounds in runs.items()
     }
 
-    baseline = results["LLaVA-OneVision, 96 frames"]
+    baseline = results[arguments.cases[0]]
     lines = [
-        "| case | seconds | of LLaVA at 96 | tower | language model | of LLaVA's at 96 | merger | visual tokens "
+        "| case | seconds | of the first | tower | language model | of the first's | merger | visual tokens "
         "| peak GB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -13,18 +13,19 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+
+from fila_video.benchmarks.child import run_child
 
 VIRTUAL = (100, 10_000)  # records of 5 to 30 minutes
 COPIED = (4, 24)  # records of 5 to 30 minutes
 ENCODED = (2, 6)  # records of about one minute
 
 
-def make_clip(path, seconds, rate, seed):
+def make_clip(path: Path, seconds: int, rate: int, seed: int):
     import av
     import numpy as np
 
@@ -41,7 +42,7 @@ def make_clip(path, seconds, rate, seed):
         out.mux(stream.encode(None))
 
 
-def make_set(folder, names, rates, seconds):
+def make_set(folder: Path, names: int, rates: list[int], seconds: list[int]):
     (folder / "videos").mkdir(parents=True)
     encoded = []
     for number, rate in enumerate(rates):
@@ -58,7 +59,7 @@ def make_set(folder, names, rates, seconds):
 
 
 class Peak(threading.Thread):
-    "The largest memory of this process and its descendants together, in MiB, looked at five times a second."
+    """The largest memory of this process and its descendants together, in MiB, looked at five times a second."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -83,8 +84,8 @@ class Peak(threading.Thread):
         return self.value
 
 
-def build(folder, name, count, engine, workers, rules, materialize):
-    "Seconds and MiB of one build."
+def build(folder: Path, name: str, count: int, engine: str, workers: int, rules: dict, materialize: bool) -> dict:
+    """Seconds and MiB of one build."""
     from fila_video.long_video.build import BuildSettings, build_dataset
     from fila_video.long_video.plan import JoiningRules
 
@@ -111,8 +112,8 @@ def build(folder, name, count, engine, workers, rules, materialize):
     return {"seconds": seconds, "mib": mib, "count": count, "played": played, "bytes": size}
 
 
-def measure(folder, engine, workers):
-    "One line of JSON for each kind of build, from a small build and a large one."
+def measure(folder: Path, engine: str, workers: int, smoke: bool = False):
+    """One line of JSON for each kind of build, from a small build and a large one."""
     from fila_video.long_video.engines import running
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:workers])
@@ -122,8 +123,12 @@ def measure(folder, engine, workers):
         "copied": ("agreeing", COPIED, {}, True),
         "encoded": ("differing", ENCODED, minute, True),
     }
+    if smoke:
+        short = {"min_duration": 5.0, "max_duration": 15.0}
+        kinds = {kind: (name, (1, 3), short, written) for kind, (name, _, _, written) in kinds.items()}
     with running(engine):
-        first = build(folder, "agreeing", VIRTUAL[0], engine, workers, {}, False)
+        name, counts, rules, _ = kinds["virtual"]
+        first = build(folder, name, counts[0], engine, workers, rules, False)
         for kind, (name, counts, rules, materialize) in kinds.items():
             small, large = (build(folder, name, count, engine, workers, rules, materialize) for count in counts)
             records, seconds = large["count"] - small["count"], large["seconds"] - small["seconds"]
@@ -144,20 +149,27 @@ def measure(folder, engine, workers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="a new folder for the set and the builds")
+    parser.add_argument("--engines", nargs="+", choices=("local", "ray"), default=["local", "ray"])
+    parser.add_argument("--cores", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--smoke", action="store_true", help="a few small records, to see that it runs")
     parser.add_argument("--measure", nargs=2, metavar=("ENGINE", "CORES"), help="measure one engine on a set there is")
     args = parser.parse_args()
     if args.measure:
-        measure(args.folder, args.measure[0], int(args.measure[1]))
+        measure(args.folder, args.measure[0], int(args.measure[1]), args.smoke)
         return
-    make_set(args.folder / "agreeing", 1000, [25] * 12, [30 + 18 * number // 11 for number in range(12)])
-    make_set(args.folder / "differing", 40, [25, 24, 20, 25], [16] * 4)
+    if args.smoke:
+        make_set(args.folder / "agreeing", 8, [5] * 2, [3, 4])
+        make_set(args.folder / "differing", 8, [5, 4], [3, 4])
+    else:
+        make_set(args.folder / "agreeing", 1000, [25] * 12, [30 + 18 * number // 11 for number in range(12)])
+        make_set(args.folder / "differing", 40, [25, 24, 20, 25], [16] * 4)
     print("| engine | cores | kind | records/s | x real time | MB/record | small: s, MiB | large: s, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for engine in ("local", "ray"):
-        for cores in ("1", "2"):
-            command = [sys.executable, __file__, "--folder", str(args.folder), "--measure", engine, cores]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            for line in done.stdout.splitlines():
+    for engine in args.engines:
+        for cores in args.cores:
+            command = [sys.executable, __file__, "--folder", str(args.folder), "--measure", engine, str(cores)]
+            command += ["--smoke"] * args.smoke
+            for line in run_child(command).splitlines():
                 if not line.startswith("{"):
                     continue
                 found = json.loads(line)
