@@ -19,12 +19,12 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 
 import torch
+from fila_video.benchmarks.child import run_child
 from fila_video.scene_selection_fila_video import INITS, ITERATIONS, METHODS, RESTARTS, select_scenes, thin_pool
 
 NUM_SCENES, SCENE_SIZE, DIM = 32, 3, 1152
@@ -105,10 +105,7 @@ def timing_row(kind: str, num_frames: int, init: str, arguments: argparse.Namesp
     def run(name: str) -> float:
         job = json.dumps([name, kind, num_frames, init, arguments.calls, arguments.clock])
         command = [sys.executable, "-m", "fila_video.benchmarks.scene_selection", "--contestant", job]
-        child = subprocess.run(command, capture_output=True, text=True)
-        if child.returncode:
-            raise RuntimeError(f"{name} failed:\n{child.stderr}")
-        return json.loads(child.stdout)
+        return json.loads(run_child(command))
 
     times = {"ours": [], "sklearn": []}
     for _ in range(arguments.rounds):

@@ -1,8 +1,9 @@
 """Annotated videos and images: JSON lines in LLaVA's form, with their questions and events."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..long_video.json_records import JsonRecordError, read_json_records
 
 FORMS = ("free", "choice")
 
@@ -47,16 +48,13 @@ def read_records(file: str | Path, limit: int | None = None, check_files: bool =
     if limit is not None and limit < 1:
         raise ValueError(f"The limit of records must be at least 1, got {limit}.")
     records = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if len(records) == limit:
-                break
-            if line.strip():
-                records.append(_read_record(line, f"{file}, line {number}", file.parent))
-                if check_files and not records[-1].path.is_file():
-                    raise FileNotFoundError(
-                        f"{file}, line {number}: {records[-1].path} of record {records[-1].id!r} is missing."
-                    )
+    for number, data in read_json_records(file) if file.stat().st_size else ():
+        if len(records) == limit:
+            break
+        where = f"{file}, line {number}"
+        records.append(_read_record(data, where, file.parent))
+        if check_files and not records[-1].path.is_file():
+            raise FileNotFoundError(f"{where}: {records[-1].path} of record {records[-1].id!r} is missing.")
     if not records:
         raise ValueError(f"{file} holds no records.")
     names = [record.id for record in records]
@@ -66,9 +64,10 @@ def read_records(file: str | Path, limit: int | None = None, check_files: bool =
     return records
 
 
-def _read_record(line: str, where: str, folder: Path) -> Record:
+def _read_record(data: object, where: str, folder: Path) -> Record:
     try:
-        data = json.loads(line)
+        if isinstance(data, JsonRecordError):
+            raise data
         is_video = "video" in data
         if "id" not in data or is_video == ("image" in data):
             raise ValueError("a record has an `id` and either a `video` or an `image`")

@@ -5,12 +5,12 @@ with its reason; a file that is no annotation file at all is an error.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from .json_records import JsonRecordError, read_json_lines, read_json_records
 from .records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
 
 _CHUNK = 1 << 20
@@ -99,11 +99,26 @@ def _records(annotation, split) -> Iterator:
     if path.suffix in (".json", ".jsonl", ".ndjson"):
         if not path.is_file():
             raise LongVideoError(f"There is no annotation file {str(path)!r}.")
-        return _read_lines(path) if path.suffix != ".json" else _read_json(path)
-    return iter(_load_dataset(annotation, split))
+        return _read_file(path)
+    return iter(load_annotations(annotation, split))
 
 
-def _load_dataset(annotation, split):
+def _read_file(path: Path) -> Iterator:
+    read = read_json_records if path.suffix == ".json" else read_json_lines
+    try:
+        for _, record in read(path):
+            yield record
+    except ValueError as error:
+        raise LongVideoError(f"The annotation file cannot be read: {error}") from error
+
+
+def load_annotations(annotation: str | os.PathLike, split: str) -> Sequence:
+    """
+    What `datasets` loads: a folder, a Parquet, CSV or Arrow file, a name on the Hub, a folder of `save_to_disk`.
+
+    Raises:
+        LongVideoError: If it cannot, or is not installed.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -124,54 +139,19 @@ def _load_dataset(annotation, split):
         raise LongVideoError(f"`datasets` cannot load {str(annotation)!r}, split {split!r}: {error}") from error
 
 
-def _read_lines(path) -> Iterator:
-    with open(path, "rb") as file:
-        for line in file:
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    yield error
-
-
-def _read_json(path) -> Iterator:
-    """The elements of a JSON array, one by one; or, since many name it so, JSON Lines under the name `.json`."""
-    decoder = json.JSONDecoder()
-    with open(path, encoding="utf-8-sig") as file:
-        text = file.read(_CHUNK).lstrip()
-        if text.startswith("{"):
-            yield from _read_lines(path)
-            return
-        if not text.startswith("["):
-            raise LongVideoError(f"The annotation file {str(path)!r} holds no JSON array of records.")
-        text = text[1:]
-        while True:
-            text = text.lstrip(" \t\r\n,")
-            if text.startswith("]"):
-                return
-            try:
-                record, end = decoder.raw_decode(text)
-                if end == len(text):  # a number, or a word, may go on
-                    raise ValueError("the file ends within its array")
-            except ValueError as error:
-                more = file.read(max(_CHUNK, len(text)))
-                if not more:
-                    raise LongVideoError(f"The annotation file {str(path)!r} is not valid JSON: {error}.") from error
-                text += more
-                continue
-            yield record
-            text = text[end:]
-
-
 def _bad(record, where, reason) -> BadInput:
     fields = record if isinstance(record, dict) else {}
-    id, video = fields.get("id"), fields.get("video")
-    return BadInput(where, None if id is None else str(id)[:200], None if video is None else str(video)[:200], reason)
+    id, video = (
+        # Half a surrogate pair cannot be written to a file: it is shown by its number.
+        None if fields.get(name) is None else str(fields[name])[:200].encode(errors="backslashreplace").decode()
+        for name in ("id", "video")
+    )
+    return BadInput(where, id, video, reason.encode(errors="backslashreplace").decode())
 
 
 def _check(record, where, videos) -> dict | BadInput:
-    if isinstance(record, ValueError):
-        return _bad(record, where, f"the line is not valid JSON ({record})")
+    if isinstance(record, JsonRecordError):
+        return _bad(record, where, f"the record is not valid JSON ({record})")
     if not isinstance(record, dict):
         return _bad(record, where, f"the record is no object but of the type {type(record).__name__}")
     video = record.get("video")
@@ -180,6 +160,10 @@ def _check(record, where, videos) -> dict | BadInput:
     source = record.get("data_source")
     source = "" if source is None else str(source)
     id = video if record.get("id") is None else str(record["id"])
+    try:
+        "".join((id, source, video)).encode()
+    except UnicodeEncodeError:
+        return _bad(record, where, "`id`, `data_source` or `video` is not valid Unicode text")
     file = _find(video, source, videos)
     if isinstance(file, str):
         return _bad(record, where, file)
@@ -194,10 +178,18 @@ def _find(video, source, videos) -> PurePosixPath | str:
     path = PurePosixPath(os.path.normpath(video.replace("\\", "/")))
     if path.is_absolute() or ".." in path.parts:
         return "the path leads out of the folder of videos; name it relative to that folder"
-    candidates = [path] + ([PurePosixPath(source) / path] if source and ".." not in source else [])
+    candidates = [path]
+    if source:
+        folder = PurePosixPath(os.path.normpath(source.replace("\\", "/")))
+        if folder.is_absolute() or ".." in folder.parts:
+            return "`data_source` leads out of the folder of videos; name a folder under it"
+        candidates.append(folder / path)
     for candidate in candidates:
-        if (videos / candidate).is_file():
-            return candidate
+        try:
+            if (videos / candidate).is_file():
+                return candidate
+        except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+            return f"no file can have this name ({getattr(error, 'strerror', None) or error})"
     return f"there is no such file in the folder of videos {videos.name!r}"
 
 
@@ -226,4 +218,12 @@ def find_caption(record: dict) -> str | ValueError:
     return " ".join(caption.split())
 
 
-__all__ = ["BadInput", "LongVideoError", "annotation_name", "find_caption", "fingerprint", "read_annotations"]
+__all__ = [
+    "BadInput",
+    "LongVideoError",
+    "annotation_name",
+    "find_caption",
+    "fingerprint",
+    "load_annotations",
+    "read_annotations",
+]

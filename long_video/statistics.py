@@ -1,11 +1,12 @@
 """The numbers of a LongVideo build, figure 3's two histograms, and the data card."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from .json_records import JsonRecordError, read_json_lines
 
 _INK, _PALE, _BLUE, _GREEN = "#22303c", "#d9dfe4", "#3b76af", "#4f9d69"
 
@@ -46,11 +47,17 @@ class Statistics:
 
 
 def read_records(output: str | Path) -> Iterator[dict]:
-    "The records of a build, in order, one at a time."
+    """
+    The records of a build, in order, one at a time.
+
+    Raises:
+        ValueError: If a line is not valid JSON; with its file and number.
+    """
     for shard in sorted(Path(output).glob("data/train-*.jsonl")):
-        with open(shard, encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
+        for number, record in read_json_lines(shard):
+            if isinstance(record, JsonRecordError):
+                raise ValueError(f"{shard}, line {number}: {record}.") from record
+            yield record
 
 
 def draw_histograms(statistics: Statistics, path: str | Path):
@@ -70,14 +77,14 @@ def draw_histograms(statistics: Statistics, path: str | Path):
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _histogram(axes, values, title, unit, form, colour):
+def _histogram(axes, values, title, unit, form, color):
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     low, high = float(values.min()), float(values.max())
     if high <= low:
         low, high = low - 0.5, high + 0.5
     bins = int(np.clip(np.sqrt(len(values)), 5, 30))
-    axes.hist(values, bins=bins, range=(low, high), color=colour, edgecolor="white", linewidth=0.8, zorder=2)
+    axes.hist(values, bins=bins, range=(low, high), color=color, edgecolor="white", linewidth=0.8, zorder=2)
     mean = float(values.mean())
     axes.axvline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
     axes.margins(x=0.02)
@@ -223,7 +230,7 @@ video = read_frames(record_source(record, "FOLDER OF THE SHORT VIDEOS"), num_fra
 conversations = fill_time_instruction(record, video.timestamps)
 ```
 
-The licences and the terms of the short videos and of their captions apply.
+The licenses and the terms of the short videos and of their captions apply.
 """
 
 

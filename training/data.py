@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..long_video.annotations import _load_dataset, _read_json
+from ..long_video.annotations import load_annotations
+from ..long_video.json_records import JsonRecordError, parse_record, read_json_records
 from .settings import DataSet, TrainingError
 
 SUBSET_SEED = 42  # the paper's (section 4.3)
@@ -38,7 +39,7 @@ class JsonLines:
     def __getitem__(self, index: int) -> dict:
         with open(self.files[self.numbers[index]], "rb") as file:
             file.seek(self.places[index])
-            return json.loads(file.readline())
+            return parse_record(file.readline())
 
 
 class JsonArrays:
@@ -47,9 +48,9 @@ class JsonArrays:
     def __init__(self, files: Sequence[str | Path]):
         self.text, self.ends = bytearray(), array("q")
         for file in files:
-            for record in _read_json(file):
+            for _, record in read_json_records(file):
                 # A line that is no JSON has no record.
-                self.text += json.dumps(None if isinstance(record, ValueError) else record).encode()
+                self.text += json.dumps(None if isinstance(record, JsonRecordError) else record).encode()
                 self.ends.append(len(self.text))
 
     def __len__(self) -> int:
@@ -82,7 +83,7 @@ class RecordSet:
                 raise TrainingError(f"There is no file {source.path!r}.")
             self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
         else:
-            self.records = _load_dataset(source.path, source.split)
+            self.records = load_annotations(source.path, source.split)
         if len(self.records) == 0:
             raise TrainingError(f"The set {source.path!r} has no records.")
         self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent

@@ -1,0 +1,50 @@
+"""Every benchmark runs at its smallest size; a measurement that fails shows why."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fila_video.benchmarks.child import run_child
+
+BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+
+
+def rows_of(*command: str) -> list[list[str]]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_a_child_that_fails_shows_its_own_error():
+    with pytest.raises(ValueError, match=r"(?s)failed with status 3:.*the reason"):
+        run_child([sys.executable, "-c", "import sys; sys.stderr.write('the reason'); sys.exit(3)"])
+    assert run_child([sys.executable, "-c", "print(5)"]) == "5\n"
+
+
+@pytest.mark.slow
+def test_inference_runs():
+    cases = ["LLaVA-OneVision, 96 frames", "FiLA-Video, 96 to 32, no pool", "FiLA-Video, pool of 96, model features"]
+    rows = rows_of("-m", "fila_video.benchmarks.inference", "--size", "smoke", "--rounds", "1", "--cases", *cases)
+    assert [row[0] for row in rows[1:]] == cases
+    # A token a frame, and the newline at the end: 96 frames, 32 scenes, 32 scenes.
+    assert [row[7] for row in rows[1:]] == ["97", "33", "33"]
+
+
+@pytest.mark.slow
+def test_scene_selection_runs():
+    pytest.importorskip("sklearn")
+    options = ["--num-frames", "64", "--init", "k-means++", "--rounds", "1", "--calls", "1", "--videos", "1"]
+    rows = rows_of(str(BENCHMARKS / "scene_selection.py"), *options)
+    assert [row[0] for row in rows if row[0] == "64"] == ["64", "64"]  # noise, and simulated videos
+    assert any(row[0] == "`kmeans`" for row in rows)
+
+
+@pytest.mark.slow
+def test_long_video_runs(tmp_path):
+    command = [str(BENCHMARKS / "long_video.py"), "--folder", str(tmp_path / "set"), "--smoke"]
+    rows = rows_of(*command, "--engines", "local", "--cores", "1")
+    assert [row[2] for row in rows[1:]] == ["virtual", "copied", "encoded"]
