@@ -42,6 +42,7 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_loading_and_answering_say_nothing_on_either_stream(saved, tmp_path):
     """Complaints about the signatures of custom code go to stdout, where a command's answer goes too."""
     program = (
@@ -105,6 +106,7 @@ def test_a_saved_folder_and_one_saved_again_from_it_and_a_copy_load_everything(s
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_the_root_of_a_clone_loads_everything(video, tmp_path):
     result = load_in_fresh_process(tmp_path, video, ROOT)
     (report,) = result["reports"]
@@ -142,6 +144,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_and_data_file_of_the_package(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     inside = (file.parent for file in ROOT.glob("[a-z]*/**/__init__.py"))
@@ -156,6 +159,7 @@ def test_the_wheel_holds_every_module_and_data_file_of_the_package(wheel):
     assert not missing
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works_like_the_clone(wheel, video, tmp_path):
     target = tmp_path / "installed"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
@@ -180,3 +184,23 @@ def test_the_installed_wheel_works_like_the_clone(wheel, video, tmp_path):
     assert Path(result["package"]).is_relative_to(target)
     assert result["reports"][0]["classes"] == CLASSES
     assert len(set(result["reports"][0]["answers"])) == 1
+
+
+@pytest.mark.slow
+def test_the_model_alone_imports_no_reader_no_faiss_and_no_pipeline():
+    """A server that passes `frame_features` needs none of them; the package's own `__init__` is left out here."""
+    program = (
+        "import importlib, sys, types\n"
+        "package = types.ModuleType('repository')\n"
+        "package.__path__ = [sys.argv[1]]\n"
+        "sys.modules['repository'] = package\n"
+        "importlib.import_module('repository.modeling_fila_video')\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('repository.')))\n"
+        "print(*sorted({'av', 'faiss', 'transformers.pipelines'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", program, str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr[-4000:]
+    own, others = result.stdout.splitlines()
+    assert own.split() == [f"repository.{name}_fila_video" for name in ("configuration", "modeling", "scene_merging")]
+    assert others == ""

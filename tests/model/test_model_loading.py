@@ -37,7 +37,7 @@ def test_a_model_survives_saving_twice(merger_type, newline_position, tmp_path):
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     once.save_pretrained(tmp_path / "twice")
     twice = FilaVideoForConditionalGeneration.from_pretrained(tmp_path / "twice").eval()
-    assert torch.equal(twice(**inputs).logits, model(**inputs).logits)
+    torch.testing.assert_close(twice(**inputs).logits, model(**inputs).logits)
     settings = [model.config.to_dict() | {"_name_or_path": None} for model in (once, twice)]
     assert settings[0] == settings[1]
 
@@ -110,14 +110,14 @@ def test_a_stage_may_add_a_merger_to_a_checkpoint_without_one(tmp_path):
 def test_the_base_model_loads_from_the_same_folder(model, folder):
     base = FilaVideoModel.from_pretrained(folder).eval()
     inputs = video_batch(model.config)
-    assert torch.equal(base(**inputs).last_hidden_state @ model.lm_head.weight.T, model(**inputs).logits)
+    torch.testing.assert_close(base(**inputs).last_hidden_state @ model.lm_head.weight.T, model(**inputs).logits)
 
 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}, {"model": "cpu", "lm_head": "cpu"}])
 def test_a_device_map_loads(model, folder, device_map):
     loaded = FilaVideoForConditionalGeneration.from_pretrained(folder, device_map=device_map)
     inputs = video_batch(model.config)
-    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
 
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys")  # accelerate knows no bare parameter
@@ -147,7 +147,7 @@ def test_embeddings_are_tied_only_where_the_language_model_ties_them(tied, tmp_p
     loaded = FilaVideoForConditionalGeneration.from_pretrained(tmp_path).eval()
     assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == tied
     inputs = video_batch(model.config)
-    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -164,7 +164,7 @@ def test_the_vocabulary_can_grow_and_shrink(tied, size, tmp_path):
     assert model(**inputs, labels=inputs["input_ids"]).loss.isfinite()
     model.save_pretrained(tmp_path)
     loaded = FilaVideoForConditionalGeneration.from_pretrained(tmp_path).eval()
-    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
 
 
 def test_no_parameter_hides_in_an_anonymous_sequence():

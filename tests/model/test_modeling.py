@@ -114,7 +114,7 @@ def test_encoded_features_are_the_chosen_hidden_state_of_each_frame():
         pixels = random_frames(2, model.config)
         states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
         assert len(states) == 3
-        assert torch.equal(model.encode_frames(pixels), states[layer])
+        torch.testing.assert_close(model.encode_frames(pixels), states[layer])
     last = model.model.vision_tower(pixels).last_hidden_state
     assert not torch.allclose(tiny_model().encode_frames(pixels), last)  # the final norm is not in it
 
@@ -175,7 +175,7 @@ def test_embeddings_may_come_instead_of_token_ids(model):
     inputs["pixel_values"] = random_frames(1, config)
     expected = model(**inputs).logits
     inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids"))
-    assert torch.equal(model(**inputs).logits, expected)
+    torch.testing.assert_close(model(**inputs).logits, expected)
 
 
 def test_encoder_outputs_may_come_instead_of_pixels(model):
@@ -183,13 +183,13 @@ def test_encoder_outputs_may_come_instead_of_pixels(model):
     expected = model(**inputs).logits
     visuals = {name: inputs.pop(name) for name in ("pixel_values_videos", "video_num_scenes")}
     outputs = {"video": model.get_video_features(**visuals)}
-    assert torch.equal(model(**inputs, mm_encoder_outputs=outputs).logits, expected)
+    torch.testing.assert_close(model(**inputs, mm_encoder_outputs=outputs).logits, expected)
 
 
 def test_logits_to_keep(model):
     inputs = video_batch(model.config)
     logits = model(**inputs).logits
-    assert torch.equal(model(**inputs, logits_to_keep=2).logits, logits[:, -2:])
+    torch.testing.assert_close(model(**inputs, logits_to_keep=2).logits, logits[:, -2:])
     chosen = torch.tensor([0, 5, 7])
     torch.testing.assert_close(model(**inputs, logits_to_keep=chosen).logits, logits[:, chosen])
 
@@ -226,7 +226,8 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_next_labelled_token(model):
 def test_tuples_on_demand(model):
     inputs = video_batch(model.config)
     logits, cache = model(**inputs, return_dict=False)[:2]
-    assert torch.equal(logits, model(**inputs).logits) and cache.get_seq_length() == logits.shape[1]
+    torch.testing.assert_close(logits, model(**inputs).logits)
+    assert cache.get_seq_length() == logits.shape[1]
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -286,7 +287,7 @@ def test_other_towers_and_language_models_work_unchanged(settings, tmp_path):
     assert [len(video) for video in output.video_hidden_states] == [19, 10]
     assert model.model.scene_merger.weight.grad.abs().sum() > 0
     model.save_pretrained(tmp_path)
-    assert torch.equal(type(model).from_pretrained(tmp_path).eval()(**inputs).logits, output.logits)
+    torch.testing.assert_close(type(model).from_pretrained(tmp_path).eval()(**inputs).logits, output.logits)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "aot_eager"])
@@ -319,6 +320,22 @@ def test_a_compiled_forward_refuses_placeholders_without_visuals(model):
     compiled(input_ids=torch.full((2, 40), 50))
     with pytest.raises((ValueError, RuntimeError)):
         compiled(input_ids=batch["input_ids"][:, :40])
+
+
+def test_the_forward_exports_where_no_video_is_padded(model):
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "pixel_values_videos": pixels}
+            return self.model(**inputs, use_cache=False).logits
+
+    batch = video_batch(model.config, (2, 2))
+    arguments = (batch["input_ids"], batch["attention_mask"], batch["pixel_values_videos"])
+    exported = torch.export.export(Logits(), arguments, strict=False).module()
+    torch.testing.assert_close(exported(*arguments), model(**batch).logits)
 
 
 def test_servers_find_what_they_call(model):
