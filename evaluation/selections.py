@@ -30,12 +30,14 @@ SELECTIONS = {
     "kmeans_dissimilar": Selection("kmeans_dissimilar"),
     "kmeans": Selection("kmeans"),
     "kmeans_random": Selection("kmeans", "random"),
+    "farthest": Selection("farthest"),
+    "prototypes": Selection("prototypes"),
 }
 
 
 def find_selection(name: str, init: str | None = None) -> Selection:
     """
-    The selection of that name, with other initial centres where `init` is given.
+    The selection of that name, with other initial centers where `init` is given.
 
     Raises:
         ValueError: If there is none.
@@ -43,7 +45,7 @@ def find_selection(name: str, init: str | None = None) -> Selection:
     if name not in SELECTIONS:
         raise ValueError(f"Unknown selection {name!r}: use one of {', '.join(SELECTIONS)}.")
     if init is not None and init not in INITS:
-        raise ValueError(f"Unknown initial centres {init!r}: use one of {', '.join(INITS)}.")
+        raise ValueError(f"Unknown initial centers {init!r}: use one of {', '.join(INITS)}.")
     selection = SELECTIONS[name]
     return selection if init is None else Selection(selection.method, init, selection.single)
 
