@@ -1,0 +1,232 @@
+"""Sources and budgets: what is opened, what is refused, what it may cost and what is left."""
+
+import io
+import os
+import struct
+import tempfile
+import threading
+import time
+
+import av
+import PIL.Image
+import pytest
+from fila_video.video_sources_fila_video import Budget, VideoLimits, VideoReadError, open_source
+from helpers.video_files import make_video, number_of, picture
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("sources") / "video.mp4", 50)
+
+
+class Short(io.BytesIO):
+    """A file object that gives 3 bytes at a time, as a raw one may."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 3) if size > 0 else size)
+
+
+class NoSeek:
+    def __init__(self, data):
+        self.file = io.BytesIO(data)
+
+    def read(self, size=-1):
+        return self.file.read(size)
+
+
+def numbers(container):
+    return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def test_containers_on_any_kind_of_source_stand_alone(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = path.read_bytes()
+    for source in (path, str(path), path.as_uri(), data, bytearray(data), io.BytesIO(data), Short(data), NoSeek(data)):
+        with open_source(source) as opened:
+            assert not opened.is_web and opened.head == data[:1024]
+            found = []
+
+            def read(opened=opened, found=found):
+                with opened.container() as container:
+                    found.append(numbers(container))
+
+            with opened.container() as here:
+                first = next(here.decode(video=0))
+                threads = [threading.Thread(target=read) for _ in range(3)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert first.pts == 0 and len(numbers(here)) == 49
+            assert found == [list(range(50))] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_object_is_left_open_where_it_stood_also_after_an_error(path):
+    for data, fails in ((path.read_bytes(), False), (b"no video" * 100, True)):
+        file = io.BytesIO(data)
+        file.seek(5)
+        with open_source(file) as opened:
+            if fails:
+                with pytest.raises(VideoReadError, match="not a video"):
+                    opened.container()
+            else:
+                opened.container().close()
+        assert file.tell() == 5 and not file.closed
+
+
+def box(name, *content):
+    return struct.pack(">I4s", 8 + len(b"".join(content)), name) + b"".join(content)
+
+
+def table_bomb(count=60_000_000, fixed=1, pad=300_000, handler=b"vide", stts=(1, 5)):
+    """An mp4 of which a table that stands behind `pad` bytes announces so many samples."""
+    media = box(b"hdlr", bytes(8), handler, bytes(13))
+    times = box(b"stts", struct.pack(">IIII", 0, 1, count, stts[1]))
+    sizes = box(b"stsz", struct.pack(">III", 0, fixed, count))
+    return box(b"ftyp", b"isom", bytes(4)) + box(b"moov", box(b"free", bytes(pad)), box(b"trak", media, times, sizes))
+
+
+def test_a_header_that_announces_more_than_the_file_holds_is_refused_at_once_however_it_is_read(tmp_path):
+    data = table_bomb()
+    (tmp_path / "bomb.mp4").write_bytes(data)
+    for source in (tmp_path / "bomb.mp4", data, Short(data), NoSeek(data)):
+        with pytest.raises(VideoReadError, match=f"announces 60000000 samples in a file of {len(data)} bytes"):
+            open_source(source)
+    with pytest.raises(VideoReadError, match="announces 200000 samples in a file"):
+        open_source(table_bomb(count=200_000, fixed=4))  # four bytes each
+    with pytest.raises(VideoReadError, match="announces 2000 samples or more, over the limit of 1000"):
+        open_source(table_bomb(count=2000), limits=VideoLimits(packets=1000))
+
+
+def test_sound_whose_every_value_is_a_sample_is_no_bomb():
+    data = table_bomb(count=30_000, fixed=4, handler=b"soun", stts=(1, 1))
+    with open_source(data, limits=VideoLimits(packets=1000)) as opened:
+        assert len(opened.head) == 1024
+    with pytest.raises(VideoReadError, match="samples in a file"):
+        open_source(table_bomb(count=200_000, fixed=4, handler=b"soun", stts=(1, 1)))
+
+
+def test_raw_motion_jpeg_is_opened_and_one_jpeg_is_a_picture(tmp_path):
+    pictures = []
+    for number in range(3):
+        file = io.BytesIO()
+        exif = PIL.Image.Exif()
+        exif[0x010E] = "x" * 3000  # longer than what is looked at first
+        PIL.Image.fromarray(picture(number)).save(file, "JPEG", exif=exif)
+        pictures.append(file.getvalue())
+    with open_source(b"".join(pictures)) as opened, opened.container() as container:
+        assert numbers(container) == [0, 1, 2]
+    for still in (pictures[0], pictures[0] + b"a comment behind it"):
+        with pytest.raises(VideoReadError, match="still picture"):
+            open_source(still)
+
+
+def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture():
+    file = io.BytesIO()
+    images = [PIL.Image.new("RGB", size) for size in ((64, 48), (16, 12))]
+    images[0].save(file, "MPO", save_all=True, append_images=images[1:])
+    assert file.getvalue().count(b"\xff\xd8\xff") == 2
+    with pytest.raises(VideoReadError, match="still picture"):
+        open_source(file.getvalue())
+
+
+def test_a_budget_names_the_source_the_limit_and_both_numbers():
+    budget = Budget(VideoLimits(packets=10, total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
+    budget.spend(packets=10, pixels=600)
+    with pytest.raises(VideoReadError, match=r"'a\.mp4': it has 11 packets or more, over the limit of 10; Vid"):
+        budget.spend(packets=1)
+    budget = Budget(VideoLimits(total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
+    budget.spend(pixels=600)
+    with pytest.raises(VideoReadError, match=r"1200 pixels in all or more, over the limit of 1000; .*total_pi"):
+        budget.spend(pixels=600)
+    with pytest.raises(VideoReadError, match="one of its pictures has 601 pixels, over the limit of 600"):
+        budget.spend(pixels=601)
+    with pytest.raises(VideoReadError, match="pictures of 30 x 21 have 630 pixels, over the limit of 600"):
+        budget.check_frame(30, 21)
+
+
+def test_a_budget_is_spent_by_several_threads_without_losing_count():
+    budget = Budget(VideoLimits(packets=40_000), "it")
+    threads = [threading.Thread(target=lambda: [budget.spend(packets=1) for _ in range(10_000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with pytest.raises(VideoReadError, match="40001 packets"):
+        budget.spend(packets=1)
+
+
+def test_deadlines_pass_without_progress_and_in_all():
+    budget = Budget(VideoLimits(stall_seconds=0.1), "it")
+    for _ in range(3):
+        time.sleep(0.05)
+        budget.spend(packets=1)
+    time.sleep(0.2)
+    with pytest.raises(VideoReadError, match=r"no progress for .* over the limit of 0\.1"):
+        budget.check()
+    budget = Budget(VideoLimits(seconds=0.1, web_seconds=None), "it")
+    time.sleep(0.2)
+    with pytest.raises(VideoReadError, match=r"it took .* seconds, over the limit of 0\.1; VideoLimits\(seconds"):
+        budget.spend(packets=1)
+    Budget(VideoLimits(seconds=0.0, web_seconds=None), "it", is_web=True).check()
+
+
+def test_an_interrupt_while_ffmpeg_reads_a_file_object_is_not_lost(path, capfd):
+    class Interrupted(io.BytesIO):
+        countdown = 4
+
+        def read(self, size=-1):
+            self.countdown -= 1
+            if self.countdown == 0:
+                raise KeyboardInterrupt
+            return super().read(size)
+
+    with open_source(Interrupted(path.read_bytes())) as opened, pytest.raises(KeyboardInterrupt):
+        with opened.container() as container:
+            for packet in container.demux(video=0):
+                packet.decode()
+        opened.budget.check()
+    assert "ignored" not in capfd.readouterr().err
+
+
+def test_a_file_object_that_fails_is_an_error_of_its_own(path):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 2000:
+                raise OSError(5, "Input/output error")
+            return super().read(min(size, 500))
+
+    with pytest.raises(VideoReadError, match="Input/output error"), open_source(Failing(path.read_bytes())) as opened:
+        opened.container()
+
+
+def test_a_stream_without_end_meets_the_limit_of_bytes(tmp_path, monkeypatch):
+    class Endless:
+        def read(self, size=-1):
+            return bytes(size)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(VideoReadError, match="download_bytes"):
+        open_source(Endless(), limits=VideoLimits(download_bytes=10**6))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opening_many_times_leaves_no_descriptor(path):
+    for source in (path, path.read_bytes(), NoSeek(path.read_bytes())):
+        before = len(os.listdir("/proc/self/fd"))
+        with open_source(source) as opened:
+            for _ in range(20):
+                opened.container().close()
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_large_frames_are_refused_by_the_decoder_too(tmp_path):
+    make_video(tmp_path / "video.mkv", 3, width=320, height=240)
+    with (
+        pytest.raises((VideoReadError, av.FFmpegError)),
+        open_source(tmp_path / "video.mkv", limits=VideoLimits(frame_pixels=1000)) as opened,
+        opened.container() as container,
+    ):
+        for frame in container.decode(video=0):
+            opened.budget.spend(pixels=frame.width * frame.height)
