@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--selection", action="append", help=f"one or more of {', '.join(SELECTIONS)} (default: the model's setting)"
     )
-    parser.add_argument("--init", choices=INITS, help="initial centres of k-means (default: the model's setting)")
+    parser.add_argument("--init", choices=INITS, help="initial centers of k-means (default: the model's setting)")
     parser.add_argument("--num-scenes", type=int, help="default: the model's setting")
     parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
     parser.add_argument("--no-blind", action="store_true", help="do not ask without the video")
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     answerers = {model: load_answerer(model, args.device, **options) for model in models}
     processor = answerers[models[0]].processor
     names = args.selection or [processor.selection]
-    # A name says how the centres start; a model's own setting holds where nothing was named.
+    # A name says how the centers start; a model's own setting holds where nothing was named.
     init = args.init or (None if args.selection else processor.init)
     selections = {name: find_selection(name, init) for name in names}
     with tqdm(total=len(records), desc="Answering", disable=None) as bar:

@@ -6,7 +6,7 @@ from .results import BLIND
 from .tables import Table
 
 INK, FAINT, GRID = "#262a36", "#6f6d6b", "#e2dcd2"
-ACCENT, COLOURS, MARK = "#d9603f", ("#427a94", "#8fb8c9", "#6b8f5e", "#b9c9a5"), "#e3ad4a"
+ACCENT, COLORS, MARK = "#d9603f", ("#427a94", "#8fb8c9", "#6b8f5e", "#b9c9a5"), "#e3ad4a"
 
 
 def draw(tables: list[Table], file: str | Path):
@@ -40,11 +40,11 @@ def _panel(axis, table: Table):
     for number, label in enumerate(labels):
         values = [table.accuracy(row, label) for row in table.rows]
         places = [row + (number - (len(labels) - 1) / 2) * thickness for row in range(len(values))]
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         best = max(values)[0] if len(labels) == 1 else None
-        _bars(axis, places, values, thickness, [ACCENT if value[0] == best else colour for value in values])
+        _bars(axis, places, values, thickness, [ACCENT if value[0] == best else color for value in values])
         if len(labels) > 1:
-            axis.barh(0, 0, color=colour, label=label)
+            axis.barh(0, 0, color=color, label=label)
         blind = max(table.accuracy(row, label, BLIND)[0] for row in table.rows)
         axis.axvline(
             100 * blind, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.3, label=None if number else "blind, at most"
@@ -57,13 +57,13 @@ def _panel(axis, table: Table):
     _dress(axis, table)
 
 
-def _bars(axis, places: list[float], values: list[tuple], thickness: float, colours: list[str]):
+def _bars(axis, places: list[float], values: list[tuple], thickness: float, colors: list[str]):
     middles = [100 * middle for middle, _, _ in values]
     errors = [
         [100 * (middle - low) for middle, low, _ in values],
         [100 * (high - middle) for middle, _, high in values],
     ]
-    axis.barh(places, middles, height=0.92 * thickness, color=colours)
+    axis.barh(places, middles, height=0.92 * thickness, color=colors)
     axis.errorbar(middles, places, xerr=errors, fmt="none", ecolor=INK, capsize=2.5, linewidth=1.1)
     for place, middle in zip(places, middles, strict=True):  # beside the axis, where nothing is drawn over them
         axis.text(103, place, f"{middle:.1f}", va="center", ha="left", color=INK, fontsize=9, fontweight="bold")

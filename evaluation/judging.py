@@ -10,7 +10,7 @@ ARTICLES = {"a", "an", "the"}
 ENOUGH = 30  # training questions of one wording, from which its best answer is learned
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Lower case, without articles and punctuation; a point between digits stays."""
     text = re.sub(r"(?<!\d)\.|\.(?!\d)|[^\w\s.]", " ", text.lower())
     return " ".join(word for word in text.split() if word not in ARTICLES)
@@ -23,11 +23,11 @@ def options(question: str) -> dict[str, str]:
 
 def is_right(question: Question, answer: str) -> bool:
     """
-    Whether `answer` is the expected one: equal after [`normalise`], or for a choice the same option, given by its
+    Whether `answer` is the expected one: equal after [`normalize`], or for a choice the same option, given by its
     letter ("B", "(b)", "B. red") or its text.
     """
     if question.form == "free":
-        return normalise(answer) == normalise(question.answer)
+        return normalize(answer) == normalize(question.answer)
     return _chosen(question, answer) == _chosen(question, question.answer)
 
 
@@ -37,19 +37,19 @@ def _chosen(question: Question, answer: str) -> str:
     letter = re.match(r"\s*\(?([A-Za-z])(?:\s*$|[.:)])", answer)
     if letter and letter[1].upper() in known:
         return letter[1].upper()
-    texts = {normalise(text): option for option, text in known.items()}
-    return texts.get(normalise(answer), f" {answer}")
+    texts = {normalize(text): option for option, text in known.items()}
+    return texts.get(normalize(answer), f" {answer}")
 
 
 def answer_text(question: Question) -> str:
-    """What is expected, normalised; of a choice, the option's text."""
-    return normalise(options(question.text).get(question.answer.strip(), question.answer))
+    """What is expected, normalized; of a choice, the option's text."""
+    return normalize(options(question.text).get(question.answer.strip(), question.answer))
 
 
 def _stem(question: Question) -> str:
     """The wording without the options."""
     lines = [line for line in question.text.splitlines() if not re.match(r"\s*[A-Z][.)]\s", line)]
-    return normalise(" ".join(lines))
+    return normalize(" ".join(lines))
 
 
 def _placed(question: Question) -> str | tuple[int, int]:
@@ -66,7 +66,7 @@ class BlindBaseline:
     """
     The best answers without any model, learned from training questions: of each wording the most frequent answer, and
     of a choice the option whose text is the answer most often. Where a wording was seen fewer than 30 times, all that
-    differ from it only in numbers and words of answers (colours, shapes, ...) count, and else all of its kind. An
+    differ from it only in numbers and words of answers (colors, shapes, ...) count, and else all of its kind. An
     answer that the question itself names ("..., the red star or the blue ring?") counts by its place in the question.
     """
 
@@ -102,7 +102,7 @@ class BlindBaseline:
         seen = self._seen(question)
         if question.form == "choice":
             known = options(question.text)
-            return max(known, key=lambda letter: seen[normalise(known[letter])], default="")
+            return max(known, key=lambda letter: seen[normalize(known[letter])], default="")
         best = seen.most_common(1)[0][0] if seen else ""
         return " ".join(_stem(question).split()[slice(*best)]) if isinstance(best, tuple) else best
 
@@ -112,4 +112,4 @@ class BlindBaseline:
         return 1 / number if number else 0.0
 
 
-__all__ = ["BlindBaseline", "answer_text", "is_right", "normalise", "options"]
+__all__ = ["BlindBaseline", "answer_text", "is_right", "normalize", "options"]

@@ -18,7 +18,7 @@ from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
 
 _TICKS = 90000  # a second, of the encoded files
 _OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, a track ends when its last frame does
-_BT709 = 1  # for colour space, primaries and transfer
+_BT709 = 1  # for color space, primaries and transfer
 
 
 class _CannotCopy(Exception):

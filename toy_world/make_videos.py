@@ -31,12 +31,12 @@ from .questions import (
     caption_picture,
 )
 from .world import (
-    COLOURS,
+    COLORS,
     SHAPES,
     Background,
     Film,
     Thing,
-    draw_colours,
+    draw_colors,
     draw_film,
     draw_new_thing,
     draw_thing,
@@ -67,7 +67,7 @@ ROW = (3, 8)  # things
 @dataclass(frozen=True)
 class Settings:
     """
-    What a set is like. `duration` is (shortest, longest) in seconds, `side` the picture's in pixels, `colours` how
+    What a set is like. `duration` is (shortest, longest) in seconds, `side` the picture's in pixels, `colors` how
     many the things of one video have at most: the fewer, the more of them only their shape tells apart.
     """
 
@@ -79,7 +79,7 @@ class Settings:
     choice_share: float = 0.3
     side: int = 96
     fps: float = 8.0
-    colours: int = len(COLOURS)
+    colors: int = len(COLORS)
 
     def __post_init__(self):
         for name, value, known in (("kind", self.kind, KINDS), ("split", self.split, SPLITS)):
@@ -91,11 +91,11 @@ class Settings:
             raise ValueError(f"`side` must be an even number of at least 32 pixels, got {self.side}.")
         if not 1 <= self.fps <= 60:
             raise ValueError(f"`fps` must be from 1 to 60, got {self.fps}.")
-        if not 1 <= self.colours <= len(COLOURS):
-            raise ValueError(f"`colours` must be from 1 to {len(COLOURS)}, got {self.colours}.")
-        if self.kind == "row" and self.colours * len(SHAPES) < ROW[1]:
+        if not 1 <= self.colors <= len(COLORS):
+            raise ValueError(f"`colors` must be from 1 to {len(COLORS)}, got {self.colors}.")
+        if self.kind == "row" and self.colors * len(SHAPES) < ROW[1]:
             raise ValueError(
-                f"A row has up to {ROW[1]} different things: it needs `colours` 2 or more, got {self.colours}."
+                f"A row has up to {ROW[1]} different things: it needs `colors` 2 or more, got {self.colors}."
             )
         if self.questions < 0 or not 0 <= self.choice_share <= 1:
             raise ValueError(
@@ -151,8 +151,8 @@ def make_one(output: Path, settings: Settings, index: int) -> dict:
 def _make_picture(rng: Random, output: Path, name: str, settings: Settings) -> dict:
     picture = Background(rng, settings.side).at(rng.uniform(0, 60))
     count = rng.choice((1, 2)) if settings.kind == "picture-questions" else int(rng.random() > 0.1)
-    colours = draw_colours(rng, settings.colours)
-    things = [draw_new_thing(rng, rng.choice(colours), rng.choice(SHAPES)) for _ in range(count)]
+    colors = draw_colors(rng, settings.colors)
+    things = [draw_new_thing(rng, rng.choice(colors), rng.choice(SHAPES)) for _ in range(count)]
     if count == 2:  # side by side, neither hides the other
         things = [_in_half(thing, half) for half, thing in enumerate(things)]
     for thing in things:
@@ -210,7 +210,7 @@ def _draw(rng: Random, settings: Settings) -> Film:
     else:
         number, seconds = rng.randint(4, 6), (2.0, 3.0)
         stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
-    sizes = duration, settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colours
+    sizes = duration, settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colors
     return draw_film(rng, *sizes)
 
 
@@ -260,10 +260,10 @@ def add_arguments(parser: argparse.ArgumentParser):
     )
     parser.add_argument("--side", type=int, default=default.side, help="of the square picture, pixels (default: 96)")
     parser.add_argument(
-        "--colours",
+        "--colors",
         type=int,
-        default=default.colours,
-        help=f"of the things of one video, at most (default: {default.colours})",
+        default=default.colors,
+        help=f"of the things of one video, at most (default: {default.colors})",
     )
     parser.add_argument("--fps", type=float, default=default.fps, help="frames a second (default: 8)")
     parser.add_argument("--seed", type=int, default=default.seed, help="(default: 42)")
@@ -285,7 +285,7 @@ def run(args: argparse.Namespace) -> int:
         args.choice_share,
         args.side,
         args.fps,
-        args.colours,
+        args.colors,
     )
     make_videos(args.output, settings, args.count, args.workers, progress=not args.no_progress)
     return 0

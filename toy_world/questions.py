@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
-from .world import COLOURS, SHAPES, Event, Film, Thing
+from .world import COLORS, SHAPES, Event, Film, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
@@ -115,7 +115,7 @@ def _shuffled(rng: Random, items: Sequence[str]) -> list[str]:
 def _rivals(rng: Random, film: Film) -> list[str]:
     """Wrong options for a thing's name: first the other things of the film, so that having seen them is no help."""
     names = _shuffled(rng, [event.thing.a_name for event in film.events])
-    others = [Thing(colour, shape, 0, 0, 0).a_name for colour in COLOURS for shape in SHAPES]
+    others = [Thing(colour, shape, 0, 0, 0).a_name for colour in COLORS for shape in SHAPES]
     return names + _shuffled(rng, [name for name in others if name not in names])
 
 
@@ -137,7 +137,7 @@ def _colour(rng: Random, film: Film):
     if not things:
         return None
     thing = rng.choice(things)
-    return f"What colour is the {thing.shape}?", thing.colour, _shuffled(rng, tuple(COLOURS))
+    return f"What colour is the {thing.shape}?", thing.colour, _shuffled(rng, tuple(COLORS))
 
 
 def _order(rng: Random, film: Film):
@@ -170,7 +170,7 @@ def _count(rng: Random, film: Film):
     if rng.random() < 0.4:
         number, things = len(film.events), "objects"
     else:
-        field, names, form = rng.choice((("colour", tuple(COLOURS), "{} objects"), ("shape", SHAPES, "{}s")))
+        field, names, form = rng.choice((("colour", tuple(COLORS), "{} objects"), ("shape", SHAPES, "{}s")))
         counts = Counter(dict.fromkeys(names, 0))
         counts.update(getattr(event.thing, field) for event in film.events)
         number = rng.choice(sorted(set(counts.values())))

@@ -1,5 +1,5 @@
 """
-A world to film: coloured shapes that appear, move and leave before textured backgrounds that drift and change.
+A world to film: colored shapes that appear, move and leave before textured backgrounds that drift and change.
 
 A [`Film`] is drawn from a random generator and renders itself frame by frame; what happens in it is known exactly.
 """
@@ -13,7 +13,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLOURS = {
+COLORS = {
     "red": (215, 35, 40),
     "green": (35, 165, 60),
     "blue": (45, 75, 230),
@@ -41,7 +41,7 @@ SUPERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Thing:
-    """A coloured shape. `size` is its side, `x` and `y` its middle, in parts of the picture's side."""
+    """A colored shape. `size` is its side, `x` and `y` its middle, in parts of the picture's side."""
 
     colour: str
     shape: str
@@ -157,20 +157,20 @@ def draw_film(
     event_seconds: tuple[float, float],
     num_stretches: int,
     num_backgrounds: int,
-    num_colours: int = len(COLOURS),
+    num_colors: int = len(COLORS),
 ) -> Film:
     """
     A film whose events, none of the same colour and shape, begin anywhere, one after another with a gap of at least
     half of the shortest event. Where there are more stretches than backgrounds, scenes return. The things have at most
-    `num_colours` colours.
+    `num_colors` colors.
 
     Raises:
         ValueError: If the events do not fit the duration, or there are more than kinds of things.
     """
-    names = [(colour, shape) for colour in draw_colours(rng, num_colours) for shape in SHAPES]
+    names = [(colour, shape) for colour in draw_colors(rng, num_colors) for shape in SHAPES]
     if num_events > len(names):
         raise ValueError(
-            f"There are {len(names)} kinds of things in {num_colours} colours, got num_events {num_events}."
+            f"There are {len(names)} kinds of things in {num_colors} colors, got num_events {num_events}."
         )
     lengths = [rng.uniform(*event_seconds) for _ in range(num_events)]
     gap = event_seconds[0] / 2
@@ -191,9 +191,9 @@ def draw_film(
     return Film(duration, fps, tuple(stretches), tuple(events))
 
 
-def draw_colours(rng: Random, count: int) -> list[str]:
-    """`count` of the colours; all of them take nothing from the generator."""
-    return rng.sample(list(COLOURS), count) if count < len(COLOURS) else list(COLOURS)
+def draw_colors(rng: Random, count: int) -> list[str]:
+    """`count` of the colors; all of them take nothing from the generator."""
+    return rng.sample(list(COLORS), count) if count < len(COLORS) else list(COLORS)
 
 
 def draw_new_thing(rng: Random, colour: str, shape: str, motion: str = "stands still") -> Thing:
@@ -215,7 +215,7 @@ def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0):
     columns = slice(max(left, 0), min(left + pixels, side))
     part = mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, None]
     seen = picture[rows, columns]
-    seen[:] = seen + part * (np.array(COLOURS[thing.colour], dtype=np.float32) - seen)
+    seen[:] = seen + part * (np.array(COLORS[thing.colour], dtype=np.float32) - seen)
 
 
 _MASKS: dict[tuple[str, int], np.ndarray] = {}
@@ -257,7 +257,7 @@ def _corners(shape: str) -> list[tuple[float, float]]:
 
 
 def _texture(rng: Random, side: int) -> np.ndarray:
-    """A picture of two muted colours that are mixed by a pattern, `(side, side, 3)` float32 of 0 to 255."""
+    """A picture of two muted colors that are mixed by a pattern, `(side, side, 3)` float32 of 0 to 255."""
     random = np.random.default_rng(rng.getrandbits(64))
     kind = rng.choice(TEXTURES)
     cells = rng.randint(5, 14)
@@ -280,14 +280,14 @@ def _texture(rng: Random, side: int) -> np.ndarray:
 
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "MOTIONS",
     "SHAPES",
     "Background",
     "Event",
     "Film",
     "Thing",
-    "draw_colours",
+    "draw_colors",
     "draw_film",
     "draw_new_thing",
     "draw_thing",

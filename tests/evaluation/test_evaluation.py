@@ -8,7 +8,7 @@ import torch
 from fila_video.evaluation import answer_questions
 from fila_video.evaluation.answering import Answerer
 from fila_video.evaluation.intervals import accuracy, difference
-from fila_video.evaluation.judging import BlindBaseline, is_right, normalise
+from fila_video.evaluation.judging import BlindBaseline, is_right, normalize
 from fila_video.evaluation.records import Question, read_records
 from fila_video.evaluation.results import evaluate, load_results, save_results, summary
 from fila_video.evaluation.selections import SELECTIONS, event_recall, find_selection
@@ -184,8 +184,8 @@ def test_a_free_answer_counts_whatever_its_case_articles_and_punctuation(answer,
     assert is_right(Question("What appears?", "A red circle", "what"), answer) is right
 
 
-def test_normalisation_keeps_points_within_numbers():
-    assert normalise("At 12.5 seconds.") == "at 12.5 seconds" and normalise("A. red-ish") == "red ish"
+def test_normalization_keeps_points_within_numbers():
+    assert normalize("At 12.5 seconds.") == "at 12.5 seconds" and normalize("A. red-ish") == "red ish"
 
 
 @pytest.mark.parametrize(

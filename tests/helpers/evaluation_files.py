@@ -8,7 +8,7 @@ from PIL import Image
 
 from helpers.video_files import make_video
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
 CHOICE = "What colour is shown?\nA. red\nB. green\nC. blue"
 
 
@@ -17,7 +17,7 @@ def draw(number: int, width: int, height: int, events: list[tuple[str, int, int]
     image = np.full((height, width, 3), 90 + number % 20, dtype=np.uint8)
     for colour, start, end in events:
         if start <= number < end:
-            image[height // 4 : -height // 4, width // 4 : -width // 4] = COLOURS[colour]
+            image[height // 4 : -height // 4, width // 4 : -width // 4] = COLORS[colour]
     return image
 
 
@@ -25,18 +25,18 @@ def make_set(folder: Path, num_videos: int = 3) -> Path:
     """Writes `records.jsonl`, three videos of 6 seconds at 10 frames a second, each with two events, and an image."""
     lines = []
     for number in range(num_videos):
-        colours = (list(COLOURS) * 2)[number : number + 2]
-        events = [(colours[0], 10, 14), (colours[1], 40, 46)]
+        colors = (list(COLORS) * 2)[number : number + 2]
+        events = [(colors[0], 10, 14), (colors[1], 40, 46)]
         name = f"video_{number}.mp4"
         make_video(folder / name, 60, fps=10, draw=lambda *size, events=events: draw(*size, events))
         questions = [
-            {"kind": "what", "form": "free", "question": "What colour appears first?", "answer": colours[0]},
-            {"kind": "colour", "form": "choice", "question": CHOICE, "answer": "ABC"[list(COLOURS).index(colours[1])]},
+            {"kind": "what", "form": "free", "question": "What colour appears first?", "answer": colors[0]},
+            {"kind": "colour", "form": "choice", "question": CHOICE, "answer": "ABC"[list(COLORS).index(colors[1])]},
             {
                 "kind": "caption",
                 "form": "free",
                 "question": "Describe the video.",
-                "answer": f"A {colours[0]} square.",
+                "answer": f"A {colors[0]} square.",
             },
         ]
         lines.append(

@@ -11,7 +11,7 @@ import pytest
 from fila_video.commands import cli
 from fila_video.toy_world.make_videos import KINDS, Settings, make_videos
 from fila_video.toy_world.questions import NUMBERS, PARTS, Question, ask_about_film, caption_film_with_times
-from fila_video.toy_world.world import COLOURS, SHAPES, Thing, draw_film, draw_thing
+from fila_video.toy_world.world import COLORS, SHAPES, Thing, draw_film, draw_thing
 from fila_video.video_reading_fila_video import probe_video, read_frames
 from PIL import Image
 
@@ -59,7 +59,7 @@ def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_o
             if not still:
                 continue
             row, column = round(event["y"] * 64), round(event["x"] * 64)
-            colour = np.array(COLOURS[event["colour"]], dtype=float)
+            colour = np.array(COLORS[event["colour"]], dtype=float)
             away = np.abs(frames.frames[:, row - 1 : row + 2, column - 1 : column + 2].mean((1, 2)) - colour).max(1)
             inside = (frames.timestamps > event["start"] + 0.13) & (frames.timestamps < event["end"] - 0.13)
             outside = (frames.timestamps < event["start"] - 0.13) | (frames.timestamps > event["end"] + 0.13)
@@ -154,7 +154,7 @@ def test_questions_alone_do_not_tell_the_answer():
         for question in ask_about_film(Random(seed), film, count=8, choice_share=0):
             if question.kind in ("what", "colour", "when"):
                 answers.setdefault(question.kind, Counter())[question.answer] += 1
-    chance = {"what": 1 / len(SHAPES), "colour": 1 / len(COLOURS), "when": 1 / len(PARTS)}
+    chance = {"what": 1 / len(SHAPES), "colour": 1 / len(COLORS), "when": 1 / len(PARTS)}
     for kind, counts in answers.items():
         assert max(counts.values()) / counts.total() < 1.4 * chance[kind]
 
@@ -215,19 +215,19 @@ def test_things_in_a_row_come_one_soon_after_another(tmp_path):
 
 
 @pytest.mark.parametrize("count", (1, 2))
-def test_the_things_of_one_video_have_as_many_colours_as_asked_for_and_those_of_others_have_others(tmp_path, count):
+def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_others_have_others(tmp_path, count):
     for kind in ("short", "picture-questions"):
-        records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colours=count), count=12))
+        records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colors=count), count=12))
         captions = [turn["answer"] for record in records for turn in record["questions"] if turn["kind"] == "caption"]
-        colours = [{colour for colour in COLOURS if colour in caption.lower()} for caption in captions]
-        assert max(map(len, colours)) == count
-        assert len(set.union(*colours)) > 3
+        colors = [{colour for colour in COLORS if colour in caption.lower()} for caption in captions]
+        assert max(map(len, colors)) == count
+        assert len(set.union(*colors)) > 3
 
 
 def test_a_drawn_thing_covers_its_place_and_nothing_else():
     picture = np.full((64, 64, 3), 100, np.uint8)
     draw_thing(picture, Thing("red", "square", 0.5, 0.5, 0.5))
-    assert tuple(picture[32, 32]) == COLOURS["red"]
+    assert tuple(picture[32, 32]) == COLORS["red"]
     assert (picture[:15] == 100).all()
     assert (picture[:, 49:] == 100).all()
 
@@ -248,9 +248,9 @@ def test_the_command_line_makes_every_kind(tmp_path):
         ({"kind": "short", "duration": (9, 8)}, r"got \(9, 8\)"),
         ({"kind": "short", "side": 33}, "got 33"),
         ({"kind": "short", "fps": 0}, "got 0"),
-        ({"kind": "short", "colours": 0}, "must be from 1 to 8, got 0"),
-        ({"kind": "short", "colours": 9}, "must be from 1 to 8, got 9"),
-        ({"kind": "row", "colours": 1}, "needs `colours` 2 or more, got 1"),
+        ({"kind": "short", "colors": 0}, "must be from 1 to 8, got 0"),
+        ({"kind": "short", "colors": 9}, "must be from 1 to 8, got 9"),
+        ({"kind": "row", "colors": 1}, "needs `colors` 2 or more, got 1"),
         ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
     ],
 )
@@ -271,5 +271,5 @@ def test_events_that_do_not_fit_are_refused():
         films(1, duration=5.0, num_events=5)
     with pytest.raises(ValueError, match="got num_events 49"):
         films(1, num_events=49)
-    with pytest.raises(ValueError, match="6 kinds of things in 1 colours, got num_events 7"):
-        films(1, num_events=7, num_colours=1)
+    with pytest.raises(ValueError, match="6 kinds of things in 1 colors, got num_events 7"):
+        films(1, num_events=7, num_colors=1)

@@ -5,7 +5,7 @@ model.
 
     python -m fila_video.training.tiny.pretrain_vision INITIAL WORLD/train_picture.jsonl OUTPUT
 
-The tower classifies pictures of one thing by the colours and shapes that their captions name.
+The tower classifies pictures of one thing by the colors and shapes that their captions name.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from transformers.utils import logging
 
 from ...modeling_fila_video import FilaVideoForConditionalGeneration
 from ...processing_fila_video import FilaVideoProcessor
-from ...toy_world.world import COLOURS, SHAPES
+from ...toy_world.world import COLORS, SHAPES
 from ..data import JsonLines
 from ..optimizers import MuonWithAdamW
 
 logger = logging.get_logger(__name__)
 
-LABELS = (*COLOURS, *SHAPES)
+LABELS = (*COLORS, *SHAPES)
 
 
 class PictureSet(Dataset):

@@ -25,10 +25,10 @@ film world train clip 3000
 # The same videos once more, with every question that can be asked about them.
 film world/asked train short 8000 --questions 40 --choice-share 0.15
 film world/asked train rare 3000 --questions 40 --choice-share 0.15 --min-duration 60 --max-duration 150
-# Things of one video in two colours, or in one.
-film world/alike train row 4000 --questions 40 --choice-share 0.05 --colours 2
-film world/alike train short 2000 --questions 40 --choice-share 0.15 --colours 2
-film world/alike train pair 5000 --questions 40 --choice-share 0.05 --colours 1
+# Things of one video in two colors, or in one.
+film world/alike train row 4000 --questions 40 --choice-share 0.05 --colors 2
+film world/alike train short 2000 --questions 40 --choice-share 0.15 --colors 2
+film world/alike train pair 5000 --questions 40 --choice-share 0.05 --colors 1
 film world validation short 100
 film world validation rare 24 --min-duration 600 --max-duration 600
 film world test short 100

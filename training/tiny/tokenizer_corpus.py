@@ -5,7 +5,7 @@ from random import Random
 # Word lists read better as text than as lists of quoted strings.
 # ruff: noqa: SIM905
 
-COLOURS = "red green blue yellow orange purple pink brown black white grey gray cyan magenta".split()
+COLORS = "red green blue yellow orange purple pink brown black white grey gray cyan magenta".split()
 SHAPES = (
     "circle square triangle star ring cross diamond hexagon ellipse rectangle pentagon heart bar ball cube".split()
 )
@@ -161,14 +161,14 @@ def corpus(seed: int = 42, rounds: int = 1500) -> list[str]:
 
 
 def _shape(rng: Random) -> str:
-    return f"{rng.choice([*SIZES, ''])} {rng.choice(COLOURS)} {rng.choice(SHAPES)}".strip()
+    return f"{rng.choice([*SIZES, ''])} {rng.choice(COLORS)} {rng.choice(SHAPES)}".strip()
 
 
 def _shapes(rng: Random) -> str:
     link = rng.choice(["then", "and", "while", "before"])
     return (
         f"A {_shape(rng)} {rng.choice(MOTIONS)} {rng.choice(PLACES)}, {link} the {_shape(rng)} {rng.choice(MOTIONS)}. "
-        f"The background is {rng.choice(TEXTURES)} and {rng.choice(COLOURS)}."
+        f"The background is {rng.choice(TEXTURES)} and {rng.choice(COLORS)}."
     )
 
 
@@ -194,8 +194,8 @@ def _times(rng: Random) -> str:
 def _question(rng: Random) -> str:
     return rng.choice(
         [
-            f"What colour is the {rng.choice(SHAPES)}? It is {rng.choice(COLOURS)}.",
-            f"What is the color of the {rng.choice(THINGS)}? The {rng.choice(THINGS)} is {rng.choice(COLOURS)}.",
+            f"What colour is the {rng.choice(SHAPES)}? It is {rng.choice(COLORS)}.",
+            f"What is the color of the {rng.choice(THINGS)}? The {rng.choice(THINGS)} is {rng.choice(COLORS)}.",
             f"Which shape {rng.choice(MOTIONS)}? The {_shape(rng)}.",
             f"What does the {_shape(rng)} do? It {rng.choice(MOTIONS)}.",
             f"What appears {rng.choice(['before', 'after', 'between'])} the {_shape(rng)}? A {_shape(rng)}.",
@@ -209,7 +209,7 @@ def _question(rng: Random) -> str:
 
 
 def _choices(rng: Random) -> str:
-    options = rng.choice([SHAPES, COLOURS, THINGS, NUMBERS, MOTIONS])
+    options = rng.choice([SHAPES, COLORS, THINGS, NUMBERS, MOTIONS])
     return "\n".join(
         f"{rng.choice(['', '('])}{letter}{rng.choice(['.', ')'])} {option}"
         for letter, option in zip(LETTERS, rng.sample(options, 4), strict=False)
@@ -218,7 +218,7 @@ def _choices(rng: Random) -> str:
 
 def _counts(rng: Random) -> str:
     return (
-        f"How many {rng.choice(COLOURS)} {rng.choice(SHAPES)}s are there? {rng.choice(NUMBERS).capitalize()}. "
+        f"How many {rng.choice(COLORS)} {rng.choice(SHAPES)}s are there? {rng.choice(NUMBERS).capitalize()}. "
         f"How many times does the {rng.choice(THINGS)} appear? {rng.randint(1, 20)} times."
     )
 
