@@ -1,19 +1,8 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """FiLA-Video processor: text, images and videos in, model inputs out; it selects the scenes of each video."""
 
 import inspect
+import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +22,12 @@ from .video_inputs_fila_video import (
     load_images,
     videos_of_rows,
 )
-from .video_processing_fila_video import FilaVideoVideoProcessorKwargs, pad_frames, thumbnails
+from .video_processing_fila_video import FilaVideoVideoProcessorKwargs, SceneSettings, pad_frames, thumbnails
 
 logger = logging.get_logger(__name__)
+
+TIME_MARKS = ("sentence", "llava_video", "none")
+SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 
 
 class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False):
@@ -45,10 +37,15 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
     progress (`Callable[[str, int, int], None]`, *optional*):
         A function, called with what is being done ("reading" or "encoding"), the number of frames done and their
         total.
+    thin_times (`bool`, *optional*):
+        Whether the sentence names the times of every second, third, ... scene, or none, where otherwise another token
+        would be as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
+        token, so this is done by default where offsets of replacements are asked for, as vLLM does.
     """
 
     return_scenes: bool
     progress: Any
+    thin_times: bool
 
 
 class FilaVideoProcessorKwargs(ProcessingKwargs, total=False):
@@ -60,10 +57,12 @@ FilaVideoProcessorKwargs._defaults = {}
 
 
 class _Guest:
-    """Holds the frame encoder so that copies, pickles and saved files of the processor never carry a model along."""
+    """Holds the frame encoder and its model, so that copies, pickles and saved files of a processor carry neither."""
 
-    def __init__(self, value: Callable | None = None):
-        self.value = value
+    def __init__(self, encoder: Callable | None = None, model: torch.nn.Module | None = None, is_bound: bool = False):
+        self.encoder = encoder
+        self.model = (lambda: None) if model is None else weakref.ref(model)
+        self.is_bound = is_bound  # to the model alone, which then is not kept alive
 
     def __deepcopy__(self, memo):
         return _Guest()
@@ -84,16 +83,6 @@ class FilaVideoProcessor(ProcessorMixin):
     valid_processor_kwargs = FilaVideoProcessorKwargs
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "scenes"]
 
-    # The settings of the selection belong to the video processor, where a call can override them.
-    num_scenes = _video_setting("num_scenes")
-    scene_size = _video_setting("scene_size")
-    candidate_fps = _video_setting("candidate_fps")
-    min_candidates = _video_setting("min_candidates")
-    max_candidates = _video_setting("max_candidates")
-    selection = _video_setting("selection")
-    init = _video_setting("init")
-    seed = _video_setting("seed")
-
     def __init__(
         self,
         image_processor=None,
@@ -104,7 +93,7 @@ class FilaVideoProcessor(ProcessorMixin):
         pooling_mode="bilinear",
         pooling_stride=2,
         newline_position="video",
-        add_time_instruction=True,
+        **kwargs,
     ):
         r"""
         patches_per_side (`int`, *optional*, defaults to 27):
@@ -115,20 +104,29 @@ class FilaVideoProcessor(ProcessorMixin):
             By how much.
         newline_position (`str`, *optional*, defaults to `"video"`):
             Where the model puts its newline embedding.
-        add_time_instruction (`bool`, *optional*, defaults to `True`):
-            Whether the paper's sentence with the timestamps follows each video (section 3.3).
         """
         self.patches_per_side = patches_per_side
         self.pooling_mode = pooling_mode
         self.pooling_stride = pooling_stride
         self.newline_position = newline_position
-        self.add_time_instruction = add_time_instruction
         self.image_token = getattr(tokenizer, "image_token", "<image>")
         self.video_token = getattr(tokenizer, "video_token", "<video>")
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         self._frame_encoder = _Guest()
-        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+        old_time_setting = kwargs.pop("add_time_instruction", None)
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+        if old_time_setting is not None:
+            self.add_time_instruction = old_time_setting
+
+    @classmethod
+    def from_args_and_dict(cls, args, processor_dict: dict[str, Any], **kwargs):
+        # Folders that were saved before have `add_time_instruction` among the processor's own settings.
+        old_time_setting = kwargs.pop("add_time_instruction", processor_dict.get("add_time_instruction"))
+        loaded = super().from_args_and_dict(args, processor_dict, **kwargs)
+        if old_time_setting is not None:
+            (loaded[0] if isinstance(loaded, tuple) else loaded).add_time_instruction = old_time_setting
+        return loaded
         # Who holds a processor may call `pipeline("video-text-to-text", model=model, processor=processor)`. Not above:
         # the pipeline imports this module.
         from .pipeline_fila_video import register_task
@@ -136,27 +134,62 @@ class FilaVideoProcessor(ProcessorMixin):
         register_task()
 
     @property
+    def add_time_instruction(self) -> bool:
+        """Whether a sentence names the times: the older form of `time_marks`."""
+        return self.time_marks != "none"
+
+    @add_time_instruction.setter
+    def add_time_instruction(self, value: bool):
+        if value != self.add_time_instruction:  # which another sentence fulfills too
+            self.time_marks = "sentence" if value else "none"
+
+    def bind(self, model: torch.nn.Module) -> "FilaVideoProcessor":
+        """
+        Selects scenes on the features of `model`, by its `encode_frames`. The processor holds the model by a weak
+        reference, and saving, copying, pickling and printing the processor leave it out.
+
+        Returns:
+            The processor itself.
+
+        Raises:
+            ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
+        """
+        self._check_model(model, self.scene_size)
+        self._frame_encoder = _Guest(None, model, is_bound=True)
+        return self
+
+    @property
     def frame_encoder(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """
-        What scenes are selected with: a function from normalised pixels `(num_frames, 3, height, width)` to patch
-        features `(num_frames, num_patches, hidden_size)`, usually `model.encode_frames`. Without one, thumbnails of
-        the frames serve. It is a guest: saving, copying, pickling and printing the processor leave it out.
+        What scenes are selected with: a function from normalized pixels `(num_frames, 3, height, width)` to patch
+        features `(num_frames, num_patches, hidden_size)`, usually `model.encode_frames` (see also [`bind`]). Without
+        one, thumbnails of the frames serve. It is a guest: saving, copying, pickling and printing the processor leave
+        it out.
 
         Raises:
             ValueError: When it is set to a model's method and a setting differs from the model's.
         """
-        return self._frame_encoder.value
+        guest = self._frame_encoder
+        if not guest.is_bound:
+            return guest.encoder
+        model = guest.model()
+        if model is None:
+            raise ValueError(
+                "The model that the processor was bound to is gone: keep a reference to it, bind another, or set "
+                "`processor.frame_encoder = None` to select scenes on thumbnails."
+            )
+        return model.encode_frames
 
     @frame_encoder.setter
     def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None):
-        self._check_model(encoder, self.scene_size)
-        self._frame_encoder = _Guest(encoder)
+        model = getattr(encoder, "__self__", None)
+        model = model if isinstance(model, torch.nn.Module) else None
+        self._check_model(model, self.scene_size)
+        self._frame_encoder = _Guest(encoder, model)
 
-    def _check_model(self, encoder: Callable | None, scene_size: int):
-        config = getattr(getattr(encoder, "__self__", None), "config", None)
-        settings = {"scene_size": scene_size}
-        for name in ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position"):
-            settings[name] = getattr(self, name)
+    def _check_model(self, model: torch.nn.Module | None, scene_size: int):
+        config = getattr(model, "config", None)
+        settings = {"scene_size": scene_size} | {name: getattr(self, name) for name in SHARED_WITH_MODEL}
         for name, ours in settings.items():
             theirs = getattr(config, name, None)
             if theirs is not None and ours != theirs:
@@ -170,11 +203,17 @@ class FilaVideoProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return [*super().model_input_names, "video_num_scenes"]
+        return list(dict.fromkeys([*super().model_input_names, "video_num_scenes"]))
+
+    def _merge_kwargs(self, *args, **kwargs):
+        merged = super()._merge_kwargs(*args, **kwargs)
+        if kwargs.get("return_text_replacement_offsets"):
+            merged["videos_kwargs"].setdefault("thin_times", True)
+        return merged
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         text = [text] if isinstance(text, str) else text if text is None else list(text)
-        # Sanitised texts come from chats, where the rows agree, and may hold tokens that are none.
+        # Sanitized texts come from chats, where the rows agree, and may hold tokens that are none.
         count_rows = text is not None and not kwargs.get("sanitize_control_tokens")
         if videos is not None:
             rows = videos_of_rows(videos, len(text)) if count_rows else None
@@ -222,11 +261,14 @@ class FilaVideoProcessor(ProcessorMixin):
                 )
 
     def _process_videos(self, videos, **kwargs):
-        settings = {name: value for name, value in kwargs.items() if value is not None}
-        return_scenes, return_metadata = settings.pop("return_scenes", False), settings.pop("return_metadata", False)
-        progress, return_tensors = settings.pop("progress", None), settings.pop("return_tensors", None)
-        metadata = flatten_metadata(settings.pop("video_metadata", None), len(videos))
-        sampling = {name: settings.pop(name) for name in ("num_frames", "fps", "do_sample_frames") if name in settings}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        return_scenes, return_metadata = given.pop("return_scenes", False), given.pop("return_metadata", False)
+        progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
+        marks = {name: given.pop(name) for name in ("time_marks", "thin_times") if name in given}
+        _check_time_marks(marks.get("time_marks", self.time_marks))
+        metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
+        settings = self.video_processor.scene_settings(**given)
+        self._check_model(self._frame_encoder.model(), settings.scene_size)
 
         chosen, scenes, infos = [], [], []
         for video, info in zip(videos, metadata, strict=True):
@@ -236,8 +278,8 @@ class FilaVideoProcessor(ProcessorMixin):
                     "`candidate_fps` frames a second."
                 )
             reading = None if progress is None else (lambda done, total: progress("reading", done, total))
-            frames, info = self.video_processor.load_video(video, info, progress=reading, **sampling, **settings)
-            inputs, indices = self._select(frames, settings, progress)
+            frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
+            inputs, indices = self._select(frames, settings, given, progress)
             chosen.append(inputs)
             scenes.append(_describe_scenes(indices, info))
             infos.append(info)
@@ -251,7 +293,7 @@ class FilaVideoProcessor(ProcessorMixin):
             "scenes": scenes,
             "video_metadata": infos,
         }
-        replacements = [self.replace_video_token(processed, video_idx=index) for index in range(len(videos))]
+        replacements = [self.replace_video_token(processed, index, **marks) for index in range(len(videos))]
         if not return_scenes:
             del processed["scenes"]
         if not return_metadata:
@@ -261,54 +303,51 @@ class FilaVideoProcessor(ProcessorMixin):
         ), replacements
 
     def _select(
-        self, frames: torch.Tensor, settings: dict, progress: Callable | None
+        self, frames: torch.Tensor, settings: SceneSettings, given: dict, progress: Callable | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the model gets of the chosen frames, pixels or patch features, and the scenes' indices in the pool."""
-        value = {name: settings.get(name, getattr(self.video_processor, name, None)) for name in SELECTION_SETTINGS}
-        pixel_settings = {name: setting for name, setting in settings.items() if name not in SELECTION_SETTINGS}
-        self._check_model(self.frame_encoder, value["scene_size"])
-        batch_size = value["frame_batch_size"]
-        if batch_size < 1:
-            raise ValueError(f"`frame_batch_size` must be at least 1, got {batch_size}.")
-        batches = frames.split(batch_size)
-        kept = None
-        if value["selection"] == "uniform":  # which reads no feature: only the chosen frames are encoded
+        """
+        What the model gets of the chosen frames, pixels or patch features, and the scenes' indices in the pool.
+
+        Args:
+            given (`dict`): The call's settings, for those of pixels.
+        """
+        encoder, method, patch_features = self.frame_encoder, settings.selection, None
+        if len(frames) <= settings.num_selected_frames:
+            method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
+        if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
-        elif self.frame_encoder is None:
-            features = torch.cat([thumbnails(batch) for batch in batches])
+        elif encoder is None:
+            features = torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
         else:
-            features, kept = self._encode(batches, value["max_feature_bytes"], pixel_settings, progress)
+            features, patch_features = self._encode(
+                frames, settings.frame_batch_size, settings.max_feature_bytes, given, progress
+            )
         indices = select_scenes(
-            features,
-            value["num_scenes"],
-            value["scene_size"],
-            value["selection"],
-            init=value["init"],
-            seed=value["seed"],
+            features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
         )
         order = indices.flatten()
-        if self.frame_encoder is None:
-            return self._pixels(frames[order], pixel_settings), indices
-        if kept is None:
+        if encoder is None:
+            return self.video_processor.pixels(frames[order], **given), indices
+        if patch_features is None:
             order, repeated = order.unique(return_inverse=True)
-            kept = self._encode(frames[order].split(batch_size), float("inf"), pixel_settings, progress)[1]
+            patch_features = self._encode(frames[order], settings.frame_batch_size, float("inf"), given, progress)[1]
             order = repeated
-        return kept[order.to(kept.device)], indices
+        return patch_features[order.to(patch_features.device)], indices
 
     @torch.no_grad()
     def _encode(
-        self, batches: tuple[torch.Tensor, ...], max_bytes: float, pixel_settings: dict, progress: Callable | None
+        self, frames: torch.Tensor, batch_size: int, max_bytes: float, given: dict, progress: Callable | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         The representative features `(num_frames, hidden_size)` of equation 1, float32, and the patch features
         `(num_frames, num_patches, hidden_size)` they are the means of, or `None` where these take more than
         `max_bytes`.
         """
-        device = getattr(getattr(self.frame_encoder, "__self__", None), "device", None)
-        total = sum(len(batch) for batch in batches)
-        representatives, patch_features, done = [], None, 0
-        for batch in batches:
-            encoded = self.frame_encoder(self._pixels(batch, pixel_settings, device))
+        encoder, device = self.frame_encoder, getattr(self._frame_encoder.model(), "device", None)
+        total, done = len(frames), 0
+        representatives, patch_features = [], None
+        for batch in frames.split(batch_size):
+            encoded = encoder(self.video_processor.pixels(batch, device, **given))
             if encoded.ndim != 3 or len(encoded) != len(batch):
                 raise ValueError(
                     f"The frame encoder must give ({len(batch)}, num_patches, hidden_size) for {len(batch)} frames, "
@@ -324,13 +363,6 @@ class FilaVideoProcessor(ProcessorMixin):
                 progress("encoding", done, total)
         return torch.cat(representatives), patch_features
 
-    def _pixels(self, frames: torch.Tensor, pixel_settings: dict, device=None) -> torch.Tensor:
-        """Frames `(num_frames, 3, height, width)` resized and normalised, on the encoder's device."""
-        settings = {**pixel_settings, "do_sample_frames": False}
-        if device is not None:
-            settings["device"] = device
-        return self.video_processor([frames], return_tensors="pt", **settings)["pixel_values_videos"][0]
-
     def _num_visual_tokens(self, num_frames: int) -> int:
         return num_visual_tokens(
             num_frames, self.patches_per_side, self.pooling_mode, self.pooling_stride, self.newline_position
@@ -339,19 +371,31 @@ class FilaVideoProcessor(ProcessorMixin):
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         return self.image_token * self._num_visual_tokens(1)
 
-    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+    def replace_video_token(
+        self, video_inputs: dict, video_idx: int, time_marks: str | None = None, thin_times: bool = False, **kwargs
+    ) -> str:
+        """What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes."""
         scenes = video_inputs["scenes"][video_idx]
-        tokens = self.video_token * self._num_visual_tokens(len(scenes["indices"]))
-        if not self.add_time_instruction:
-            return tokens
         # One time a scene: its representative's, the last of its frames.
-        return f"{tokens}\n{time_instruction(scenes['timestamps'][:, -1].tolist(), scenes['duration'])}"
+        times, duration = scenes["timestamps"][:, -1].tolist(), scenes["duration"]
+        num_tokens = self._num_visual_tokens(len(times))
+        tokens = self.video_token * num_tokens
+        time_marks = self.time_marks if time_marks is None else time_marks
+        if time_marks == "none":
+            return tokens
+        write = llava_video_instruction if time_marks == "llava_video" else time_instruction
+        for every in range(1, len(times) + 1):
+            sentence = "\n" + write(times, duration, every)
+            counts = Counter(self.tokenizer(sentence, add_special_tokens=False)["input_ids"]) if thin_times else {}
+            if max(counts.values(), default=0) < num_tokens:
+                return tokens + sentence
+        return tokens
 
     def _check_special_mm_tokens(self, text, text_inputs, modalities):
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         masks = text_inputs.get("attention_mask", text_inputs["input_ids"])
         longest = max(int(sum(mask)) if "attention_mask" in text_inputs else len(mask) for mask in masks)
-        config = getattr(getattr(self.frame_encoder, "__self__", None), "config", None)
+        config = getattr(self._frame_encoder.model(), "config", None)
         context = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
         context = min(self.tokenizer.model_max_length, context or self.tokenizer.model_max_length)
         if longest > context:
@@ -393,6 +437,9 @@ class FilaVideoProcessor(ProcessorMixin):
         conversation = chats if batched else chats[0]
         if kwargs.pop("load_audio_from_video", False):
             logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
+        if kwargs.get("return_assistant_tokens_mask"):
+            # It asks for offsets, as a server does, but the sentence shall be the one of every other prompt.
+            kwargs["processor_kwargs"] = {"thin_times": False, **(kwargs.get("processor_kwargs") or {})}
         if sanitize_control_tokens:
             if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
                 raise ValueError(
@@ -418,8 +465,7 @@ class FilaVideoProcessor(ProcessorMixin):
     def collate(self, items: list[BatchFeature]) -> BatchFeature:
         """
         One batch of several outputs of this processor (with `return_tensors="pt"`): text padded on the tokenizer's
-            side,
-        videos at their end.
+        side, videos at their end.
         """
         names = list(dict.fromkeys(name for item in items for name in item))
         text = [name for name in names if name in ("input_ids", "attention_mask")]
@@ -436,16 +482,33 @@ class FilaVideoProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
 
-def time_instruction(timestamps: list[float], duration: float) -> str:
+def time_instruction(timestamps: list[float], duration: float, every: int = 1) -> str:
     """
     The paper's sentence (section 3.3), times in seconds rounded to a tenth.
 
     Args:
         timestamps (`list[float]`): One a frame that the model sees: of a scene, its representative's.
         duration (`float`): Of the whole video.
+        every (`int`, *optional*, defaults to 1): Name the first time and every such one after it.
     """
-    times = ", ".join(f"{timestamp:.1f}" for timestamp in timestamps)
-    return f"This video samples {len(timestamps)} frames of a {duration:.1f}-second video at {times} seconds."
+    times = ", ".join(f"{timestamp:.1f}" for timestamp in timestamps[::every])
+    which = "" if every == 1 else f", one in {every}"
+    return f"This video samples {len(timestamps)} frames of a {duration:.1f}-second video{which} at {times} seconds."
+
+
+def llava_video_instruction(timestamps: list[float], duration: float, every: int = 1) -> str:
+    """The sentence that LLaVA-Video was trained with; see [`time_instruction`]."""
+    times = ",".join(f"{timestamp:.2f}s" for timestamp in timestamps[::every])
+    which = "These frames" if every == 1 else f"One in {every} of these frames"
+    return (
+        f"The video lasts for {duration:.2f} seconds, and {len(timestamps)} frames are uniformly sampled from it. "
+        f"{which} are located at {times}.Please answer the following questions related to this video."
+    )
+
+
+def _check_time_marks(time_marks: str):
+    if time_marks not in TIME_MARKS:
+        raise ValueError(f"`time_marks` must be one of {', '.join(TIME_MARKS)}, got {time_marks!r}.")
 
 
 def _describe_scenes(indices: torch.Tensor, metadata) -> dict:
@@ -459,22 +522,9 @@ def _describe_scenes(indices: torch.Tensor, metadata) -> dict:
     }
 
 
-# What `_select` and the loading of frames take of a call's settings; the others are for pixels.
-SELECTION_SETTINGS = (
-    "num_scenes",
-    "scene_size",
-    "candidate_fps",
-    "min_candidates",
-    "max_candidates",
-    "selection",
-    "init",
-    "seed",
-    "frame_batch_size",
-    "max_feature_bytes",
-    "seek_mode",
-    "input_data_format",
-    "do_convert_rgb",
-)
+# The settings of the pool and the selection belong to the video processor, where a call can override them.
+for setting in ("time_marks", *SceneSettings.__dataclass_fields__):
+    setattr(FilaVideoProcessor, setting, _video_setting(setting))
 
 FilaVideoProcessor.register_for_auto_class()
 

@@ -1,27 +1,13 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """FiLA-Video video processor: from anything that is a video to candidate frames, and from frames to pixels."""
 
 import copy
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
@@ -29,6 +15,7 @@ from transformers.utils import auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .scene_selection_fila_video import INITS, METHODS
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
@@ -38,15 +25,70 @@ from .video_inputs_fila_video import (
     read_decoder,
     to_uint8_rgb,
 )
-from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, read_frames
+from .video_pool_fila_video import SpreadPool, thumbnails
+from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, iter_frames, read_frames
 
-THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """
+    How the pool of a video is made and scenes are selected from it: the video processor's settings with those of a
+    call over them ([`FilaVideoVideoProcessor.scene_settings`]), documented in [`FilaVideoVideoProcessorKwargs`].
+
+    Raises:
+        ValueError: If a count is under 1 or `candidate_fps` is not positive.
+    """
+
+    num_scenes: int = 32
+    scene_size: int = 3
+    candidate_fps: float = 1.0
+    min_candidates: int = 96
+    max_candidates: int = 512
+    selection: str = "kmeans"
+    init: str = "k-means++"
+    seed: int = 42
+    frame_batch_size: int = 16
+    max_feature_bytes: int = 1 << 30
+    seek_mode: str = "exact"
+
+    def __post_init__(self):
+        for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name, known in (("selection", METHODS), ("init", INITS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        if not self.candidate_fps > 0:
+            raise ValueError(f"`candidate_fps` must be positive, got {self.candidate_fps}.")
+
+    @property
+    def num_selected_frames(self) -> int:
+        """Frames that all scenes need."""
+        return self.num_scenes * self.scene_size
+
+    def num_candidates(self, duration: float | None) -> int:
+        """
+        Frames in the pool of a video of `duration` seconds: `candidate_fps` a second, at least `min_candidates` and as
+        many as all scenes need, but never more than `max_candidates`. `uniform` selection takes what the scenes need.
+        """
+        wanted = max(round((duration or 0) * self.candidate_fps), self.min_candidates, self.num_selected_frames)
+        return min(self.num_selected_frames if self.selection == "uniform" else wanted, self.max_candidates)
+
+    def num_dense(self, duration: float | None) -> int | None:
+        """
+        Frames to look at, `candidate_fps` a second, where the pool keeps the most different of them; `None` where it
+        is spaced evenly: the video fits, or the selection goes by time alone (`uniform`, `bsm`).
+        """
+        dense = round((duration or 0) * self.candidate_fps)
+        by_time = self.selection in ("uniform", "bsm") or self.max_candidates < 3
+        return None if by_time or dense <= self.num_candidates(duration) else dense
 
 
 class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     r"""
     num_scenes (`int`, *optional*, defaults to 32):
-        Scenes kept for a video, at most one a candidate frame.
+        Scenes kept for a video, at most one a candidate frame. A pool no larger than `num_scenes * scene_size` is
+        taken whole, in the order of time, whatever the selection.
     scene_size (`int`, *optional*, defaults to 3):
         Frames in a scene. Must be the model's.
     candidate_fps (`float`, *optional*, defaults to 1.0):
@@ -54,19 +96,23 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     min_candidates (`int`, *optional*, defaults to 96):
         Candidate frames of a short video, at least `num_scenes * scene_size` and never more than it has.
     max_candidates (`int`, *optional*, defaults to 512):
-        Candidate frames of a long video.
+        Candidate frames of a long video: of those at `candidate_fps`, the ones that differ most from their neighbors
+        in time. `uniform` and `bsm` selection, which go by time, take theirs evenly.
     selection (`str`, *optional*, defaults to `"kmeans"`):
         How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"uniform"` or `"bsm"`.
     init (`str`, *optional*, defaults to `"k-means++"`):
-        Initial centres of k-means: `"k-means++"` or the paper's `"random"`.
+        Initial centers of k-means: `"k-means++"` or the paper's `"random"`.
     seed (`int`, *optional*, defaults to 42):
-        Seed of the initial centres.
+        Seed of the initial centers.
     frame_batch_size (`int`, *optional*, defaults to 16):
         Frames that go through the frame encoder at once.
     max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
         Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded again.
     seek_mode (`str`, *optional*, defaults to `"exact"`):
         `"exact"`, or `"keyframe"` to take the keyframe nearest to each candidate's time.
+    time_marks (`str`, *optional*, defaults to `"sentence"`):
+        What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
+        `"llava_video"`, the one that LLaVA-Video was trained with; or `"none"`.
     """
 
     num_scenes: int
@@ -80,6 +126,7 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     frame_batch_size: int
     max_feature_bytes: int
     seek_mode: str
+    time_marks: str
 
 
 @auto_docstring
@@ -92,44 +139,28 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
-    # Files are always sampled; frames that are given as they are, only where this is set.
-    do_sample_frames = False
-    num_scenes = 32
-    scene_size = 3
-    candidate_fps = 1.0
-    min_candidates = 96
-    max_candidates = 512
-    selection = "kmeans"
-    init = "k-means++"
-    seed = 42
-    frame_batch_size = 16
-    max_feature_bytes = 1 << 30
-    seek_mode = "exact"
+    # Servers hand metadata over only where this is set. Frames that are given are the pool, thinned above its limit.
+    do_sample_frames = True
+    num_scenes = SceneSettings.num_scenes
+    scene_size = SceneSettings.scene_size
+    candidate_fps = SceneSettings.candidate_fps
+    min_candidates = SceneSettings.min_candidates
+    max_candidates = SceneSettings.max_candidates
+    selection = SceneSettings.selection
+    init = SceneSettings.init
+    seed = SceneSettings.seed
+    frame_batch_size = SceneSettings.frame_batch_size
+    max_feature_bytes = SceneSettings.max_feature_bytes
+    seek_mode = SceneSettings.seek_mode
+    time_marks = "sentence"
     valid_kwargs = FilaVideoVideoProcessorKwargs
-    model_input_names = ["pixel_values_videos"]
+    model_input_names = ["pixel_values_videos", "video_num_scenes"]
 
-    def num_candidates(self, metadata: VideoMetadata, **settings) -> int:
-        """
-        Frames in the pool of a video: `candidate_fps` a second, at least `min_candidates` and as many as all scenes
-        need, but never more than `max_candidates`.
-
-        Raises:
-            ValueError: If a setting is under 1 (`candidate_fps`: not positive).
-        """
-        values = self._pool_settings(settings)
-        wanted = round((metadata.duration or 0) * values["candidate_fps"])
-        needed = values["num_scenes"] * values["scene_size"]
-        return min(max(wanted, values["min_candidates"], needed), values["max_candidates"])
-
-    def _pool_settings(self, settings: dict) -> dict:
-        counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates")
-        values = {name: settings.get(name, getattr(self, name)) for name in (*counts, "candidate_fps")}
-        for name in counts:
-            if values[name] < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {values[name]}.")
-        if not values["candidate_fps"] > 0:
-            raise ValueError(f"`candidate_fps` must be positive, got {values['candidate_fps']}.")
-        return values
+    def scene_settings(self, **overrides) -> SceneSettings:
+        """The processor's own settings of pool and selection, and a call's over them; other settings are left out."""
+        names = [field.name for field in fields(SceneSettings)]
+        values = {name: overrides[name] for name in names if overrides.get(name) is not None}
+        return SceneSettings(**{name: getattr(self, name) for name in names} | values)
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
@@ -143,8 +174,8 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds, none twice.
 
         Returns:
-            `np.ndarray` of ascending indices of the frames given. With neither argument, the pool of
-            [`num_candidates`].
+            `np.ndarray` of ascending indices of the frames given. With neither argument all of them, or
+            `max_candidates` of them, evenly.
 
         Raises:
             ValueError: If both arguments are given, more frames are asked for than there are, or `metadata.fps` is
@@ -163,7 +194,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             wanted = np.arange(times[0], times[-1] + 1 / metadata.fps - 1e-6, 1 / fps)
             return np.unique(np.searchsorted(times, wanted + 1e-6, side="right") - 1)
         if num_frames is None:
-            num_frames = min(self.num_candidates(metadata, **kwargs), total)
+            num_frames = min(self.scene_settings(**kwargs).max_candidates, total)
         if not 1 <= num_frames <= total:
             raise ValueError(f"Cannot take {num_frames} frames of a video of {total}: ask for 1 to {total}.")
         return np.linspace(0, total - 1, num_frames).round().astype(int)
@@ -191,7 +222,9 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             metadata (`VideoMetadata` or `dict`, *optional*):
                 Of frames given as they are. Without it they count as taken at `candidate_fps`.
             num_frames, fps (*optional*): Instead of the pool: so many frames, or so many a second.
-            do_sample_frames (`bool`, *optional*): Also thin out frames that are given as they are.
+            do_sample_frames (`bool`, *optional*):
+                Whether to thin out frames that are given: to `num_frames` or `fps` where asked for, else to
+                `max_candidates`. `False` takes all. Files are always sampled.
 
         Returns:
             `tuple`: a uint8 tensor `(num_frames, 3, height, width)`, at the size of the settings where a file was
@@ -203,50 +236,82 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         """
         num_frames = self.num_frames if num_frames is None and fps is None else num_frames
         fps = self.fps if num_frames is None and fps is None else fps
-        do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
-        candidate_fps = self._pool_settings(settings)["candidate_fps"]
-        if isinstance(video, VideoFrames):
-            return torch.from_numpy(video.frames).permute(0, 3, 1, 2), video.metadata
-        if not is_frame_sequence(video):
-            picture = open_still_picture(video)
-            if picture is None:
-                return self._read(video, num_frames, fps, progress, settings)
-            video = picture
-
-        from_files = isinstance(video, (list, tuple)) and isinstance(video[0], (str, Path, bytes))
-        if do_sample_frames and from_files:
+        if do_sample_frames and isinstance(video, (list, tuple)) and isinstance(video[0], (str, Path, bytes)):
             raise ValueError(
                 "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` to use them all."
             )
-        convert = settings.get("do_convert_rgb", self.do_convert_rgb)
-        frames = to_uint8_rgb(video, settings.get("input_data_format"), convert)
-        if metadata is None and fps is not None and do_sample_frames:
-            raise ValueError("To sample frames by `fps`, pass `video_metadata` with the `fps` of the frames given.")
-        metadata = _complete_metadata(metadata, len(frames), candidate_fps)
+        do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
+        scene_settings = self.scene_settings(**settings)
+        if isinstance(video, VideoFrames):
+            frames, metadata = torch.from_numpy(video.frames).permute(0, 3, 1, 2), copy.copy(video.metadata)
+        else:
+            if not is_frame_sequence(video):
+                picture = open_still_picture(video)
+                if picture is None:
+                    return self._read(video, num_frames, fps, progress, scene_settings, settings)
+                video = picture
+            convert = settings.get("do_convert_rgb", self.do_convert_rgb)
+            frames = to_uint8_rgb(video, settings.get("input_data_format"), convert)
+            if metadata is None and fps is not None and do_sample_frames and len(frames) > 1:
+                raise ValueError(
+                    "To sample frames by `fps`, pass `video_metadata` with the `fps` of the frames given."
+                )
+            metadata = _complete_metadata(metadata, len(frames), scene_settings.candidate_fps)
         if do_sample_frames:
             chosen = self.sample_frames(metadata, num_frames=num_frames, fps=fps, **settings)
-            metadata.frames_indices = [metadata.frames_indices[index] for index in chosen]
-            frames = frames[torch.from_numpy(chosen)]
+            if len(chosen) < len(frames):
+                metadata.frames_indices = [metadata.frames_indices[index] for index in chosen]
+                frames = frames[torch.from_numpy(chosen)]
         return frames, metadata
 
-    def _read(self, video, num_frames, fps, progress, settings) -> tuple[torch.Tensor, VideoMetadata]:
-        if num_frames is None and fps is None:
-            num_frames = lambda metadata: self.num_candidates(metadata, **settings)  # noqa: E731
+    def _read(self, source, num_frames, fps, progress, pool: SceneSettings, settings: dict):
         size = get_size_dict(settings.get("size") or dict(self.size), default_to_square=self.default_to_square)
         exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
         size = (size["height"], size["width"]) if exact_size else None
-        if is_decoder(video):
-            read = read_decoder(video, num_frames, fps, size, progress)
+        if is_decoder(source):
+            if num_frames is None and fps is None:
+                num_frames = lambda metadata: pool.num_candidates(metadata.duration)  # noqa: E731
+            read = read_decoder(source, num_frames, fps, size, progress)
             return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
-        read = read_frames(
-            video,
-            num_frames=num_frames,
-            fps=fps,
-            size=size,
-            seek_mode=settings.get("seek_mode", self.seek_mode),
-            progress=progress,
-        )
+        reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress}
+        if num_frames is not None or fps is not None:
+            read = read_frames(source, num_frames=num_frames, fps=fps, **reading)
+            return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
+
+        def evenly(metadata: VideoMetadata) -> int:
+            if pool.num_dense(metadata.duration) is not None:
+                raise _TooLong
+            return pool.num_candidates(metadata.duration)
+
+        def densely(metadata: VideoMetadata) -> int:
+            spread.metadata = metadata
+            return pool.num_dense(metadata.duration)
+
+        # How long a video is shows once it is open, and one that is too long for its pool is read in another way.
+        try:
+            read = read_frames(source, num_frames=evenly, **reading)
+        except _TooLong:
+            spread = SpreadPool(pool.max_candidates)
+            for seconds, frame in iter_frames(source, num_frames=densely, **reading):
+                spread.add(seconds, frame)
+            read = spread.frames()
         return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
+
+    def pixels(self, frames: torch.Tensor, device: torch.device | str | None = None, **settings) -> torch.Tensor:
+        """
+        Frames `(num_frames, 3, height, width)`, uint8, resized and normalized: what [`preprocess`] makes of a video's
+        frames, without its loading.
+
+        Args:
+            device (*optional*): Where to work; by default where the frames are.
+            **settings: Over the processor's own; those that are not of pixels are left out.
+        """
+        device = settings.pop("device", None) if device is None else device
+        values = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
+        values |= {name: value for name, value in settings.items() if name in values and value is not None}
+        values = self._standardize_kwargs(**values | {"return_tensors": "pt"})
+        self._validate_preprocess_kwargs(**values)
+        return self._preprocess(videos=[frames.to(device)], **values)["pixel_values_videos"][0]
 
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
         # `preprocess` has loaded them item by item; the base class would judge a batch by its first video.
@@ -277,6 +342,10 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         if kwargs.get("return_metadata", self.return_metadata):
             output["video_metadata"] = [info for _, info in loaded]
         return output
+
+
+class _TooLong(Exception):
+    """Raised through the reader by a function that chooses frames: this video needs another way to choose them."""
 
 
 def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, default_fps: float) -> VideoMetadata:
@@ -313,19 +382,6 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
     return metadata
 
 
-def thumbnails(frames: torch.Tensor) -> torch.Tensor:
-    """
-    Features of frames by their colours and coarse layout.
-
-    Args:
-        frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8 frames of any size.
-
-    Returns:
-        `torch.Tensor` of shape `(num_frames, 3 * 16 * 16)`, float32 in [0, 1].
-    """
-    return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
-
-
 def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
     """Videos `(num_frames, ...)` with zeros behind the shorter ones, so that they stack."""
     longest = max(len(video) for video in videos)
@@ -334,4 +390,4 @@ def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
 
 FilaVideoVideoProcessor.register_for_auto_class()
 
-__all__ = ["FilaVideoVideoProcessor", "FilaVideoVideoProcessorKwargs", "pad_frames", "thumbnails"]
+__all__ = ["FilaVideoVideoProcessor", "FilaVideoVideoProcessorKwargs", "SceneSettings", "pad_frames", "thumbnails"]

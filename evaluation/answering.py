@@ -1,6 +1,5 @@
 """Answers many questions about each medium: a video is read and encoded once, whatever is selected and asked."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,18 +13,6 @@ from ..processing_fila_video import FilaVideoProcessor
 from .records import Record
 from .selections import Recall, Selection, event_recall
 
-POOL_SETTINGS = (
-    "size",
-    "do_resize",
-    "num_scenes",
-    "scene_size",
-    "candidate_fps",
-    "min_candidates",
-    "max_candidates",
-    "num_frames",
-    "fps",
-    "seek_mode",
-)
 BATCH_TOKENS = 32768  # of prompts that are answered at once
 
 
@@ -69,10 +56,11 @@ class Answerer:
         self.options = {"do_sample": False, "num_beams": 1}
         if max_new_tokens is not None:
             self.options["max_new_tokens"] = max_new_tokens
-        processor.frame_encoder = model.encode_frames  # checks that they fit
-        settings = processor.video_processor.to_dict() | {"num_scenes": self.num_scenes}
+        processor.bind(model)  # checks that they fit
         # Models whose videos are read alike share the pools.
-        self.pool_settings = json.dumps({name: settings.get(name) for name in POOL_SETTINGS}, default=str)
+        videos = processor.video_processor
+        reading = (videos.size, videos.do_resize, videos.num_frames, videos.fps)
+        self.pool_settings = repr((reading, videos.scene_settings(num_scenes=self.num_scenes)))
         self._blind: dict[str, str] = {}
 
     def read(self, record: Record) -> Pool:
@@ -83,13 +71,8 @@ class Answerer:
     def encode(self, pool: Pool) -> torch.Tensor:
         """Patch features `(num_frames, num_patches, hidden_size)` of a pool."""
         batches = pool.frames.split(self.processor.video_processor.frame_batch_size)
-        return torch.cat([self.model.encode_frames(self._pixels(batch)) for batch in batches])
-
-    def _pixels(self, frames: torch.Tensor) -> torch.Tensor:
-        processor = self.processor.video_processor
-        return processor([frames], return_tensors="pt", do_sample_frames=False, device=self.model.device)[
-            "pixel_values_videos"
-        ][0]
+        pixels = (self.processor.video_processor.pixels(batch, self.model.device) for batch in batches)
+        return torch.cat([self.model.encode_frames(batch) for batch in pixels])
 
     @torch.no_grad()
     def about_video(

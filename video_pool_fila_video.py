@@ -1,0 +1,142 @@
+"""The pool of a long video: of the frames of a dense sampling, those that differ most from their neighbors in time."""
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.video_utils import VideoMetadata
+
+from .video_reading_fila_video import VideoFrames
+
+THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
+
+# Differences of thumbnails are in [0, 1]. Where nothing changes, the frames left shall be spaced evenly: removing a
+# frame costs this much for the share of the time, in mean spacings of the pool, that it leaves empty.
+SPACING_COST = 1e-4
+# Of two frames that look alike, the one that also looks like its other neighbor goes: the other stands at a change.
+OTHER_NEIGHBOR_COST = 1e-2
+
+
+class SpreadPool:
+    """
+    Keeps at most `capacity` frames of those that are added in the order of time. When it is full, the frame that
+    differs least from a neighbor in time goes, by thumbnails; the first and the last stay. So an event of a few frames
+    survives a still hour, in one pass, and memory is bounded by the pool's own frames.
+
+    Scenes are then supplemented (equation 6) from a history with fewer near-copies of the representative: its
+    supplements are the most similar frames that still show something else, farther apart in time than in an evenly
+    spaced pool, and in moving stretches, of which more is kept, nearer.
+
+    Args:
+        capacity (`int`): Frames that may be kept, at least 3.
+    """
+
+    def __init__(self, capacity: int):
+        self.metadata: VideoMetadata | None = None
+        self._capacity = capacity
+        self._size = 0
+        self._pixels: np.ndarray | None = None  # (capacity, height, width, 3), filled slot by slot, in any order
+        self._thumbnails = np.empty((capacity, 3 * THUMBNAIL_SIZE**2), dtype=np.float32)
+        self._seconds = np.empty(capacity)
+        # The slots as a list linked in the order of time; by slot, what differs from the one before, and what removing
+        # it would cost.
+        self._before, self._after = np.full(capacity, -1), np.full(capacity, -1)
+        self._difference = np.zeros(capacity)
+        self._cost = np.full(capacity, np.inf)
+        self._last = -1
+
+    def add(self, seconds: float, frame: np.ndarray):
+        """
+        Args:
+            seconds (`float`): The frame's time, later than those before.
+            frame (`np.ndarray` of shape `(height, width, 3)`): uint8; it is copied.
+        """
+        if self._pixels is None:
+            self._pixels = np.empty((self._capacity, *frame.shape), dtype=np.uint8)
+        thumbnail = thumbnails(torch.from_numpy(frame).permute(2, 0, 1)[None])[0].numpy()
+        last = self._last
+        difference = 0.0 if last < 0 else float(np.abs(thumbnail - self._thumbnails[last]).mean())
+        if self._size < self._capacity:
+            slot = self._size
+            self._size += 1
+        else:
+            # The last frame so far may go too, now that one follows it.
+            self._cost[last] = self._cost_of(last, difference, seconds)
+            slot = int(self._cost.argmin())
+            if slot == last:
+                last = self._before[slot]
+                difference = float(np.abs(thumbnail - self._thumbnails[last]).mean())
+            else:
+                self._remove(slot, difference, seconds)
+        self._pixels[slot], self._thumbnails[slot], self._seconds[slot] = frame, thumbnail, seconds
+        self._before[slot], self._after[slot], self._difference[slot] = last, -1, difference
+        self._cost[slot] = np.inf
+        if last >= 0:
+            self._after[last] = slot
+            self._cost[last] = self._cost_of(last, difference, seconds)
+        self._last = slot
+
+    def _cost_of(self, slot: int, difference: float, seconds: float) -> float:
+        """What removing a frame costs, `difference` and `seconds` being those of the frame after it."""
+        before = self._before[slot]
+        if before < 0:
+            return np.inf
+        low, high = sorted((self._difference[slot], difference))
+        spacing = max(seconds - self._seconds[0], 1e-6) / self._capacity
+        empty = (seconds - self._seconds[before]) / spacing
+        return low + OTHER_NEIGHBOR_COST * high + SPACING_COST * empty
+
+    def _remove(self, slot: int, difference: float, seconds: float):
+        """Unlinks a frame between two others; `difference` and `seconds` are those of the frame about to be added."""
+        before, after = self._before[slot], self._after[slot]
+        self._after[before], self._before[after] = after, before
+        self._difference[after] = np.abs(self._thumbnails[after] - self._thumbnails[before]).mean()
+        for changed in (before, after):
+            following = self._after[changed]
+            if following >= 0:
+                difference_after, seconds_after = self._difference[following], self._seconds[following]
+            else:
+                difference_after, seconds_after = difference, seconds
+            self._cost[changed] = self._cost_of(changed, difference_after, seconds_after)
+
+    def frames(self) -> VideoFrames:
+        """
+        What was kept, in the order of time. `frames_indices` number the frames by their time at the video's mean rate,
+        which is exact where the rate is constant; their times are true in any case.
+        """
+        order = self._seconds[: self._size].argsort(kind="stable")
+        seconds = self._seconds[order]
+        pixels = self._pixels
+        # In place, cycle by cycle: a sorted copy would need the pool's memory twice.
+        target = order.copy()
+        for start in range(self._size):
+            if target[start] == start:
+                continue
+            held, at = pixels[start].copy(), start
+            while target[at] != start:
+                pixels[at] = pixels[target[at]]
+                target[at], at = at, target[at]
+            pixels[at] = held
+            target[at] = at
+        numbers = np.floor(seconds * self.metadata.fps + 0.5).astype(int) - np.arange(self._size)
+        numbers = np.maximum.accumulate(numbers) + np.arange(self._size)  # no number twice
+        limit = self.metadata.total_num_frames - self._size + np.arange(self._size)
+        indices = np.minimum(numbers, limit).tolist()
+        self.metadata.frames_indices = indices
+        self.metadata.frame_times = dict(zip(indices, seconds.tolist(), strict=True))
+        return VideoFrames(pixels[: self._size], seconds, self.metadata)
+
+
+def thumbnails(frames: torch.Tensor) -> torch.Tensor:
+    """
+    Features of frames by their colors and coarse layout.
+
+    Args:
+        frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8 frames of any size.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames, 3 * 16 * 16)`, float32 in [0, 1].
+    """
+    return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
+
+
+__all__ = ["SpreadPool", "thumbnails"]
