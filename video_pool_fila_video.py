@@ -10,8 +10,8 @@ from .video_reading_fila_video import VideoFrames
 THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
 
 # Differences of thumbnails are in [0, 1]. Where nothing changes, the frames left shall be spaced evenly: removing a
-# frame costs this much for the share of the time, in mean spacings of the pool, that it leaves empty.
-SPACING_COST = 1e-4
+# frame costs this much for each second that it leaves empty.
+SPACING_COST = 1e-5
 # Of two frames that look alike, the one that also looks like its other neighbor goes: the other stands at a change.
 OTHER_NEIGHBOR_COST = 1e-2
 
@@ -81,9 +81,7 @@ class SpreadPool:
         if before < 0:
             return np.inf
         low, high = sorted((self._difference[slot], difference))
-        spacing = max(seconds - self._seconds[0], 1e-6) / self._capacity
-        empty = (seconds - self._seconds[before]) / spacing
-        return low + OTHER_NEIGHBOR_COST * high + SPACING_COST * empty
+        return low + OTHER_NEIGHBOR_COST * high + SPACING_COST * (seconds - self._seconds[before])
 
     def _remove(self, slot: int, difference: float, seconds: float):
         """Unlinks a frame between two others; `difference` and `seconds` are those of the frame about to be added."""

@@ -57,7 +57,7 @@ class SceneSettings:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name, known in (("selection", METHODS), ("init", INITS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+                raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
         if not self.candidate_fps > 0:
             raise ValueError(f"`candidate_fps` must be positive, got {self.candidate_fps}.")
 

@@ -1,8 +1,10 @@
 """From text, images and videos to the inputs of the model: prompts, scenes, and what never leaves the processor."""
 
 import copy
+import gc
 import inspect
 import io
+import json
 import pickle
 import threading
 
@@ -118,7 +120,7 @@ def test_thumbnails_hold_the_mean_colors_of_a_coarse_grid():
 
 def test_with_the_models_encoder_scenes_are_those_of_equation_1(bound, model):
     frames = small_clip(30)
-    inputs = bound(text="<video>", videos=frames, return_scenes=True, return_tensors="pt")
+    inputs = bound(text="<video>", videos=frames, max_candidates=30, return_scenes=True, return_tensors="pt")
     expected = select_scenes(mean_features(model, bound, frames), 4, 3)
     assert torch.equal(inputs["scenes"][0]["indices"], expected)
     assert "pixel_values_videos" not in inputs
@@ -233,7 +235,7 @@ class Untouchable:
 
 def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path):
     processor = tiny_processor()
-    processor._frame_encoder.value = Untouchable()
+    processor._frame_encoder.encoder = Untouchable()
     for other in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
         assert other.frame_encoder is None
         assert other.to_dict() == processor.to_dict()
@@ -242,6 +244,89 @@ def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path):
     processor.save_pretrained(tmp_path)
     assert "frame_encoder" not in (tmp_path / "processor_config.json").read_text()
     assert FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True).frame_encoder is None
+
+
+def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(processor):
+    model = model_for(processor)
+    processor.frame_encoder = model.encode_frames
+    expected = processor(text="<video>", videos=small_clip(20), return_tensors="pt")
+    try:
+        assert processor.bind(model) is processor
+        inputs = processor(text="<video>", videos=small_clip(20), return_tensors="pt")
+        assert torch.equal(inputs["frame_features"], expected["frame_features"])
+        for other in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
+            assert other.frame_encoder is None
+        with pytest.raises(ValueError, match="`scene_size` is 2, but the model's is 3"):
+            processor(text="<video>", videos=small_clip(20), scene_size=2)
+        del model
+        gc.collect()
+        with pytest.raises(ValueError, match="model that the processor was bound to is gone"):
+            processor(text="<video>", videos=small_clip(20))
+    finally:
+        processor.frame_encoder = None
+
+
+@pytest.mark.parametrize(
+    "name", ["scene_size", "patches_per_side", "pooling_mode", "pooling_stride", "newline_position"]
+)
+def test_a_model_with_another_setting_is_not_bound(processor, model, name):
+    other = copy.deepcopy(processor)
+    setattr(other, name, {"pooling_mode": "max", "newline_position": "grid"}.get(name, 4))
+    with pytest.raises(ValueError, match=f"The processor's `{name}` is .*, but the model's is .*: make them equal"):
+        other.bind(model)
+    with pytest.raises(ValueError, match=f"The processor's `{name}` is "):
+        other.frame_encoder = model.encode_frames
+
+
+@pytest.mark.parametrize("selection", ["kmeans", "kmeans_dissimilar", "farthest", "bsm", "uniform"])
+def test_a_pool_that_all_scenes_can_take_is_taken_whole_in_order(processor, selection):
+    for num_frames in (1, 5, 11, 12):
+        found = processor(text="<video>", videos=clip(num_frames), selection=selection, return_scenes=True)
+        indices = found["scenes"][0]["indices"]
+        assert torch.equal(indices, select_scenes(torch.zeros(num_frames, 1), 4, 3, "uniform"))
+    assert indices.flatten().tolist() == list(range(12))
+    found = processor(text="<video>", videos=clip(13), selection="kmeans", return_scenes=True)
+    features = thumbnails(torch.from_numpy(clip(13)).permute(0, 3, 1, 2))
+    assert torch.equal(found["scenes"][0]["indices"], select_scenes(features, 4, 3))
+
+
+def test_each_form_of_time_marks_can_be_asked_for_a_call_and_saved(processor, tmp_path):
+    options = {"video_metadata": {"total_num_frames": 2, "fps": 0.5}}
+
+    def text(processor, **marks):
+        return processor.decode(processor(text="<video>?", videos=clip(2), **options, **marks)["input_ids"][0])
+
+    tokens = "<video>" * 19
+    papers = f"{tokens}\nThis video samples 2 frames of a 4.0-second video at 0.0, 2.0 seconds.?"
+    llava = (
+        f"{tokens}\nThe video lasts for 4.00 seconds, and 2 frames are uniformly sampled from it. These frames are "
+        "located at 0.00s,2.00s.Please answer the following questions related to this video.?"
+    )
+    assert text(processor) == text(processor, time_marks="sentence") == papers
+    assert text(processor, time_marks="llava_video") == llava
+    assert text(processor, time_marks="none") == f"{tokens}?"
+    with pytest.raises(ValueError, match="`time_marks` must be one of sentence, llava_video, none, got 'often'"):
+        text(processor, time_marks="often")
+    other = copy.deepcopy(processor)
+    other.time_marks = "llava_video"
+    other.save_pretrained(tmp_path)
+    loaded = FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert text(loaded) == llava and loaded.add_time_instruction is True
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_folder_saved_with_the_older_settings_loads(processor, tmp_path, value):
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    settings = json.loads(path.read_text())
+    del settings["video_processor"]["time_marks"]
+    settings["add_time_instruction"] = value
+    settings["video_processor"]["do_sample_frames"] = False
+    path.write_text(json.dumps(settings))
+    loaded = FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert loaded.time_marks == ("sentence" if value else "none") and loaded.add_time_instruction is value
+    assert loaded.num_scenes == 4 and loaded.video_processor.do_sample_frames is False
+    assert FilaVideoProcessor.from_pretrained(tmp_path, add_time_instruction=not value).add_time_instruction != value
 
 
 def test_settings_are_saved_and_can_be_overridden_a_call(tmp_path):
@@ -694,8 +779,8 @@ def test_settings_that_are_not_the_models_are_refused(processor, model):
 def test_features_with_nan_are_refused(processor):
     processor.frame_encoder = lambda pixels: torch.full((len(pixels), 4, 8), float("nan"))
     try:
-        with pytest.raises(ValueError, match="in 12 of 12 frames"):
-            processor(text="<video>", videos=clip(12))
+        with pytest.raises(ValueError, match="in 13 of 13 frames"):
+            processor(text="<video>", videos=clip(13))
     finally:
         processor.frame_encoder = None
 

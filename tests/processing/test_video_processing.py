@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fila_video.video_pool_fila_video import SpreadPool
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, read_frames
 from helpers.tiny_processor import SIZE, clip, tiny_video_processor
@@ -55,7 +56,8 @@ def test_the_pool_has_as_many_frames_as_the_rule_says(folder, settings, expected
 
 @pytest.mark.parametrize("num_candidates", [120, 97, 12])
 def test_the_pool_runs_evenly_from_the_first_frame_to_the_last(folder, num_candidates):
-    frames, metadata = pool(folder / "two_minutes.mp4", max_candidates=num_candidates)
+    settings = {"max_candidates": num_candidates, "candidate_fps": num_candidates / 120, "min_candidates": 1}
+    frames, metadata = pool(folder / "two_minutes.mp4", **settings)
     numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
     assert numbers == list(metadata.frames_indices)
     assert numbers[0] == 0 and numbers[-1] == 239
@@ -112,6 +114,89 @@ def test_the_video_processor_alone_gives_the_pool_not_scenes(folder):
     assert [len(metadata.frames_indices) for metadata in output["video_metadata"]] == [24, 5]
 
 
+# Videos longer than their pool
+
+
+def frame_of(level, size=(32, 32)):
+    return np.full((*size, 3), level, dtype=np.uint8)
+
+
+def kept_of(levels, capacity):
+    """The numbers of those frames, plain gray ones a second apart, that a pool of such a size keeps."""
+    spread = SpreadPool(capacity)
+    spread.metadata = VideoMetadata(total_num_frames=len(levels), fps=1.0, duration=float(len(levels)))
+    for second, level in enumerate(levels):
+        spread.add(float(second), frame_of(level))
+    read = spread.frames()
+    assert [int(frame[0, 0, 0]) for frame in read.frames] == [levels[int(second)] for second in read.timestamps]
+    assert read.metadata.frames_indices == read.timestamps.astype(int).tolist()
+    return read.metadata.frames_indices
+
+
+def test_a_pool_that_is_not_full_keeps_all_frames_in_order():
+    assert kept_of([5, 9, 1], 3) == [0, 1, 2]
+    assert kept_of([7], 3) == [0]
+
+
+def test_short_events_of_a_long_still_video_stay_in_the_pool():
+    levels = [100] * 3000
+    events = [17, 470, 471, 472, 1333, 2600, 2998]
+    for number in events:
+        levels[number] = 200
+    kept = kept_of(levels, 40)
+    assert len(kept) == 40 and kept[0] == 0 and kept[-1] == 2999
+    for event in (17, 1333, 2600, 2998):
+        assert event in kept
+    assert {470, 471, 472} & set(kept)
+
+
+def test_a_still_video_is_kept_evenly():
+    gaps = np.diff(kept_of([100] * 1000, 50))
+    assert gaps.max() <= 3 * 1000 / 50 and gaps.sum() == 999
+
+
+def test_the_first_and_the_last_frame_stay_and_the_same_frames_every_time():
+    levels = np.random.default_rng(0).integers(0, 256, 300).tolist()
+    kept = kept_of(levels, 20)
+    assert kept[0] == 0 and kept[-1] == 299 and len(set(kept)) == 20
+    assert kept == sorted(kept) == kept_of(levels, 20)
+
+
+def test_a_long_file_keeps_what_changes_and_its_true_times(folder):
+    settings = {"max_candidates": 30, "min_candidates": 1, "num_scenes": 4}
+    frames, metadata = pool(folder / "two_minutes.mp4", **settings)
+    numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert len(numbers) == 30 and numbers == metadata.frames_indices
+    assert numbers[0] == 0 and numbers[-1] == 239
+    assert metadata.timestamps == pytest.approx([number / 2 for number in numbers])
+    assert metadata.duration == pytest.approx(120) and metadata.total_num_frames == 240
+    again, _ = pool(folder / "two_minutes.mp4", **settings)
+    assert torch.equal(frames, again)
+
+
+@pytest.mark.parametrize("selection", ["uniform", "bsm"])
+def test_selections_by_time_take_evenly_spaced_frames_of_a_long_file(folder, selection):
+    settings = {"max_candidates": 30, "min_candidates": 1, "num_scenes": 4, "selection": selection}
+    _, metadata = pool(folder / "two_minutes.mp4", **settings)
+    assert len(metadata.frames_indices) == (12 if selection == "uniform" else 30)
+    assert np.ptp(np.diff(metadata.frames_indices)) <= 1
+
+
+@pytest.mark.parametrize("num_scenes", [1, 7, 32, 64])
+def test_uniform_reads_just_the_frames_that_an_even_index_spacing_names(folder, num_scenes):
+    _, metadata = pool(folder / "two_minutes.mp4", num_scenes=num_scenes, scene_size=1, selection="uniform")
+    if num_scenes > 1:  # a single frame is the middle one
+        assert metadata.frames_indices == np.linspace(0, 239, num_scenes, dtype=int).tolist()
+    assert len(metadata.frames_indices) == num_scenes
+
+
+def test_a_video_read_before_is_a_pool_thinned_above_its_limit(folder):
+    read = read_frames(folder / "two_minutes.mp4", num_frames=60)
+    _, metadata = FilaVideoVideoProcessor().load_video(read, max_candidates=30)
+    assert metadata.timestamps == read.timestamps[np.linspace(0, 59, 30).round().astype(int)].tolist()
+    assert len(read.metadata.frames_indices) == 60
+
+
 # Frames given as they are
 
 
@@ -121,7 +206,8 @@ def test_arrays_are_the_pool_themselves():
     assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames)
     assert metadata.frames_indices == list(range(200))
     assert metadata.fps == 1.0 and metadata.duration == 200
-    assert FilaVideoVideoProcessor().load_video(frames, num_frames=7)[0].shape[0] == 200
+    assert FilaVideoVideoProcessor().load_video(frames, num_frames=7)[0].shape[0] == 7
+    assert FilaVideoVideoProcessor(do_sample_frames=False).load_video(frames, num_frames=7)[0].shape[0] == 200
 
 
 def test_without_metadata_frames_count_as_taken_at_the_candidate_rate():
@@ -162,16 +248,19 @@ def test_metadata_without_a_total_is_completed():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, list(range(30))),
+        ({}, [0, 2, 3, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20, 22, 24, 26, 27, 29]),  # `max_candidates`
+        ({"max_candidates": 30}, list(range(30))),
+        ({"do_sample_frames": False}, list(range(30))),
+        ({"do_sample_frames": False, "num_frames": 4}, list(range(30))),
         ({"do_sample_frames": True, "num_frames": 4}, [0, 10, 19, 29]),
         ({"do_sample_frames": True, "num_frames": 30}, list(range(30))),
         ({"do_sample_frames": True, "fps": 2.0}, [0, 5, 10, 15, 20, 25]),
         ({"do_sample_frames": True, "fps": 100.0}, list(range(30))),
         ({"do_sample_frames": True}, [0, 2, 3, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20, 22, 24, 26, 27, 29]),
-        ({"num_frames": 4}, list(range(30))),
+        ({"num_frames": 4}, [0, 10, 19, 29]),
     ],
 )
-def test_frames_are_thinned_only_when_asked(settings, expected):
+def test_frames_that_are_given_are_thinned_above_the_limit_or_as_asked(settings, expected):
     processor = tiny_video_processor(max_candidates=18, min_candidates=18)
     frames = clip(30)
     found, metadata = processor.load_video(frames, {"total_num_frames": 30, "fps": 10.0}, **settings)
