@@ -1,41 +1,22 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-"""Checkpoint files, read and written a piece at a time: no tensor larger than a piece is ever held in memory."""
+"""Files of a checkpoint: looked up safely, read a tensor at a time, written a shard at a time."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-PIECE_BYTES = 64 << 20
-
-# What the safetensors format calls the types that a checkpoint of floating-point weights may have.
-DTYPE_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-SAFETENSORS_INDEX, BIN_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+# One shard is held in memory while it is written.
+SHARD_BYTES = 2 << 30
+# As the safetensors format calls them. Other types are buffers or quantized weights, whose scales are elsewhere.
+WEIGHT_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+INDICES = {"model.safetensors.index.json": "*.safetensors", "pytorch_model.bin.index.json": "pytorch_model*.bin"}
 
 
 @dataclass(frozen=True)
@@ -45,46 +26,69 @@ class StoredTensor:
     name: str
     file: Path
     shape: tuple[int, ...]
+    dtype: str
 
-    def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[torch.Tensor]:
-        """
-        The tensor's rows in order, as `(rows, ...)` tensors of about `piece_bytes` bytes. A tensor without dimensions
-        comes as one of shape `(1,)`.
-        """
-        if self.file.suffix == ".safetensors":
-            yield from self._safetensors_pieces(piece_bytes)
-            return
-        tensor = torch.atleast_1d(_load_bin(self.file)[self.name])
-        for start, stop in row_ranges(tensor.shape, tensor.element_size(), piece_bytes):
-            yield tensor[start:stop]
-
-    def _safetensors_pieces(self, piece_bytes: int) -> Iterator[torch.Tensor]:
-        if not self.shape:
-            with safe_open(self.file, framework="pt") as file:
-                yield file.get_tensor(self.name).reshape(1)
-            return
-        for start, stop in row_ranges(self.shape, 4, piece_bytes):
-            # Opened anew each time: pages of the file that were read stay in this process's memory until it is closed.
-            with safe_open(self.file, framework="pt") as file:
-                yield file.get_slice(self.name)[start:stop]
+    def load(self) -> torch.Tensor:
+        if self.file.suffix == ".bin":
+            return _load_bin(self.file)[self.name]
+        # Opened anew each time: pages of the file that were read count as this process's memory until it is closed.
+        with safe_open(self.file, framework="pt") as file:
+            return file.get_tensor(self.name)
 
 
-def row_ranges(shape: tuple[int, ...], element_size: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows `(start, stop)` that cover a tensor in pieces of at most `piece_bytes`, at least a row each."""
-    row_bytes = prod(shape[1:]) * element_size
-    step = max(1, piece_bytes // max(1, row_bytes))
-    for start in range(0, shape[0], step):
-        yield start, min(start + step, shape[0])
+@contextmanager
+def foreign(file: Path, what: str) -> Iterator[None]:
+    """
+    Around calls of other libraries with values that stand in a checkpoint's file. They raise whatever the wrong value
+    leads to (`KeyError`, `ZeroDivisionError`, ...); here it becomes a `ValueError` of one line that names the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file} {what} ({type(error).__name__}: {reason}).") from error
+
+
+def find_file(path: Path) -> Path | None:
+    """
+    The path if a file is there.
+
+    Raises:
+        ValueError: If it is a link out of the checkpoint. A checkpoint from somewhere else could put any file of this
+            machine into what is converted, and published, by such a link. Those of the Hub's cache, which lead from a
+            snapshot to the blobs of the same repository, are followed.
+    """
+    if not path.is_file():
+        return None
+    folder = path.parent.resolve()
+    home = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    if not path.resolve().is_relative_to(home):
+        raise ValueError(f"{path} is a link to a file outside of the checkpoint: put the file itself there.")
+    return path
+
+
+def read_text(path: Path) -> str | None:
+    """A file's text, or `None` where there is no such file."""
+    if find_file(path) is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
 
 
 def read_json(path: Path) -> dict:
     """A JSON file's object, empty where there is no such file."""
-    if not path.is_file():
+    text = read_text(path)
+    if text is None:
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no whole JSON file: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
+    return content
 
 
 def read_checkpoint(folder: Path, allow_bin: bool = False) -> dict[str, StoredTensor]:
@@ -98,62 +102,81 @@ def read_checkpoint(folder: Path, allow_bin: bool = False) -> dict[str, StoredTe
 
     Raises:
         FileNotFoundError: If there are no weights, or a shard that the index names is missing.
-        ValueError: If a file is damaged, the index and the files disagree, or a name occurs twice.
+        ValueError: If a file is damaged, the index and the files disagree, the index names something else than
+            weights beside it, or a name occurs twice.
     """
-    files, index = _weight_files(folder, allow_bin)
+    files, indexed = _weight_files(folder, allow_bin)
     tensors = {}
     for file in files:
-        for name, shape in _shapes(file).items():
-            if name in tensors:
+        for tensor in _stored_tensors(file):
+            if tensor.name in tensors:
                 raise ValueError(
-                    f"'{name}' is in {file} and in {tensors[name].file}. Remove the file that is not meant."
+                    f"'{tensor.name}' is in {file} and in {tensors[tensor.name].file}: remove the file that is not "
+                    "meant."
                 )
-            tensors[name] = StoredTensor(name, file, shape)
-    absent = sorted(set(index) - set(tensors))
+            tensors[tensor.name] = tensor
+    absent = sorted(set(indexed) - set(tensors))
     if absent:
         raise ValueError(
-            f"{folder}: the index names {len(absent)} tensors that the shards do not hold: {', '.join(absent)}."
+            f"{folder}: the index names {len(absent)} tensors that the shards do not hold: {enumerate_some(absent)}."
         )
     return tensors
 
 
 def _weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], dict[str, str]]:
     """The weight files of a folder, and its index's map from names to files where it has one."""
-    patterns = [(SAFETENSORS_INDEX, "*.safetensors")]
-    if allow_bin:
-        patterns.append((BIN_INDEX, "pytorch_model*.bin"))
-    for index_name, pattern in patterns:
-        if (folder / index_name).is_file():
-            index = read_json(folder / index_name).get("weight_map", {})
-            files = [folder / name for name in sorted(set(index.values()))]
-            missing = [file.name for file in files if not file.is_file()]
-            if missing:
-                raise FileNotFoundError(
-                    f"{folder / index_name} names shards that are not there: {', '.join(missing)}."
-                )
-            return files, index
-        if files := sorted(folder.glob(pattern)):
-            return files, {}
+    for index_name, pattern in INDICES.items():
+        if pattern.endswith(".bin") and not allow_bin:
+            continue
+        index = read_json(folder / index_name)
+        if not index:
+            if files := sorted(folder.glob(pattern)):
+                return [file for file in files if find_file(file)], {}
+            continue
+        weight_map = index.get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError(f"{folder / index_name} has no `weight_map` from tensors to files.")
+        suffix = Path(pattern).suffix
+        for name in weight_map.values():
+            if not isinstance(name, str) or name != Path(name).name or not name.endswith(suffix):
+                raise ValueError(f"{folder / index_name} names {name!r}, which is no {suffix} file beside it.")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        missing = [file.name for file in files if find_file(file) is None]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder / index_name} names shards that are not there: {enumerate_some(missing)}."
+            )
+        return files, weight_map
     hint = ""
     if not allow_bin and any(folder.glob("*.bin")):
         hint = " There are .bin files, which are read only with `--allow-bin` (they are pickles: trust their author)."
     raise FileNotFoundError(f"{folder} holds no *.safetensors files.{hint}")
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def _stored_tensors(file: Path) -> list[StoredTensor]:
     if file.suffix == ".safetensors":
         try:
             with safe_open(file, framework="pt") as opened:
-                return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                return [
+                    StoredTensor(name, file, tuple(part.get_shape()), part.get_dtype())
+                    for name, part in slices.items()
+                ]
         except SafetensorError as error:
             raise ValueError(f"{file} is no whole safetensors file: {error}. Download it again.") from error
     tensors = _load_bin(file)
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{file} is no checkpoint of weights: it holds a {type(tensors).__name__}.")
     wrong = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        raise ValueError(f"{file} is no checkpoint of weights: these entries are no tensors: {', '.join(wrong)}.")
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise ValueError(f"{file} is no checkpoint of weights: these entries are no tensors: {enumerate_some(wrong)}.")
+    return [
+        StoredTensor(name, file, tuple(value.shape), WEIGHT_DTYPES.get(value.dtype, str(value.dtype)))
+        for name, value in tensors.items()
+    ]
 
 
+@lru_cache(maxsize=1)
 def _load_bin(file: Path) -> dict[str, torch.Tensor]:
     try:
         try:
@@ -162,87 +185,56 @@ def _load_bin(file: Path) -> dict[str, torch.Tensor]:
             # Files of before torch 1.6 cannot be mapped into memory.
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{file} cannot be read as a file of weights alone: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file} cannot be read as a file of weights alone: {reason}") from error
 
 
-def split_into_shards(sizes: dict[str, int], max_bytes: int) -> list[list[str]]:
-    """Names in order, in as few lists as hold at most `max_bytes` each; a larger tensor has one of its own."""
-    shards, filled = [[]], 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
-
-
-def write_safetensors(
-    path: Path,
-    tensors: dict[str, tuple[tuple[int, ...], torch.dtype]],
-    pieces: Callable[[str], Iterable[torch.Tensor]],
-    on_bytes: Callable[[int], object] = lambda written: None,
-):
-    """
-    Writes a safetensors file without holding a whole tensor.
-
-    Args:
-        path (`Path`): The file to write.
-        tensors (`dict`): Shape and dtype of each tensor.
-        pieces (`Callable`): Gives a tensor's rows in order, of the dtype promised; read once, when it is written.
-        on_bytes (`Callable`, *optional*): Told the number of bytes after each piece.
-
-    Raises:
-        ValueError: If the pieces of a tensor are not of its dtype or do not add up to its size.
-    """
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    # Wide types first, so that every tensor is aligned to its own type.
-    names = sorted(tensors, key=lambda name: -tensors[name][1].itemsize)
-    for name in names:
-        shape, dtype = tensors[name]
-        size = prod(shape) * dtype.itemsize
-        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    with open(path, "wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name in names:
-            shape, dtype = tensors[name]
-            written = 0
-            for piece in pieces(name):
-                if piece.dtype != dtype:
-                    raise ValueError(f"'{name}' was to be written as {dtype}, but a piece of it is {piece.dtype}.")
-                data = piece.contiguous().flatten().view(torch.uint8).numpy()
-                file.write(data)
-                written += data.nbytes
-                on_bytes(data.nbytes)
-            if written != prod(shape) * dtype.itemsize:
-                raise ValueError(f"'{name}' has {prod(shape) * dtype.itemsize} bytes, but its pieces have {written}.")
-
-
-def write_sharded(
+def write_shards(
     folder: Path,
     tensors: dict[str, tuple[tuple[int, ...], torch.dtype]],
-    pieces: Callable[[str], Iterable[torch.Tensor]],
-    max_shard_bytes: int,
+    load: Callable[[str], torch.Tensor],
+    max_shard_bytes: int = SHARD_BYTES,
     on_bytes: Callable[[int], object] = lambda written: None,
-) -> list[str]:
-    """Writes `model.safetensors`, or shards of at most `max_shard_bytes` and their index; returns the files' names."""
-    sizes = {name: prod(shape) * dtype.itemsize for name, (shape, dtype) in tensors.items()}
-    shards = split_into_shards(sizes, max_shard_bytes)
-    if len(shards) == 1:
-        write_safetensors(folder / "model.safetensors", tensors, pieces, on_bytes)
-        return ["model.safetensors"]
-    files = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    for file, names in zip(files, shards, strict=True):
-        write_safetensors(folder / file, {name: tensors[name] for name in names}, pieces, on_bytes)
-    index = {
-        "metadata": {"total_size": sum(sizes.values())},
-        "weight_map": {name: file for file, names in zip(files, shards, strict=True) for name in sorted(names)},
-    }
-    (folder / SAFETENSORS_INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    return [*files, SAFETENSORS_INDEX]
+) -> None:
+    """
+    Writes `model.safetensors`, or shards of at most `max_shard_bytes` with their index, holding one shard at a time.
+
+    Args:
+        folder (`Path`): Where to.
+        tensors (`dict`): Shape and dtype of each tensor.
+        load (`Callable`): Gives the tensor of that name, of that shape and dtype.
+        max_shard_bytes (`int`, *optional*, defaults to 2 GiB): A larger tensor has a shard of its own.
+        on_bytes (`Callable`, *optional*): Told the number of bytes of each tensor.
+    """
+    empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in tensors.items()}
+    split = split_torch_state_dict_into_shards(empty, max_shard_size=max_shard_bytes)
+    for file, names in split.filename_to_tensors.items():
+        shard = {}
+        for name in names:
+            shard[name] = load(name)
+            on_bytes(shard[name].nbytes)
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
-__all__ = ["StoredTensor", "read_checkpoint", "read_json", "split_into_shards", "write_safetensors", "write_sharded"]
+def enumerate_some(names: list[str], limit: int = 5) -> str:
+    """Names for a message, the first few of many."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+__all__ = [
+    "SHARD_BYTES",
+    "WEIGHT_DTYPES",
+    "StoredTensor",
+    "enumerate_some",
+    "find_file",
+    "foreign",
+    "read_checkpoint",
+    "read_json",
+    "read_text",
+    "write_shards",
+]

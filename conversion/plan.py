@@ -1,26 +1,13 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """What a conversion will write: everything is read and checked before the first byte, except the weights' values."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter
@@ -29,29 +16,21 @@ from transformers.modeling_utils import PreTrainedModel
 from ..configuration_fila_video import FilaVideoConfig
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
-from .files import StoredTensor, read_checkpoint, read_json
+from .files import WEIGHT_DTYPES, StoredTensor, foreign, read_checkpoint, read_json
 from .layouts import (
-    LLAVA_NEXT,
-    PARTS,
     Recipe,
+    check_depth,
     compare,
-    detect_layout,
-    llava_hf_recipe,
-    llava_next_recipe,
+    find_layout,
     parts_recipe,
+    pixel_settings,
     rename,
     rename_language,
     rename_vision,
     tower_config,
     unused_reason,
 )
-from .repository import (
-    build_processor,
-    chat_template,
-    generation_config,
-    load_tokenizer,
-    pixel_settings,
-)
+from .repository import build_processor, chat_template, generation_config, load_tokenizer
 
 HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
@@ -72,45 +51,76 @@ class Conversion:
     def num_bytes(self) -> int:
         return sum(prod(shape) * dtype.itemsize for shape, dtype in self.tensors.values())
 
-    def pieces(self, name: str) -> Iterator[torch.Tensor]:
-        """A tensor of the converted model, in pieces of some rows each."""
+    def tensor(self, name: str) -> torch.Tensor:
+        """
+        A tensor of the converted model.
+
+        Raises:
+            ValueError: If a value of it is no finite number, or none that the wanted type can hold.
+        """
         shape, dtype = self.tensors[name]
         if name in self.new:
-            yield torch.atleast_1d(self.new[name]).to(dtype)
-            return
-        total, rows = 0, 0
-        for piece in self.stored[name].pieces():
-            if rows == 0 and shape and shape[0] > self.stored[name].shape[0]:
-                total = torch.zeros(shape[1:], dtype=torch.float64)
-            if isinstance(total, torch.Tensor):
-                total += piece.sum(dim=0, dtype=torch.float64)
-            rows += piece.shape[0]
-            yield _cast(piece, dtype, name)
-        if isinstance(total, torch.Tensor):
+            return self.new[name].to(dtype)
+        stored = self.stored[name]
+        source = stored.load()
+        tensor = source.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        if not tensor.isfinite().all():
+            if source.isfinite().all():
+                raise ValueError(f"'{stored.name}' has values that {dtype} cannot hold: use bfloat16 or float32.")
+            raise ValueError(f"'{stored.name}' in {stored.file} has values that are no finite numbers.")
+        if tuple(tensor.shape) != shape:
             # Rows for tokens that the vocabulary did not have: the mean of those it has.
-            yield (total / rows).to(dtype).expand(shape[0] - rows, *shape[1:])
+            mean = source.mean(dim=0, dtype=torch.float32).to(dtype)
+            tensor = torch.cat([tensor, mean.expand(shape[0] - len(tensor), *shape[1:])])
+        return tensor
 
 
 def plan_conversion(
-    folders: dict[str, Path], overrides: dict, dtype: torch.dtype, seed: int, allow_bin: bool
+    folders: dict[str, Path],
+    *,
+    overrides: dict,
+    dtype: torch.dtype,
+    as_source: bool,
+    seed: int,
+    allow_bin: bool,
 ) -> Conversion:
-    """Reads everything but the weights, and checks that they fit."""
+    """
+    Reads everything but the values of the weights, and checks that they fit.
+
+    Args:
+        folders (`dict`): The folders of a `"checkpoint"`, or of a `"language model"`; and of a `"vision tower"`.
+        overrides (`dict`): Settings of the model's configuration that are asked for instead of the source's.
+        dtype (`torch.dtype`): Of the weights.
+        as_source (`bool`): Whether the processor shall choose frames as the source does.
+        seed (`int`): Of tensors that start new.
+        allow_bin (`bool`): Whether `.bin` weights may be read.
+
+    Raises:
+        ValueError: If the layout is unknown, or something does not fit.
+        FileNotFoundError: If weights, tokenizer or configuration are not there.
+    """
+    main = folders.get("checkpoint") or folders["language model"]
     if "checkpoint" in folders:
-        main = folders["checkpoint"]
         recipe, renamed = _whole_checkpoint(main, folders.get("vision tower"), allow_bin)
     else:
-        main = folders["language model"]
         recipe, renamed = _two_parts(main, folders["vision tower"], allow_bin)
     text_config = recipe.model["text_config"]
+    check_depth(text_config)
+    check_depth(recipe.model["vision_config"])
+    longest = getattr(text_config, "max_position_embeddings", None)
+    for name, value in (("max_position_embeddings", longest), ("tokenizer_model_max_length", recipe.max_length)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{main / 'config.json'}: `{name}` must be a positive number of tokens, got {value!r}.")
     tokenizer = load_tokenizer(main, text_config, recipe.max_length)
-    _place_tokens(recipe, tokenizer)
-    config = FilaVideoConfig(**(recipe.model | overrides))
-    for each in (config, config.text_config, config.vision_config):
-        each.dtype = dtype
-    config.architectures = [FilaVideoForConditionalGeneration.__name__]
+    _place_tokens(recipe, tokenizer, main)
 
-    with torch.device("meta"):
-        model = FilaVideoForConditionalGeneration(config)
+    with foreign(main / "config.json", "and the options given describe no model that can be built"):
+        config = FilaVideoConfig(**(recipe.model | overrides))
+        for each in (config, config.text_config, config.vision_config):
+            each.dtype = dtype
+        config.architectures = [FilaVideoForConditionalGeneration.__name__]
+        with torch.device("meta"):
+            model = FilaVideoForConditionalGeneration(config)
     targets = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del targets[HEAD]
@@ -122,7 +132,15 @@ def plan_conversion(
     new, dropped = compare(shapes, found, recipe.new, lambda name: unused_reason(name, config))
     for reason, names in dropped.items():
         recipe.remarks.append(f"Left out: {reason} ({len(names)} tensors).")
+    for name in targets.keys() & renamed.keys():
+        if renamed[name].dtype not in WEIGHT_DTYPES.values():
+            raise ValueError(
+                f"'{renamed[name].name}' in {renamed[name].file} is of type {renamed[name].dtype}; only weights of "
+                f"type {', '.join(WEIGHT_DTYPES.values())} can be converted. Convert the checkpoint that is not "
+                "quantized."
+            )
 
+    # In the source's order, so that each of its files is read once from front to back.
     order = {name: position for position, name in enumerate(renamed)}
     strict = model._keep_in_fp32_modules_strict
     tensors = {}
@@ -130,44 +148,59 @@ def plan_conversion(
         shape, kind = targets[name]
         keep = not kind.is_floating_point or any(part in name for part in strict)
         tensors[name] = (shape, kind if keep else dtype)
-    template = chat_template(main, tokenizer, recipe.layout)
+    template = chat_template(main, tokenizer, recipe.chatml)
     pixels = pixel_settings(folders.get("vision tower", main))
-    processor = build_processor(config, tokenizer, template, pixels, recipe.processor)
+    processor = build_processor(config, tokenizer, template, pixels, recipe, as_source)
     initial = initial_tensors(model, new, seed)
     return Conversion(config, recipe, processor, generation_config(main, tokenizer), renamed, initial, tensors)
 
 
 def _whole_checkpoint(folder: Path, tower: Path | None, allow_bin: bool) -> tuple[Recipe, dict[str, StoredTensor]]:
-    stored = read_checkpoint(folder, allow_bin)
-    layout = detect_layout(stored)
     config = read_json(folder / "config.json")
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json.")
+    find_layout(str(folder), config)
+    stored = read_checkpoint(folder, allow_bin)
+    layout = find_layout(str(folder), config, stored)
     renamed = _renamed(stored, lambda name: rename(name, layout))
-    if layout == LLAVA_NEXT:
-        shapes = {name: tensor.shape for name, tensor in renamed.items()}
-        return llava_next_recipe(config, shapes, None if tower is None else tower_config(str(tower))), renamed
-    if tower is not None:
-        raise ValueError(
-            "`--vision-tower` is for LLaVA-NeXT checkpoints: llava-hf's have its configuration with them."
-        )
-    return llava_hf_recipe(config, pixel_settings(folder)), renamed
+    if not any(name.startswith("model.vision_tower.") for name in renamed):
+        # Training left the tower as it was, and did not save it.
+        if tower is None or not layout.needs_tower_config:
+            raise ValueError(
+                f"{folder} holds no weights of its vision tower ({config.get('mm_vision_tower')}): say with "
+                "`--vision-tower` where they are."
+            )
+        renamed |= _vision_tensors(tower, allow_bin)
+    shapes = {name: tensor.shape for name, tensor in renamed.items()}
+    return layout.recipe(folder, config, shapes, tower), renamed
 
 
 def _two_parts(language: Path, vision: Path, allow_bin: bool) -> tuple[Recipe, dict[str, StoredTensor]]:
-    text_config, vision_config = AutoConfig.from_pretrained(language), tower_config(str(vision))
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(text_config)
-        tower = AutoModel.from_config(vision_config)
+    with foreign(language / "config.json", "describes no causal language model"):
+        text_config = AutoConfig.from_pretrained(language)
+        check_depth(text_config)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(text_config)
     heads = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
-    in_memory, tower_in_memory = _names_in_memory(model), _names_in_memory(tower)
+    in_memory = _names_in_memory(model)
     renamed = _renamed(
         read_checkpoint(language, allow_bin),
         lambda name: rename_language(in_memory(name), model.base_model_prefix, heads[0]),
-    ) | _renamed(
-        read_checkpoint(vision, allow_bin), lambda name: rename_vision(tower_in_memory(name), tower.base_model_prefix)
     )
-    return parts_recipe(text_config, vision_config), renamed
+    recipe = parts_recipe(text_config, tower_config(vision))
+    return recipe, renamed | _vision_tensors(vision, allow_bin)
+
+
+def _vision_tensors(folder: Path, allow_bin: bool) -> dict[str, StoredTensor]:
+    config = tower_config(folder)
+    check_depth(config)
+    with foreign(folder / "config.json", "describes no vision tower that can be built"), torch.device("meta"):
+        tower = AutoModel.from_config(config)
+    in_memory, own = _names_in_memory(tower), tower.state_dict().keys()
+    return _renamed(
+        read_checkpoint(folder, allow_bin),
+        lambda name: rename_vision(in_memory(name), tower.base_model_prefix, own),
+    )
 
 
 def _renamed(stored: dict[str, StoredTensor], rename: Callable[[str], str]) -> dict[str, StoredTensor]:
@@ -184,8 +217,8 @@ def _names_in_memory(model: PreTrainedModel) -> Callable[[str], str]:
     return lambda name: reduce(lambda renamed, renaming: renaming.rename_source_key(renamed)[0], renamings, name)
 
 
-def _place_tokens(recipe: Recipe, tokenizer):
-    """The ids of `<image>` and `<video>`, which must have rows in the embedding."""
+def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path):
+    """The ids of `<image>` and `<video>`, which must have rows in the embedding; it grows where it has none to spare."""
     text_config: PreTrainedConfig = recipe.model["text_config"]
     ids = {name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("image", "video")}
     for name, token_id in ids.items():
@@ -195,11 +228,14 @@ def _place_tokens(recipe: Recipe, tokenizer):
                 f"The configuration says that <{name}> is token {theirs}, but the tokenizer that it is {token_id}. "
                 "Are they of the same checkpoint?"
             )
-    rows, needed = text_config.vocab_size, max(ids.values()) + 1
+    rows, needed = text_config.vocab_size, len(tokenizer)
     if needed <= rows:
         return
-    if recipe.layout != PARTS:
-        raise ValueError(f"The tokenizer needs {needed} rows in the embedding, but the checkpoint has {rows}.")
+    if needed - 2 > rows:
+        raise ValueError(
+            f"{folder}: the tokenizer has {needed - 2} tokens, but the embedding {rows} rows. Are they of the same "
+            "checkpoint?"
+        )
     recipe.grown_from = rows
     text_config.vocab_size = -(-needed // 64) * 64
     recipe.remarks.append(
@@ -214,8 +250,7 @@ def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe):
     if head is None or EMBEDDING not in renamed:
         return
     embedding = renamed[EMBEDDING]
-    pairs = zip(head.pieces(), embedding.pieces(), strict=False)
-    if head.shape != embedding.shape or not all(torch.equal(ours, theirs) for ours, theirs in pairs):
+    if head.shape != embedding.shape or not torch.equal(head.load(), embedding.load()):
         raise ValueError(
             f"The configuration ties the head to the embedding, but {head.name} differs from {embedding.name}: set "
             "`tie_word_embeddings` to false in its config.json if the head is meant to be its own."
@@ -244,13 +279,6 @@ def initial_tensors(model: FilaVideoForConditionalGeneration, names: list[str], 
                 if name.rpartition(".")[0] == owner:
                     tensors[name] = getattr(module, name.rpartition(".")[2]).detach()
     return tensors
-
-
-def _cast(piece: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    cast = piece.to(dtype)
-    if dtype == torch.float16 and not torch.equal(cast.isfinite(), piece.isfinite()):
-        raise ValueError(f"'{name}' has values that float16 cannot hold: use bfloat16 or float32.")
-    return cast
 
 
 __all__ = ["Conversion", "initial_tensors", "plan_conversion"]

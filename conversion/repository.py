@@ -1,16 +1,3 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """Everything in a converted repository that is no weight: processor, tokenizer, chat template, code, model card."""
 
 import re
@@ -25,15 +12,16 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from ..configuration_fila_video import AUTO_MAP, CUSTOM_PIPELINES, FilaVideoConfig
 from ..processing_fila_video import FilaVideoProcessor
 from ..video_processing_fila_video import FilaVideoVideoProcessor
-from .files import read_json
-from .layouts import LLAVA_NEXT
+from .files import find_file, foreign, read_json, read_text
+from .layouts import Recipe
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt"),
     *("special_tokens_map.json", "tokenizer.model", "chat_template.jinja"),
 )
-SAMPLING_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+GENERATION_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "repetition_penalty", "max_new_tokens")
+MAX_NEW_TOKENS = 512
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
 
 # Turns lists of texts, images and videos into strings, for the chat templates of language models.
@@ -56,6 +44,7 @@ FLATTEN_CONTENT = """\
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
+TIME_MARKS = {"none": "no", "sentence": "the paper's sentence", "llava_video": "LLaVA-Video's sentence"}
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -69,18 +58,19 @@ def load_tokenizer(
     Raises:
         FileNotFoundError: If there is no vocabulary.
     """
-    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+    if not any(find_file(folder / name) for name in VOCABULARY_FILES):
         raise FileNotFoundError(f"{folder} has no tokenizer: one of {', '.join(VOCABULARY_FILES)} is needed.")
     with tempfile.TemporaryDirectory() as staging:
         # Beside the language model's own configuration: that of the whole checkpoint may be of a type nobody knows.
         text_config.save_pretrained(staging)
         for name in TOKENIZER_FILES:
-            if (folder / name).is_file():
-                shutil.copy(folder / name, staging)
-        # Left, for answers to several prompts at once.
-        tokenizer = AutoTokenizer.from_pretrained(staging, padding_side="left")
-    tokens = [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
-    tokenizer.add_tokens(tokens, special_tokens=True)
+            if find_file(folder / name):
+                shutil.copyfile(folder / name, Path(staging, name))
+        with foreign(folder / "tokenizer_config.json", "and the files beside it describe no tokenizer"):
+            # Left, for answers to several prompts at once.
+            tokenizer = AutoTokenizer.from_pretrained(staging, padding_side="left")
+            tokens = [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
+            tokenizer.add_tokens(tokens, special_tokens=True)
     longest = max_length or tokenizer.model_max_length
     tokenizer.model_max_length = min(longest, getattr(text_config, "max_position_embeddings", longest))
     if tokenizer.pad_token_id is None:
@@ -88,18 +78,20 @@ def load_tokenizer(
     return tokenizer
 
 
-def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, layout: str) -> str:
+def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, chatml: bool) -> str:
     """
-    The chat template: LLaVA-NeXT's own; the one of the checkpoint if it knows videos; else the language model's, with
-    placeholders for what is no text.
+    The chat template: this project's own where the source was trained on it (`chatml`); the one of the checkpoint if
+    it knows videos; else the language model's, with placeholders for what is no text.
 
     Raises:
         ValueError: If there is none.
     """
     is_chatml = {"<|im_start|>", "<|im_end|>"} <= tokenizer.get_vocab().keys()
-    own = None if layout == LLAVA_NEXT and is_chatml else _saved_template(folder) or tokenizer.chat_template
+    own = None if chatml and is_chatml else _saved_template(folder) or tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
+    if own and not isinstance(own, str):
+        raise ValueError(f"{folder}: the chat template is a {type(own).__name__}, but must be a text.")
     if own and VIDEO_TOKEN in own:
         return own
     if not own and not is_chatml:
@@ -109,30 +101,21 @@ def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, layout: str)
 
 
 def _saved_template(folder: Path) -> str | None:
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if template := read_text(folder / "chat_template.jinja"):
+        return template
     for name in ("chat_template.json", "processor_config.json"):
         if template := read_json(folder / name).get("chat_template"):
             return template
     return None
 
 
-def pixel_settings(folder: Path) -> dict:
-    """Settings of the processor that made the pixels of a checkpoint's videos, or else of its images."""
-    nested = read_json(folder / "processor_config.json")
-    for settings in (
-        read_json(folder / "video_preprocessor_config.json"),
-        nested.get("video_processor", {}),
-        read_json(folder / "preprocessor_config.json"),
-        nested.get("image_processor", {}),
-    ):
-        if "image_mean" in settings:
-            return settings
-    return {}
-
-
 def build_processor(
-    config: FilaVideoConfig, tokenizer: PreTrainedTokenizerBase, template: str, pixels: dict, settings: dict
+    config: FilaVideoConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    pixels: dict,
+    recipe: Recipe,
+    as_source: bool,
 ) -> FilaVideoProcessor:
     """
     The processor that belongs to a model.
@@ -142,19 +125,24 @@ def build_processor(
         tokenizer (`PreTrainedTokenizerBase`): With `<image>` and `<video>`.
         template (`str`): The chat template.
         pixels (`dict`): May hold `image_mean` and `image_std`, 0.5 by default.
-        settings (`dict`): `num_scenes` and `add_time_instruction`.
+        recipe (`Recipe`): With the source's number of frames and its way to tell their times.
+        as_source (`bool`): Whether frames are chosen as the source does: evenly, each exactly where it is due.
     """
-    side = config.vision_config.image_size
     pixels = {
-        "size": {"height": side, "width": side},
+        "size": {"height": config.vision_config.image_size, "width": config.vision_config.image_size},
         "image_mean": pixels.get("image_mean", [0.5, 0.5, 0.5]),
         "image_std": pixels.get("image_std", [0.5, 0.5, 0.5]),
     }
-    selection = {"num_scenes": settings["num_scenes"], "scene_size": config.scene_size}
+    for name in ("image_mean", "image_std"):
+        value = pixels[name]
+        if not isinstance(value, list) or len(value) != 3 or not all(isinstance(each, int | float) for each in value):
+            raise ValueError(f"The source's `{name}` must be three numbers, one a color channel, got {value!r}.")
+    selection = {"num_scenes": recipe.num_scenes, "scene_size": config.scene_size}
+    if as_source:
+        selection |= {"selection": "uniform", "seek_mode": "exact"}
     # Room for all scenes, however large they are.
-    selection["max_candidates"] = max(
-        FilaVideoVideoProcessor.max_candidates, selection["num_scenes"] * selection["scene_size"]
-    )
+    wanted = selection["num_scenes"] * selection["scene_size"]
+    selection["max_candidates"] = max(FilaVideoVideoProcessor.max_candidates, wanted)
     tokenizer.chat_template = template
     return FilaVideoProcessor(
         image_processor=SiglipImageProcessor(**pixels),
@@ -165,28 +153,48 @@ def build_processor(
         pooling_mode=config.pooling_mode,
         pooling_stride=config.pooling_stride,
         newline_position=config.newline_position,
-        add_time_instruction=settings["add_time_instruction"],
+        time_marks=time_marks(config, recipe),
     )
 
 
+def time_marks(config: FilaVideoConfig, recipe: Recipe) -> str:
+    """
+    How times are told: as the source does where every scene is a frame, as in its training. With several frames a
+    scene LLaVA-Video's sentence ("uniformly sampled") would not be true, and the paper's takes its place.
+    """
+    if recipe.time_marks == "llava_video" and config.scene_size > 1:
+        return "sentence"
+    return recipe.time_marks
+
+
 def generation_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """A checkpoint's own generation settings, or greedy decoding that stops where a turn ends."""
-    if (folder / "generation_config.json").is_file():
-        config = GenerationConfig.from_pretrained(folder)
-    else:
+    """
+    Greedy decoding that stops where a turn ends. Of a checkpoint's own settings those are kept that do not sample: its
+    recipes all decode greedily, whatever was left in this file by its language model.
+
+    Raises:
+        ValueError: If a setting is none that can be used.
+    """
+    file = folder / "generation_config.json"
+    settings = {name: value for name, value in read_json(file).items() if name in GENERATION_SETTINGS}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    for name, value in settings.items():
+        if name == "repetition_penalty":
+            good = isinstance(value, int | float) and value > 0
+        elif name == "max_new_tokens":
+            good = isinstance(value, int) and value > 0
+        else:
+            ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
+            good = all(isinstance(token, int) and 0 <= token < len(tokenizer) for token in ids)
+        if not good:
+            raise ValueError(f"{file}: `{name}` cannot be {value!r}.")
+    if "eos_token_id" not in settings:
         ends = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id]
         ends = [end for end in dict.fromkeys(ends) if end is not None and end != tokenizer.unk_token_id]
-        config = GenerationConfig(eos_token_id=ends or [tokenizer.eos_token_id])
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    try:
-        config.validate(strict=True)
-    except ValueError:
-        # Older releases saved settings of sampling beside `do_sample=False`, where they do nothing; newer ones refuse.
-        for name in SAMPLING_SETTINGS:
-            setattr(config, name, getattr(GenerationConfig(), name))
-        config.validate(strict=True)
-    return config
+        settings["eos_token_id"] = ends or [tokenizer.eos_token_id]
+    settings.setdefault("pad_token_id", tokenizer.pad_token_id)
+    settings.setdefault("max_new_tokens", MAX_NEW_TOKENS)
+    return GenerationConfig(do_sample=False, **settings)
 
 
 def code_files() -> list[Path]:
@@ -197,21 +205,27 @@ def code_files() -> list[Path]:
     return sorted(files | siblings)
 
 
-def source_licence(folder: Path) -> str | None:
-    """What a checkpoint's model card gives as its licence."""
-    card = folder / "README.md"
-    front_matter = (
-        re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL) if card.is_file() else None
-    )
-    found = re.search(r"^license:\s*(\S+)\s*$", front_matter[1], re.MULTILINE) if front_matter else None
+def source_license(folder: Path) -> str | None:
+    """What a checkpoint's model card gives as its license; `None` where it cannot be read or gives none."""
+    card = find_file(folder / "README.md")
+    text = card.read_text(encoding="utf-8", errors="replace") if card else ""
+    front_matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*([\w.-]+)\s*$", front_matter[1], re.MULTILINE) if front_matter else None
     return found[1] if found else None
+
+
+def copy_licenses(folder: Path, output: Path, suffix: str = ""):
+    """Copies the license and notice files of a checkpoint, the files alone."""
+    for file in sorted((*folder.glob("LICENSE*"), *folder.glob("NOTICE*"))):
+        if find_file(file):
+            shutil.copyfile(file, output / f"{file.name}{suffix}")
 
 
 def model_card(
     title: str,
     sources: dict[str, str],
     base_models: list[str],
-    licence: str | None,
+    license: str | None,
     config: FilaVideoConfig,
     facts: dict,
 ) -> str:
@@ -222,19 +236,20 @@ def model_card(
         title (`str`): Its first line.
         sources (`dict`): For each part of the weights, where it comes from.
         base_models (`list[str]`): Those of the sources that are Hub ids.
-        licence (`str`, *optional*): Of the sources.
+        license (`str`, *optional*): Of the sources.
         config (`FilaVideoConfig`): The model's.
-        facts (`dict`): `layout`, `dtype`, `num_scenes`, `add_time_instruction`, `new` (tensors' names), `remarks`.
+        facts (`dict`): `layout`, `dtype`, `num_scenes`, `time_marks`, `as_source`, `new` (tensors' names), `remarks`.
     """
     front = ["library_name: transformers", "pipeline_tag: video-text-to-text", "tags:", "- fila-video", "- long-video"]
-    front += [f"license: {licence}"] if licence else []
+    front += [f"license: {license}"] if license else []
     front += ["base_model:", *(f"- {name}" for name in base_models)] if base_models else []
     rows = {
         "frames in a scene": f"{config.scene_size}, merged by `{config.merger_type}`",
         "scenes of a video": facts["num_scenes"],
         "pooling": f"`{config.pooling_mode}`, stride {config.pooling_stride}",
         "newline": f"`{config.newline_position}`",
-        "timestamps in the prompt": "yes" if facts["add_time_instruction"] else "no",
+        "times in the prompt": TIME_MARKS[facts["time_marks"]],
+        "frames are chosen": "evenly, as the source does" if facts["as_source"] else "by scene selection",
         "weights": facts["dtype"],
     }
     lines = ["---", *front, "---", "", f"# {title}", ""]
@@ -246,7 +261,7 @@ def model_card(
     lines += [f"- {remark}" for remark in facts["remarks"]]
     if config.merger_type == "weighted":
         lines += ["- The scene merger is untrained: it averages the frames of a scene until it is fine-tuned."]
-    lines += ["- The sources' licences hold for this repository too.", "", "## Settings", "", "| setting | value |"]
+    lines += ["- The sources' licenses hold for this repository too.", "", "## Settings", "", "| setting | value |"]
     lines += [
         "| --- | --- |",
         *(f"| {name} | {value} |" for name, value in rows.items()),
@@ -267,9 +282,10 @@ __all__ = [
     "build_processor",
     "chat_template",
     "code_files",
+    "copy_licenses",
     "generation_config",
     "load_tokenizer",
     "model_card",
-    "pixel_settings",
-    "source_licence",
+    "source_license",
+    "time_marks",
 ]

@@ -1,0 +1,225 @@
+"""A conversion from beginning to end: sources found, everything planned and checked, the repository written at once."""
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, snapshot_download
+from tqdm.auto import tqdm
+
+from ..configuration_fila_video import FilaVideoConfig
+from .files import SHARD_BYTES, read_checkpoint, read_json, write_shards
+from .layouts import find_layout
+from .plan import Conversion, plan_conversion
+from .repository import ROOT, code_files, copy_licenses, model_card, source_license, time_marks
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*", "NOTICE*"]
+
+
+def convert(
+    source: str | Path | None,
+    output: str | Path,
+    *,
+    language_model: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+    as_source: bool = False,
+    scene_size: int | None = None,
+    merger: str = "weighted",
+    pooling: str | None = None,
+    dtype: str = "bfloat16",
+    seed: int = 42,
+    allow_bin: bool = False,
+    overwrite: bool = False,
+    push_to_hub: str | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+    progress: bool = True,
+) -> Path:
+    """
+    Makes a complete FiLA-Video repository of a checkpoint.
+
+    Args:
+        source (`str` or `Path`, *optional*):
+            Folder or Hub id of a LLaVA-NeXT (`llava_qwen`) or llava-hf OneVision checkpoint.
+        output (`str` or `Path`): The folder to make.
+        language_model, vision_tower (`str` or `Path`, *optional*):
+            Instead of `source`, folders or Hub ids of the parts of a model to train. With a LLaVA-NeXT `source`,
+            `vision_tower` alone says where its tower's configuration is, and its weights if the source has none; of
+            SigLIP so400m/14-384 the configuration is known.
+        as_source (`bool`, *optional*, defaults to `False`):
+            Make a model that does what its source does: every scene a frame, as many frames as the source takes,
+            evenly spread, with the source's own sentence about their times.
+        scene_size (`int`, *optional*): Frames in a scene: 3, and 1 with `as_source`.
+        merger (`str`, *optional*, defaults to `"weighted"`): `"weighted"`, `"mean"`, `"attention"` or `"bsm"`.
+        pooling (`str`, *optional*):
+            `"bilinear"`, `"average"` or `"max"` instead of the source's; LLaVA-Video is evaluated with `"average"`.
+        dtype (`str`, *optional*, defaults to `"bfloat16"`): Of the weights, except the scene merger's: float32.
+        seed (`int`, *optional*, defaults to 42): Of tensors that start new.
+        allow_bin (`bool`, *optional*, defaults to `False`): Whether `.bin` weights may be read.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether an existing FiLA-Video repository may be replaced.
+        push_to_hub (`str`, *optional*): A Hub id to upload the result to.
+        max_shard_bytes (`int`, *optional*, defaults to 2 GiB): Size of one file of weights.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+
+    Returns:
+        `Path`: The folder that was made.
+
+    Raises:
+        ValueError: If the layout is unknown or does not fit, or an option is wrong.
+        FileNotFoundError: If weights, tokenizer or configuration are not there.
+        FileExistsError: If the output exists.
+        OSError: If the disk has no room, or another process converts to the same output.
+    """
+    output = Path(output).expanduser().absolute()
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got '{dtype}'.")
+    if source is None and (language_model is None or vision_tower is None):
+        raise ValueError("Pass a checkpoint to convert, or both `--language-model` and `--vision-tower`.")
+    if source is not None and language_model is not None:
+        raise ValueError("Pass either a checkpoint to convert or a `--language-model`, not both.")
+    if as_source and (source is None or scene_size not in (None, 1)):
+        raise ValueError("`--as-source` takes a checkpoint to convert, and every scene is one frame then.")
+    given = {"checkpoint": source, "language model": language_model, "vision tower": vision_tower}
+    given = {part: str(name) for part, name in given.items() if name is not None}
+    _check_output(output, overwrite, [Path(name).expanduser() for name in given.values()])
+
+    folders = {part: fetch(name) for part, name in given.items()}
+    if source is not None:
+        # Before gigabytes of weights are fetched.
+        find_layout(str(source), read_json(folders["checkpoint"] / "config.json"))
+    folders |= {
+        part: fetch(given[part], weights=True, allow_bin=allow_bin) for part in folders if part != "vision tower"
+    }
+    if vision_tower is not None and not _has_tower(folders, allow_bin):
+        folders["vision tower"] = fetch(given["vision tower"], weights=True, allow_bin=allow_bin)
+    overrides = {"scene_size": scene_size or (1 if as_source else 3), "merger_type": merger}
+    overrides |= {} if pooling is None else {"pooling_mode": pooling}
+    if scene_size is not None and scene_size < 1:
+        raise ValueError(f"`scene_size` must be at least 1, got {scene_size}.")
+    conversion = plan_conversion(
+        folders, overrides=overrides, dtype=DTYPES[dtype], as_source=as_source, seed=seed, allow_bin=allow_bin
+    )
+    if push_to_hub is not None:
+        # Before the long work: an account that may not write is known at once.
+        HfApi().create_repo(push_to_hub, exist_ok=True)
+    with _staged(output, conversion.num_bytes) as folder:
+        conversion.config.save_pretrained(folder)
+        conversion.processor.save_pretrained(folder)
+        conversion.generation_config.save_pretrained(folder)
+        for file in code_files():
+            shutil.copy(file, folder)
+        for part, where in folders.items():
+            copy_licenses(where, folder, "" if len(folders) == 1 else f"-{part.replace(' ', '-')}")
+        card = _card(conversion, given, folders, dtype, as_source)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        # Last, because it takes long and the rest may fail.
+        with tqdm(
+            total=conversion.num_bytes, unit="B", unit_scale=True, desc="Converting", disable=not progress
+        ) as bar:
+            write_shards(folder, conversion.tensors, conversion.tensor, max_shard_bytes, bar.update)
+    for remark in conversion.recipe.remarks:
+        logger.info(remark)
+    logger.info("New tensors: %s.", ", ".join(sorted(conversion.new)) or "none")
+    if push_to_hub is not None:
+        HfApi().upload_folder(repo_id=push_to_hub, folder_path=output, commit_message="Converted to FiLA-Video")
+    return output
+
+
+def fetch(name: str, *, weights: bool = False, allow_bin: bool = False) -> Path:
+    """
+    The folder of a checkpoint: a local one, or the snapshot of a Hub id, its small files alone or with the weights.
+
+    Raises:
+        FileNotFoundError: If it is neither a folder nor a Hub id.
+    """
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"'{name}' is no folder, and no id of the Hub like 'organization/model'.")
+    patterns = [*SMALL_FILES, "*.safetensors"] if weights else SMALL_FILES
+    folder = Path(snapshot_download(name, allow_patterns=patterns))
+    if weights and allow_bin and not any(folder.glob("*.safetensors")):
+        folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, "pytorch_model*.bin"]))
+    return folder
+
+
+def _has_tower(folders: dict[str, Path], allow_bin: bool) -> bool:
+    """Whether the checkpoint has the weights of its vision tower itself."""
+    return "checkpoint" in folders and any(
+        "vision_tower." in name for name in read_checkpoint(folders["checkpoint"], allow_bin)
+    )
+
+
+def _card(conversion: Conversion, given: dict[str, str], folders: dict[str, Path], dtype: str, as_source: bool) -> str:
+    hub_ids = [name for name in given.values() if not Path(name).expanduser().is_dir()]
+    recipe = conversion.recipe
+    facts = {"layout": recipe.layout, "dtype": dtype, "remarks": recipe.remarks, "num_scenes": recipe.num_scenes}
+    facts |= {"time_marks": time_marks(conversion.config, recipe), "as_source": as_source}
+    facts["new"] = sorted(conversion.new)
+    # The last part of a local path alone: where it lies on this machine is nobody's business.
+    sources = {part: name if name in hub_ids else Path(name).resolve().name for part, name in given.items()}
+    revisions = {part: f"{name}, revision {folders[part].name}" for part, name in given.items() if name in hub_ids}
+    licenses = {license for source in folders.values() if (license := source_license(source))}
+    title = f"FiLA-Video from {' and '.join(sources.values())}"
+    license = licenses.pop() if len(licenses) == 1 else None
+    return model_card(title, sources | revisions, hub_ids, license, conversion.config, facts)
+
+
+def _check_output(output: Path, overwrite: bool, inputs: list[Path]):
+    """Refuses to touch anything that is not a repository this program could have made."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{output} exists: choose another folder, or replace it with `--overwrite`.")
+    resolved = output.resolve()
+    is_ours = read_json(output / "config.json").get("model_type") == FilaVideoConfig.model_type
+    if not is_ours or (output / ".git").exists() or resolved == ROOT:
+        raise FileExistsError(f"{output} is no converted repository, and `--overwrite` replaces nothing else.")
+    if any(resolved == path.resolve() or resolved in path.resolve().parents for path in inputs):
+        raise FileExistsError(f"{output} holds what is to be converted: choose another folder.")
+
+
+@contextmanager
+def _staged(output: Path, num_bytes: int) -> Iterator[Path]:
+    """
+    A folder beside the output that takes its place when all went well, and is removed otherwise. One that a killed
+    conversion left there is removed: who holds the lock knows that nobody writes to it.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = output.with_name(f".{output.name}.incomplete")
+    lock = FileLock(output.with_name(f".{output.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise OSError(f"Another process converts to {output}: wait for it, or choose another folder.") from error
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        free = shutil.disk_usage(output.parent).free
+        if num_bytes > free:
+            raise OSError(f"The weights take {num_bytes:,} bytes, but {output.parent} has {free:,} bytes free.")
+        folder = staging / "repository"
+        folder.mkdir(parents=True)
+        yield folder
+        if output.exists():
+            output.rename(staging / "replaced")
+        try:
+            folder.rename(output)
+        except OSError:
+            if (staging / "replaced").exists():
+                (staging / "replaced").rename(output)
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        # While it is held: whoever waits for it finds that it is gone, and makes a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+__all__ = ["DTYPES", "convert", "fetch"]
