@@ -1,4 +1,4 @@
-"""A conversion from beginning to end: sources found, everything planned and checked, the repository written at once."""
+"""A conversion from beginning to end: sources found, everything planned and checked, the repository written."""
 
 import logging
 import re

@@ -28,6 +28,7 @@ LAYER_NUMBER = r"^model\.vision_tower\..*?\b(?:layers?|blocks)\.(\d+)\."
 # More layers than any model has: a configuration with more would be built for hours.
 MAX_LAYERS = 1000
 MAX_PROBLEMS = 20
+TIED = "The head is the embedding: there is no `lm_head`, though `tie_word_embeddings` is false."
 
 
 @dataclass
@@ -119,9 +120,7 @@ class LlavaNext:
         if "lm_head.weight" not in shapes:
             # A head that is not there was left out because it is the embedding, whatever the configuration says.
             if config.get("tie_word_embeddings") is False:
-                remarks.append(
-                    "The head is the embedding: there is no `lm_head`, though `tie_word_embeddings` is false."
-                )
+                remarks.append(TIED)
             text["tie_word_embeddings"] = True
         if config.get("mm_spatial_pool_stride") not in (None, 2):
             remarks.append(
@@ -158,7 +157,7 @@ class LlavaNext:
 
 
 class LlavaHf:
-    """LLaVA-OneVision as transformers saves it (`llava-hf`); it pools bilinearly, by 2, and ends a video with a newline."""
+    """LLaVA-OneVision as transformers saves it: pooled bilinearly, by 2, with a newline at the end of a video."""
 
     name = "llava-hf"
     needs_tower_config = False
@@ -201,7 +200,7 @@ class LlavaHf:
         remarks, tied = [], source.tie_word_embeddings
         if "lm_head.weight" not in shapes and not tied:
             tied = True
-            remarks.append("The head is the embedding: there is no `lm_head`, though `tie_word_embeddings` is false.")
+            remarks.append(TIED)
         text_config.tie_word_embeddings = tied
         num_frames = pixel_settings(folder).get("num_frames") or 32
         if not isinstance(num_frames, int) or num_frames < 1:

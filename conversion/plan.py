@@ -218,7 +218,7 @@ def _names_in_memory(model: PreTrainedModel) -> Callable[[str], str]:
 
 
 def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path):
-    """The ids of `<image>` and `<video>`, which must have rows in the embedding; it grows where it has none to spare."""
+    """The ids of `<image>` and `<video>`; the embedding grows where it has no rows to spare for them."""
     text_config: PreTrainedConfig = recipe.model["text_config"]
     ids = {name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("image", "video")}
     for name, token_id in ids.items():

@@ -27,9 +27,10 @@ RELATIVES = {
     "clip": ("CLIP, a vision tower", "it is half of a model"),
 }
 PARTS_HINT = "A language model and a vision tower become a model to train with --language-model and --vision-tower."
+OTHER_LANGUAGE_MODELS = ("Llama", "Mistral", "Mixtral", "Mpt", "Gemma", "Phi", "QwenMoe", "Qwen3")
 INSTEAD = (
-    "LLaVA-OneVision and LLaVA-Video can be converted (lmms-lab/llava-onevision-qwen2-*, lmms-lab/LLaVA-Video-*-Qwen2, "
-    "llava-hf/llava-onevision-qwen2-*-ov-hf). "
+    "LLaVA-OneVision and LLaVA-Video can be converted (lmms-lab/llava-onevision-qwen2-*, "
+    "lmms-lab/LLaVA-Video-*-Qwen2, llava-hf/llava-onevision-qwen2-*-ov-hf). "
 ) + PARTS_HINT
 
 
@@ -66,9 +67,7 @@ def refuse_language_model(config: dict, tensors: dict[str, tuple[int, ...]] | No
         ValueError: If it is another language model.
     """
     architecture = str((config.get("architectures") or ["unknown"])[0])
-    other = architecture.startswith(
-        ("LlavaLlama", "LlavaMistral", "LlavaMixtral", "LlavaMpt", "LlavaGemma", "LlavaPhi")
-    )
+    other = architecture.startswith(tuple(f"Llava{name}" for name in OTHER_LANGUAGE_MODELS))
     if tensors is not None:
         first = "model.language_model.layers.0."
         other |= f"{first}self_attn.q_proj.weight" in tensors and f"{first}self_attn.q_proj.bias" not in tensors

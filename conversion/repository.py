@@ -138,6 +138,7 @@ def build_processor(
         if not isinstance(value, list) or len(value) != 3 or not all(isinstance(each, int | float) for each in value):
             raise ValueError(f"The source's `{name}` must be three numbers, one a color channel, got {value!r}.")
     selection = {"num_scenes": recipe.num_scenes, "scene_size": config.scene_size}
+    selection["time_marks"] = time_marks(config, recipe)
     if as_source:
         selection |= {"selection": "uniform", "seek_mode": "exact"}
     # Room for all scenes, however large they are.
@@ -153,7 +154,7 @@ def build_processor(
         pooling_mode=config.pooling_mode,
         pooling_stride=config.pooling_stride,
         newline_position=config.newline_position,
-        time_marks=time_marks(config, recipe),
+        add_time_instruction=time_marks(config, recipe) != "none",
     )
 
 

@@ -9,15 +9,9 @@ import pytest
 import torch
 from fila_video.commands.cli import main as command_line
 from fila_video.configuration_fila_video import FilaVideoConfig
-from fila_video.conversion.layouts import (
-    LLAVA_NEXT,
-    compare,
-    detect_layout,
-    llava_next_recipe,
-    rename,
-    unused_reason,
-)
-from fila_video.convert_weights import convert, main
+from fila_video.conversion.convert import convert
+from fila_video.conversion.layouts import compare, find_layout, rename, unused_reason
+from fila_video.convert_weights import main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from helpers.tiny_checkpoints import (
     SIDE,
@@ -222,16 +216,6 @@ def test_shards_are_of_the_size_asked_for_and_whole(tmp_path):
     load(many)
 
 
-def test_tensors_larger_than_a_piece_arrive_whole(tmp_path, monkeypatch):
-    import fila_video.conversion.files as files
-
-    folder = save_llava_hf(tmp_path / "source", tiny_onevision())
-    whole = load_file(convert(folder, tmp_path / "one", dtype="float32", progress=False) / "model.safetensors")
-    monkeypatch.setattr(files.StoredTensor.pieces, "__defaults__", (500,))
-    pieces = load_file(convert(folder, tmp_path / "two", dtype="float32", progress=False) / "model.safetensors")
-    assert whole.keys() == pieces.keys() and all(torch.equal(whole[name], pieces[name]) for name in whole)
-
-
 def test_settings_follow_a_onevision_source(tmp_path):
     folder = save_llava_next(tmp_path / "source", TinyParts())
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
@@ -262,7 +246,9 @@ def test_settings_follow_a_llava_hf_source(tmp_path):
     assert (config.image_token_id, config.video_token_id) == (259, 260)
     assert (processor.num_scenes, processor.add_time_instruction) == (32, False)
     assert list(processor.video_processor.image_mean) == list(processor.image_processor.image_mean) == [0.4, 0.5, 0.6]
-    assert (model.generation_config.temperature, model.generation_config.eos_token_id) == (0.7, 258)
+    generation = model.generation_config
+    assert (generation.do_sample, generation.temperature, generation.max_new_tokens) == (False, None, 512)
+    assert generation.eos_token_id == 258
 
 
 def test_large_scenes_have_room_among_the_candidates(tmp_path):
@@ -358,8 +344,9 @@ def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path):
     root = Path(__file__).resolve().parent.parent.parent
     clone = tmp_path / "clone"
     clone.mkdir()
-    for file in root.glob("*.py"):
-        (clone / file.name).write_bytes(file.read_bytes())
+    for file in (*root.glob("*.py"), *root.glob("conversion/*.py"), root / "chat_template.jinja"):
+        (clone / file.relative_to(root)).parent.mkdir(exist_ok=True)
+        (clone / file.relative_to(root)).write_bytes(file.read_bytes())
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     command = [sys.executable, "clone/convert_weights.py", str(folder), "out", "--scene-size", "1", "--merger", "mean"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -429,12 +416,14 @@ def published_llava_next_shapes() -> dict[str, tuple[int, ...]]:
 
 def test_the_published_7b_layout_fits_and_needs_no_configuration_of_its_tower():
     names = published_llava_next_shapes()
-    assert detect_layout(names) == LLAVA_NEXT
-    shapes = {rename(name, LLAVA_NEXT): shape for name, shape in names.items()}
+    layout = find_layout("7b-ov", {"model_type": "llava"}, names)
+    assert layout.name == "LLaVA-NeXT"
+    shapes = {rename(name, layout): shape for name, shape in names.items()}
     assert len(shapes) == len(names)
     text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
     text |= {"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False, "rope_theta": 1000000.0}
-    recipe = llava_next_recipe(text | {"mm_vision_tower": "google/siglip-so400m-patch14-384"}, shapes)
+    text |= {"mm_vision_tower": "google/siglip-so400m-patch14-384"}
+    recipe = layout.recipe(Path("7b-ov"), text, shapes, None)
     config = FilaVideoConfig(**recipe.model)
     with torch.device("meta"):
         state = FilaVideoForConditionalGeneration(config).state_dict()

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from fila_video.convert_weights import convert, main
+from fila_video.conversion.convert import convert
+from fila_video.convert_weights import main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from helpers.tiny_checkpoints import TEXT, VISION, byte_letters, randomise, tiny_tokenizer
 from safetensors.torch import load_file

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fila_video.conversion.layouts import PARTS
+import torch
+from fila_video.conversion.convert import convert
 from fila_video.conversion.repository import chat_template
-from fila_video.convert_weights import convert
 from helpers.tiny_checkpoints import (
     HF_TEMPLATE,
     TEXT,
@@ -19,6 +19,7 @@ from helpers.tiny_checkpoints import (
     tiny_onevision,
     tiny_tokenizer,
 )
+from safetensors.torch import load_file
 from transformers import AutoProcessor, AutoTokenizer
 
 # What stands in the tokenizer files of Qwen2-7B-Instruct.
@@ -124,7 +125,7 @@ def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion):
 
 def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(true_tokenizer_folder)
-    template = chat_template(true_tokenizer_folder, tokenizer, PARTS)
+    template = chat_template(true_tokenizer_folder, tokenizer, False)
     assert template.endswith(QWEN2_TEMPLATE)
     options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
     assert tokenizer.apply_chat_template(QUESTION, **options) == PROMPT
@@ -180,10 +181,21 @@ def test_a_tokenizer_that_is_not_the_configurations_is_refused(tmp_path):
         convert(folder, tmp_path / "out", progress=False)
 
 
-def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(tmp_path):
+def test_an_embedding_without_spare_rows_grows_for_the_placeholders(tmp_path):
     tokenizer = tiny_tokenizer(*(f"<more{index}>" for index in range(5)))
+    parts = TinyParts()
+    folder = save_llava_next(tmp_path / "source", parts, tokenizer=tokenizer)
+    converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", dtype="float32", progress=False)
+    ours, theirs = load_file(converted / "model.safetensors")["lm_head.weight"], parts.text.lm_head.weight
+    assert ours.shape == (320, 32) and torch.equal(ours[:264], theirs)
+    assert (ours[264:] - theirs.mean(dim=0)).abs().max() < 1e-6
+    assert "grew from 264 to 320 rows" in (converted / "README.md").read_text()
+
+
+def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path):
+    tokenizer = tiny_tokenizer(*(f"<more{index}>" for index in range(6)))
     folder = save_llava_next(tmp_path / "source", TinyParts(), tokenizer=tokenizer)
-    with pytest.raises(ValueError, match="needs 266 rows in the embedding, but the checkpoint has 264"):
+    with pytest.raises(ValueError, match="the tokenizer has 265 tokens, but the embedding 264 rows"):
         convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
 
 
