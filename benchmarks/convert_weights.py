@@ -20,11 +20,12 @@ from pathlib import Path
 import psutil
 import torch
 from fila_video import FilaVideoConfig, FilaVideoForConditionalGeneration
-from fila_video.conversion.files import PIECE_BYTES, read_checkpoint, row_ranges, write_sharded
-from fila_video.conversion.layouts import LLAVA_NEXT, rename
+from fila_video.conversion.files import read_checkpoint, write_shards
+from fila_video.conversion.layouts import LlavaNext, rename
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARD_BYTES = 5 * 10**9
+BLOCK = 1 << 26
 INTO_LLAVA_NEXT = (
     (r"^model\.vision_tower\.", "model.vision_tower.vision_tower.vision_model."),
     (r"^model\.multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
@@ -53,17 +54,16 @@ def write_source(folder: Path, num_layers: int) -> int:
     config.text_config.layer_types = config.text_config.layer_types[:num_layers]
     shapes = llava_next_shapes(config)
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(2 * PIECE_BYTES, generator=generator, dtype=torch.bfloat16)
+    block = torch.randn(BLOCK, generator=generator, dtype=torch.bfloat16)
 
-    def pieces(name):
-        for start, stop in row_ranges(shapes[name], 2, PIECE_BYTES):
-            shape = (stop - start, *shapes[name][1:])
-            size = torch.Size(shape).numel()
-            offset = torch.randint(len(block) - size, (), generator=generator).item()
-            yield block[offset : offset + size].view(shape)
+    def values(name: str) -> torch.Tensor:
+        """A tensor of the block's values, from a place in it that is another for each."""
+        size = torch.Size(shapes[name]).numel()
+        shifted = block.roll(torch.randint(BLOCK, (), generator=generator).item())
+        return shifted.repeat(-(-size // BLOCK))[:size].view(shapes[name]).clone()
 
     folder.mkdir(parents=True)
-    write_sharded(folder, {name: (shape, torch.bfloat16) for name, shape in shapes.items()}, pieces, SHARD_BYTES)
+    write_shards(folder, {name: (shape, torch.bfloat16) for name, shape in shapes.items()}, values, SHARD_BYTES)
     text = config.text_config
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     settings = {name: getattr(text, name) for name in (*names, "num_key_value_heads", "max_position_embeddings")}
@@ -97,8 +97,7 @@ def count_differences(source: Path, output: Path) -> tuple[int, int]:
     ours, different = read_checkpoint(output), 0
     theirs = read_checkpoint(source)
     for name, tensor in theirs.items():
-        pairs = zip(tensor.pieces(), ours[rename(name, LLAVA_NEXT)].pieces(), strict=True)
-        different += not all(torch.equal(one, other) for one, other in pairs)
+        different += not torch.equal(tensor.load(), ours[rename(name, LlavaNext())].load())
     return len(theirs), different
 
 
@@ -110,7 +109,7 @@ def main():
     folder = Path(tempfile.mkdtemp(dir=args.folder, prefix="convert-weights-"))
     try:
         num_bytes = write_source(folder / "source", args.layers)
-        python = [sys.executable, "-c", "import fila_video.convert_weights"]
+        python = [sys.executable, "-c", "import fila_video.conversion.convert"]
         _, imports = run_measured(python)
         command = [sys.executable, str(ROOT / "convert_weights.py"), str(folder / "source"), str(folder / "output")]
         seconds, peak = run_measured(command)
