@@ -1,19 +1,23 @@
-"""256 frames out of an hour of video: this reader beside transformers' pyav, torchcodec and decord.
+"""256 and 512 frames out of an hour of video: this reader beside transformers' pyav, torchcodec and decord.
 
     python -m fila_video.benchmarks.video_reading --folder FOLDER --output benchmarks/video_reading.md
 
 makes its videos in FOLDER once (1 GB) and runs every reader in a process of its own, all of them in turn, and that
-three times; the table gives medians. This reader also scales its frames to 384 x 384; the peers return them at full
-size. Peak memory is counted above the imports and the frames returned.
+three times; the table gives medians, in seconds of the clock and of all processors. Every reader has as many threads
+as this one takes. This reader also scales its frames to 384 x 384; the peers return them at full size. Peak memory is
+counted above the imports and the frames returned. `--smallest` reads 8 frames of 2 seconds once, to see that it runs.
+`--other TREE` measures `exact` of another checkout of this repository on the same files, as `other:exact`.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +27,8 @@ import numpy as np
 
 WIDTH, HEIGHT, RATE, GROUP = 640, 360, 24, 250
 SIZE = (384, 384)
-NUM_FRAMES = 256
+NUM_FRAMES = (256, 512)
+THREADS = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
 MINUTES_10, HOUR, HOURS_2, MINUTE_1, SECONDS_10 = (
     "minutes10.mp4",
     "hour.mp4",
@@ -31,8 +36,10 @@ MINUTES_10, HOUR, HOURS_2, MINUTE_1, SECONDS_10 = (
     "minute1.mp4",
     "seconds10.mp4",
 )
+SECONDS_2 = "seconds2.mp4"
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000  # bicubic, full chroma, accurate rounding
-READERS = ("exact", "keyframe", "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
+OURS = ("exact", "auto", "keyframe")
+READERS = (*OURS, "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
 
 
 def texture(random, height, width, octaves=6):
@@ -114,8 +121,12 @@ def repeat(source, target, times):
             shift += end
 
 
-def make_videos(folder):
+def make_videos(folder, smallest=False):
     folder.mkdir(parents=True, exist_ok=True)
+    if smallest:
+        if not (folder / SECONDS_2).exists():
+            make_video(folder / SECONDS_2, 2)
+        return
     for name, seconds in ((SECONDS_10, 10), (MINUTE_1, 60), (MINUTES_10, 600)):
         if not (folder / name).exists():
             make_video(folder / name, seconds)
@@ -124,51 +135,53 @@ def make_videos(folder):
             repeat(folder / MINUTES_10, folder / name, times)
 
 
-def read_straight(path, thread_type):
+def read_straight(path, num_frames, threads):
     """What PyAV does without us: every frame decoded in turn, the wanted ones scaled by the same scaler."""
-    frames = np.empty((NUM_FRAMES, *SIZE, 3), dtype=np.uint8)
+    frames = np.empty((num_frames, *SIZE, 3), dtype=np.uint8)
     scaler = av.video.reformatter.VideoReformatter()
     with av.open(path) as container:
         stream = container.streams.video[0]
-        stream.thread_type = thread_type
-        wanted = np.linspace(0, stream.frames - 1, min(NUM_FRAMES, stream.frames)).astype(int)
+        stream.thread_type, stream.codec_context.thread_count = ("SLICE" if threads == 1 else "AUTO"), threads
+        wanted = np.linspace(0, stream.frames - 1, min(num_frames, stream.frames)).astype(int)
         place = {number: row for row, number in enumerate(wanted.tolist())}
         for number, frame in enumerate(container.decode(stream)):
             if number in place:
-                scaled = scaler.reformat(
-                    frame, SIZE[1], SIZE[0], "rgb24", interpolation=0x4 | 0x2000 | 0x4000 | 0x40000
-                )
+                scaled = scaler.reformat(frame, SIZE[1], SIZE[0], "rgb24", interpolation=_SCALING, threads=1)
                 frames[place[number]] = scaled.to_ndarray()
     return frames[: len(place)]
 
 
-def prepare(reader):
+def prepare(reader, num_frames):
     """Imports what `reader` needs and returns the function that reads a path."""
-    if reader in ("exact", "keyframe"):
+
+    def evenly(total):
+        return np.linspace(0, total - 1, min(num_frames, total)).astype(int)
+
+    if reader in OURS:
         from fila_video.video_reading_fila_video import read_frames
 
-        return lambda path: read_frames(path, num_frames=NUM_FRAMES, size=SIZE, seek_mode=reader).frames
+        return lambda path: read_frames(path, num_frames=num_frames, size=SIZE, seek_mode=reader).frames
     if reader == "straight":
-        return lambda path: read_straight(path, "SLICE")
+        return lambda path: read_straight(path, num_frames, 1)
     if reader == "straight_threads":
-        return lambda path: read_straight(path, "AUTO")
+        return lambda path: read_straight(path, num_frames, THREADS)
     if reader == "transformers_pyav":
         from transformers.video_utils import load_video
 
-        return lambda path: load_video(path, num_frames=NUM_FRAMES, backend="pyav")[0]
+        return lambda path: load_video(path, num_frames=num_frames, backend="pyav")[0]
     if reader == "torchcodec":
         from torchcodec.decoders import VideoDecoder
 
         def read(path):
-            decoder = VideoDecoder(path)
-            return decoder.get_frames_at(np.linspace(0, len(decoder) - 1, NUM_FRAMES).astype(int).tolist()).data
+            decoder = VideoDecoder(path, num_ffmpeg_threads=THREADS)
+            return decoder.get_frames_at(evenly(len(decoder)).tolist()).data
 
         return read
     import decord
 
     def read(path):
-        decoder = decord.VideoReader(path)
-        return decoder.get_batch(np.linspace(0, len(decoder) - 1, NUM_FRAMES).astype(int)).asnumpy()
+        decoder = decord.VideoReader(path, num_threads=THREADS)
+        return decoder.get_batch(evenly(len(decoder))).asnumpy()
 
     return read
 
@@ -179,9 +192,9 @@ def peak_memory():
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
-def measure_here(reader, path):
+def measure_here(reader, num_frames, path):
     """Prints the seconds, the CPU seconds of all threads and the peak memory of one read, as JSON. Linux only."""
-    read = prepare(reader)
+    read = prepare(reader, int(num_frames))
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_memory()
     start, cpu = time.perf_counter(), time.process_time()
@@ -191,9 +204,16 @@ def measure_here(reader, path):
     print(json.dumps({"seconds": seconds, "cpu": cpu, "megabytes": megabytes, "frames": len(frames)}))
 
 
-def measure(reader, path):
-    command = [sys.executable, "-m", "fila_video.benchmarks.video_reading", "--one", reader, str(path)]
-    ran = subprocess.run(command, capture_output=True, text=True)
+def measure(reader, num_frames, path, other=None):
+    """One read in a process of its own; `other:exact` is `exact` of the checkout in the folder `other`."""
+    kind, _, mode = reader.rpartition(":")
+    command = [sys.executable, str(Path(__file__).absolute()), "--one", mode, str(num_frames), str(path)]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = dict(os.environ)
+        if kind:
+            Path(folder, "fila_video").symlink_to(Path(other).absolute())
+            environment["PYTHONPATH"] = folder
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ran.returncode:
         raise RuntimeError(f"{reader} failed on {path}:\n{ran.stderr[-2000:]}")
     return json.loads(ran.stdout.splitlines()[-1])
@@ -227,19 +247,28 @@ def compare_features(path, num_frames=32):
     return {"cosine": plain.min().item(), "centred cosine": centred.min().item(), "mean": centred.mean().item()}
 
 
-def run(folder, rounds, readers, short):
-    """Every reader on every file in turn, `rounds` times: {(file, reader): [measurement, ...]}."""
-    make_videos(folder)
-    tasks = [(name, reader) for name in (SECONDS_10, MINUTE_1) for reader in ("exact", "straight", "straight_threads")]
-    if not short:
-        tasks += [(HOUR, reader) for reader in readers if not reader.startswith("straight")]
-        tasks += [(name, reader) for name in (MINUTES_10, HOURS_2) for reader in ("exact", "keyframe")]
+def run(folder, rounds, tasks, other=None):
+    """Every task in turn, `rounds` times: {(file, reader, number of frames): [measurement, ...]}."""
     results = {task: [] for task in tasks}
     for number in range(rounds):
-        for name, reader in tasks:
-            results[name, reader].append(measure(reader, folder / name))
-            print(f"round {number + 1}: {name} {reader} {results[name, reader][-1]}", file=sys.stderr, flush=True)
+        for name, reader, num_frames in tasks:
+            results[name, reader, num_frames].append(measure(reader, num_frames, folder / name, other))
+            last = results[name, reader, num_frames][-1]
+            print(f"round {number + 1}: {name} {reader} {num_frames} {last}", file=sys.stderr, flush=True)
     return results
+
+
+def choose_tasks(readers, short):
+    """`(file, reader, number of frames)`: the clips against decoding straight through, the long ones against peers."""
+    ours = [reader for reader in readers if reader.partition(":")[0] in (*OURS, "other")]
+    straight = [reader for reader in readers if reader.startswith("straight")]
+    clips = [reader for reader in ours if reader.endswith("exact")] + straight
+    tasks = [(name, reader, NUM_FRAMES[0]) for name in (SECONDS_10, MINUTE_1) for reader in clips]
+    if not short:
+        peers = [reader for reader in readers if reader not in straight]
+        tasks += [(HOUR, reader, count) for count in NUM_FRAMES for reader in peers]
+        tasks += [(name, reader, NUM_FRAMES[0]) for name in (MINUTES_10, HOURS_2) for reader in ours]
+    return tasks
 
 
 def report(results, features):
@@ -247,17 +276,22 @@ def report(results, features):
     medians = {
         task: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for task, runs in results.items()
     }
+    bases = ("exact", "other:exact", "transformers_pyav", "torchcodec", "straight_threads")
+    bases = [base for base in bases if any(reader == base for _, reader, _ in medians)]
     lines = [
-        "| video | reader | frames | seconds | CPU s | peak MB | of transformers pyav | of torchcodec | of straight |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
+        f"| video | reader | frames | seconds | CPU s | peak MB | {' | '.join(f'of {base}' for base in bases)} |",
+        f"| --- | --- | --: | --: | --: | --: |{' --: |' * len(bases)}",
     ]
-    for (name, reader), result in medians.items():
+    for (name, reader, count), result in medians.items():
         ratios = []
-        for base in ("transformers_pyav", "torchcodec", "straight_threads"):
-            other = medians.get((name, base))
-            ratios.append(f"{result['seconds'] / other['seconds']:.3f}" if other else "")
+        for base in bases:
+            other = medians.get((name, base, count))
+            ratios.append(
+                f"{result['seconds'] / other['seconds']:.2f}, {result['cpu'] / other['cpu']:.2f}" if other else ""
+            )
         figures = (f"{result[key]:{form}}" for key, form in (("seconds", ".2f"), ("cpu", ".2f"), ("megabytes", ".0f")))
         lines.append(f"| {' | '.join([name, reader, str(int(result['frames'])), *figures, *ratios])} |")
+    lines += ["", f"Ratios are of seconds, then of CPU seconds. Threads: {THREADS}."]
     if features:
         lines += ["", f"Features against torchvision's antialiased bicubic, smallest of 32 frames: {features}"]
     return "\n".join(lines)
@@ -269,16 +303,28 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="the short clips alone")
     parser.add_argument("--output", type=Path, help="a Markdown file for the table, printed anyway")
-    parser.add_argument("--one", nargs=2, metavar=("READER", "PATH"), help=argparse.SUPPRESS)
+    parser.add_argument("--smallest", action="store_true", help="8 frames of 2 seconds by `exact`, once")
+    parser.add_argument("--readers", nargs="+", choices=READERS, help="only these; by default all that are installed")
+    parser.add_argument("--other", type=Path, help="another checkout of this repository, whose reader runs too")
+    parser.add_argument("--one", nargs=3, metavar=("READER", "FRAMES", "PATH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         measure_here(*arguments.one)
         return
     if arguments.folder is None:
         parser.error("--folder is required")
-    readers = [name for name in READERS if name not in ("torchcodec", "decord") or importlib.util.find_spec(name)]
-    results = run(arguments.folder, arguments.rounds, readers, arguments.short)
-    table = report(results, None if arguments.short else compare_features(arguments.folder / MINUTE_1))
+    make_videos(arguments.folder, arguments.smallest)
+    readers = arguments.readers or [
+        name for name in READERS if name not in ("torchcodec", "decord") or importlib.util.find_spec(name)
+    ]
+    if arguments.other:
+        readers = [new for name in readers for new in ([name, f"other:{name}"] if name == "exact" else [name])]
+    tasks = [(SECONDS_2, "exact", 8)]
+    if not arguments.smallest:
+        tasks = choose_tasks(readers, arguments.short)
+    results = run(arguments.folder, 1 if arguments.smallest else arguments.rounds, tasks, arguments.other)
+    whole = not arguments.short and not arguments.smallest
+    table = report(results, compare_features(arguments.folder / MINUTE_1) if whole else None)
     print(table)
     if arguments.output:
         arguments.output.write_text(table + "\n")

@@ -1,13 +1,9 @@
 """Makes small real videos with PyAV's own encoders. Every frame carries its number, for a test to tell which it is."""
 
-import io
-import tempfile
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
-import PIL.Image
 
 
 def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -110,36 +106,6 @@ def straight_decode(file, **convert) -> list[tuple[float, np.ndarray]]:
 
 
 HUGE_OR_SMALL = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1")
-FUZZ_SEEDS = [
-    {"container": "mp4"},
-    {"container": "mp4", "container_options": {"movflags": "faststart"}, "audio": True},
-    {"container": "mp4", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
-    {"container": "matroska", "audio": True},
-    {"container": "mpegts"},
-    {"container": "flv"},
-    {"container": "avi", "codec": "mpeg4"},
-    {"container": "webm", "codec": "libvpx-vp9"},
-    {"container": "webm", "codec": "libvpx"},
-    {"container": "mov", "codec": "libx265"},
-    {"container": "webm", "codec": "libsvtav1"},
-    {"container": "gif", "codec": "gif", "pix_fmt": "rgb8"},
-    {"container": "apng", "codec": "apng", "pix_fmt": "rgb24"},
-    {"container": "mov", "codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    {"container": "mpeg", "codec": "mpeg2video"},
-    {"container": "asf", "codec": "wmv2"},
-    {"container": "h264"},
-]
-
-
-def fuzz_seeds() -> list[bytes]:
-    """Small files of every kind, an animated WebP among them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "video")
-        files = [make_video(path, 30, **settings).read_bytes() for settings in FUZZ_SEEDS]
-    images = [PIL.Image.fromarray(picture(number)) for number in range(10)]
-    file = io.BytesIO()
-    images[0].save(file, "WEBP", save_all=True, append_images=images[1:], duration=40)
-    return [*files, file.getvalue()]
 
 
 def damaged_copies(seeds: list[bytes], first: int, count: int):
@@ -174,7 +140,6 @@ def damaged_copies(seeds: list[bytes], first: int, count: int):
 __all__ = [
     "DEFAULT_OPTIONS",
     "damaged_copies",
-    "fuzz_seeds",
     "make_video",
     "number_of",
     "picture",

@@ -2,14 +2,9 @@
 
 import io
 import logging
-import os
 import resource
 import struct
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
 import fila_video.video_decoding_fila_video as decoding
 import fila_video.video_old_sources_fila_video as sources
@@ -17,10 +12,6 @@ import numpy as np
 import pytest
 from fila_video.video_reading_fila_video import VideoReadError, probe_video, read_frames
 from helpers.video_files import make_video, number_of
-
-FUZZ_FILES = int(os.environ.get("FILA_VIDEO_FUZZ_FILES", "240"))
-FUZZ_SECONDS = 10.0  # for one file
-FUZZ_MEGABYTES = 600  # growth of the process over all files
 
 
 @pytest.fixture
@@ -172,55 +163,3 @@ def test_a_source_that_stalls_is_given_up(path, monkeypatch):
     with pytest.raises(VideoReadError):
         read_frames(Slow(path.read_bytes() * 40), num_frames=3)
     assert time.monotonic() - start < 30
-
-
-FUZZ = textwrap.dedent(
-    """
-    import os, resource, sys, time
-    sys.path.insert(0, sys.argv[1])
-    import numpy as np
-    from helpers.video_files import damaged_copies, fuzz_seeds
-    from fila_video.video_reading_fila_video import VideoReadError, read_frames, probe_video
-
-    count, first, seconds, megabytes = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
-    seeds = fuzz_seeds()
-    for data in seeds:
-        read_frames(data, num_frames=3)
-    files = len(os.listdir("/proc/self/fd"))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outcomes = {"frames": 0, "errors": 0, "slowest": 0.0}
-    for number, data in damaged_copies(seeds, first, count):
-        start = time.monotonic()
-        arguments = [{"num_frames": 5}, {"fps": 3, "seek_mode": "keyframe"}, {"times": [0, 0.5, 9]}][number % 3]
-        print(number, flush=True, file=sys.stderr)
-        try:
-            frames = read_frames(data, size=(32, 32), **arguments)
-            assert len(frames.frames) == len(frames.timestamps) > 0
-            assert (np.diff(frames.timestamps) >= 0).all() and np.isfinite(frames.timestamps).all()
-            outcomes["frames"] += 1
-        except VideoReadError as error:
-            assert str(error).startswith("Cannot read the video given as"), error
-            outcomes["errors"] += 1
-        taken = time.monotonic() - start
-        outcomes["slowest"] = max(outcomes["slowest"], taken)
-        assert taken < seconds, f"file {number} took {taken:.1f} s"
-        assert len(os.listdir("/proc/self/fd")) == files, f"file {number} left a descriptor open"
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) // 1024
-    assert grown < megabytes, f"{grown} MB"
-    print(f"{outcomes['frames']} gave frames, {outcomes['errors']} a VideoReadError; the slowest took "
-          f"{outcomes['slowest']:.2f} s; memory grew by {grown} MB")
-    """
-)
-
-
-def test_thousands_of_damaged_files_neither_crash_nor_hang_nor_leak(tmp_path):
-    """Seeded. `FILA_VIDEO_FUZZ_FILES=2400` is the long run; in a process of its own, so that a crash is seen."""
-    program = tmp_path / "fuzz.py"
-    program.write_text(FUZZ)
-    for first in range(0, FUZZ_FILES, 400):
-        count = min(400, FUZZ_FILES - first)
-        arguments = [str(Path(__file__).parent.parent), str(count), str(first), str(FUZZ_SECONDS), str(FUZZ_MEGABYTES)]
-        limit = 60 + count * 2
-        ran = subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=limit)
-        assert ran.returncode == 0, f"exit code {ran.returncode}\n{ran.stderr[-2000:]}"
-        print(ran.stdout.strip().splitlines()[-1])
