@@ -32,6 +32,7 @@ METHOD_NAMES = {
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`. They are imported when called.
 MODULES = {
     "convert": ("convert_weights", "convert other checkpoints to this layout"),
+    "converted": ("conversion.cached", "list or remove source checkpoints that were converted on first use"),
     "make-videos": ("toy_world.make_videos", "film procedural videos with exact annotations"),
     "build-dataset": ("long_video.build", "build long training videos out of short captioned ones"),
 }
@@ -123,7 +124,9 @@ def load(args: argparse.Namespace) -> tuple[FilaVideoForConditionalGeneration, F
     device = find_device(args.device)
     model_type = PreTrainedConfig.get_config_dict(args.model)[0].get("model_type")
     if model_type != "fila_video":
-        raise ValueError(f"{args.model} is no FiLA-Video model: the type in its config.json is {model_type!r}.")
+        from ..conversion.cached import convert_once
+
+        args.model = convert_once(args.model, progress=sys.stderr.isatty())
     model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
     return model.to(device).eval(), FilaVideoProcessor.from_pretrained(args.model)
 

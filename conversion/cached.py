@@ -1,0 +1,142 @@
+"""
+Source checkpoints as models: converted once into `huggingface_hub`'s place for derived files, and found there again.
+
+    fila-video converted                    # what was converted, and how large it is
+    fila-video converted --remove NAME      # a source's name or a key of that list
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+from huggingface_hub import constants
+
+logger = logging.getLogger(__name__)
+
+LIBRARY = "fila_video"
+DONE, RECORD = "repository", "source.json"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def convert_once(model: str | Path, **settings) -> Path:
+    """
+    The FiLA-Video repository of a source checkpoint: converted at the first call, found at all later ones. A Hub id
+    follows the Hub's rules (`HF_HUB_OFFLINE`, tokens); what is converted is known by its commit, a local folder by its
+    files' sizes and times, both with the settings and this package's version.
+
+    Args:
+        model (`str` or `Path`): Folder or Hub id of a checkpoint that [`convert`] takes.
+        **settings: Of [`convert`], such as `as_source=True`.
+
+    Returns:
+        `Path`: The converted repository. It belongs to the cache: do not write to it.
+
+    Raises:
+        ValueError: If the checkpoint cannot be converted.
+        OSError: If it is not there, cannot be fetched, or the disk has no room for it.
+    """
+    from .. import __version__  # not above, where `fila-video converted` would wait for torch
+    from .convert import convert, fetch
+    from .files import read_json
+    from .layouts import find_layout
+
+    name = str(model)
+    folder = fetch(name)
+    find_layout(name, read_json(folder / "config.json"))
+    is_local = Path(name).expanduser().is_dir()
+    if is_local:
+        files = [(file, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+        state = [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in files]
+        source = str(folder.resolve())
+    else:
+        state, source = folder.name, name  # a snapshot's folder is named by its commit
+    record = {"source": source, "state": state, "version": __version__}
+    record["settings"] = {key: str(value) for key, value in sorted(settings.items())}
+    key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    place = _assets() / folder.resolve().name if is_local else _assets() / name.replace("/", "--")
+    place = place / key
+    if (place / DONE).is_dir():
+        return place / DONE
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / "lock"):
+        if (place / DONE).is_dir():  # by a process that had the lock before
+            return place / DONE
+        _check_space(name, folder, is_local, place)
+        record["state"] = folder.name if not is_local else "local"
+        (place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        # Written beside its place and renamed: what is there is whole.
+        return convert(name, place / DONE, **settings)
+
+
+def _check_space(name: str, folder: Path, is_local: bool, place: Path):
+    """Says how much is fetched and written, and refuses where the disk has no room for it."""
+    download = 0
+    if not is_local and not constants.HF_HUB_OFFLINE:
+        from huggingface_hub import snapshot_download
+
+        planned = snapshot_download(name, allow_patterns=["*.safetensors"], dry_run=True)
+        download = sum(file.file_size or 0 for file in planned if file.will_download)
+        size = sum(file.file_size or 0 for file in planned)
+    else:
+        size = sum(file.stat().st_size for file in folder.glob(WEIGHTS[0]))
+    logger.warning(
+        "%s is converted once: %.1f GB to download, about %.1f GB to write to %s.",
+        name,
+        download / 1e9,
+        size / 1e9,
+        place,
+    )
+    hub = Path(constants.HF_HUB_CACHE)
+    same_disk = hub.is_dir() and hub.stat().st_dev == place.stat().st_dev
+    for where, needed in ((place, size + download * same_disk), (hub if hub.is_dir() else place, download)):
+        free = shutil.disk_usage(where).free
+        if needed > free:
+            raise OSError(f"{needed:,} bytes are needed on the disk of {where}, but {free:,} are free.")
+
+
+def _assets() -> Path:
+    return Path(constants.HF_ASSETS_CACHE) / LIBRARY
+
+
+def list_converted() -> list[dict]:
+    """A dictionary a conversion: `source`, `state`, `settings`, `version`, `key`, `path`, `bytes` and `complete`."""
+    entries = []
+    for file in sorted(_assets().glob(f"*/*/{RECORD}")):
+        place = file.parent
+        size = sum(each.stat().st_size for each in place.rglob("*") if each.is_file())
+        record = json.loads(file.read_text(encoding="utf-8"))
+        extra = {"key": place.name, "path": place / DONE, "bytes": size, "complete": (place / DONE).is_dir()}
+        entries.append(record | extra)
+    return entries
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--remove", nargs="+", metavar="NAME", help="remove these: sources or keys of the list")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Lists what was converted, or removes some of it. Exit status 0, or 2 where there is nothing of that name."""
+    entries = list_converted()
+    for name in args.remove or []:
+        chosen = [entry for entry in entries if name in (entry["source"], entry["key"])]
+        if not chosen:
+            print(f"fila-video: nothing of the name {name} was converted.", file=sys.stderr)
+            return 2
+        for entry in chosen:
+            with FileLock(entry["path"].parent / "lock", timeout=0):
+                shutil.rmtree(entry["path"].parent)
+            print(f"removed {entry['key']} {entry['source']}")
+    if not args.remove:
+        for entry in entries:
+            settings = " ".join(f"{name}={value}" for name, value in entry["settings"].items())
+            state = entry["state"] if entry["complete"] else "incomplete"
+            print(f"{entry['key']}  {entry['bytes'] / 1e9:.2f} GB  {entry['source']}  {state}  {settings}".rstrip())
+    return 0
+
+
+__all__ = ["add_arguments", "convert_once", "list_converted", "run"]
