@@ -54,7 +54,7 @@ class SpreadPool:
             self._pixels = np.empty((self._capacity, *frame.shape), dtype=np.uint8)
         thumbnail = thumbnails(torch.from_numpy(frame).permute(2, 0, 1)[None])[0].numpy()
         last = self._last
-        difference = 0.0 if last < 0 else float(np.abs(thumbnail - self._thumbnails[last]).mean())
+        difference = 0.0 if last < 0 else _distance(thumbnail, self._thumbnails[last])
         if self._size < self._capacity:
             slot = self._size
             self._size += 1
@@ -64,7 +64,7 @@ class SpreadPool:
             slot = int(self._cost.argmin())
             if slot == last:
                 last = self._before[slot]
-                difference = float(np.abs(thumbnail - self._thumbnails[last]).mean())
+                difference = _distance(thumbnail, self._thumbnails[last])
             else:
                 self._remove(slot, difference, seconds)
         self._pixels[slot], self._thumbnails[slot], self._seconds[slot] = frame, thumbnail, seconds
@@ -87,7 +87,7 @@ class SpreadPool:
         """Unlinks a frame between two others; `difference` and `seconds` are those of the frame about to be added."""
         before, after = self._before[slot], self._after[slot]
         self._after[before], self._before[after] = after, before
-        self._difference[after] = np.abs(self._thumbnails[after] - self._thumbnails[before]).mean()
+        self._difference[after] = _distance(self._thumbnails[after], self._thumbnails[before])
         for changed in (before, after):
             following = self._after[changed]
             if following >= 0:
@@ -122,6 +122,11 @@ class SpreadPool:
         self.metadata.frames_indices = indices
         self.metadata.frame_times = dict(zip(indices, seconds.tolist(), strict=True))
         return VideoFrames(pixels[: self._size], seconds, self.metadata)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """The root of the mean square: a small thing that appears counts more than a background that moves a little."""
+    return float(np.sqrt(np.square(one - other).mean()))
 
 
 def thumbnails(frames: torch.Tensor) -> torch.Tensor:
