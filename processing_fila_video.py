@@ -4,6 +4,7 @@ import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers.utils import auto_docstring, logging
 
 from .chat_inputs_fila_video import check_text, normalize_chat
 from .configuration_fila_video import num_visual_tokens
-from .scene_selection_fila_video import num_selected_scenes, select_scenes
+from .scene_selection_fila_video import num_selected_scenes, select_scenes, thin_pool
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
@@ -314,6 +315,14 @@ class FilaVideoProcessor(ProcessorMixin):
         encoder, method, patch_features = self.frame_encoder, settings.selection, None
         if len(frames) <= settings.num_selected_frames:
             method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
+        elif encoder is not None and settings.encoded_candidates is not None and method not in ("uniform", "bsm"):
+            small = torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
+            kept = thin_pool(small, max(settings.encoded_candidates, settings.num_selected_frames))
+            if len(kept) < len(frames):
+                chosen, indices = self._select(
+                    frames[kept], replace(settings, encoded_candidates=None), given, progress
+                )
+                return chosen, kept[indices]
         if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
         elif encoder is None:

@@ -44,6 +44,7 @@ class SceneSettings:
     candidate_fps: float = 1.0
     min_candidates: int = 96
     max_candidates: int = 512
+    encoded_candidates: int | None = None
     selection: str = "kmeans"
     init: str = "k-means++"
     seed: int = 42
@@ -55,6 +56,8 @@ class SceneSettings:
         for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.encoded_candidates is not None and self.encoded_candidates < 1:
+            raise ValueError(f"`encoded_candidates` must be at least 1 or `None`, got {self.encoded_candidates}.")
         for name, known in (("selection", METHODS), ("init", INITS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
@@ -98,8 +101,12 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     max_candidates (`int`, *optional*, defaults to 512):
         Candidate frames of a long video: of those at `candidate_fps`, the ones that differ most from their neighbors
         in time. `uniform` and `bsm` selection, which go by time, take theirs evenly.
+    encoded_candidates (`int`, *optional*):
+        Candidate frames that go through the frame encoder, where there is one: those that differ most by their
+        thumbnails, at least `num_scenes * scene_size`. By default all. Not for `uniform` and `bsm` selection.
     selection (`str`, *optional*, defaults to `"kmeans"`):
-        How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"uniform"` or `"bsm"`.
+        How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"farthest"`, `"prototypes"`, `"uniform"` or
+        `"bsm"`.
     init (`str`, *optional*, defaults to `"k-means++"`):
         Initial centers of k-means: `"k-means++"` or the paper's `"random"`.
     seed (`int`, *optional*, defaults to 42):
@@ -120,6 +127,7 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     candidate_fps: float | int
     min_candidates: int
     max_candidates: int
+    encoded_candidates: int | None
     selection: str
     init: str
     seed: int
@@ -146,6 +154,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     candidate_fps = SceneSettings.candidate_fps
     min_candidates = SceneSettings.min_candidates
     max_candidates = SceneSettings.max_candidates
+    encoded_candidates = SceneSettings.encoded_candidates
     selection = SceneSettings.selection
     init = SceneSettings.init
     seed = SceneSettings.seed

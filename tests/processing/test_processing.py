@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from fila_video.processing_fila_video import FilaVideoProcessor, time_instruction
-from fila_video.scene_selection_fila_video import select_scenes
+from fila_video.scene_selection_fila_video import select_scenes, thin_pool
 from fila_video.video_processing_fila_video import thumbnails
 from fila_video.video_reading_fila_video import read_frames
 from helpers.tiny_processor import SIZE, clip, config_for, conversation, mean_features, model_for, tiny_processor
@@ -127,6 +127,24 @@ def test_with_the_models_encoder_scenes_are_those_of_equation_1(bound, model):
     pixels = (torch.from_numpy(frames)[expected.flatten()].permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     with torch.no_grad():
         torch.testing.assert_close(inputs["frame_features"][0], model.encode_frames(pixels), atol=1e-5, rtol=1e-4)
+
+
+def test_only_the_frames_that_differ_most_by_their_thumbnails_are_encoded_where_a_number_is_set(bound, model):
+    frames, encoded = small_clip(60), []
+
+    def encoder(pixels):
+        encoded.append(len(pixels))
+        return model.encode_frames(pixels)
+
+    features = mean_features(model, bound, frames)
+    bound.frame_encoder = encoder
+    settings = {"max_candidates": 60, "encoded_candidates": 20}
+    inputs = bound(text="<video>", videos=frames, **settings, return_scenes=True, return_tensors="pt")
+    kept = thin_pool(thumbnails(torch.from_numpy(frames).permute(0, 3, 1, 2)), 20)
+    assert torch.equal(inputs["scenes"][0]["indices"], kept[select_scenes(features[kept], 4, 3)])
+    assert sum(encoded) == 20
+    with pytest.raises(ValueError, match="`encoded_candidates` must be at least 1 or `None`, got 0"):
+        bound(text="<video>", videos=frames, encoded_candidates=0)
 
 
 def test_features_and_pixels_lead_to_the_same_logits(processor, model):
