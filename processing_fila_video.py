@@ -225,7 +225,9 @@ class FilaVideoProcessor(ProcessorMixin):
             rows = images_of_rows(images, len(text)) if count_rows else None
             self._check_rows(text, rows, self.image_token, "images")
             rescale = kwargs.get("do_rescale", (kwargs.get("images_kwargs") or {}).get("do_rescale"))
-            images = load_images(images, self.image_processor.do_rescale if rescale is None else rescale)
+            rescale = self.image_processor.do_rescale if rescale is None else rescale
+            access = self.video_processor.access(**((kwargs.get("videos_kwargs") or {}) | kwargs))
+            images = load_images(images, rescale, **access)
             images = None if text and not images else images
         return images, text, videos, audio
 

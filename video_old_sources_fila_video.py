@@ -20,7 +20,6 @@ import urllib.request
 import av
 
 from .video_boxes_fila_video import check_boxes, is_mp4
-from .video_http_fila_video import HttpFile
 from .video_limits_fila_video import MAX_DOWNLOAD, MAX_PIXELS, STALL_SECONDS
 from .video_sources_fila_video import VideoReadError
 
@@ -28,7 +27,7 @@ FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h2
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
 _LONG = 50_000  # entries of an index
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-_STILLS = (b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG")
+_STILLS = (b"BM", b"II*\x00", b"MM\x00*", b"\x89PNG")
 
 
 class VideoSource:
@@ -39,8 +38,8 @@ class VideoSource:
     where it was.
     """
 
-    def __init__(self, source):
-        self.name = source_name(source)
+    def __init__(self, source, name=None):
+        self.name = name or source_name(source)
         self._shared = None
         self._owned = None
         self.checked = False  # whether its header was found to be plausible
@@ -86,8 +85,6 @@ class VideoSource:
             if url.netloc not in ("", "localhost"):
                 raise self.error(f"a file:// URL must name a file on this machine, not on {url.netloc!r}")
             self._set_path(urllib.request.url2pathname(url.path))
-        elif scheme in ("http", "https"):
-            self._shared = self._owned = HttpFile(source, self.error, STALL_SECONDS)
         else:
             raise self.error(f"the protocol {scheme!r} is not supported; file, http and https are")
 

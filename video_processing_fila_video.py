@@ -120,6 +120,10 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     time_marks (`str`, *optional*, defaults to `"sentence"`):
         What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
         `"llava_video"`, the one that LLaVA-Video was trained with; or `"none"`.
+    limits (`VideoLimits`, *optional*):
+        What reading one video or picture may cost.
+    allow_private_hosts (`bool`, *optional*, defaults to `True`):
+        Whether URLs may lead to this machine or its private network; services that take URLs set `False`.
     """
 
     num_scenes: int
@@ -135,6 +139,8 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     max_feature_bytes: int
     seek_mode: str
     time_marks: str
+    limits: Any
+    allow_private_hosts: bool
 
 
 @auto_docstring
@@ -162,6 +168,8 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     max_feature_bytes = SceneSettings.max_feature_bytes
     seek_mode = SceneSettings.seek_mode
     time_marks = "sentence"
+    limits = None
+    allow_private_hosts = True
     valid_kwargs = FilaVideoVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_num_scenes"]
 
@@ -170,6 +178,11 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         names = [field.name for field in fields(SceneSettings)]
         values = {name: overrides[name] for name in names if overrides.get(name) is not None}
         return SceneSettings(**{name: getattr(self, name) for name in names} | values)
+
+    def access(self, **overrides) -> dict[str, Any]:
+        """The limits of reading and the hosts that URLs may lead to: the processor's own, and a call's over them."""
+        names = ("limits", "allow_private_hosts")
+        return {name: getattr(self, name) if overrides.get(name) is None else overrides[name] for name in names}
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
@@ -255,12 +268,12 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             frames, metadata = torch.from_numpy(video.frames).permute(0, 3, 1, 2), copy.copy(video.metadata)
         else:
             if not is_frame_sequence(video):
-                picture = open_still_picture(video)
+                picture = open_still_picture(video, self.access(**settings)["limits"])
                 if picture is None:
                     return self._read(video, num_frames, fps, progress, scene_settings, settings)
                 video = picture
             convert = settings.get("do_convert_rgb", self.do_convert_rgb)
-            frames = to_uint8_rgb(video, settings.get("input_data_format"), convert)
+            frames = to_uint8_rgb(video, settings.get("input_data_format"), convert, **self.access(**settings))
             if metadata is None and fps is not None and do_sample_frames and len(frames) > 1:
                 raise ValueError(
                     "To sample frames by `fps`, pass `video_metadata` with the `fps` of the frames given."
@@ -282,7 +295,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 num_frames = lambda metadata: pool.num_candidates(metadata.duration)  # noqa: E731
             read = read_decoder(source, num_frames, fps, size, progress)
             return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
-        reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress}
+        reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
         if num_frames is not None or fps is not None:
             read = read_frames(source, num_frames=num_frames, fps=fps, **reading)
             return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata

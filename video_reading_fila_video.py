@@ -19,7 +19,7 @@ from transformers.video_utils import VideoMetadata
 from .video_crew_fila_video import Crew
 from .video_decoding_fila_video import StreamReader
 from .video_old_sources_fila_video import VideoSource
-from .video_pixels_fila_video import FrameConverter, display_size
+from .video_pixels_fila_video import FrameConverter, display_size, webp_times
 from .video_plan_fila_video import (
     SHORT_RUN,
     PacketIndex,
@@ -30,7 +30,7 @@ from .video_plan_fila_video import (
     shown_at,
     spread_evenly,
 )
-from .video_sources_fila_video import VideoReadError, VideoSegment
+from .video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, VideoSegment, open_source
 from .video_webp_fila_video import WebPReader
 
 logger = logging.get_logger(__name__)
@@ -87,7 +87,9 @@ class _Part:
 class _Video:
     """The parts of a video, opened and indexed. Frames are numbered across the parts."""
 
-    def __init__(self, source):
+    def __init__(self, source, limits=None, allow_private_hosts=True):
+        self._limits, self._allow_private_hosts = limits, allow_private_hosts
+        self._opened: list[OpenedSource] = []
         self.sources: list[VideoSource] = []
         self.parts: list[_Part] = []
         self.damaged = False
@@ -108,13 +110,20 @@ class _Video:
         self.duration = sum(part.duration for part in self.parts)
 
     def _add(self, segment):
-        source = VideoSource(segment.source)
+        opened = open_source(segment.source, limits=self._limits, allow_private_hosts=self._allow_private_hosts)
+        self._opened.append(opened)
+        if opened.is_webp:
+            webp_times(opened)
+        source = VideoSource(opened.local, opened.name)
         self.sources.append(source)
         reader = _open_reader(source)
         try:
             index, first = reader.index()
             if len(index.times) == 0 or first is None:
                 raise source.error("no frame of it can be decoded")
+            opened.budget.check_frame(first.width, first.height)
+            for _ in range(len(index.pts)):
+                opened.budget.spend(packets=1, pixels=first.width * first.height)
             size = display_size(first, reader.pixel_aspect)
             self.damaged |= _report_damage(source, reader, index)
         finally:
@@ -150,7 +159,7 @@ class _Video:
         return spread_evenly(self.seconds, num_frames)
 
     def close(self):
-        for source in self.sources:
+        for source in [*self.sources, *self._opened]:
             source.close()
 
 
@@ -297,10 +306,10 @@ def _cores():
     return os.cpu_count() or 1
 
 
-def _read(source, num_frames, fps, times, size, seek_mode, progress):
+def _read(source, num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts):
     """Yields the metadata first, then `(frame index, seconds, pixels)` for each frame."""
     num_frames, times, size = _check_arguments(num_frames, fps, times, size, seek_mode)
-    video = _Video(source)
+    video = _Video(source, limits, allow_private_hosts)
     try:
         frames = video.choose(num_frames, fps, times)
         plan, wanted = [], []
@@ -353,12 +362,14 @@ def iter_frames(
     size: tuple[int, int] | None = None,
     seek_mode: str = "exact",
     progress: Callable[[int, int], None] | bool | None = None,
+    limits: VideoLimits | None = None,
+    allow_private_hosts: bool = True,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """`read_frames` as a generator: `(timestamp in seconds, frame (H, W, 3) uint8)`, as the frames are decoded.
 
     Closing the generator early frees the decoder.
     """
-    frames = _read(source, num_frames, fps, times, size, seek_mode, progress)
+    frames = _read(source, num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts)
     try:
         next(frames)
         for _, seconds, pixels in frames:
@@ -376,6 +387,8 @@ def read_frames(
     size: tuple[int, int] | None = None,
     seek_mode: str = "exact",
     progress: Callable[[int, int], None] | bool | None = None,
+    limits: VideoLimits | None = None,
+    allow_private_hosts: bool = True,
 ) -> VideoFrames:
     """Reads frames of a video.
 
@@ -389,12 +402,14 @@ def read_frames(
         size: (height, width) of the frames; by default that of the video as a player shows it.
         seek_mode: `"exact"`, or `"keyframe"` for the keyframe nearest to each wanted frame: faster, no frame twice.
         progress: called with the number of frames read and the number to read; `True` shows a progress bar.
+        limits: what reading may cost; the defaults of [`VideoLimits`] where there are none.
+        allow_private_hosts: `False` refuses URLs, and redirects, to this machine or its private network.
 
     Returns: [`VideoFrames`]. Where a file is damaged, frames that cannot be decoded are left out, with a warning.
 
     Raises: [`VideoReadError`] where the source cannot be read, `ValueError` for the other arguments.
     """
-    reading = _read(source, num_frames, fps, times, size, seek_mode, progress)
+    reading = _read(source, num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts)
     try:
         metadata, total = next(reading)
         frames, seconds, indices = None, [], []
@@ -423,12 +438,12 @@ def _progress_bar(name):
     return update
 
 
-def probe_video(source) -> VideoMetadata:
+def probe_video(source, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> VideoMetadata:
     """Duration, fps, number of frames, width and height as shown; only the first frame is decoded.
 
     Raises [`VideoReadError`] where the source cannot be read.
     """
-    video = _Video(source)
+    video = _Video(source, limits, allow_private_hosts)
     try:
         return video.metadata()
     finally:
@@ -438,6 +453,7 @@ def probe_video(source) -> VideoMetadata:
 __all__ = [
     "TimedVideoMetadata",
     "VideoFrames",
+    "VideoLimits",
     "VideoReadError",
     "VideoSegment",
     "iter_frames",

@@ -48,3 +48,9 @@ def test_long_video_runs(tmp_path):
     command = [str(BENCHMARKS / "long_video.py"), "--folder", str(tmp_path / "set"), "--smoke"]
     rows = rows_of(*command, "--engines", "local", "--cores", "1")
     assert [row[2] for row in rows[1:]] == ["virtual", "copied", "encoded"]
+
+
+@pytest.mark.slow
+def test_video_reading_runs(tmp_path):
+    rows = rows_of("-m", "fila_video.benchmarks.video_reading", "--folder", str(tmp_path), "--smallest")
+    assert [row[:3] for row in rows[1:]] == [["seconds2.mp4", "exact", "8"]]

@@ -7,10 +7,9 @@ import struct
 import time
 
 import fila_video.video_decoding_fila_video as decoding
-import fila_video.video_old_sources_fila_video as sources
 import numpy as np
 import pytest
-from fila_video.video_reading_fila_video import VideoReadError, probe_video, read_frames
+from fila_video.video_reading_fila_video import VideoLimits, VideoReadError, probe_video, read_frames
 from helpers.video_files import make_video, number_of
 
 
@@ -151,15 +150,13 @@ def test_decoding_without_progress_is_given_up(path, monkeypatch):
         read_frames(path, num_frames=3)
 
 
-def test_a_source_that_stalls_is_given_up(path, monkeypatch):
+def test_a_source_that_stalls_is_given_up(path):
     class Slow(io.BytesIO):
         def read(self, size=-1):
             time.sleep(0.3)
             return super().read(size)
 
-    monkeypatch.setattr(decoding, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(sources, "STALL_SECONDS", 0.1)
     start = time.monotonic()
     with pytest.raises(VideoReadError):
-        read_frames(Slow(path.read_bytes() * 40), num_frames=3)
+        read_frames(Slow(path.read_bytes() * 40), num_frames=3, limits=VideoLimits(stall_seconds=0.1))
     assert time.monotonic() - start < 30
