@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fila_video.training.settings import Settings, TrainingError, load_settings
+from fila_video.training.settings import Sampling, Settings, TrainingError, load_settings
 from fila_video.training.train import training_arguments
 
 TRAINING = Path(__file__).resolve().parent.parent.parent / "training"
@@ -67,10 +67,19 @@ def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path):
         ({"data": [{"path": "a", "weight": 2, "count": 3}]}, "both `weight` and `count`"),
         ({"data": []}, "no `data`"),
         ({"learning_rates": {"vision": 1}}, "knows no `vision`"),
-        ({"learning_rates": {"scene_merger": "fast"}}, "must be a positive number, got 'fast'"),
+        ({"learning_rates": {"scene_merger": "fast"}}, "must be a number, got 'fast'"),
         ({"optimizer": "sgd"}, "must be one of adamw, muon, got 'sgd'"),
         ({"unreadable": "ignore"}, "must be one of fail, skip"),
-        ({"sampling": {"num_scenes": [4, 0]}}, "at least 1, got 0"),
+        (
+            {"data": [{"path": "a", "questions": {"kind": "when"}}]},
+            "`data.0.questions.kind` must be a list, got 'when'",
+        ),
+        ({"data": [{"path": "a", "count": "many"}]}, "`data.0.count` must be a whole number, got 'many'"),
+        ({"data": [{"path": "a"}, {"weight": 1}]}, "no `data.1.path`"),
+        ({"sampling": 3}, "`sampling` must be a mapping of names to values, got 3"),
+        ({"sampling": {"num_scenes": "all"}}, "must be a whole number or a list, got 'all'"),
+        ({"sampling": {"num_scenes": []}}, "must be a positive number, got 0"),
+        ({"sampling": {"num_scenes": [4, 0]}}, "must be a positive number, got 0"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, changes, message):
@@ -85,6 +94,11 @@ def test_wrong_settings_are_named(tmp_path, changes, message):
 def test_wrong_overrides_are_named(tmp_path, override, message):
     with pytest.raises(TrainingError, match=message):
         load_settings(written(tmp_path), [override])
+
+
+def test_a_key_without_a_value_keeps_its_default(tmp_path):
+    settings = load_settings(written(tmp_path, config=None, sampling=None, batch_size=None))
+    assert (settings.config, settings.sampling, settings.batch_size) == ({}, Sampling(), None)
 
 
 def made(**changes) -> Settings:
