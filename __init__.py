@@ -1,56 +1,85 @@
-"""FiLA-Video: long-video understanding by scene selection and scene merging."""
+"""
+FiLA-Video: long-video understanding by scene selection and scene merging.
+
+Names load when they are first touched, so that `import fila_video` costs nothing. The first one, or [`register`],
+also tells transformers' auto classes about this package: they then build its classes without remote code.
+"""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageTextToText,
-    AutoModelForMultimodalLM,
-    AutoProcessor,
-    AutoVideoProcessor,
-)
+__version__ = "0.2.0"
 
-from .configuration_fila_video import FilaVideoConfig
-from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
-from .pipeline_fila_video import VideoTextToTextPipeline
-from .processing_fila_video import FilaVideoProcessor
-from .scene_selection_fila_video import select_scenes
-from .video_processing_fila_video import FilaVideoVideoProcessor
-from .video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
+_MODULES = {
+    "ChatCollator": "training.chat_collator",
+    "FilaVideoConfig": "configuration_fila_video",
+    "FilaVideoForConditionalGeneration": "modeling_fila_video",
+    "FilaVideoModel": "modeling_fila_video",
+    "FilaVideoPreTrainedModel": "modeling_fila_video",
+    "FilaVideoProcessor": "processing_fila_video",
+    "FilaVideoVideoProcessor": "video_processing_fila_video",
+    "VideoFrames": "video_reading_fila_video",
+    "VideoReadError": "video_reading_fila_video",
+    "VideoSegment": "video_reading_fila_video",
+    "VideoTextToTextPipeline": "pipeline_fila_video",
+    "iter_frames": "video_reading_fila_video",
+    "probe_video": "video_reading_fila_video",
+    "read_frames": "video_reading_fila_video",
+    "select_scenes": "scene_selection_fila_video",
+}
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .configuration_fila_video import FilaVideoConfig
+    from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
+    from .pipeline_fila_video import VideoTextToTextPipeline
+    from .processing_fila_video import FilaVideoProcessor
+    from .scene_selection_fila_video import select_scenes
+    from .training.chat_collator import ChatCollator
+    from .video_processing_fila_video import FilaVideoVideoProcessor
+    from .video_reading_fila_video import (
+        VideoFrames,
+        VideoReadError,
+        VideoSegment,
+        iter_frames,
+        probe_video,
+        read_frames,
+    )
 
-# Where the package is installed and imported, the auto classes build its classes without any remote code.
-AutoConfig.register("fila_video", FilaVideoConfig, exist_ok=True)
-for _auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
-    _auto_class.register(FilaVideoConfig, FilaVideoForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(FilaVideoConfig, FilaVideoProcessor, exist_ok=True)
-AutoVideoProcessor.register(FilaVideoConfig, FilaVideoVideoProcessor, exist_ok=True)
+
+def register() -> None:
+    """Lets `AutoModel`, `AutoProcessor`, `pipeline` and their like build this package's classes by `model_type`."""
+    transformers = importlib.import_module("transformers")
+    config, model, processor, video_processor = (
+        getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+        for name in (
+            "FilaVideoConfig",
+            "FilaVideoForConditionalGeneration",
+            "FilaVideoProcessor",
+            "FilaVideoVideoProcessor",
+        )
+    )
+    transformers.AutoConfig.register("fila_video", config, exist_ok=True)
+    for auto_class in ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"):
+        getattr(transformers, auto_class).register(config, model, exist_ok=True)
+    transformers.AutoProcessor.register(config, processor, exist_ok=True)
+    transformers.AutoVideoProcessor.register(config, video_processor, exist_ok=True)
+    importlib.import_module(".pipeline_fila_video", __name__).register_task()
 
 
 def __getattr__(name: str) -> Any:
-    """What only training needs is imported when it is asked for."""
-    if name == "ChatCollator":
-        return importlib.import_module(".training.chat_collator", __name__).ChatCollator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value  # next time it is found at once
+    register()
+    return value
 
 
-__all__ = [
-    "ChatCollator",
-    "FilaVideoConfig",
-    "FilaVideoForConditionalGeneration",
-    "FilaVideoModel",
-    "FilaVideoPreTrainedModel",
-    "FilaVideoProcessor",
-    "FilaVideoVideoProcessor",
-    "VideoFrames",
-    "VideoReadError",
-    "VideoSegment",
-    "VideoTextToTextPipeline",
-    "iter_frames",
-    "probe_video",
-    "read_frames",
-    "select_scenes",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+__all__ = ["ChatCollator", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
+__all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
+__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "iter_frames", "probe_video", "read_frames"]
+__all__ += ["register", "select_scenes"]

@@ -56,28 +56,39 @@ FORWARD_ARGS = (
         The name of `cache` before transformers 5.24; either is taken under every version.
 """
 )
-OUTPUT_ARGS = r"""
+
+
+@auto_docstring(custom_intro="Outputs of the base model.")
+@dataclass
+class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
+    r"""
     image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each image gave to the language model, `(num_tokens, hidden_size)`.
     video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
         What each video gave to the language model, `(num_tokens, hidden_size)`.
     kept_tokens (`torch.LongTensor` of shape `(batch_size, num_left)`, *optional*):
         With `layer_compression`, the places in the sequence of the tokens that reached the last layer, whose states
-        and logits these are; -1 at padding. `None` where none fell away.
-"""
+        these are; -1 at padding. `None` where none fell away.
+    """
 
-
-@auto_docstring(custom_intro="Outputs of the base model.", custom_args=OUTPUT_ARGS)
-@dataclass
-class FilaVideoModelOutputWithPast(BaseModelOutputWithPast):
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
     kept_tokens: torch.LongTensor | None = None
 
 
-@auto_docstring(custom_intro="Outputs of the model with its language modeling head.", custom_args=OUTPUT_ARGS)
+@auto_docstring(custom_intro="Outputs of the model with its language modeling head.")
 @dataclass
 class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
+    r"""
+    image_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+        What each image gave to the language model, `(num_tokens, hidden_size)`.
+    video_hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+        What each video gave to the language model, `(num_tokens, hidden_size)`.
+    kept_tokens (`torch.LongTensor` of shape `(batch_size, num_left)`, *optional*):
+        With `layer_compression`, the places in the sequence of the tokens that reached the last layer, whose states
+        these are; -1 at padding. `None` where none fell away.
+    """
+
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
     kept_tokens: torch.LongTensor | None = None

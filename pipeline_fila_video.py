@@ -1,18 +1,7 @@
-# Copyright 2026 The FiLA-Video authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
 """The `video-text-to-text` pipeline: a video and a question in, text out."""
 
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
@@ -22,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import AutoModelForImageTextToText
-from transformers.generation import GenerationConfig
+from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, Pipeline
 from transformers.pipelines.image_text_to_text import ReturnType
@@ -33,24 +22,12 @@ from .video_inputs_fila_video import flatten_videos, videos_of_rows
 from .video_reading_fila_video import VideoFrames, VideoSegment
 
 TASK = "video-text-to-text"
-
-# What `generate` takes besides the fields of a `GenerationConfig`.
-GENERATE_ARGUMENTS = {
-    "assistant_model",
-    "assistant_tokenizer",
-    "custom_generate",
-    "generation_config",
-    "logits_processor",
-    "negative_prompt_attention_mask",
-    "negative_prompt_ids",
-    "prefix_allowed_tokens_fn",
-    "stopping_criteria",
-    "streamer",
-    "synced_gpus",
-    "tokenizer",
-    "use_model_defaults",
-} | {name for name in vars(GenerationConfig()) if not name.startswith("_") and name != "transformers_version"}
-
+# Whose options are whose. `generate` takes two tokenizers without naming them.
+GENERATION_SETTINGS = {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {
+    "transformers_version"
+}
+OPTIONS_OF_GENERATE = {*inspect.signature(GenerationMixin.generate).parameters, "tokenizer", "assistant_tokenizer"}
+OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters, "tools"}
 # What is a video and can be nothing else; a list may also hold chats.
 VIDEO_TYPES = (str, Path, bytes, np.ndarray, torch.Tensor, Image.Image, VideoFrames, VideoSegment)
 
@@ -70,7 +47,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     _load_video_processor = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError(
@@ -79,75 +56,67 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             )
         self.processor.frame_encoder = self.model.encode_frames
 
-    def check_model_type(self, supported_models):
+    def check_model_type(self, supported_models: Any) -> None:
         # The base class knows the library's own models by name. Ours is known by what the pipeline needs of it, also
         # where peft wraps it.
         if not hasattr(self.model, "encode_frames"):
             raise ValueError(f"A {type(self.model).__name__} is no FiLA-Video model: it has no `encode_frames`.")
 
-    def __call__(self, videos: Any = None, text: Any = None, **kwargs) -> list:
+    def __call__(self, videos: Any = None, text: Any = None, **kwargs: Any) -> Any:
         """
         Args:
-            videos: What the questions are about: a path, URL, bytes, a file object, an array, or a list of pictures; a
+            videos:
+                What the questions are about: a path, URL, bytes, a file object, an array, or a list of pictures; a
                 list of these (or of lists of them) where `text` is a list of as many questions, or one question about
-                all of them; a generator or dataset of them where one question is about each. Instead of `videos` and
-                `text` also a chat, a list of chats, or a list, generator or dataset of chats and of
-                dictionaries with `videos` and `text`.
+                all of them; an iterator, a dataset or a column of `datasets` where one question is about each. Instead
+                of `videos` and `text` also a chat, or a list, iterator or dataset of chats and of dictionaries with
+                `videos` and `text`.
             text (`str` or `list`): The question, the questions, a chat or chats.
             **kwargs:
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,
                 `selection`, `num_frames`, ...), and of the pipeline (`batch_size`, `return_full_text`,
-                `return_scenes`, `return_tensors`, ...). `return_scenes=True` adds `scenes` to every result: a
-                dictionary a video, with `indices`, `timestamps` and `duration`.
+                `return_tensors`, ...). `return_scenes=True` adds `scenes` to every result: a dictionary a video, with
+                `indices`, `timestamps` and `duration`. `on_error="record"` gives an input that cannot be read a row in
+                its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising.
 
         Returns:
             A list with a dictionary an answer (`input_text` and `generated_text`), or for several inputs a list of
-            such lists.
+            such lists; of an iterator or a dataset, an iterator of them.
 
         Raises:
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
                 control tokens, or an option is unknown.
         """
-        if text is None:
-            if videos is None or (isinstance(videos, (list, tuple)) and not videos):
-                raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
-            first = videos[0] if isinstance(videos, (list, tuple)) else videos
-            if isinstance(first, VIDEO_TYPES):
-                raise ValueError("There is a video but no question: pass it as `text=`.")
-            return Pipeline.__call__(self, videos, **kwargs)
-        if videos is None:
-            if isinstance(text, (list, tuple)) and not text:
-                raise ValueError("`text` is an empty batch: pass at least one question.")
-            return Pipeline.__call__(self, text, **kwargs)
-        if isinstance(text, str):
-            if isinstance(videos, GeneratorType):
-                return Pipeline.__call__(self, ({"videos": video, "text": text} for video in videos), **kwargs)
-            if isinstance(videos, Dataset):
-                return Pipeline.__call__(self, _Asked(videos, text), **kwargs)
-            return Pipeline.__call__(self, {"videos": videos, "text": text}, **kwargs)
-        if not isinstance(text, (list, tuple)):
-            raise ValueError(f"`text` must be a string, a list of strings or a chat, got a {type(text).__name__}.")
-        if not text:
-            raise ValueError("`text` is an empty batch: pass at least one question.")
-        if isinstance(text[0], (dict, list, tuple)):
-            raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
-        if videos_of_rows(videos, len(text)) is None:
-            videos = flatten_videos(videos)
-        if len(videos) != len(text):
-            raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
-        pairs = [{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)]
-        return Pipeline.__call__(self, pairs, **kwargs)
+        streamer = kwargs.get("streamer")
+        try:
+            answers = Pipeline.__call__(self, _inputs(videos, text), **kwargs)
+        except BaseException:
+            if streamer is not None:
+                streamer.end()  # who reads from it would wait forever
+            raise
+        return answers if streamer is None or isinstance(answers, list) else _ending(answers, streamer)
 
-    def _sanitize_parameters(self, generate_kwargs=None, processor_kwargs=None, return_scenes=None, **kwargs):
+    def _sanitize_parameters(
+        self,
+        generate_kwargs: dict | None = None,
+        processor_kwargs: dict | None = None,
+        return_scenes: bool | None = None,
+        on_error: str | None = None,
+        **kwargs: Any,
+    ) -> tuple[dict, dict, dict]:
+        if on_error not in (None, "raise", "record"):
+            raise ValueError(f"`on_error` is 'raise' or 'record', got {on_error!r}.")
         generate_kwargs, processor_kwargs = dict(generate_kwargs or {}), dict(processor_kwargs or {})
         videos_kwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"].__annotations__
         pipeline_kwargs = {}
         for name, value in kwargs.items():
-            if name in PIPELINE_ARGUMENTS:
-                pipeline_kwargs[name] = value
-                continue
-            destination = generate_kwargs if name in GENERATE_ARGUMENTS else processor_kwargs
-            if destination is processor_kwargs and name not in videos_kwargs:
+            if name in GENERATION_SETTINGS | OPTIONS_OF_GENERATE:
+                destination = generate_kwargs
+            elif name in OPTIONS_OF_PIPELINE:
+                destination = pipeline_kwargs
+            elif name in videos_kwargs:
+                destination = processor_kwargs
+            else:
                 raise ValueError(
                     f"`{name}` is an option neither of `generate`, nor of the processor, nor of the pipeline."
                 )
@@ -156,11 +125,34 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             destination[name] = value
         if return_scenes:
             processor_kwargs["return_scenes"] = True
-        return super()._sanitize_parameters(
+        preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
         )
+        if on_error is not None:
+            preprocess_params["on_error"] = on_error
+        return preprocess_params, forward_params, postprocess_params
 
-    def preprocess(self, inputs, continue_final_message=None, processor_kwargs=None, **template_kwargs):
+    def preprocess(self, inputs: Any, on_error: str = "raise", **kwargs: Any) -> dict[str, Any]:
+        number = None
+        if isinstance(inputs, _Numbered):
+            number, inputs = inputs.number, inputs.content
+        text = inputs.get("text") if isinstance(inputs, dict) else None
+        try:
+            return self._encode(inputs, **kwargs)
+        except (ValueError, OSError) as error:
+            if number is not None:  # bytes, for one, have no name that a message could give
+                error.args = (f"Input {number}: {error}",)
+            if on_error == "raise":
+                raise
+            return {"model_inputs": None, "text": text, "scenes": None, "error": str(error)}
+
+    def _encode(
+        self,
+        inputs: Any,
+        continue_final_message: bool | None = None,
+        processor_kwargs: dict | None = None,
+        **template_kwargs: Any,
+    ) -> dict[str, Any]:
         messages, prompt = _as_chat(inputs)
         if continue_final_message is None:
             continue_final_message = messages[-1]["role"] == "assistant"
@@ -176,70 +168,168 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         )
         scenes = model_inputs.pop("scenes", None)
         # Wrapped, so that the base class leaves batching to the processor: it would pad videos as if they were text.
-        return {"model_inputs": model_inputs.to(dtype=self.dtype), "text": prompt, "scenes": scenes}
+        return {"model_inputs": model_inputs.to(dtype=self.dtype), "text": prompt, "scenes": scenes, "error": None}
 
-    def _forward(self, model_inputs, generate_kwargs=None):
-        inputs, prompts, scenes = model_inputs["model_inputs"], model_inputs["text"], model_inputs["scenes"]
-        if isinstance(inputs, list):
-            inputs = self.processor.collate(inputs)
-        generate_kwargs = dict(generate_kwargs or {})
+    def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict | None = None) -> ModelOutput:
+        names = ("model_inputs", "text", "scenes", "error")
+        # The base class gives lists for batches, even of one; what failed has no inputs.
+        is_batch = isinstance(model_inputs["error"], list)
+        inputs, prompts, scenes, errors = (model_inputs[name] for name in names)
+        if not is_batch:
+            inputs, prompts, scenes, errors = [inputs], [prompts], [scenes], [errors]
+        good = [row for row, error in enumerate(errors) if error is None]
+        sequences, ids = [None] * len(errors), [None] * len(errors)
+        if good:
+            batch = self.processor.collate([inputs[row] for row in good]) if is_batch else inputs[0]
+            generated = self._generate(batch, [prompts[row] for row in good], dict(generate_kwargs or {}))
+            answers = generated["generated_sequence"].unflatten(0, (len(good), -1))  # several answers to a prompt
+            for row, answer, tokens in zip(good, answers, generated["input_ids"], strict=True):
+                sequences[row], ids[row] = answer, tokens
+        outputs = {
+            "generated_sequence": sequences,
+            "input_ids": ids,
+            "prompt_text": prompts,
+            "scenes": scenes,
+            "error": errors,
+        }
+        return ModelOutput(outputs if is_batch else {name: rows[0] for name, rows in outputs.items()})
+
+    def _generate(self, batch: dict[str, Any], prompts: list[Any], generate_kwargs: dict[str, Any]) -> dict[str, Any]:
         if not hasattr(self, "_prepare_generate_kwargs") and "generation_config" not in generate_kwargs:
             # Older transformers pass a config beside the arguments, about which `generate` warns: arguments alone.
             settings = self.generation_config.to_diff_dict()
-            settings = {name: settings[name] for name in GENERATE_ARGUMENTS & settings.keys()}
+            settings = {name: settings[name] for name in GENERATION_SETTINGS & settings.keys()}
             if {**settings, **generate_kwargs}.get("max_new_tokens") is not None:
                 settings.pop("max_length", None)
             generate_kwargs = {**settings, **generate_kwargs, "generation_config": None}
-        outputs = super()._forward({**inputs, "text": prompts}, generate_kwargs)
-        sequences = outputs["generated_sequence"]
-        batch_size = len(inputs["input_ids"])
-        if sequences.ndim == 2 and len(sequences) > batch_size:  # several answers to a prompt
-            outputs["generated_sequence"] = sequences.unflatten(0, (batch_size, -1))
-        return ModelOutput(**outputs, scenes=scenes)
+        return super()._forward({**batch, "text": prompts}, generate_kwargs)
 
-    def postprocess(self, model_outputs, return_type=ReturnType.FULL_TEXT, **kwargs):
-        sequences = model_outputs["generated_sequence"]
-        sequences = sequences.flatten(0, 1) if sequences.ndim == 3 else sequences
+    def postprocess(
+        self, model_outputs: ModelOutput, return_type: ReturnType = ReturnType.FULL_TEXT, **kwargs: Any
+    ) -> list[dict[str, Any]]:
         prompt = model_outputs["prompt_text"]
+        if model_outputs["error"] is not None:
+            return [{"input_text": prompt, "generated_text": None, "error": model_outputs["error"]}]
+        sequences = model_outputs["generated_sequence"].flatten(0, -2)  # the base class adds a batch of one to a row's
         outputs = {
             "generated_sequence": sequences,
             "prompt_text": [prompt] * len(sequences),
-            "input_ids": model_outputs["input_ids"].expand(len(sequences), -1),
+            "input_ids": model_outputs["input_ids"].flatten().expand(len(sequences), -1),
         }
         records = super().postprocess(outputs, return_type=return_type, **kwargs)
-        if model_outputs.get("scenes") is not None:
+        if model_outputs["scenes"] is not None:
             records = [{**record, "scenes": model_outputs["scenes"]} for record in records]
         return records
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 
-PIPELINE_ARGUMENTS = {
-    "timeout",
-    "return_full_text",
-    "return_tensors",
-    "return_type",
-    "clean_up_tokenization_spaces",
-    "stop_sequence",
-    "continue_final_message",
-    "skip_special_tokens",
-    "tools",
-}
+class _Numbered:
+    """One of several inputs, with its number from 0, so that an error can name it."""
+
+    def __init__(self, number: int, content: Any):
+        self.number, self.content = number, content
 
 
-class _Asked(Dataset):
-    """A dataset of videos, with one question about each."""
+class _Rows(Dataset):
+    """The inputs that `make` gives of the rows of something that has a length, read when their turn comes."""
 
-    def __init__(self, videos: Dataset, text: str):
-        self.videos, self.text = videos, text
+    def __init__(self, rows: Sequence, make: Callable[[Any], Any]):
+        self.rows, self.make = rows, make
 
-    def __len__(self):
-        return len(self.videos)
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def __getitem__(self, index):
-        return {"videos": self.videos[index], "text": self.text}
+    def __getitem__(self, index: int) -> _Numbered:
+        return _Numbered(index, self.make(self.rows[index]))
+
+
+class _Ask:
+    """A video with the one question that is asked about each. A class, since workers pickle it."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __call__(self, video: Any) -> dict[str, Any]:
+        return {"videos": video, "text": self.text}
+
+
+def _is_column(values: Any) -> bool:
+    """Whether it is a column of `datasets`, which is no list but like one."""
+    return isinstance(values, Sequence) and not isinstance(values, (*VIDEO_TYPES, list, tuple, bytearray, memoryview))
+
+
+def _is_iterator(values: Any) -> bool:
+    return isinstance(values, Iterator) and not hasattr(values, "read")  # a file, too, gives its lines
+
+
+def _each(values: Any, make: Callable[[Any], Any]) -> Any:
+    """What [`Pipeline.__call__`] takes of several inputs: a list, a generator or a dataset of numbered ones."""
+    if isinstance(values, (list, tuple)):
+        return [_Numbered(number, make(value)) for number, value in enumerate(values)]
+    if _is_iterator(values):
+        return (_Numbered(number, make(value)) for number, value in enumerate(values))
+    return _Rows(values, make)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """The video and the question in a row of a `datasets.Dataset`."""
+    return {"videos": row["videos" if "videos" in row else "video"], "text": row["text"]}
+
+
+def _inputs(videos: Any, text: Any) -> Any:
+    """The arguments of a call as one input or as several, numbered; see [`VideoTextToTextPipeline.__call__`]."""
+    if text is None or videos is None:
+        inputs = videos if text is None else text
+        if videos is None and isinstance(text, (list, tuple)) and not text:
+            raise ValueError("`text` is an empty batch: pass at least one question.")
+        if inputs is None or (isinstance(inputs, (list, tuple)) and not inputs):
+            raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
+        columns = getattr(inputs, "column_names", None)
+        if columns is not None:
+            if "text" not in columns or not {"videos", "video"} & set(columns):
+                raise ValueError(
+                    f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
+                    "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
+                )
+            return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), _row)
+        first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        if text is None and isinstance(first, VIDEO_TYPES):
+            raise ValueError("There is a video but no question: pass it as `text=`.")
+        is_chat = isinstance(first, dict) and "role" in first
+        if isinstance(inputs, (list, tuple)) and not is_chat:
+            return _each(inputs, _same)
+        return _each(inputs, _same) if _is_iterator(inputs) or isinstance(inputs, Dataset) else inputs
+    if isinstance(text, str):
+        if _is_iterator(videos) or _is_column(videos) or isinstance(videos, Dataset):
+            return _each(videos, _Ask(text))
+        return {"videos": videos, "text": text}
+    if not isinstance(text, (list, tuple)) and not _is_column(text):
+        raise ValueError(f"`text` must be a string, a list of strings or a chat, got a {type(text).__name__}.")
+    if not len(text):
+        raise ValueError("`text` is an empty batch: pass at least one question.")
+    if isinstance(text[0], (dict, list, tuple)):
+        raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
+    if not _is_column(videos) and videos_of_rows(videos, len(text)) is None:
+        videos = flatten_videos(videos)
+    if len(videos) != len(text):
+        raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
+    return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
+
+
+def _ending(answers: Iterator, streamer: Any) -> GeneratorType:
+    """The answers, whose streamer ends where they break off."""
+    try:
+        yield from answers
+    except BaseException:
+        streamer.end()
+        raise
 
 
 def _as_chat(inputs: Any) -> tuple[list[dict], Any]:
@@ -270,7 +360,7 @@ def _as_chat(inputs: Any) -> tuple[list[dict], Any]:
     return [{"role": "user", "content": content}], inputs["text"]
 
 
-def register_task():
+def register_task() -> None:
     """Lets `pipeline("video-text-to-text", model=loaded_model, processor=processor)` find this class."""
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(

@@ -1,6 +1,7 @@
 """Storyboards: the scenes that were selected from a video, as one picture for people."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -52,7 +53,9 @@ def draw_storyboard(
     return board.image
 
 
-def _check(frames, scenes, timestamps, columns, frame_width):
+def _check(
+    frames: np.ndarray, scenes: np.ndarray, timestamps: np.ndarray, columns: int | None, frame_width: int
+) -> None:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(
             f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {frames.dtype} {frames.shape}."
@@ -73,18 +76,36 @@ def _check(frames, scenes, timestamps, columns, frame_width):
         raise ValueError(f"`frame_width` must be at least 64 pixels, got {frame_width}.")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds with a tenth, `1:02.5`; from an hour on `1:00:02.5`."""
-    tenths = round(seconds * 10)
-    minutes, hours = tenths // 600 % 60, tenths // 36000
-    rest = f"{tenths // 10 % 60:02d}.{tenths % 10}"
+def clock(seconds: float, digits: int = 1) -> str:
+    """Seconds as minutes and seconds with a tenth, `1:02.5`; from an hour on `1:00:02.5`. Or with more `digits`."""
+    unit = 10**digits
+    parts = round(seconds * unit)
+    minutes, hours = parts // (60 * unit) % 60, parts // (3600 * unit)
+    rest = f"{parts // unit % 60:02d}.{parts % unit:0{digits}d}"
     return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
+
+
+def clocks(times: Sequence[float]) -> list[str]:
+    """A label for each time, with as many digits as it takes to tell different times apart, at most three."""
+    for digits in (1, 2, 3):
+        labels = [clock(seconds, digits) for seconds in times]
+        if len(set(labels)) == len(set(times)):
+            break
+    return labels
 
 
 class _Board:
     """The picture and its measures, all of them multiples of a frame's width."""
 
-    def __init__(self, aspect, num_scenes, scene_size, columns, frame_width, with_time_line):
+    def __init__(
+        self,
+        aspect: float,
+        num_scenes: int,
+        scene_size: int,
+        columns: int | None,
+        frame_width: int,
+        with_time_line: bool,
+    ):
         self.unit = unit = frame_width / 208
         self.frame_size = frame_width, max(round(frame_width * aspect), 1)
         self.gap, self.margin, self.padding = round(8 * unit), round(36 * unit), round(14 * unit)
@@ -100,19 +121,21 @@ class _Board:
         self.image = Image.new("RGB", (width, height), PAPER)
         self.draw = ImageDraw.Draw(self.image)
 
-    def _pleasant_columns(self, num_scenes):
-        def shape(columns):
+    def _pleasant_columns(self, num_scenes: int) -> int:
+        def shape(columns: int) -> float:
             rows = math.ceil(num_scenes / columns)
             ratio = columns * (self.card_width + self.spacing) / (rows * (self.card_height + self.spacing))
             return abs(math.log(ratio / 1.6))
 
         return min(range(1, num_scenes + 1), key=shape)
 
-    def text(self, position, text, size, colour=INK, anchor="ls"):
+    def text(
+        self, position: tuple[float, float], text: str, size: float, color: tuple = INK, anchor: str = "ls"
+    ) -> None:
         font = ImageFont.load_default(size * self.unit)
-        self.draw.text(position, text, fill=colour, font=font, anchor=anchor)
+        self.draw.text(position, text, fill=color, font=font, anchor=anchor)
 
-    def fitting(self, text, size, width):
+    def fitting(self, text: str, size: float, width: float) -> str:
         """`text`, with its middle left out where it is too long for `width` pixels."""
         font = ImageFont.load_default(size * self.unit)
         kept = len(text)
@@ -122,25 +145,25 @@ class _Board:
             short = f"{text[: math.ceil(kept / 2)]}…{text[len(text) - kept // 2 :]}"
         return short
 
-    def headline(self, title, subtitle):
+    def headline(self, title: str, subtitle: str) -> None:
         width = self.image.width - 2 * self.margin
         self.text((self.margin, self.margin + 32 * self.unit), self.fitting(title, 34, width), 34)
         self.text((self.margin, self.margin + 66 * self.unit), self.fitting(subtitle, 19, width), 19, FAINT)
 
-    def time_line(self, scenes, timestamps, duration):
+    def time_line(self, scenes: np.ndarray, timestamps: np.ndarray, duration: float) -> None:
         """Where in the video the chosen frames lie: a long mark a representative, a short one a supplement."""
         unit, left, right = self.unit, self.margin, self.image.width - self.margin
         y = self.margin + 100 * unit
         self.draw.rounded_rectangle((left, y - 3 * unit, right, y + 3 * unit), 3 * unit, fill=EDGE)
-        for part, colour, reach in ((scenes[:, :-1], SUPPLEMENT, 7), (scenes[:, -1:], REPRESENTATIVE, 12)):
+        for part, color, reach in ((scenes[:, :-1], SUPPLEMENT, 7), (scenes[:, -1:], REPRESENTATIVE, 12)):
             for seconds in timestamps[part.ravel()]:
                 x = left + (right - left) * min(seconds / duration, 1.0) if duration > 0 else left
                 box = (x - 1.5 * unit, y - reach * unit, x + 1.5 * unit, y + reach * unit)
-                self.draw.rounded_rectangle(box, 1.5 * unit, fill=colour)
+                self.draw.rounded_rectangle(box, 1.5 * unit, fill=color)
         self.text((left, y + 32 * unit), clock(0), 16, FAINT)
         self.text((right, y + 32 * unit), clock(duration), 16, FAINT, "rs")
 
-    def scene(self, number, frames, timestamps):
+    def scene(self, number: int, frames: np.ndarray, timestamps: np.ndarray) -> None:
         unit = self.unit
         left = self.margin + number % self.columns * (self.card_width + self.spacing)
         top = self.top + number // self.columns * (self.card_height + self.spacing)
@@ -148,17 +171,20 @@ class _Board:
         self.draw.rounded_rectangle(box, 12 * unit, fill=CARD, outline=EDGE, width=max(round(1.5 * unit), 1))
         baseline = top + self.padding + 17 * unit
         self.text((left + self.padding, baseline), f"Scene {number + 1}", 20)
-        first, last = clock(timestamps[0]), clock(timestamps[-1])
-        span = last if first == last else f"{first} to {last}"
+        stamps = clocks([float(seconds) for seconds in timestamps])
+        span = stamps[-1] if stamps[0] == stamps[-1] else f"{stamps[0]} to {stamps[-1]}"
         self.text((left + self.card_width - self.padding, baseline), span, 17, FAINT, "rs")
         for column, (frame, seconds) in enumerate(zip(frames, timestamps, strict=True)):
             x = left + self.padding + column * (self.frame_size[0] + self.gap)
             is_representative = column == len(frames) - 1
             # A scene without enough of a past repeats its representative.
             is_repeated = not is_representative and seconds == timestamps[-1]
-            self._frame(frame, x, top + self.padding + self.caption, seconds, is_representative, is_repeated)
+            stamp = "repeated" if is_repeated else stamps[column]
+            self._frame(frame, x, top + self.padding + self.caption, stamp, is_representative, is_repeated)
 
-    def _frame(self, frame, x, y, seconds, is_representative, is_repeated):
+    def _frame(
+        self, frame: np.ndarray, x: int, y: int, stamp: str, is_representative: bool, is_repeated: bool
+    ) -> None:
         unit, (width, height) = self.unit, self.frame_size
         picture = ImageOps.fit(Image.fromarray(frame), self.frame_size, Image.LANCZOS)
         if is_repeated:
@@ -171,13 +197,12 @@ class _Board:
             box = (x - width_line + 1, y - width_line + 1, x + width + width_line - 2, y + height + width_line - 2)
             self.draw.rounded_rectangle(box, 8 * unit, outline=REPRESENTATIVE, width=width_line)
             self._label("representative", x + 6 * unit, y + 6 * unit, REPRESENTATIVE)
-        stamp = "repeated" if is_repeated else clock(seconds)
         self._label(stamp, x + 6 * unit, y + height - 28 * unit, FAINT if is_repeated else INK)
 
-    def _label(self, text, x, y, colour):
+    def _label(self, text: str, x: float, y: float, color: tuple) -> None:
         font = ImageFont.load_default(14 * self.unit)
         width = font.getlength(text) + 12 * self.unit
-        self.draw.rounded_rectangle((x, y, x + width, y + 22 * self.unit), 5 * self.unit, fill=colour)
+        self.draw.rounded_rectangle((x, y, x + width, y + 22 * self.unit), 5 * self.unit, fill=color)
         self.draw.text((x + width / 2, y + 11 * self.unit), text, fill=CARD, font=font, anchor="mm")
 
 

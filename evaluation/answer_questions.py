@@ -12,7 +12,7 @@ import sys
 
 from tqdm.auto import tqdm
 
-from ..commands.cli import DEFAULT_MODEL, load
+from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..scene_selection_fila_video import INITS
 from .answering import Answerer
 from .judging import BlindBaseline
@@ -38,11 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def load_answerer(model: str, device: str | None = None, **options) -> Answerer:
-    """The model of that folder or name, with its processor; see `fila_video.commands.cli.load` for errors."""
-    try:
-        return Answerer(*load(argparse.Namespace(model=model, device=device)), **options)
-    except OSError as error:
-        raise OSError(f"The model {model} cannot be loaded: {error}") from error
+    """The model of that folder or name, with its processor; see [`load_model`] for errors."""
+    quiet()
+    return Answerer(*load_model(model, device), **options)
 
 
 def run(args: argparse.Namespace) -> int:
