@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -11,9 +13,12 @@ import fila_video
 import numpy as np
 import pytest
 import torch
-from fila_video.commands.cli import DEFAULT_MODEL, Progress, main
+from fila_video.commands.answer import DEMONSTRATION
+from fila_video.commands.cli import SELECTIONS, main
+from fila_video.commands.loading import DEFAULT_MODEL, Progress
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.scene_selection_fila_video import METHODS
 from fila_video.training.tiny.make_initial_checkpoint import FILES
 from helpers.video_files import make_video, number_of
 from PIL import Image
@@ -38,10 +43,11 @@ def copy_of_the_model(folder):
 
 
 def refusal(capsys, *argv):
-    """The one line that `argv` gets on standard error."""
+    """The one line that `argv` gets on standard error, besides what is said of the demonstration."""
     assert main(list(argv)) == 2
     out, err = capsys.readouterr()
     assert out == ""
+    err = err.removeprefix(DEMONSTRATION + "\n")
     assert err.startswith("fila-video: ") and err.count("\n") == 1
     return err
 
@@ -76,7 +82,7 @@ def test_answer_streams_what_the_model_generates(video, capsys):
     tokens = model.generate(**inputs, max_new_tokens=2)[0, inputs["input_ids"].shape[1] :]
     assert len(tokens) == 2
     assert streamed == processor.decode(tokens, skip_special_tokens=True) + "\n"
-    assert messages == ""
+    assert messages == DEMONSTRATION + "\n"
 
 
 def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys):
@@ -108,7 +114,7 @@ def test_by_default_scenes_are_selected_on_the_models_own_features(video, capsys
 def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys):
     board, data = tmp_path / "board.png", tmp_path / "scenes.json"
     assert main(["scenes", video, "--num-scenes", "6", "--output", str(board), "--json", str(data)]) == 0
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", DEMONSTRATION + "\n")
     assert Image.open(board).width > 900
     assert len(json.loads(data.read_text())["scenes"]) == 6
 
@@ -120,7 +126,7 @@ def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path
         boards.append([[(number_of(frames[n]), timestamps[n]) for n in scene] for scene in scenes])
         return Image.new("RGB", (8, 8))
 
-    monkeypatch.setattr("fila_video.commands.cli.draw_storyboard", draw)
+    monkeypatch.setattr("fila_video.commands.scenes.draw_storyboard", draw)
     assert main(["scenes", video, "--num-scenes", "6", "--json", "--output", str(tmp_path / "board.png")]) == 0
     told = json.loads(capsys.readouterr().out)["scenes"]
     expected = [list(zip(scene["indices"], scene["timestamps"], strict=True)) for scene in told]
@@ -136,6 +142,106 @@ def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(vid
     assert main(["scenes", video, "--num-scenes", "2", "--json", "--model", str(model)]) == 0
     assert json.loads(capsys.readouterr().out)["num_scenes"] == 2
     assert not marker.exists()
+
+
+def test_the_selections_of_the_command_line_are_those_of_the_library():
+    assert set(SELECTIONS) == set(METHODS)
+
+
+def test_settings_of_the_selection_reach_the_processor(video, capsys):
+    argv = [
+        "scenes",
+        video,
+        "--json",
+        "--num-scenes",
+        "3",
+        "--seed",
+        "7",
+        "--candidate-fps",
+        "2",
+        "--seek-mode",
+        "exact",
+    ]
+    assert main(argv) == 0
+    told = json.loads(capsys.readouterr().out)
+    processor = FilaVideoProcessor.from_pretrained(ROOT)
+    model = FilaVideoForConditionalGeneration.from_pretrained(ROOT).eval()
+    processor.frame_encoder = model.encode_frames
+    settings = {"num_scenes": 3, "seed": 7, "candidate_fps": 2.0, "seek_mode": "exact"}
+    scenes = processor(videos=[video], return_scenes=True, **settings)["scenes"][0]
+    assert [scene["indices"] for scene in told["scenes"]] == scenes["indices"].tolist()
+
+
+def loaded_by(*argv: str) -> set[str]:
+    """The libraries that a command has imported when it ends."""
+    program = (
+        "import sys\n"
+        "from fila_video.commands.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('loaded', *({'torch', 'transformers', 'av', 'faiss'} & sys.modules.keys()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--help",),
+        ("--version",),
+        ("answer", "--help"),
+        ("convert", "--help"),
+        ("converted", "--help"),
+        ("answer", "a.mp4"),
+        ("scenes", "a.mp4", "--selection", "magic"),
+        ("scenes", "a.mp4"),
+        ("scenes", "a.mp4", "--output", "board.pdf"),
+        ("nothing",),
+    ],
+)
+def test_help_and_mistakes_import_neither_torch_nor_transformers(argv):
+    assert loaded_by(*argv) == set()
+
+
+# What is said just before: Python is up, the model is being loaded, and the answer has begun.
+STAGES = {
+    "imports": "import fila_video.commands.cli as cli, sys; print('now', flush=True); cli.program()",
+    "reading": (
+        "import fila_video.commands.cli as cli, fila_video.processing_fila_video as processing, sys, time\n"
+        "processing.FilaVideoProcessor._process_videos = lambda *_, **__: (print('now', flush=True), time.sleep(100))\n"
+        "cli.program()"
+    ),
+    "code in C": (
+        "import fila_video.commands.cli as cli, sys, hashlib\n"
+        "def run(args): print('now', flush=True); hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 30)\n"
+        "cli.run_answer = run; cli.program()"
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_ends_the_process_with_status_130_at_once(video, stage):
+    """Deadlines are generous: without the handler, the last stage goes on for many minutes."""
+    command = [sys.executable, "-c", STAGES[stage], "answer", video, "What?"]
+    # A shell's background jobs ignore Ctrl-C, and hand that down.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in messages
 
 
 def test_the_module_runs_as_a_program(video):
@@ -184,17 +290,54 @@ def test_scenes_without_anything_to_write_get_one_line(video, capsys):
     assert "--output" in refusal(capsys, "scenes", video)
 
 
-def test_a_board_that_is_no_picture_is_refused_before_any_work(capsys):
-    assert "board.txt" in refusal(capsys, "scenes", "nothing.mp4", "--output", "board.txt")
+@pytest.mark.parametrize("name", ["board.txt", "board.pdf", "board.gif", "board"])
+def test_a_board_that_is_no_picture_is_refused_before_any_work(capsys, name):
+    message = refusal(capsys, "scenes", "nothing.mp4", "--output", name)
+    assert name in message and ".png, .jpg or .webp" in message
+
+
+@pytest.mark.parametrize("option", ["--output", "--json"])
+def test_what_cannot_be_written_is_refused_before_any_work(capsys, tmp_path, option):
+    missing = tmp_path / "nowhere" / "board.png"
+    assert f"no folder {missing.parent}" in refusal(capsys, "scenes", "nothing.mp4", option, str(missing))
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    assert "cannot be written" in refusal(capsys, "scenes", "nothing.mp4", option, str(folder))
+
+
+def test_a_question_in_the_place_of_the_video_is_noticed(video, capsys):
+    assert "the video comes first" in refusal(capsys, "answer", "What happens?", video)
+
+
+@pytest.mark.parametrize("argv", [("answer", "a.mp4", "What \udcff?"), ("scenes", "a\udcff.mp4", "--json")])
+def test_arguments_that_are_not_utf8_get_one_line(capsys, argv):
+    assert "UTF-8" in refusal(capsys, *argv)
 
 
 def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path):
     assert "config.json" in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[]",
+        "{",
+        "\xff",
+        json.dumps({"model_type": "fila_video", "scene_size": 0}),
+        json.dumps({"model_type": "fila_video", "text_config": {"model_type": "nobody knows"}}),
+        json.dumps({"model_type": "fila_video", "vision_config": {"patch_size": 0}}),
+        json.dumps({"model_type": "fila_video", "text_config": 5}),
+    ],
+)
+def test_a_model_with_a_broken_config_is_named_in_one_line(video, capsys, tmp_path, config):
+    (tmp_path / "config.json").write_text(config, encoding="latin-1")
+    assert str(tmp_path) in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+
+
 def test_another_kind_of_model_is_refused_and_never_built(video, capsys, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
-    assert "'llava'" in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert str(tmp_path) in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
 
 
 def test_an_unknown_method_gets_the_usage_and_status_2(video, capsys):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fila_video.commands.storyboard import REPRESENTATIVE, SUPPLEMENT, clock, draw_storyboard
+from fila_video.commands.storyboard import REPRESENTATIVE, SUPPLEMENT, clock, clocks, draw_storyboard
 
 COLOURS = [(10 * n, 200 - 10 * n, (37 * n) % 256) for n in range(12)]
 
@@ -121,3 +121,9 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
     }
     with pytest.raises(ValueError, match=message):
         draw_storyboard(**given | arguments)
+
+
+def test_different_times_of_a_scene_have_different_labels():
+    assert clocks([0.52, 0.56, 0.6]) == ["0:00.52", "0:00.56", "0:00.60"]
+    assert clocks([0.5, 0.5, 61.0]) == ["0:00.5", "0:00.5", "1:01.0"]
+    assert clocks([3599.998, 3599.999, 3600.0]) == ["59:59.998", "59:59.999", "1:00:00.000"]

@@ -1,0 +1,72 @@
+"""The package: names that load when they are touched, and who knows its classes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fila_video
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_importing_the_package_loads_no_library():
+    assert (
+        run("import fila_video, sys; print({'torch', 'transformers', 'av', 'faiss'} & sys.modules.keys())") == "set()"
+    )
+
+
+def test_every_public_name_is_there_and_listed():
+    for name in fila_video.__all__:
+        assert getattr(fila_video, name).__name__ == name
+        assert name in dir(fila_video)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fila_video.nothing
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert f"version = {fila_video.__version__}\n" in (ROOT / "setup.cfg").read_text()
+
+
+@pytest.mark.parametrize(
+    "touch", ["fila_video.register()", "fila_video.select_scenes", "from fila_video import read_frames"]
+)
+def test_the_auto_classes_know_the_package_once_a_name_is_touched(touch):
+    program = (
+        f"import fila_video; {touch}\n"
+        "from transformers import AutoModel, AutoProcessor\n"
+        "model, processor = AutoModel.from_pretrained('.'), AutoProcessor.from_pretrained('.')\n"
+        "print(type(model).__module__, type(processor).__module__)"
+    )
+    assert run(program) == "fila_video.modeling_fila_video fila_video.processing_fila_video"
+
+
+@pytest.mark.slow
+def test_remote_code_and_the_package_work_together_in_one_process():
+    """The classes then exist twice: a processor of one binds a model of the other, and takes its frames and segments."""
+    program = (
+        "import pickle, torch\n"
+        "from transformers import AutoModel, AutoProcessor\n"
+        "remote = AutoProcessor.from_pretrained('.', trust_remote_code=True)\n"
+        "import fila_video\n"
+        "model = fila_video.FilaVideoForConditionalGeneration.from_pretrained('.')\n"
+        "own = fila_video.FilaVideoProcessor.from_pretrained('.')\n"
+        "assert type(remote).__module__.startswith('transformers_modules')\n"
+        "read = fila_video.read_frames('examples/shapes.mp4', num_frames=12)\n"
+        "segment = [fila_video.VideoSegment('examples/shapes.mp4', 0, 2)]\n"
+        "for video in (read, segment):\n"
+        "    answers = []\n"
+        "    for processor in (own, pickle.loads(pickle.dumps(remote))):\n"
+        "        processor.bind(model)\n"
+        "        inputs = processor(text='<video>What?', videos=[video], num_scenes=4, return_tensors='pt')\n"
+        "        answers.append(model.generate(**inputs, max_new_tokens=4, do_sample=False))\n"
+        "    assert torch.equal(*answers)\n"
+        "print('equal')"
+    )
+    assert run(program) == "equal"
