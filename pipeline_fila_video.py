@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, TextStreamer
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, Pipeline
@@ -91,8 +91,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         try:
             answers = Pipeline.__call__(self, _inputs(videos, text), **kwargs)
         except BaseException:
-            if streamer is not None:
-                streamer.end()  # who reads from it would wait forever
+            if streamer is not None and type(streamer) is not TextStreamer:  # which prints, and nobody waits for it
+                streamer.end()
             raise
         return answers if streamer is None or isinstance(answers, list) else _ending(answers, streamer)
 

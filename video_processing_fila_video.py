@@ -22,6 +22,7 @@ from .video_inputs_fila_video import (
     is_decoder,
     is_frame_sequence,
     open_still_picture,
+    own_classes,
     read_decoder,
     to_uint8_rgb,
 )
@@ -264,6 +265,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             )
         do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
         scene_settings = self.scene_settings(**settings)
+        video = own_classes(video)
         if isinstance(video, VideoFrames):
             frames, metadata = torch.from_numpy(video.frames).permute(0, 3, 1, 2), copy.copy(video.metadata)
         else:

@@ -49,7 +49,7 @@ def test_the_auto_classes_know_the_package_once_a_name_is_touched(touch):
 
 @pytest.mark.slow
 def test_remote_code_and_the_package_work_together_in_one_process():
-    """The classes then exist twice: a processor of one binds a model of the other, and takes its frames and segments."""
+    """The classes then exist twice: a processor of one binds a model of the other, and takes its frames and clips."""
     program = (
         "import pickle, torch\n"
         "from transformers import AutoModel, AutoProcessor\n"

@@ -210,7 +210,8 @@ STAGES = {
     "imports": "import fila_video.commands.cli as cli, sys; print('now', flush=True); cli.program()",
     "reading": (
         "import fila_video.commands.cli as cli, fila_video.processing_fila_video as processing, sys, time\n"
-        "processing.FilaVideoProcessor._process_videos = lambda *_, **__: (print('now', flush=True), time.sleep(100))\n"
+        "def read(*args, **kwargs): print('now', flush=True); time.sleep(100)\n"
+        "processing.FilaVideoProcessor._process_videos = read\n"
         "cli.program()"
     ),
     "code in C": (
@@ -306,7 +307,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(capsys, tmp_path, opt
 
 
 def test_a_question_in_the_place_of_the_video_is_noticed(video, capsys):
-    assert "the video comes first" in refusal(capsys, "answer", "What happens?", video)
+    assert "pass the video first" in refusal(capsys, "answer", "What happens?", video)
 
 
 @pytest.mark.parametrize("argv", [("answer", "a.mp4", "What \udcff?"), ("scenes", "a\udcff.mp4", "--json")])

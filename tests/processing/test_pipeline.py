@@ -388,3 +388,68 @@ def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe):
         VideoTextToTextPipeline(pipe.model.model.language_model, processor=tiny_processor())
     with pytest.raises(ValueError, match="`scene_size` is 2, but the model's is 3"):
         VideoTextToTextPipeline(pipe.model, processor=tiny_processor(scene_size=2))
+
+
+@pytest.fixture
+def broken(tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video at all" * 100)
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"batch_size": 3, "num_workers": 2}])
+def test_one_bad_video_does_not_lose_the_good_answers(pipe, file, answer, broken, options):
+    options = {"max_new_tokens": 4, "return_full_text": False, **options}
+    videos = [file, broken, file, file, b"not a video"]
+    results = pipe(videos, text=["What?"] * 5, on_error="record", **options)
+    assert [row[0]["generated_text"] for row in results] == [answer, None, answer, answer, None]
+    assert "Input 1: " in results[1][0]["error"] and "broken.mp4" in results[1][0]["error"]
+    assert "Input 4: " in results[4][0]["error"] and results[4][0]["input_text"] == "What?"
+    assert "error" not in results[0][0]
+    with pytest.raises(ValueError, match=r"Input 1: .*broken\.mp4"):
+        pipe(videos, text=["What?"] * 5, **options)
+
+
+def test_a_batch_of_bad_videos_alone_is_recorded_too(pipe, broken):
+    results = pipe([broken, broken], text=["a?", "b?"], on_error="record", batch_size=2)
+    assert [row[0]["input_text"] for row in results] == ["a?", "b?"]
+    assert all(row[0]["generated_text"] is None for row in results)
+
+
+def test_a_generator_goes_on_behind_a_bad_video(pipe, file, answer, broken):
+    options = {"max_new_tokens": 4, "return_full_text": False, "on_error": "record"}
+    results = list(pipe((video for video in (file, broken, file)), text="What?", **options))
+    assert [row[0]["generated_text"] for row in results] == [answer, None, answer]
+
+
+def test_an_unknown_way_to_take_errors_is_named(pipe, file):
+    with pytest.raises(ValueError, match="'ignore'"):
+        pipe(file, text="What?", on_error="ignore")
+
+
+def test_who_reads_a_stream_does_not_wait_for_a_video_that_cannot_be_read(pipe, broken):
+    streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
+
+    def answer():
+        with pytest.raises(ValueError):
+            pipe(broken, text="?", streamer=streamer)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert list(streamer) == [""]
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+
+
+def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer):
+    datasets = pytest.importorskip("datasets")
+    options = {"max_new_tokens": 4, "return_full_text": False}
+    rows = datasets.Dataset.from_dict({"id": [1, 2], "video": [str(file)] * 2, "text": ["What?"] * 2})
+    expected = [answer, answer]
+    assert [row[0]["generated_text"] for row in pipe(rows["video"], text=rows["text"], **options)] == expected
+    assert [row[0]["generated_text"] for row in pipe(rows["video"], text="What?", **options)] == expected
+    assert [row[0]["generated_text"] for row in pipe(rows, **options)] == expected
+    assert [row[0]["generated_text"] for row in pipe(rows.to_iterable_dataset(), **options)] == expected
+    assert [row[0]["generated_text"] for row in pipe(iter([file, file]), text="What?", **options)] == expected
+    with pytest.raises(ValueError, match="KeyDataset"):
+        pipe(rows.rename_column("text", "question"))
