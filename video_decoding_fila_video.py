@@ -1,296 +1,548 @@
-"""Reading one video stream: its packet index, then runs of frames, whatever state the file is in."""
+"""One video stream: the index of its packets, and frames decoded from it in runs.
 
-import time
+Where a container stores when each frame is shown, frames are found by their times, and only what they depend on is
+decoded. Where it does not (AVI with B-frames, raw streams), frames are decoded from the start and counted.
+"""
+
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import numpy as np
 from transformers.utils import logging
 
-from .video_limits_fila_video import DECODE_SECONDS, MAX_PACKETS, MAX_PIXELS, STALL_SECONDS
-from .video_old_sources_fila_video import VideoSource, open_container
-from .video_plan_fila_video import NO_TIME, SHORT_RUN, PacketIndex, Run
-from .video_sources_fila_video import VideoReadError
+from .video_pixels_fila_video import display_size, webp_frames, webp_times
+from .video_sources_fila_video import OpenedSource
 
 logger = logging.get_logger(__name__)
 
+NOPTS = np.iinfo(np.int64).min
+SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
-_MAX_UNMATCHED = 256  # packets after a seek without one that the index knows
+_MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
+_NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
+_FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 
 
 class _OutOfStep(Exception):
-    """The packets after a seek are not those of the index."""
+    """The packets are not those of the index."""
 
 
-class StreamReader:
-    """One open container with its decoder. `threads` > 1 decodes several frames at once.
+@dataclass
+class Index:
+    """
+    What a stream holds: P packets in the order of decoding, T frames in the order of presentation.
 
-    `lost` counts wanted frames that could not be decoded, `errors` what the container and the decoder complained of.
+    Attributes:
+        pts (`np.ndarray` of shape `(P,)`):
+            int64, presentation times of the packets in units of `time_base` seconds, `NOPTS` where there is none.
+        sizes (`np.ndarray` of shape `(P,)`):
+            int32, bytes of the packets.
+        keys (`np.ndarray` of shape `(P,)`):
+            bool, packets from which decoding can start.
+        times (`np.ndarray` of shape `(T,)`):
+            int64, ascending: when each frame is shown, on one time line also where joined recordings restart their
+            clocks.
+        packets (`np.ndarray` of shape `(T,)`):
+            int32, the packet of each frame.
+        end (`int`):
+            The time at which the last frame disappears.
+        time_base (`Fraction`):
+            Seconds of one unit of time.
+        size (`tuple[int, int]`):
+            (height, width) of the frames as a player shows them.
+        stream (`int`):
+            Number of the stream within its container.
+        counted (`bool`):
+            The times are not stored: packet n stands for the n-th frame that comes out of the decoder.
+        restarts (`bool`):
+            The clock starts anew within the stream, so that a time does not tell where to seek.
+        interlaced (`bool`):
+            Frames are interlaced: their two fields may be packets of their own, so that none is skipped.
+        damage (`str`, *optional*):
+            What is missing or cannot be read.
     """
 
-    def __init__(self, source: VideoSource, threads: int = 1):
-        self.source = source
-        self.lost = self.errors = 0
-        self._threads = threads
-        self._spent = 0.0  # seconds of decoding since the last wanted frame
-        self._interlaced = False
-        self._seeking = True  # whether a seek in this file lands where the index says
-        self._open()
-
-    def _open(self):
-        self._container, self._stream, self._view = open_container(self.source)
-        self._codec = self._stream.codec_context
-        self._codec.thread_type = "FRAME" if self._threads > 1 else "SLICE"
-        self._codec.thread_count = self._threads
-        self._codec.options = {"max_pixels": str(MAX_PIXELS)}
-        self._skipping = False
-        self._demux = self._packets()
-        self._at = 0  # position in the index of the packet that comes next
-        self._held = None  # that packet, where it was read already
-
-    def close(self):
-        self._demux.close()
-        self._container.close()
-        self._view.close()
+    pts: np.ndarray
+    sizes: np.ndarray
+    keys: np.ndarray
+    times: np.ndarray
+    packets: np.ndarray
+    end: int
+    time_base: Fraction
+    size: tuple[int, int]
+    stream: int = 0
+    counted: bool = False
+    restarts: bool = False
+    interlaced: bool = False
+    damage: str | None = None
 
     @property
-    def pixel_aspect(self) -> Fraction | None:
-        return self._stream.sample_aspect_ratio
+    def seconds(self) -> np.ndarray:
+        """(T,) float64: seconds from the first frame to each frame."""
+        return (self.times - self.times[0]) * float(self.time_base)
 
-    def _packets(self) -> Iterator[av.Packet]:
+    @property
+    def duration(self) -> float:
+        return float((self.end - int(self.times[0])) * self.time_base)
+
+    def key_before(self, packet: int) -> int:
+        """The last keyframe stored before `packet`, 0 where there is none."""
+        keys = np.flatnonzero(self.keys[:packet])
+        return int(keys[-1]) if len(keys) else 0
+
+
+@dataclass
+class Run:
+    """An unbroken stretch of decoding from the packet `start` to the packet `stop` (inclusive), for the wanted
+    `frames`: ascending indices into `Index.times`."""
+
+    start: int
+    stop: int
+    frames: list[int]
+
+
+def index_video(source: OpenedSource) -> Index:
+    """
+    Reads every packet of the stream. Only its first frame is decoded, and all where they have to be counted.
+
+    Raises:
+        VideoReadError: If no frame can be decoded, or a limit is passed.
+    """
+    if source.is_webp:
+        times = np.array(webp_times(source), dtype=np.int64)
+        with_first = webp_frames(source)
+        first = next(with_first, None)
+        with_first.close()
+        if first is None:
+            raise source.error("no frame of it can be decoded")
+        return _counted(times[:-1], np.ones(len(times) - 1, dtype=bool), times[-1], Fraction(1, 1000), first, None, 0)
+    track = Track(source, stream=_find_stream(source))
+    try:
+        return _index(track)
+    finally:
+        track.close()
+
+
+def _index(track) -> Index:
+    pts, dts, lengths, sizes, flags = array("q"), array("q"), array("q"), array("i"), array("b")
+    first, corrupt = None, False
+    for packet in track.packets:
+        if first is None:
+            first = next(iter(track.decode(packet)), None)
+        pts.append(NOPTS if packet.pts is None else packet.pts)
+        dts.append(NOPTS if packet.dts is None else packet.dts)
+        lengths.append(packet.duration or 0)
+        sizes.append(packet.size)
+        flags.append(packet.is_keyframe + 2 * packet.is_discard)
+        corrupt = packet.is_corrupt
+        track.errors += corrupt
+    if first is None:
+        first = next(iter(track.decode(None)), None)
+    stream, codec, name = track.stream, track.stream.codec_context, track.container.format.name
+    if first is None or len(pts) == 0:
+        raise track.source.error("no frame of it can be decoded")
+    if not stream.time_base:
+        raise track.source.error("its times have no unit")
+    pts, dts, lengths = (np.frombuffer(column, dtype=np.int64) for column in (pts, dts, lengths))
+    sizes, flags = np.frombuffer(sizes, dtype=np.int32), np.frombuffer(flags, dtype=np.int8)
+    keys, shown = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
+    if corrupt and len(pts) > 1:
+        shown[-1] = False  # the file ends within this frame
+    shown = np.flatnonzero(shown)
+    # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
+    reordered = codec.has_b_frames or (pts != dts).any() or len(np.unique(pts[shown])) < len(pts)
+    not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
+    if len(shown) == 0 or (name in _UNTIMED and (reordered or not_coded)):
+        index = _count(track, dts[flags < 2], first)
+        index.damage = _damage(track, index, len(pts), 0)
+        return index
+    wild = _wild(pts[shown], float(stream.time_base))
+    kept = shown[~wild]
+    shifts = _shifts_of_restarts(pts, kept[keys[kept]])
+    moments = pts[kept] if shifts is None else pts[kept] + shifts[kept]
+    # Of packets with one time, the last completes the frame.
+    times, last = np.unique(moments[::-1], return_index=True)
+    packets = kept[::-1][last].astype(np.int32)
+    if codec.pix_fmt == "pal8" and codec.name != "png":
+        keys = np.arange(len(pts)) == 0  # the palette comes once, with the first packet
+    length, usual = int(lengths[packets[-1]]), int(np.median(np.diff(times[-100:]))) if len(times) > 1 else 1
+    if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
+        length = max(1, usual)
+    index = Index(
+        pts, sizes, keys, times, packets, int(times[-1]) + length, stream.time_base, _shown_size(first, stream, name),
+        stream.index, restarts=shifts is not None, interlaced=first.interlaced_frame,
+    )  # fmt: skip
+    index.damage = _damage(track, index, len(pts), int(wild.sum()))
+    return index
+
+
+def _shown_size(first, stream, format_name):
+    aspect = None if format_name == "gif" else stream.sample_aspect_ratio  # every viewer ignores GIF's aspect byte
+    return display_size(first, aspect)
+
+
+def _count(track, dts, first) -> Index:
+    """The index of a stream that says in which order frames are decoded, but not when they are shown."""
+    came, keys = array("q"), array("b")
+    stream, name = track.stream, track.container.format.name
+    for frame in all_frames(track):
+        came.append(NOPTS if frame.dts is None else frame.dts)
+        keys.append(bool(frame.key_frame))
+    came, keys = np.frombuffer(came, dtype=np.int64), np.frombuffer(keys, dtype=bool)
+    if len(came) == 0:
+        raise track.source.error("no frame of it can be decoded")
+    stream = track.stream
+    step = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
+    slots = np.unique(dts)
+    if len(slots) >= len(came) and slots[0] != NOPTS:
+        # A slot without a picture of its own (not coded) shows the picture before it again.
+        times = slots if len(slots) == len(came) else _slots_of(came, slots)
+        end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
+    else:
+        times = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
+        end = int(times[-1]) + max(1, round(step))
+    return _counted(times, keys, end, stream.time_base, first, _shown_size(first, stream, name), stream.index)
+
+
+def _counted(times, keys, end, time_base, first, size, stream) -> Index:
+    numbers = np.arange(len(times), dtype=np.int32)
+    size = size or display_size(first, None)
+    return Index(times, numbers, keys, times, numbers, int(end), time_base, size, stream, counted=True)
+
+
+def _damage(track, index, held, wild) -> str | None:
+    """What the file holds less than its header promises, or what of it cannot be read."""
+    name = track.container.format.name
+    entries = getattr(track.stream, "index_entries", ())
+    announced = len(entries) if "mov" in name else track.stream.frames
+    seconds = (track.container.duration or 0) / av.time_base
+    if name == "avi" and len(entries):  # it counts chunks, also those of 0 bytes, which show the last picture again
+        held, seconds = max(held, entries[-1].timestamp + 1), 0.0
+    if announced > held:
+        return f"is cut off or damaged: {announced - held} of its {announced} frames are missing"
+    if wild:
+        return f"is damaged: the times of {wild} of its {held} frames are far from all others; they are left out"
+    if seconds > index.duration + max(1.0, 0.02 * seconds):
+        return (
+            "is cut off, or its sound outlasts its video: there are frames for "
+            f"{index.duration:.1f} of its {seconds:.1f} seconds"
+        )
+    return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
+
+
+def _wild(pts: np.ndarray, unit: float) -> np.ndarray:
+    """
+    (S,) bool: which of the times `pts` (S,), in the order of decoding, are damaged.
+
+    One is that jumps away from those around it, which agree, further than frames are reordered. At both ends, where
+    there is nothing to come back to, it takes an hour and 20 times the length of everything else.
+    """
+    seconds = pts * unit
+    wild = np.zeros(len(pts), dtype=bool)
+    reach = 4  # times before and after, of which the middle is taken
+    if len(pts) > 2 * reach:
+        around = np.lib.stride_tricks.sliding_window_view(seconds, reach)
+        before, after = np.median(around, axis=1)[: -reach - 1], np.median(around, axis=1)[reach + 1 :]
+        here = seconds[reach:-reach]
+        steps = np.abs(np.diff(seconds))
+        usual = np.median(np.lib.stride_tricks.sliding_window_view(steps, 2 * reach), axis=1)
+        far = 1 + 32 * usual
+        jumps = (here > np.maximum(before, after) + far) | (here < np.minimum(before, after) - far)
+        wild[reach:-reach] = jumps & (np.abs(after - before) < far)
+    rest = np.sort(seconds[~wild])
+    low, high = np.quantile(rest, (0.1, 0.9), method="nearest")
+    far = max(_FAR, 20 * (high - low))
+    ends = ~wild & ((seconds < low - far) | (seconds > high + far))
+    if len(pts) > 2 and ends.sum() <= max(1, len(pts) // 50):
+        wild |= ends
+    return wild
+
+
+def _shifts_of_restarts(pts: np.ndarray, starts: np.ndarray) -> np.ndarray | None:
+    """
+    (P,) int64: shifts that put recordings that were joined, each with a clock of its own, behind one another.
+
+    Keyframes, the packets `starts`, are stored in the order in which they are shown; one that is not later than the
+    one before it starts a new clock, and follows the last frame at the usual distance. `None` where there is none.
+    """
+    restarts = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
+    if not restarts:
+        return None
+    shifts = np.zeros(len(pts), dtype=np.int64)
+    shift, top = 0, NOPTS
+    for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
+        part = pts[low:at][pts[low:at] != NOPTS]
+        gaps = np.diff(np.unique(part[-100:]))
+        top = max(top, int(part.max()) + shift) if len(part) else top
+        shift = top + (int(np.median(gaps)) if len(gaps) else 1) - int(pts[at])
+        shifts[at:high] = shift
+    return shifts
+
+
+def _slots_of(came: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """(T,) int64, strictly ascending: the slots of T frames of which each came out of the decoder at a slot of `came`
+    (`NOPTS` at the end, where the decoder was emptied), a constant number of slots after its own."""
+    at = np.where(came == NOPTS, 0, np.searchsorted(slots, came))
+    steps = np.arange(len(came))
+    at = np.maximum.accumulate(np.maximum(at - at[0], 0) - steps) + steps
+    return slots[np.minimum(at, len(slots) - len(came) + steps)]
+
+
+def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
+    """
+    Groups ascending frame numbers into runs of decoding.
+
+    A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
+    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run. Where the next
+    stretch begins right behind and both are short, decoding on is cheaper than a seek, and the runs are joined.
+    """
+    if index.counted:
+        return [Run(0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
+    keys = np.flatnonzero(index.keys)
+    shown = np.full(len(index.pts), NOPTS)
+    shown[index.packets] = index.times
+    runs: list[Run] = []
+    for frame in frames.tolist():
+        packet = int(index.packets[frame])
+        at = int(np.searchsorted(keys, packet, side="right")) - 1
+        while at >= 0 and shown[keys[at]] > index.times[frame]:
+            at -= 1
+        start = int(keys[at]) if at >= 0 else 0
+        last = runs[-1] if runs else None
+        near = last and start <= last.stop + SHORT_RUN // 4 and packet < last.start + SHORT_RUN
+        if last and (start <= last.start or (near and not index.restarts)):
+            last.stop = max(last.stop, packet)
+            last.frames.append(frame)
+        else:
+            runs.append(Run(start, packet, [frame]))
+    return runs
+
+
+class Track:
+    """
+    One container opened for one of its video streams, with a decoder.
+
+    Args:
+        source (`OpenedSource`): Where the container comes from.
+        threads (`int`, *optional*, defaults to 1): Threads of the decoder; several decode several frames at once.
+        stream (`int`, *optional*, defaults to 0): Number of the stream.
+
+    Attributes:
+        errors (`int`): What the container and the decoder complained of.
+        stopped (`bool`): Set by another thread to end a reading.
+    """
+
+    def __init__(self, source: OpenedSource, threads: int = 1, stream: int = 0):
+        self.source = source
+        self.errors = 0
+        self.stopped = False
+        self.container = None
+        self._threads, self._number = threads, stream
+        self._seekable = True  # until a seek in this file does not land where the index says
+        if not source.is_webp:
+            self.open()
+
+    def open(self):
+        """Opens the container, anew where it was open: it stands at its first packet."""
+        self.close()
+        self.container = self.source.container()
+        self.stream = self.container.streams[self._number]
+        self.codec = self.stream.codec_context
+        self.codec.thread_type = "FRAME" if self._threads > 1 else "SLICE"
+        self.codec.thread_count = self._threads
+        self.packets = self._demux()
+        self._skipping = False
+        self._at, self._held = 0, None  # position in the index of the next packet; that packet if it was read already
+
+    def close(self):
+        if self.container is not None:
+            self.packets.close()
+            self.container.close()
+
+    def _demux(self) -> Iterator[av.Packet]:
         """The stream's packets from where the container stands; what it cannot read is skipped, within bounds."""
         errors = 0
         while errors < _MAX_ERRORS:
-            self._view.limit(STALL_SECONDS)
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self.container.demux(self.stream):
                     if packet.size == 0 and packet.dts is None:  # PyAV's own mark of the end
-                        return
+                        break
                     errors = 0
+                    self.source.budget.spend(packets=1)
                     yield packet
-                    self._view.limit(STALL_SECONDS)
+                self.source.budget.spend()
                 return
-            except VideoReadError:
-                raise
-            except TimeoutError as error:
-                raise self.source.error(f"it stalled ({error})") from error
-            except (av.FFmpegError, OSError) as error:
+            except av.FFmpegError as error:
+                self.source.budget.check()
                 errors += 1
                 self._complain(error)
+            except OSError as error:  # of the machine, not of the file's content
+                raise self.source.error(f"it cannot be read ({error})") from error
 
-    def _decode(self, packet) -> list[av.VideoFrame]:
-        start = time.monotonic()
+    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """The frames that come out for a packet, or for the end of the stream."""
         try:
-            return self._codec.decode(packet)
+            frames = self.codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
             self._complain(error)
             return []
-        finally:
-            self._spent += time.monotonic() - start
+        for frame in frames:
+            self.source.budget.spend(pixels=frame.width * frame.height)
+        return frames
 
     def _complain(self, error):
         self.errors += 1
         logger.debug("%s: %s", self.source.name, error)
 
-    def index(self) -> tuple[PacketIndex, av.VideoFrame | None]:
-        """The index of all packets, and the first frame, which is all that is decoded."""
-        pts, dts, sizes, keys, hidden = array("q"), array("q"), array("i"), array("b"), array("b")
-        end, first, last = NO_TIME, None, None
-        for packet in self._packets():
-            if first is None:
-                first = next(iter(self._decode(packet)), None)
-            pts.append(NO_TIME if packet.pts is None else packet.pts)
-            dts.append(NO_TIME if packet.dts is None else packet.dts)
-            sizes.append(packet.size)
-            keys.append(packet.is_keyframe)
-            hidden.append(packet.is_discard)
-            self.errors += packet.is_corrupt
-            if pts[-1] != NO_TIME and not hidden[-1]:
-                end = max(end, pts[-1] + (packet.duration or 0))
-            if len(pts) > MAX_PACKETS:
-                raise self.source.error(f"it has more than {MAX_PACKETS} packets")
-            last = packet
-        if first is None:
-            first = next(iter(self._decode(None)), None)
-        if last is not None and last.is_corrupt and len(hidden) > 1:
-            hidden[-1] = True  # the file ends within this frame
-        self._codec.flush_buffers()
-        if not self._stream.time_base:
-            raise self.source.error("its times have no unit")
-        index = PacketIndex(
-            pts=np.frombuffer(pts, dtype=np.int64),
-            sizes=np.frombuffer(sizes, dtype=np.int32),
-            keys=np.frombuffer(keys, dtype=bool),
-            hidden=np.frombuffer(hidden, dtype=bool),
-            time_base=self._stream.time_base,
-            end=end,
-        )
-        # FFmpeg makes presentation times up from the decoding times, and cannot do so where H.264 reorders frames.
-        reordered = self._codec.has_b_frames and self._codec.name in ("h264", "hevc")
-        doubtful = reordered or NO_TIME in pts or len(index.times) < len(pts)
-        if (doubtful and self._container.format.name in _UNTIMED) or len(index.times) == 0:
-            index = self._counted(index, np.frombuffer(dts, dtype=np.int64))
-        return index, first
+    def read(self, run: Run, index: Index) -> Iterator[tuple[int, av.VideoFrame]]:
+        """
+        `(number, frame)` of the wanted frames, in the order of presentation; what cannot be decoded is left out.
 
-    def _counted(self, index, dts) -> PacketIndex:
-        """The index of a stream that says in which order frames are decoded, but not when they are shown."""
-        shown = np.flatnonzero(~index.hidden)
-        moments = np.sort(dts[shown])
-        if len(moments) and (moments[0] == NO_TIME or len(np.unique(moments)) < len(moments)):
-            step = 1 / (self._stream.average_rate or self._stream.guessed_rate or 25) / index.time_base
-            moments = np.array([int(number * step) for number in range(len(shown))], dtype=np.int64)
-        times = np.full(len(index.pts), NO_TIME)
-        times[shown] = moments
-        end = moments[-1] + (moments[-1] - moments[0]) // max(len(moments) - 1, 1) if len(moments) else NO_TIME
-        return PacketIndex(times, index.sizes, index.keys, index.hidden, index.time_base, int(end), counted=True)
-
-    def announced(self) -> tuple[int, float]:
-        """Number of packets and seconds that the file's header promises; 0 where it does not say."""
-        entries = len(getattr(self._stream, "index_entries", ()))
-        packets = entries if "mov" in self._container.format.name else self._stream.frames
-        return packets, (self._container.duration or 0) / av.time_base
-
-    def _go_to(self, start: int, index: PacketIndex):
-        """Stands before the packet `start` or an earlier one, wherever a seek really lands."""
-        if self._at <= start and (start - self._at <= SHORT_RUN or not self._seeking):
+        Frames that nobody wants and on which no other depends are skipped. A run that did not give its frames is
+        decoded once more without skipping, from a keyframe earlier.
+        """
+        wanted = deque(run.frames)
+        if index.counted:
+            for number, frame in enumerate(all_frames(self)):
+                if number == wanted[0]:
+                    yield wanted.popleft(), frame
+                    if not wanted:
+                        return
             return
-        if self._seeking:
-            for target in (start, max(0, start - 500)):
-                if index.pts[target] != NO_TIME and self._seek(int(index.pts[target]), start, index):
-                    return
-        self.close()
-        self._open()
-
-    def _seek(self, time, start, index) -> bool:
-        self._demux.close()
-        self._view.limit(STALL_SECONDS)
-        try:
-            self._container.seek(time, stream=self._stream)
-        except (av.FFmpegError, OSError):
-            return False
-        self._demux = self._packets()
-        for _, packet in zip(range(_MAX_UNMATCHED), self._demux, strict=False):
-            found = index.locate(packet.pts, packet.size)
-            if found is not None:
-                self._at, self._held = found, packet
-                return found <= start
-        return False
-
-    def _packets_from(self, start: int, index: PacketIndex) -> Iterator[tuple[int, av.Packet]]:
-        """`(position in the index, packet)` from the packet `start` on."""
-        self._go_to(start, index)
-        while True:
-            packet, self._held = self._held or next(self._demux, None), None
-            if packet is None:
-                self._at = len(index.pts)
-                return
-            position = self._at
-            self._at += 1
-            time = NO_TIME if packet.pts is None else packet.pts
-            if position >= len(index.pts) or (index.pts[position] != time and not index.counted):
-                self._seeking = False
-                raise _OutOfStep
-            if position >= start:
-                yield position, packet
-
-    def _frames(self, run, index, needed=None) -> Iterator[av.VideoFrame]:
-        """Decodes a run. Where `needed`, the positions of wanted packets, is given, the decoder skips the others on
-        which no other depends."""
-        self._codec.flush_buffers()
-        try:
-            for position, packet in self._packets_from(run.start, index):
-                self._skip(needed is not None and position not in needed)
-                yield from self._decode(packet)
-                if position >= run.stop:
+        if not index.interlaced:
+            for frame in self._run(run.start, run.stop, index, {int(index.packets[number]) for number in wanted}):
+                if frame.interlaced_frame:
+                    index.interlaced = True
                     break
-                if self._spent > DECODE_SECONDS:
-                    raise self.source.error(f"{DECODE_SECONDS:.0f} seconds of decoding did not reach a frame wanted")
+                if frame.pts == index.pts[index.packets[wanted[0]]]:
+                    yield wanted.popleft(), frame
+                    if not wanted:
+                        return
+                elif _passed(frame.pts, wanted[0], run, index):
+                    break
+        shown = None
+        for frame in self._run(run.start if index.interlaced else index.key_before(run.start), run.stop, index):
+            while _passed(frame.pts, wanted[0], run, index):
+                number = wanted.popleft()
+                # The packet of a second field has a time, but no frame of its own: the first one's is shown.
+                if index.interlaced and shown is not None:
+                    yield number, shown
+                if not wanted:
+                    return
+            shown = frame
+            if frame.pts == index.pts[index.packets[wanted[0]]]:
+                yield wanted.popleft(), frame
+                if not wanted:
+                    return
+
+    def _run(self, start: int, stop: int, index: Index, needed: set[int] | None = None) -> Iterator[av.VideoFrame]:
+        """Frames of the packets `start` to `stop`. Where `needed`, the packets of wanted frames, is given, the decoder
+        skips the others on which no frame depends."""
+        try:
+            self._go_to(start, index)
+            while self._at <= stop and not self.stopped:
+                packet, self._held = self._held or next(self.packets, None), None
+                if packet is None:
+                    break
+                position = self._at
+                self._at += 1
+                if index.pts[position] != (NOPTS if packet.pts is None else packet.pts):
+                    raise _OutOfStep
+                if position >= start:
+                    self._skip(needed is not None and position not in needed)
+                    yield from self.decode(packet)
             self._skip(False)
-            yield from self._decode(None)
+            yield from self.decode(None)
+        except _OutOfStep:
+            self._seekable = False
+            self._at = len(index.pts) + 1  # the next run opens the file anew
         finally:
-            self._codec.flush_buffers()
+            self.codec.flush_buffers()
 
     def _skip(self, skipping):
         if skipping != self._skipping:
-            self._codec.skip_frame = "NONREF" if skipping else "DEFAULT"
+            self.codec.skip_frame = "NONREF" if skipping else "DEFAULT"
             self._skipping = skipping
 
-    def read(self, run: Run, index: PacketIndex) -> Iterator[tuple[int, int, av.VideoFrame]]:
-        """`(number of the wanted frame, number of the frame shown, frame)`, in the order of presentation.
+    def _go_to(self, start: int, index: Index):
+        """Stands before the packet `start` or an earlier one, wherever a seek really lands."""
+        seekable = self._seekable and not index.restarts
+        if self._at <= start and (start - self._at <= SHORT_RUN or not seekable):
+            return
+        for target in (start, max(0, start - 500)) if seekable else ():
+            if index.pts[target] != NOPTS and self._seek(int(index.pts[target]), start, index):
+                return
+        self.open()
 
-        A frame that the file does not hold in a readable state is replaced by the one a player would still show then,
-        the last before it; where there is none it is left out. Both are counted in `lost`.
-        """
-        for result in self._read_counting(run, index) if index.counted else self._read_timed(run, index):
-            self._spent = 0.0
-            yield result
-
-    def _read_timed(self, run, index):
-        wanted = deque((int(index.pts[index.packets[number]]), number) for number in run.frames)
-        with suppress(_OutOfStep):
-            yield from self._read_fast(run, index, wanted)
-        if wanted:
-            keys = np.flatnonzero(index.keys[: run.start])
-            earlier = Run(int(keys[-1]) if len(keys) else 0, run.stop, [])
-            yield from self._read_carefully(earlier, index, wanted)
-
-    def _read_fast(self, run, index, wanted):
-        needed = None if self._interlaced else {int(index.packets[number]) for number in run.frames}
-        for frame in self._frames(run, index, needed):
-            if frame.pts is None or frame.pts > wanted[0][0]:
-                return  # a frame is missing: the careful way finds what is shown instead
-            if frame.pts == wanted[0][0]:
-                if frame.interlaced_frame and not self._interlaced:
-                    self._interlaced = True
-                    return  # its second field may have been a packet of its own, and skipped
-                _, number = wanted.popleft()
-                yield number, number, frame
-                if not wanted:
-                    return
-
-    def _read_carefully(self, run, index, wanted):
-        """Decodes everything, from one keyframe earlier on."""
-        numbers = {int(index.pts[packet]): number for number, packet in enumerate(index.packets.tolist())}
-        shown = None
-        for _ in range(2):
-            try:
-                for frame in self._frames(run, index):
-                    if frame.pts not in numbers:
-                        continue
-                    while wanted and wanted[0][0] < frame.pts:
-                        yield from self._substitute(wanted.popleft()[1], shown)
-                    shown = (numbers[frame.pts], frame)
-                    if wanted and frame.pts == wanted[0][0]:
-                        yield wanted.popleft()[1], *shown
-                    if not wanted:
-                        return
-                break
-            except _OutOfStep:
+    def _seek(self, time: int, start: int, index: Index) -> bool:
+        self.packets.close()
+        try:
+            self.container.seek(time, stream=self.stream)
+        except av.FFmpegError:
+            return False
+        self.packets = self._demux()
+        for _, packet in zip(range(_MAX_UNKNOWN), self.packets, strict=False):
+            if packet.pts is None:
                 continue
-        while wanted:
-            yield from self._substitute(wanted.popleft()[1], shown)
-
-    def _read_counting(self, run, index):
-        """The n-th frame that comes out of the decoder is the n-th shown."""
-        wanted, shown = deque(run.frames), None
-        for number, frame in enumerate(self._frames(run, index)):
-            shown = (number, frame)
-            if number == wanted[0]:
-                yield wanted.popleft(), *shown
-                if not wanted:
-                    return
-        for number in wanted:
-            yield from self._substitute(number, shown)
-
-    def _substitute(self, number, shown):
-        self.lost += 1
-        if shown is not None:
-            yield number, *shown
+            found = np.flatnonzero((index.pts == packet.pts) & (index.sizes == packet.size))
+            if len(found) == 1:
+                self._at, self._held = int(found[0]), packet
+                return self._at <= start
+        return False
 
 
-__all__ = ["StreamReader"]
+def all_frames(track: Track) -> Iterator[av.VideoFrame]:
+    """Every frame from the first on."""
+    if track.source.is_webp:
+        yield from webp_frames(track.source)
+        return
+    track.open()
+    for packet in track.packets:
+        if track.stopped:
+            return
+        yield from track.decode(packet)
+    yield from track.decode(None)
+
+
+def _passed(pts: int | None, number: int, run: Run, index: Index) -> bool:
+    """Whether a frame of the time `pts` shows that the frame `number` will not come: it is a later one."""
+    if pts is None or pts <= index.pts[index.packets[number]]:
+        return False
+    return bool((index.pts[index.key_before(run.start) : run.stop + 1] == pts).any())
+
+
+def _find_stream(source: OpenedSource) -> int:
+    """The number of the stream to read: of several that can be decoded, the one that FFmpeg thinks best, unless it
+    holds a few pictures only and another one moves."""
+    with source.container() as container:
+        streams = container.streams
+        if not streams.video:
+            raise source.error("it holds sound only, no video stream" if streams.audio else "it holds no video stream")
+        kinds = type(streams.video[0].disposition)
+        still = kinds.attached_pic | kinds.timed_thumbnails
+        videos = [stream for stream in streams.video if not stream.disposition & still]
+        if not videos:
+            raise source.error("its only picture is a cover; it holds no video stream")
+        videos = [stream for stream in videos if stream.codec_context is not None]
+        if not videos:
+            raise source.error("its video codec is unknown, or not decoded by the installed PyAV")
+        best = streams.best("video")
+        best = best if best in videos else videos[0]
+        counts: Counter[int] = Counter()
+        if len(videos) > 1:
+            try:
+                for packet in container.demux(videos):
+                    source.budget.spend(packets=1)
+                    counts[packet.stream_index] += packet.size > 0
+            except av.FFmpegError:
+                logger.debug("%s: its streams cannot be read to their end", source.name)
+        most = max(videos, key=lambda stream: counts[stream.index])
+        return (best if counts[best.index] * 10 >= counts[most.index] else most).index
+
+
+__all__ = ["NOPTS", "SHORT_RUN", "Index", "Run", "Track", "all_frames", "index_video", "plan_runs"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import av
 
-from ..video_decoding_fila_video import StreamReader
-from ..video_old_sources_fila_video import VideoSource, open_container
+from ..video_decoding_fila_video import index_video
 from ..video_pixels_fila_video import display_turn
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
+from ..video_sources_fila_video import open_source
 
 _TICKS = 90000  # a second, of the encoded files
 _OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, a track ends when its last frame does
@@ -30,6 +30,7 @@ class _Stream:
     "What must be equal for packets of several files to be one stream, and how the file lies in time."
 
     signature: tuple
+    number: int
     time_base: Fraction
     first: int
     length: int
@@ -79,8 +80,8 @@ def _copy(segments, target):
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream, at, last = None, 0, None
         for segment, described in zip(segments, streams, strict=True):
-            container, source, view = open_container(VideoSource(segment.source))
-            try:
+            with open_source(segment.source) as opened, opened.container() as container:
+                source = container.streams[described.number]
                 if stream is None:
                     stream = out.add_stream_from_template(source)
                     stream.time_base = described.time_base
@@ -94,9 +95,6 @@ def _copy(segments, target):
                     last = packet.dts
                     packet.stream = stream
                     out.mux(packet)
-            finally:
-                container.close()
-                view.close()
             at += described.length
 
 
@@ -112,34 +110,31 @@ def _check_length(segments, target):
 
 def _describe(segment) -> _Stream:
     """Raises [`_CannotCopy`] where players or the mp4 format may not take the file's packets as they are."""
-    source = VideoSource(segment.source)
-    reader = StreamReader(source)
-    container, stream, view = open_container(source)
-    try:
-        index, first = reader.index()
-        codec = stream.codec_context
-        plain = (
-            first is not None
-            and codec.name == "h264"
-            and codec.pix_fmt == "yuv420p"
-            and bytes(codec.extradata or b"")[:1] == b"\x01"  # packets as mp4 and Matroska store them
-            and display_turn(first) == (0, False)
-            and not index.counted
-            and not index.hidden.any()
-            and not index.shifts.any()
-            and len(index.times) == len(index.pts)
-            and bool(index.keys[0])
-            and index.pts[0] == index.times[0]
-        )
-        if not plain:
+    with open_source(segment.source) as source:
+        index = index_video(source)
+        if source.is_webp:
             raise _CannotCopy
-        size = (codec.width, codec.height, codec.sample_aspect_ratio)
-        signature = (bytes(codec.extradata), *size, stream.average_rate, stream.time_base)
-        return _Stream(signature, stream.time_base, int(index.times[0]), int(index.end - index.times[0]))
-    finally:
-        container.close()
-        view.close()
-        reader.close()
+        with source.container() as container:
+            stream = container.streams[index.stream]
+            first, codec = next(container.decode(stream), None), stream.codec_context
+            plain = (
+                first is not None
+                and codec.name == "h264"
+                and codec.pix_fmt == "yuv420p"
+                and bytes(codec.extradata or b"")[:1] == b"\x01"  # packets as mp4 and Matroska store them
+                and display_turn(first) == (0, False)
+                and not index.counted
+                and not index.restarts
+                and len(index.times) == len(index.pts)
+                and bool(index.keys[0])
+                and index.pts[0] == index.times[0]
+            )
+            if not plain:
+                raise _CannotCopy
+            size = (codec.width, codec.height, codec.sample_aspect_ratio)
+            signature = (bytes(codec.extradata), *size, stream.average_rate, stream.time_base)
+            length = int(index.end - index.times[0])
+            return _Stream(signature, index.stream, stream.time_base, int(index.times[0]), length)
 
 
 def _encode(segments, target):

@@ -4,11 +4,9 @@ import copy
 import gc
 import io
 import pickle
-import time
 from fractions import Fraction
 
 import av
-import fila_video.video_decoding_fila_video as decoding
 import numpy as np
 import PIL.Image
 import pytest
@@ -405,16 +403,6 @@ def test_keyframe_mode_stays_within_a_segment(video):
         27,
     ]  # the last has none, and gives its first frame
     np.testing.assert_allclose(frames.timestamps, [0.08, 0.56, 0.8], atol=1e-6)
-
-
-def test_a_consumer_may_take_its_time(video, monkeypatch):
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.5)
-    monkeypatch.setattr(decoding, "STALL_SECONDS", 0.5)
-    numbers = []
-    for _, pixels in iter_frames(video("h264.mp4"), num_frames=3):
-        time.sleep(0.8)
-        numbers.append(number_of(pixels))
-    assert numbers == [0, 24, 49]
 
 
 def test_decoded_frames_are_freed_without_garbage_collection(video):

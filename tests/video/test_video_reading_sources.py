@@ -6,11 +6,9 @@ import io
 import os
 import struct
 import threading
-import time
 from pathlib import Path
 
 import av
-import fila_video.video_old_sources_fila_video as sources
 import numpy as np
 import PIL.Image
 import pytest
@@ -278,6 +276,12 @@ def test_secrets_of_a_url_do_not_appear_in_messages(server):
     assert server.secrets == ["Basic bWU6c2VjcmV0"]
 
 
+def test_private_hosts_are_refused_where_the_caller_says_so(server):
+    for read in (probe_video, functools.partial(read_frames, num_frames=1)):
+        with pytest.raises(VideoReadError, match="not public"):
+            read(f"{server.url}/video.mp4", allow_private_hosts=False)
+
+
 def test_closing_the_generator_early_frees_decoder_and_files(path):
     before, threads = open_files(), threading.active_count()
     for _ in range(20):
@@ -306,41 +310,3 @@ def test_several_readers_share_one_file_object(path):
     data = io.BytesIO(path.read_bytes())
     segments = [VideoSegment(data, 0, 1), VideoSegment(data, 1, 2)]
     assert numbers(segments, num_frames=50) == list(range(50))
-
-
-def test_opening_a_long_video_gives_memory_back_that_was_only_needed_to_open_it(path, monkeypatch):
-    trims = []
-    monkeypatch.setattr(sources, "_TRIM", trims.append)
-    read_frames(path, num_frames=3)
-    assert not trims
-    monkeypatch.setattr(sources, "_LONG", 49)
-    read_frames(path, num_frames=3)
-    assert trims
-
-
-def test_readers_of_one_source_open_it_in_turn(path, monkeypatch):
-    opening, most = [], []
-    really_open = av.open
-
-    def slowly(*arguments, **options):
-        opening.append(1)
-        most.append(len(opening))
-        time.sleep(0.2)
-        opening.pop()
-        return really_open(*arguments, **options)
-
-    monkeypatch.setattr(sources.av, "open", slowly)
-    source = sources.VideoSource(path)
-
-    def read():
-        container, _, view = sources.open_container(source)
-        container.close()
-        view.close()
-
-    threads = [threading.Thread(target=read) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    source.close()
-    assert most == [1, 1]
