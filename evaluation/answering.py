@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
@@ -120,94 +119,43 @@ class Answerer:
         return [self._blind[question] for question in questions]
 
     def answer(self, prompts: list[Prompt]) -> list[str]:
-        """The answers. What prompts about one medium begin with goes through the language model once for them all."""
+        """The answers; prompts of one kind go through the model side by side, as many as `BATCH_TOKENS` allow."""
         texts = [prompt.text for prompt in prompts]
-        ids = self.processor.tokenizer(texts)["input_ids"] if texts else []
-        kinds: dict[tuple, dict[int, list[int]]] = {}
+        lengths = [len(ids) for ids in self.processor.tokenizer(texts)["input_ids"]] if texts else []
+        context = min(self.processor.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
+        if max(lengths, default=0) > context:
+            raise ValueError(
+                f"A prompt takes {max(lengths)} tokens with its video, but the model's context has {context}: lower "
+                "the number of scenes."
+            )
+        batches: dict[tuple, list[list[int]]] = {}
         for place, prompt in enumerate(prompts):
-            kind = prompt.visual is None, prompt.modality, prompt.is_long
-            kinds.setdefault(kind, {}).setdefault(id(prompt.visual), []).append(place)
+            batch = batches.setdefault((prompt.visual is None, prompt.modality, prompt.is_long), [[]])
+            if (len(batch[-1]) + 1) * max(lengths[other] for other in [*batch[-1], place]) > BATCH_TOKENS and batch[
+                -1
+            ]:
+                batch.append([])
+            batch[-1].append(place)
         answers = [""] * len(prompts)
-        for groups in kinds.values():
-            for batch in _batches(list(groups.values()), ids):
-                replies = self._generate(
-                    [[ids[place] for place in group] for group in batch],
-                    prompts[batch[0][0]],
-                    [prompts[group[0]].visual for group in batch],
-                )
-                for place, reply in zip((place for group in batch for place in group), replies, strict=True):
-                    answers[place] = reply
+        for places in (places for batch in batches.values() for places in batch):
+            for place, answer in zip(places, self._generate([prompts[place] for place in places]), strict=True):
+                answers[place] = answer
         return answers
 
     @torch.no_grad()
-    def _generate(self, groups: list[list[list[int]]], first: Prompt, visuals: list[torch.Tensor | None]) -> list[str]:
-        """Answers to the prompts (token ids) of each group, which share their beginning and their medium."""
-        tokenizer, device = self.processor.tokenizer, self.model.device
-        lengths = [_common_length(group) for group in groups]
-        starts, start_mask = _left_padded(
-            [group[0][:n] for group, n in zip(groups, lengths, strict=True)], tokenizer.pad_token_id
+    def _generate(self, prompts: list[Prompt]) -> list[str]:
+        inputs = self.processor.tokenizer(
+            [prompt.text for prompt in prompts], padding=True, padding_side="left", return_tensors="pt"
+        ).to(self.model.device)
+        visuals = {}
+        if prompts[0].visual is not None:
+            outputs = BaseModelOutputWithPooling(pooler_output=tuple(prompt.visual for prompt in prompts))
+            visuals["mm_encoder_outputs"] = {prompts[0].modality: outputs}
+        generated = self.model.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **visuals, **self.options
         )
-        rest, rest_mask = _left_padded(
-            [row[n:] for group, n in zip(groups, lengths, strict=True) for row in group], tokenizer.pad_token_id
-        )
-        self._check_length(starts.shape[1] + rest.shape[1])
-        given = {}
-        if first.visual is not None:
-            given["mm_encoder_outputs"] = {first.modality: BaseModelOutputWithPooling(pooler_output=tuple(visuals))}
-        cache = DynamicCache(config=self.model.config.text_config)
-        positions = (start_mask.cumsum(1) - 1).clamp(min=0)
-        self.model(
-            input_ids=starts.to(device),
-            attention_mask=start_mask.to(device),
-            position_ids=positions.to(device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **given,
-        )
-        repeats = torch.tensor([len(group) for group in groups])
-        rows = torch.arange(len(groups)).repeat_interleave(repeats)
-        cache.batch_select_indices(rows.to(device))
-        inputs, mask = (
-            torch.cat([start[rows], end], dim=1).to(device) for start, end in ((starts, rest), (start_mask, rest_mask))
-        )
-        generated = self.model.generate(input_ids=inputs, attention_mask=mask, past_key_values=cache, **self.options)
-        return tokenizer.batch_decode(generated[:, inputs.shape[1] :], skip_special_tokens=True)
-
-    def _check_length(self, length: int):
-        context = min(self.processor.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
-        if length > context:
-            raise ValueError(
-                f"A prompt takes {length} tokens with its video, but the model's context has {context}: lower the "
-                "number of scenes."
-            )
-
-
-def _batches(groups: list[list[int]], ids: list[list[int]]) -> list[list[list[int]]]:
-    """Groups of prompts side by side, as many as `BATCH_TOKENS` allow, but at least one."""
-    batches, size = [], 0
-    for group in groups:
-        tokens = sum(len(ids[place]) for place in group)
-        if not batches or size + tokens > BATCH_TOKENS:
-            batches.append([])
-            size = 0
-        batches[-1].append(group)
-        size += tokens
-    return batches
-
-
-def _common_length(rows: list[list[int]]) -> int:
-    """How many tokens all rows begin with; the last token of each is left out."""
-    length = min(map(len, rows)) - 1
-    return next((place for place in range(length) if len({row[place] for row in rows}) > 1), length)
-
-
-def _left_padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, `(len(rows), longest)`."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], dtype=torch.long)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], dtype=torch.long)
-    return ids, mask
+        new = generated[:, inputs["input_ids"].shape[1] :]
+        return self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
 
 
 __all__ = ["Answerer", "Pool", "Prompt"]

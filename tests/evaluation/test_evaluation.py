@@ -333,7 +333,7 @@ def test_a_missing_video_is_named_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="'a' occurs twice"):
         read_records(file, check_files=False)
     file.write_text("\n")
-    with pytest.raises(ValueError, match="holds no records"):
+    with pytest.raises(ValueError, match="no JSON array of records, and no JSON lines"):
         read_records(file)
 
 
