@@ -35,7 +35,8 @@ def own_classes(video: Any) -> Any:
     process, and for each file of remote code that is loaded from a folder.
     """
     if type(video) in (list, tuple):
-        return [own_classes(item) for item in video]
+        items = [own_classes(item) for item in video]
+        return video if all(new is old for new, old in zip(items, video, strict=True)) else items
     for own in (VideoFrames, VideoSegment):
         if type(video).__name__ == own.__name__ and not isinstance(video, own):
             return own(**(video._asdict() if hasattr(video, "_asdict") else vars(video)))
