@@ -300,11 +300,6 @@ class OpenedSource:
             return open(self._path, "rb")
         return io.BytesIO(self._data) if self._data is not None else _SharedFile(self._file, self._lock, self.budget)
 
-    @property
-    def local(self) -> Any:
-        """The path, the bytes or the file object that it is read from."""
-        return self._path or (self._file if self._data is None else self._data)
-
     def _look_at_head(self):
         """Refuses what is no video, or costs too much to open, before FFmpeg believes what it claims."""
         with self.open() as file:
