@@ -25,6 +25,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 from .layer_compression_fila_video import CompressedCache, follow_kept_tokens, run_compressed
+from .question_scoring_fila_video import pool_for_scoring, score_frames
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
 
 if TYPE_CHECKING:
@@ -223,6 +224,27 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             ValueError: If the tower gives another number of tokens than the grid has patches.
         """
         return self._encode_frames(pixel_values)[0]
+
+    @torch.no_grad()
+    def score_frames(
+        self,
+        features: torch.Tensor,
+        before_ids: torch.LongTensor,
+        after_ids: torch.LongTensor,
+        question: torch.BoolTensor,
+        question_tokens: int = 16,
+        **windows: int,
+    ) -> torch.FloatTensor:
+        """
+        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers.
+        `features` is what `encode_frames` gave of them, `before_ids` and `after_ids` the prompt around the video, and
+        `question` says which of `after_ids` are the question. See [`score_frames`] for `windows`.
+        """
+        dtype, parts = self.multi_modal_projector.linear_1.bias.dtype, []
+        for part in features.split(32):  # projected at full size, a pool takes gigabytes
+            parts.append(pool_for_scoring(self.multi_modal_projector(part.to(self.device, dtype)), question_tokens))
+        before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
+        return score_frames(self.language_model, torch.cat(parts), before, after, question, **windows).sum(dim=0)
 
     def _encode_frames(self, pixel_values: torch.Tensor, **kwargs) -> tuple[torch.Tensor, BaseModelOutputWithPooling]:
         """The patch features, and the tower's whole output for callers that asked for more of it."""
@@ -507,6 +529,10 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         selects scenes by them.
         """
         return self.model.encode_frames(pixel_values)
+
+    def score_frames(self, *args: Any, **kwargs: Any) -> torch.FloatTensor:
+        """See [`FilaVideoModel.score_frames`]."""
+        return self.model.score_frames(*args, **kwargs)
 
     @auto_docstring
     def get_image_features(

@@ -13,6 +13,7 @@ Two things are as in XComp's released code: the last window goes on with the fir
 also attends to the question's later tokens.
 """
 
+import math
 import sys
 from collections.abc import Callable
 
@@ -103,6 +104,29 @@ def score_frames(
     return torch.cat(scores, dim=1)
 
 
+@torch.no_grad()
+def pool_for_scoring(projected: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """
+    Few tokens of each frame, so that a whole pool fits into one forward: their grid, averaged to a smaller one.
+
+    Args:
+        projected (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`): A square grid of each frame.
+        num_tokens (`int`): Tokens per frame at most; the side of the new grid is the root of it, rounded down.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames, side * side, hidden_size)`.
+
+    Raises:
+        ValueError: If `num_tokens` is under 1.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"`question_tokens` must be at least 1, got {num_tokens}.")
+    side = math.isqrt(projected.shape[1])
+    grids = projected.transpose(1, 2).unflatten(2, (side, side))
+    smaller = nn.functional.adaptive_avg_pool2d(grids, min(math.isqrt(num_tokens), side))
+    return smaller.flatten(2).transpose(1, 2)
+
+
 def _score_layer(
     language_model: nn.Module,
     attention: nn.Module,
@@ -143,4 +167,4 @@ def _score_layer(
     return total / count
 
 
-__all__ = ["score_frames", "scoring_layers", "windows_of"]
+__all__ = ["pool_for_scoring", "score_frames", "scoring_layers", "windows_of"]

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from fila_video.question_scoring_fila_video import score_frames, scoring_layers, windows_of
+from helpers.tiny_models import random_frames, tiny_clip_llama_config, tiny_config, tiny_model
 from transformers import AutoModel, LlamaConfig, Qwen2Config, Qwen3Config
 
 SIZES = {
@@ -107,3 +108,29 @@ def test_settings_and_questions_that_make_no_sense_are_named(settings, question,
     frames, text = torch.randn(3, 2, 32), torch.randn(1, 32)
     with pytest.raises(ValueError, match=message):
         score_frames(model, frames, text, text, torch.tensor(question), **settings)
+
+
+@pytest.mark.parametrize("make_config", [tiny_config, tiny_clip_llama_config])
+def test_a_model_scores_the_features_of_its_frames(make_config):
+    model = tiny_model(make_config())
+    features = model.encode_frames(random_frames(7, model.config)).detach()
+    before, after = torch.tensor([11, 12]), torch.tensor([13, 14, 15, 16])
+    question = torch.tensor([False, True, True, False])
+    scores = model.score_frames(features, before, after, question, question_tokens=4, window_size=4, window_stride=2)
+    # A tiny grid of 5 x 5 patches, averaged to 2 x 2.
+    grids = model.model.multi_modal_projector(features).unflatten(1, (5, 5)).permute(0, 3, 1, 2)
+    frames = torch.nn.functional.adaptive_avg_pool2d(grids, 2).flatten(2).transpose(1, 2)
+    embed = model.get_input_embeddings()
+    layers = score_frames(
+        model.model.language_model, frames, embed(before), embed(after), question, window_size=4, window_stride=2
+    )
+    torch.testing.assert_close(scores, layers.sum(0))
+    assert scores.shape == (7,) and not scores.requires_grad
+
+
+def test_no_tokens_of_a_frame_are_an_error():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="question_tokens"):
+        model.score_frames(
+            torch.zeros(2, 25, 32), torch.tensor([9]), torch.tensor([9]), torch.tensor([True]), question_tokens=0
+        )
