@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 
 def register() -> None:
     """Lets `AutoModel`, `AutoProcessor`, `pipeline` and their like build this package's classes by `model_type`."""
+    _register_auto_classes()
+    importlib.import_module(".pipeline_fila_video", __name__).register_task()
+
+
+def _register_auto_classes() -> None:
+    # Without the pipeline, which imports the processor's module, where this is called.
     transformers = importlib.import_module("transformers")
     config, model, processor, video_processor = (
         getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
@@ -63,7 +69,6 @@ def register() -> None:
         getattr(transformers, auto_class).register(config, model, exist_ok=True)
     transformers.AutoProcessor.register(config, processor, exist_ok=True)
     transformers.AutoVideoProcessor.register(config, video_processor, exist_ok=True)
-    importlib.import_module(".pipeline_fila_video", __name__).register_task()
 
 
 def __getattr__(name: str) -> Any:

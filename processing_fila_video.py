@@ -1,6 +1,7 @@
 """FiLA-Video processor: text, images and videos in, model inputs out; it selects the scenes of each video."""
 
 import inspect
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -538,5 +539,9 @@ for setting in ("time_marks", *SceneSettings.__dataclass_fields__):
     setattr(FilaVideoProcessor, setting, _video_setting(setting))
 
 FilaVideoProcessor.register_for_auto_class()
+
+if __package__ == "fila_video":
+    # The package, not a copy of the Hub's loader: `from_pretrained` finds the video processor by `AutoVideoProcessor`.
+    sys.modules[__package__]._register_auto_classes()
 
 __all__ = ["FilaVideoProcessor", "FilaVideoProcessorKwargs"]

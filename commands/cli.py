@@ -8,12 +8,11 @@ import argparse
 import importlib
 import importlib.util
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
 
 from .. import __version__
+from .interrupts import INTERRUPTED, EndsAtCtrlC
 
 PACKAGE = __package__.rpartition(".")[0]
 # Ways to select scenes, and how a storyboard names them.
@@ -67,6 +66,7 @@ def run_answer(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{args.question} is a file and {args.video!r} is not: pass the video first, then the question."
         )
+    check_video(args.video)
     from .answer import run
 
     return run(args)
@@ -80,9 +80,19 @@ def run_scenes(args: argparse.Namespace) -> int:
     for option, path in (("--output", args.output), ("--json", args.json)):
         if path not in (None, "-"):
             check_writable(option, path)
+    check_video(args.video)
     from .scenes import run
 
     return run(args)
+
+
+def check_video(video: str) -> None:
+    """
+    Raises:
+        ValueError: If the video is a path and nothing lies there. Better before the model is loaded than after it.
+    """
+    if "://" not in video and not video.startswith("data:") and not os.path.exists(video):
+        raise ValueError(f"Cannot read the video {video!r}: there is no such file.")
 
 
 def check_writable(option: str, path: str) -> None:
@@ -148,38 +158,21 @@ def main(argv: list[str] | None = None, before_run: Callable[[str], None] | None
         print(f"fila-video: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
-
-
-def exit_on_interrupt() -> Callable[[], None]:
-    """
-    Ends the process with status 130 as soon as Ctrl-C is pressed, whatever it does: Python's own handler waits until
-    the code in C comes back, and an interrupt that lands in a callback of such code is dropped. For what leaves
-    nothing behind. Call what is returned to go back to Python's own handler.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-
-    def watch() -> None:
-        if os.read(reader, 1) == bytes([signal.SIGINT]):
-            os._exit(130)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-    def restore() -> None:
-        signal.set_wakeup_fd(previous)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.close(writer)
-
-    return restore
+        return INTERRUPTED
 
 
 def program() -> None:
     """The command `fila-video`. Commands that write files clean up behind an interrupt themselves."""
-    restore = exit_on_interrupt()
-    sys.exit(main(before_run=lambda command: None if command in ("answer", "scenes") else restore()))
+    interrupt = EndsAtCtrlC()
+    try:
+        status = main(
+            before_run=lambda command: (
+                interrupt.keep_temporary_files() if command in ("answer", "scenes") else interrupt.hand_back()
+            )
+        )
+    finally:
+        interrupt.remove_temporary_files()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def load_model(
 
         name = str(convert_once(name, progress=sys.stderr.isatty()))
     try:
-        loaded = FilaVideoForConditionalGeneration.from_pretrained(name)
+        loaded, report = FilaVideoForConditionalGeneration.from_pretrained(name, output_loading_info=True)
+        if missing := sorted(report["missing_keys"]):
+            # transformers would fill them with random numbers, and the answers would look like answers.
+            raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
         processor = FilaVideoProcessor.from_pretrained(name)
     except Exception as error:
         raise ValueError(f"The model {name} cannot be loaded: {_first_line(error)}") from error

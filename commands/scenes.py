@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,10 @@ def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame
         duration=duration,
         frame_width=frame_width,
     )
-    board.save(output)
+    # Encoded before it is written: an interrupted command leaves no half picture.
+    encoded = BytesIO()
+    board.save(encoded, {".png": "PNG", ".webp": "WEBP"}.get(Path(output).suffix.lower(), "JPEG"))
+    Path(output).write_bytes(encoded.getvalue())
 
 
 __all__ = ["describe", "run", "save_storyboard"]

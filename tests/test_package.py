@@ -47,6 +47,14 @@ def test_the_auto_classes_know_the_package_once_a_name_is_touched(touch):
     assert run(program) == "fila_video.modeling_fila_video fila_video.processing_fila_video"
 
 
+def test_a_processor_from_its_own_module_loads_without_remote_code():
+    program = (
+        "from fila_video.processing_fila_video import FilaVideoProcessor\n"
+        "print(type(FilaVideoProcessor.from_pretrained('.').video_processor).__module__)"
+    )
+    assert run(program) == "fila_video.video_processing_fila_video"
+
+
 @pytest.mark.slow
 def test_remote_code_and_the_package_work_together_in_one_process():
     """The classes then exist twice: a processor of one binds a model of the other, and takes its frames and clips."""

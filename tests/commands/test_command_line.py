@@ -22,6 +22,7 @@ from fila_video.scene_selection_fila_video import METHODS
 from fila_video.training.tiny.make_initial_checkpoint import FILES
 from helpers.video_files import make_video, number_of
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLE = ROOT / "examples" / "sample.mp4"
@@ -195,6 +196,7 @@ def loaded_by(*argv: str) -> set[str]:
         ("convert", "--help"),
         ("converted", "--help"),
         ("answer", "a.mp4"),
+        ("answer", "nothing.mp4", "What?"),
         ("scenes", "a.mp4", "--selection", "magic"),
         ("scenes", "a.mp4"),
         ("scenes", "a.mp4", "--output", "board.pdf"),
@@ -334,6 +336,22 @@ def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path):
 def test_a_model_with_a_broken_config_is_named_in_one_line(video, capsys, tmp_path, config):
     (tmp_path / "config.json").write_text(config, encoding="latin-1")
     assert str(tmp_path) in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+
+
+def test_weights_that_lack_tensors_are_refused_and_never_filled_with_random_numbers(video, capsys, tmp_path):
+    model = copy_of_the_model(tmp_path / "model")
+    tensors = {name: tensor for name, tensor in load_file(model / "model.safetensors").items() if "merger" not in name}
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    assert "lack 1 tensors, such as model.scene_merger" in refusal(
+        capsys, "answer", video, "What?", "--model", str(model)
+    )
+
+
+@pytest.mark.parametrize("name", ["board.png", "board.jpg", "board.JPEG", "board.webp"])
+def test_a_board_is_the_kind_of_picture_that_its_name_says(video, tmp_path, name):
+    assert main(["scenes", video, "--num-scenes", "2", "--output", str(tmp_path / name)]) == 0
+    kind = {".png": "PNG", ".webp": "WEBP"}.get(Path(name).suffix.lower(), "JPEG")
+    assert Image.open(tmp_path / name).format == kind
 
 
 def test_another_kind_of_model_is_refused_and_never_built(video, capsys, tmp_path):
