@@ -24,6 +24,7 @@ SHORT_RUN = 48  # packets: gaps up to this length are read over rather than soug
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
 _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
+_MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 _FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 
@@ -63,6 +64,8 @@ class Index:
             The clock starts anew within the stream, so that a time does not tell where to seek.
         interlaced (`bool`):
             Frames are interlaced: their two fields may be packets of their own, so that none is skipped.
+        palette (`bool`):
+            The palette comes once, with the first packet, so that decoding always starts there.
         damage (`str`, *optional*):
             What is missing or cannot be read.
     """
@@ -79,6 +82,7 @@ class Index:
     counted: bool = False
     restarts: bool = False
     interlaced: bool = False
+    palette: bool = False
     damage: str | None = None
 
     @property
@@ -168,14 +172,13 @@ def _index(track) -> Index:
     # Of packets with one time, the last completes the frame.
     times, last = np.unique(moments[::-1], return_index=True)
     packets = kept[::-1][last].astype(np.int32)
-    if codec.pix_fmt == "pal8" and codec.name != "png":
-        keys = np.arange(len(pts)) == 0  # the palette comes once, with the first packet
     length, usual = int(lengths[packets[-1]]), int(np.median(np.diff(times[-100:]))) if len(times) > 1 else 1
     if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
         length = max(1, usual)
     index = Index(
         pts, sizes, keys, times, packets, int(times[-1]) + length, stream.time_base, _shown_size(first, stream, name),
         stream.index, restarts=shifts is not None, interlaced=first.interlaced_frame,
+        palette=codec.pix_fmt == "pal8" and codec.name != "png",
     )  # fmt: skip
     index.damage = _damage(track, index, len(pts), int(wild.sum()))
     return index
@@ -303,7 +306,7 @@ def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
     """
     if index.counted:
         return [Run(0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
-    keys = np.flatnonzero(index.keys)
+    keys = np.flatnonzero(index.keys) if not index.palette else np.zeros(1, dtype=np.int64)
     shown = np.full(len(index.pts), NOPTS)
     shown[index.packets] = index.times
     runs: list[Run] = []
@@ -355,6 +358,7 @@ class Track:
         self.codec = self.stream.codec_context
         self.codec.thread_type = "FRAME" if self._threads > 1 else "SLICE"
         self.codec.thread_count = self._threads
+        self.codec.open(strict=False)  # before `skip_frame` is set: some decoders take it from here on and for good
         self.packets = self._demux()
         self._skipping = False
         self._at, self._held = 0, None  # position in the index of the next packet; that packet if it was read already
@@ -414,31 +418,36 @@ class Track:
                     if not wanted:
                         return
             return
+        pts = {number: int(index.pts[index.packets[number]]) for number in wanted}
         if not index.interlaced:
             for frame in self._run(run.start, run.stop, index, {int(index.packets[number]) for number in wanted}):
                 if frame.interlaced_frame:
                     index.interlaced = True
                     break
-                if frame.pts == index.pts[index.packets[wanted[0]]]:
+                if frame.pts == pts[wanted[0]]:
                     yield wanted.popleft(), frame
                     if not wanted:
                         return
-                elif _passed(frame.pts, wanted[0], run, index):
+                elif frame.pts is not None and frame.pts > pts[wanted[0]]:
                     break
-        shown = None
-        for frame in self._run(run.start if index.interlaced else index.key_before(run.start), run.stop, index):
-            while _passed(frame.pts, wanted[0], run, index):
-                number = wanted.popleft()
+        numbers = {pts[number]: number for number in wanted}
+        early: dict[int, av.VideoFrame] = {}  # of damaged files, frames may come in another order
+        before = None
+        start = run.start if index.interlaced or index.restarts or index.palette else index.key_before(run.start)
+        for frame in self._run(start, run.stop, index):
+            if index.interlaced and before is not None and frame.pts is not None:
                 # The packet of a second field has a time, but no frame of its own: the first one's is shown.
-                if index.interlaced and shown is not None:
-                    yield number, shown
-                if not wanted:
-                    return
-            shown = frame
-            if frame.pts == index.pts[index.packets[wanted[0]]]:
-                yield wanted.popleft(), frame
-                if not wanted:
-                    return
+                early |= {number: before for number in wanted if before.pts < pts[number] < frame.pts}
+            before = frame if frame.pts is not None else before
+            if frame.pts in numbers:
+                early[numbers[frame.pts]] = frame
+            while wanted and (wanted[0] in early or len(early) > _MAX_EARLY):
+                number = wanted.popleft()
+                if number in early:
+                    yield number, early.pop(number)
+            if not wanted:
+                return
+        yield from sorted(early.items())
 
     def _run(self, start: int, stop: int, index: Index, needed: set[int] | None = None) -> Iterator[av.VideoFrame]:
         """Frames of the packets `start` to `stop`. Where `needed`, the packets of wanted frames, is given, the decoder
@@ -471,7 +480,7 @@ class Track:
 
     def _go_to(self, start: int, index: Index):
         """Stands before the packet `start` or an earlier one, wherever a seek really lands."""
-        seekable = self._seekable and not index.restarts
+        seekable = self._seekable and not index.restarts and not index.palette
         if self._at <= start and (start - self._at <= SHORT_RUN or not seekable):
             return
         for target in (start, max(0, start - 500)) if seekable else ():
@@ -507,13 +516,6 @@ def all_frames(track: Track) -> Iterator[av.VideoFrame]:
             return
         yield from track.decode(packet)
     yield from track.decode(None)
-
-
-def _passed(pts: int | None, number: int, run: Run, index: Index) -> bool:
-    """Whether a frame of the time `pts` shows that the frame `number` will not come: it is a later one."""
-    if pts is None or pts <= index.pts[index.packets[number]]:
-        return False
-    return bool((index.pts[index.key_before(run.start) : run.stop + 1] == pts).any())
 
 
 def _find_stream(source: OpenedSource) -> int:

@@ -339,7 +339,10 @@ class OpenedSource:
         wait = self.budget.limits.stall_seconds
         try:
             # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
-            return av.open(file, "r", options=options, metadata_errors="ignore", buffer_size=1 << 17, timeout=wait)
+            kind = "mjpeg" if self.head.startswith(b"\xff\xd8\xff") else None  # not a single JPEG
+            return av.open(
+                file, "r", kind, options=options, metadata_errors="ignore", buffer_size=1 << 17, timeout=wait
+            )
         except VideoReadError:
             raise
         except (av.FFmpegError, OSError, ValueError, OverflowError) as error:

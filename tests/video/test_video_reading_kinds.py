@@ -1,0 +1,257 @@
+"""Kinds of files that are easily read wrong: without presentation times, with wild ones, with palettes or previews."""
+
+import io
+import logging
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from fila_video.video_reading_fila_video import iter_frames, probe_video, read_frames
+from helpers.video_files import make_video, number_of, picture
+
+
+@pytest.fixture
+def warnings(caplog):
+    logger = logging.getLogger("fila_video")
+    root = logging.getLogger("transformers")
+    propagating, root.propagate = root.propagate, True
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.WARNING)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+    root.propagate = propagating
+
+
+def numbers(source, **arguments):
+    return [number_of(frame) for frame in read_frames(source, **arguments).frames]
+
+
+def straight_decode(source):
+    with av.open(source if isinstance(source, str) else io.BytesIO(source)) as container:
+        return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def check_all_and_some(source, total):
+    """All frames are read with their times, and any few of them are the same."""
+    everything = read_frames(source, num_frames=10**6)
+    assert [number_of(frame) for frame in everything.frames] == list(range(total))
+    np.testing.assert_allclose(everything.timestamps, np.arange(total) / 25, atol=1e-6)
+    for count in (3, 7, total // 2):
+        some = read_frames(source, num_frames=count)
+        np.testing.assert_allclose(some.timestamps, [number_of(frame) / 25 for frame in some.frames], atol=1e-6)
+        np.testing.assert_array_equal(some.frames, everything.frames[some.metadata.frames_indices])
+        assert len(some.frames) == count
+    assert numbers(source, times=[0.2, 0.21, 1.0]) == [5, 5, 25]
+    assert probe_video(source).total_num_frames == total
+
+
+def encode(codec, total, **settings):
+    """Bytes and presentation numbers of the packets of `total` numbered frames, in the order of decoding."""
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    for name, value in settings.items():
+        setattr(encoder, name, value)
+    packets = []
+    for number in range(total):
+        frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        packets += encoder.encode(frame)
+    return [(bytes(packet), packet.pts) for packet in packets + encoder.encode(None)]
+
+
+def mux(chunks, codec, container, tag=None):
+    """A file that holds chunks of bytes, one for each 25th of a second; `None` leaves its place empty."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if tag:
+            stream.codec_tag = tag
+        for slot, chunk in enumerate(chunks):
+            if chunk is not None:
+                packet = av.Packet(chunk)
+                packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), slot, slot
+                packet.is_keyframe = slot == 0
+                out.mux(packet)
+    return file.getvalue()
+
+
+VOP = b"\x00\x00\x01\xb6"  # MPEG-4's start of a picture
+B_FRAMES = {"max_b_frames": 1, "gop_size": 300, "bit_rate": 4_000_000}
+B_FRAMES["options"] = {"b_strategy": "0", "sc_threshold": "1000000000", "q": "2"}
+
+
+def packed_bitstream(total):
+    """As DivX and Xvid wrote MPEG-4 into AVI: a P-frame and the B-frame shown before it in one chunk, and then one
+    that says that nothing is coded."""
+    packets = encode("mpeg4", total, **B_FRAMES)
+    kinds = [data[data.index(VOP) + 4] >> 6 for data, _ in packets]  # 0: I, 1: P, 2: B
+    at = packets[0][0].index(VOP)
+    packets[0] = (packets[0][0][:at] + b"\x00\x00\x01\xb2DivX503b1393p\x00" + packets[0][0][at:], 0)
+    chunks = []
+    for (data, shown), kind, following in zip(packets, kinds, [*kinds[1:], 0], strict=True):
+        if kind == 2:
+            continue
+        if following != 2:
+            chunks.append(data)
+            continue
+        bits = f"0101{shown % 25:05b}10"
+        bits += "0" + "1" * (-(len(bits) + 1) % 8)
+        nothing = VOP + bytes(int(bits[start : start + 8], 2) for start in range(0, len(bits), 8)) + b"\x7f"
+        chunks += [data + packets[[pts for _, pts in packets].index(shown - 1)][0], nothing]
+    return mux(chunks, "mpeg4", "avi", "XVID")
+
+
+def test_a_packed_bitstream_in_avi_is_counted(warnings):
+    data = packed_bitstream(61)
+    assert straight_decode(data) == list(range(61))
+    check_all_and_some(data, 61)
+    assert warnings.text == ""
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "h264"])
+def test_b_frames_in_avi_are_counted(warnings, codec):
+    if codec == "h264":
+        data = make_video(io.BytesIO(), 61, container="avi").getvalue()
+    else:
+        data = mux([data for data, _ in encode(codec, 61, **B_FRAMES)], codec, "avi")
+    assert straight_decode(data) == list(range(61))
+    check_all_and_some(data, 61)
+    assert warnings.text == ""
+
+
+@pytest.mark.parametrize("name", ["v.m4v", "v.m2v", "v.h264", "v.hevc", "v.mjpeg"])
+def test_raw_streams_are_counted(tmp_path, name):
+    codec = {"m4v": "mpeg4", "m2v": "mpeg2video", "h264": "libx264", "hevc": "libx265", "mjpeg": "mjpeg"}[name[2:]]
+    settings = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
+    settings |= {"options": {"bf": "2", "qmax": "4"}} if codec in ("mpeg4", "mpeg2video") else {}
+    check_all_and_some(make_video(tmp_path / name, 50, codec=codec, **settings), 50)
+
+
+def test_an_empty_chunk_in_avi_shows_the_last_picture_again(warnings):
+    packets = [data for data, _ in encode("mpeg4", 20, gop_size=5)]
+    slots = [0, 1, 2, 3, 4, *range(6, 60, 4), 60]
+    chunks = [None] * 61
+    for slot, data in zip(slots, packets, strict=True):
+        chunks[slot] = data
+    frames = read_frames(mux(chunks, "mpeg4", "avi"), num_frames=100)
+    assert [number_of(frame) for frame in frames.frames] == list(range(20))
+    np.testing.assert_allclose(frames.timestamps, np.array(slots) / 25)
+    assert numbers(mux(chunks, "mpeg4", "avi"), times=[0.16, 0.23, 1.0, 2.3]) == [4, 4, 9, 17]
+    assert warnings.text == ""
+
+
+def test_the_aspect_byte_of_a_gif_is_ignored():
+    file = io.BytesIO()
+    pictures = [PIL.Image.fromarray(picture(number)) for number in range(4)]
+    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=100)
+    data = bytearray(file.getvalue())
+    data[12] = 1
+    assert read_frames(bytes(data), num_frames=4).frames.shape == (4, 48, 64, 3)
+
+
+def test_a_palette_that_stands_in_the_first_packet_alone_survives_a_seek(tmp_path):
+    path = str(tmp_path / "palette.avi")
+    palette = np.zeros((256, 4), dtype=np.uint8)
+    palette[:] = np.arange(256)[:, None]
+    with av.open(path, "w") as out:
+        stream = out.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        for number in range(150):
+            frame = av.VideoFrame.from_ndarray((picture(number)[..., 0], palette), format="pal8")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    assert straight_decode(path) == list(range(150))
+    assert numbers(path, times=[0, 2, 4, 5.5]) == [0, 50, 100, 137]
+    assert numbers(path, num_frames=4, seek_mode="keyframe") == [0, 49, 99, 149]
+
+
+def test_of_two_tracks_the_one_that_moves_is_read(tmp_path):
+    path = tmp_path / "preview.mp4"
+    with av.open(str(path), "w") as out:
+        preview, film = out.add_stream("mjpeg", rate=25), out.add_stream("libx264", rate=25)
+        preview.width, preview.height, preview.pix_fmt = 640, 480, "yuvj420p"
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            if number == 0:
+                large = av.VideoFrame.from_ndarray(picture(9, 640, 480), format="rgb24")
+                large.pts, large.time_base = 0, Fraction(1, 25)
+                out.mux(preview.encode(large))
+                out.mux(preview.encode(None))
+            out.mux(film.encode(frame))
+        out.mux(film.encode(None))
+    check_all_and_some(path, 50)
+
+
+def wild_ivf(*wild):
+    """A file in which the times of the packets in `wild` are damaged: `(packet, time)`."""
+    data = bytearray(make_video(io.BytesIO(), 100, codec="libvpx", container="ivf").getvalue())
+    position, packet = 32, 0
+    while position < len(data):
+        (size,) = struct.unpack_from("<I", data, position)
+        for number, time in wild:
+            if packet == number:
+                struct.pack_into("<q", data, position + 4, time)
+        position, packet = position + 12 + size, packet + 1
+    assert packet == 100
+    return bytes(data)
+
+
+@pytest.mark.parametrize("time", [2**40, 10**9, 500, -(2**40)])
+@pytest.mark.parametrize("packet", [1, 36, 50, 99])
+def test_one_wild_time_spoils_neither_the_sampling_nor_the_duration(warnings, packet, time):
+    if time == 500 and packet in (1, 99):
+        pytest.skip("a few seconds too late at the end may be a pause")
+    data = wild_ivf((packet, time))
+    frames = read_frames(data, num_frames=1000)
+    found = [number_of(frame) for frame in frames.frames]
+    assert found == [number for number in range(100) if number != packet]
+    np.testing.assert_allclose(frames.timestamps, np.array(found) / 25, atol=1e-6)
+    assert frames.metadata.duration == pytest.approx(4, abs=0.1)
+    assert "times of 1 of its 100 frames are far from all others" in warnings.text
+    some = read_frames(data, num_frames=5)
+    np.testing.assert_allclose(some.timestamps, [number_of(frame) / 25 for frame in some.frames], atol=1e-6)
+    assert len(some.frames) == 5 and (np.diff(some.timestamps) > 0.5).all()
+
+
+def test_pauses_are_not_taken_for_damage(tmp_path, warnings):
+    times = [*range(0, 400, 40), *range(7_200_000, 7_200_400, 40), 9_000_000]
+    frames = read_frames(make_video(tmp_path / "pauses.mkv", len(times), times=times), num_frames=100)
+    np.testing.assert_allclose(frames.timestamps, np.array(times) / 1000, atol=1e-3)
+    assert warnings.text == ""
+
+
+def test_frames_of_av1_on_which_no_other_depends_are_read_too(tmp_path):
+    path = make_video(tmp_path / "av1.webm", 100, codec="libsvtav1", options={"preset": "8", "g": "24"})
+    for count in (9, 13, 30):
+        found, frames = numbers(path, num_frames=count), read_frames(path, num_frames=count)
+        assert found == frames.metadata.frames_indices
+    assert numbers(path, times=[1.08, 1.3, 2.5, 3.1]) == [27, 32, 62, 77]
+
+
+def test_auto_takes_the_nearest_keyframe_within_half_the_spacing_and_the_exact_frame_elsewhere(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 50)  # keyframes: 0, 12, 24, 36, 48
+    assert numbers(path, num_frames=10) == [0, 5, 10, 16, 21, 27, 32, 38, 43, 49]
+    auto = read_frames(path, num_frames=10, seek_mode="auto")
+    assert [number_of(frame) for frame in auto.frames] == [0, 5, 12, 16, 21, 27, 32, 36, 43, 49]
+    np.testing.assert_allclose(auto.timestamps, [number_of(frame) / 25 for frame in auto.frames], atol=1e-6)
+    assert numbers(path, num_frames=5, seek_mode="auto") == [0, 12, 24, 36, 49]
+    assert numbers(path, fps=25 / 13, seek_mode="auto") == [0, 12, 24, 39]
+    assert numbers(path, times=[0.4, 0.44, 1.0], seek_mode="auto") == [10, 11, 25]
+    assert numbers(path, num_frames=1000, seek_mode="auto") == list(range(50))
+    given = list(iter_frames(path, num_frames=10, seek_mode="auto"))
+    np.testing.assert_array_equal([pixels for _, pixels in given], auto.frames)
+
+
+def test_auto_is_exact_where_there_is_one_keyframe_only(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 60, options={"preset": "ultrafast", "g": "1000"})
+    np.testing.assert_array_equal(
+        read_frames(path, num_frames=7, seek_mode="auto").frames, read_frames(path, num_frames=7).frames
+    )
