@@ -101,7 +101,7 @@ def count_differences(source: Path, output: Path) -> tuple[int, int]:
     return len(theirs), different
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--layers", type=int, default=28, help="of the language model (default: 28, a 7B model)")

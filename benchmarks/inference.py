@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ def build_model(kind: str, size: str, device: str) -> PreTrainedModel:
     return model.eval()
 
 
-def synchronize(device: str):
+def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -131,11 +132,11 @@ def timed(modules: dict, device: str, seconds: dict) -> Iterator[None]:
     handles = []
     for name, module in modules.items():
 
-        def start(*args, name=name):
+        def start(*args: Any, name: str = name) -> None:
             synchronize(device)
             seconds[name] = seconds.get(name, 0.0) - time.perf_counter()
 
-        def stop(*args, name=name):
+        def stop(*args: Any, name: str = name) -> None:
             synchronize(device)
             seconds[name] += time.perf_counter()
 
@@ -165,7 +166,7 @@ def run_case(case: str, size: str, device: str) -> dict:
         modules["merger"] = model.model.scene_merger
         processor.frame_encoder = model.encode_frames if model_features else None
 
-    def first_token():
+    def first_token() -> torch.Tensor:
         if kind == "fila":
             options = {"selection": "uniform"} if model_features is None else {}
             inputs = processor(text="<video>\nWhat happens?", videos=frames, return_tensors="pt", **options)
@@ -195,7 +196,7 @@ def run_case(case: str, size: str, device: str) -> dict:
     return seconds | {"visual tokens": visual_tokens, "peak memory (GB)": peak / 1e9}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

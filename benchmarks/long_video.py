@@ -25,7 +25,7 @@ COPIED = (4, 24)  # records of 5 to 30 minutes
 ENCODED = (2, 6)  # records of about one minute
 
 
-def make_clip(path: Path, seconds: int, rate: int, seed: int):
+def make_clip(path: Path, seconds: int, rate: int, seed: int) -> None:
     import av
     import numpy as np
 
@@ -42,7 +42,7 @@ def make_clip(path: Path, seconds: int, rate: int, seed: int):
         out.mux(stream.encode(None))
 
 
-def make_set(folder: Path, names: int, rates: list[int], seconds: list[int]):
+def make_set(folder: Path, names: int, rates: list[int], seconds: list[int]) -> None:
     (folder / "videos").mkdir(parents=True)
     encoded = []
     for number, rate in enumerate(rates):
@@ -61,11 +61,11 @@ def make_set(folder: Path, names: int, rates: list[int], seconds: list[int]):
 class Peak(threading.Thread):
     """The largest memory of this process and its descendants together, in MiB, looked at five times a second."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(daemon=True)
         self.value, self._over = 0.0, threading.Event()
 
-    def run(self):
+    def run(self) -> None:
         import psutil
 
         process = psutil.Process()
@@ -112,7 +112,7 @@ def build(folder: Path, name: str, count: int, engine: str, workers: int, rules:
     return {"seconds": seconds, "mib": mib, "count": count, "played": played, "bytes": size}
 
 
-def measure(folder: Path, engine: str, workers: int, smoke: bool = False):
+def measure(folder: Path, engine: str, workers: int, smoke: bool = False) -> None:
     """One line of JSON for each kind of build, from a small build and a large one."""
     from fila_video.long_video.engines import running
 
@@ -146,7 +146,7 @@ def measure(folder: Path, engine: str, workers: int, smoke: bool = False):
             print(json.dumps(result), flush=True)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="a new folder for the set and the builds")
     parser.add_argument("--engines", nargs="+", choices=("local", "ray"), default=["local", "ray"])

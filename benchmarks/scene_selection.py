@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 import torch
 from fila_video.benchmarks.child import run_child
@@ -73,7 +74,7 @@ def event_recall(
     return found / total
 
 
-def median_ms(function, num_calls: int, clock: str) -> float:
+def median_ms(function: Callable[[], object], num_calls: int, clock: str) -> float:
     times = []
     for _ in range(num_calls + 1):
         start = CLOCKS[clock]()

@@ -19,11 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+Task = tuple[str, str, int]  # file, reader, number of frames
 
 WIDTH, HEIGHT, RATE, GROUP = 640, 360, 24, 250
 SIZE = (384, 384)
@@ -42,7 +45,7 @@ OURS = ("exact", "auto", "keyframe")
 READERS = (*OURS, "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
 
 
-def texture(random, height, width, octaves=6):
+def texture(random: np.random.Generator, height: int, width: int, octaves: int = 6) -> np.ndarray:
     """(height, width) uint8: smooth noise on several scales, as busy as a photograph."""
     image = np.zeros((height, width))
     for octave in range(octaves):
@@ -57,7 +60,7 @@ def texture(random, height, width, octaves=6):
     return np.clip(128 + 45 * (image - image.mean()) / image.std(), 16, 235).astype(np.uint8)
 
 
-def window(image, y, x, height, width):
+def window(image: np.ndarray, y: float, x: float, height: int, width: int) -> np.ndarray:
     """(height, width) float32: the part of `image` at (y, x), between its pixels too."""
     top, left = int(y), int(x)
     part = image[top : top + height + 1, left : left + width + 1].astype(np.float32)
@@ -65,7 +68,7 @@ def window(image, y, x, height, width):
     return part[:, :-1] * (1 - x + left) + part[:, 1:] * (x - left)
 
 
-def draw(planes, sprites, second):
+def draw(planes: list[tuple[np.ndarray, ...]], sprites: list[np.ndarray], second: float) -> np.ndarray:
     """One frame: a camera that pans over a texture, a new one every 7 seconds, and four things that move before it.
 
     The camera moves smoothly, by parts of a pixel: where it jerks, x264 chooses few B-frames.
@@ -83,7 +86,7 @@ def draw(planes, sprites, second):
     return np.concatenate([luma.ravel(), *chroma]).astype(np.uint8)
 
 
-def make_video(path, seconds):
+def make_video(path: str | Path, seconds: float) -> None:
     """H.264 with x264's default settings (medium, crf 23, up to 3 B-frames, pyramid), a keyframe every 250 frames."""
     random = np.random.default_rng(0)
     planes = [(texture(random, 1024, 2048), texture(random, 512, 1024), texture(random, 512, 1024)) for _ in range(6)]
@@ -104,7 +107,7 @@ def make_video(path, seconds):
         out.mux(stream.encode(None))
 
 
-def repeat(source, target, times):
+def repeat(source: Path, target: Path, times: int) -> None:
     """The video `source`, several times over, without encoding it again."""
     with av.open(str(target), "w") as out:
         with av.open(str(source)) as first:
@@ -121,7 +124,7 @@ def repeat(source, target, times):
             shift += end
 
 
-def make_videos(folder, smallest=False):
+def make_videos(folder: Path, smallest: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if smallest:
         if not (folder / SECONDS_2).exists():
@@ -135,7 +138,7 @@ def make_videos(folder, smallest=False):
             repeat(folder / MINUTES_10, folder / name, times)
 
 
-def read_straight(path, num_frames, threads):
+def read_straight(path: str | Path, num_frames: int, threads: int) -> np.ndarray:
     """What PyAV does without us: every frame decoded in turn, the wanted ones scaled by the same scaler."""
     frames = np.empty((num_frames, *SIZE, 3), dtype=np.uint8)
     scaler = av.video.reformatter.VideoReformatter()
@@ -151,10 +154,10 @@ def read_straight(path, num_frames, threads):
     return frames[: len(place)]
 
 
-def prepare(reader, num_frames):
+def prepare(reader: str, num_frames: int) -> Callable[[str], np.ndarray]:
     """Imports what `reader` needs and returns the function that reads a path."""
 
-    def evenly(total):
+    def evenly(total: int) -> np.ndarray:
         return np.linspace(0, total - 1, min(num_frames, total)).astype(int)
 
     if reader in OURS:
@@ -172,27 +175,27 @@ def prepare(reader, num_frames):
     if reader == "torchcodec":
         from torchcodec.decoders import VideoDecoder
 
-        def read(path):
+        def read(path: str | Path) -> np.ndarray:
             decoder = VideoDecoder(path, num_ffmpeg_threads=THREADS)
             return decoder.get_frames_at(evenly(len(decoder)).tolist()).data
 
         return read
     import decord
 
-    def read(path):
+    def read(path: str | Path) -> np.ndarray:
         decoder = decord.VideoReader(path, num_threads=THREADS)
         return decoder.get_batch(evenly(len(decoder))).asnumpy()
 
     return read
 
 
-def peak_memory():
+def peak_memory() -> int:
     """The most resident bytes since the last write to `clear_refs`; `ru_maxrss` would know the parent's too."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
-def measure_here(reader, num_frames, path):
+def measure_here(reader: str, num_frames: int, path: str | Path) -> None:
     """Prints the seconds, the CPU seconds of all threads and the peak memory of one read, as JSON. Linux only."""
     read = prepare(reader, int(num_frames))
     Path("/proc/self/clear_refs").write_text("5")
@@ -204,7 +207,7 @@ def measure_here(reader, num_frames, path):
     print(json.dumps({"seconds": seconds, "cpu": cpu, "megabytes": megabytes, "frames": len(frames)}))
 
 
-def measure(reader, num_frames, path, other=None):
+def measure(reader: str, num_frames: int, path: str | Path, other: str | None = None) -> dict:
     """One read in a process of its own; `other:exact` is `exact` of the checkout in the folder `other`."""
     kind, _, mode = reader.rpartition(":")
     command = [sys.executable, str(Path(__file__).absolute()), "--one", mode, str(num_frames), str(path)]
@@ -219,7 +222,7 @@ def measure(reader, num_frames, path, other=None):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def compare_features(path, num_frames=32):
+def compare_features(path: str | Path, num_frames: int = 32) -> dict[str, float]:
     """Cosines between a SigLIP's features of frames scaled by this reader and by torchvision's antialiased bicubic.
 
     The tower has the shape of SigLIP base and random, seeded weights: what is compared is the scaling. Features are
@@ -233,7 +236,7 @@ def compare_features(path, num_frames=32):
     torch.manual_seed(0)
     tower = SiglipVisionModel(SiglipVisionConfig(image_size=SIZE[0], patch_size=16)).eval()
 
-    def features(images):
+    def features(images: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         if tuple(pixels.shape[-2:]) != SIZE:
             pixels = functional.resize(pixels, list(SIZE), functional.InterpolationMode.BICUBIC, antialias=True)
@@ -247,7 +250,7 @@ def compare_features(path, num_frames=32):
     return {"cosine": plain.min().item(), "centred cosine": centred.min().item(), "mean": centred.mean().item()}
 
 
-def run(folder, rounds, tasks, other=None):
+def run(folder: Path, rounds: int, tasks: list[Task], other: str | None = None) -> dict[Task, list[dict]]:
     """Every task in turn, `rounds` times: {(file, reader, number of frames): [measurement, ...]}."""
     results = {task: [] for task in tasks}
     for number in range(rounds):
@@ -258,7 +261,7 @@ def run(folder, rounds, tasks, other=None):
     return results
 
 
-def choose_tasks(readers, short):
+def choose_tasks(readers: list[str], short: bool) -> list[Task]:
     """`(file, reader, number of frames)`: the clips against decoding straight through, the long ones against peers."""
     ours = [reader for reader in readers if reader.partition(":")[0] in (*OURS, "other")]
     straight = [reader for reader in readers if reader.startswith("straight")]
@@ -271,7 +274,7 @@ def choose_tasks(readers, short):
     return tasks
 
 
-def report(results, features):
+def report(results: dict[Task, list[dict]], features: dict | None) -> str:
     """The results as Markdown."""
     medians = {
         task: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for task, runs in results.items()
@@ -297,7 +300,7 @@ def report(results, features):
     return "\n".join(lines)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the videos are made and kept")
     parser.add_argument("--rounds", type=int, default=3)

@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from .answer_questions import load_answerer
+from .answering import Answerer
 from .charts import draw
 from .judging import BlindBaseline
-from .records import read_records
+from .records import Record, read_records
 from .results import evaluate, save_results
 from .selections import find_selection
 from .tables import Table
@@ -52,7 +53,7 @@ class Ablation:
     overrides: dict = field(default_factory=dict)
     reference: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if bool(self.models) == bool(self.settings and self.seeds):
             raise ValueError("give either `models`, or `settings` with `seeds`")
         for row in self.rows:
@@ -105,7 +106,7 @@ def _folder_name(label: str) -> str:
     return "_".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())
 
 
-def train(ablation: Ablation):
+def train(ablation: Ablation) -> None:
     """
     Trains what has not finished, seed by seed.
 
@@ -170,7 +171,13 @@ def _model_name(folder: str, place: int) -> str:
     return f"{place} {Path(folder).name}"
 
 
-def _evaluate(answerers, records, selections: dict[str, set[str]], baseline, title: str) -> dict[str, dict]:
+def _evaluate(
+    answerers: dict[str, Answerer],
+    records: list[Record],
+    selections: dict[str, set[str]],
+    baseline: BlindBaseline | None,
+    title: str,
+) -> dict[str, dict]:
     """Models that share their selections take turns at each video, which is read once for them."""
     results = {}
     for chosen in dict.fromkeys(frozenset(names) for names in selections.values()):
@@ -186,7 +193,7 @@ def _evaluate(answerers, records, selections: dict[str, set[str]], baseline, tit
     return results
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tables", nargs="*", metavar="YAML", help="the files of settings")
     parser.add_argument("--from-results", action="store_true", help="only print and draw what is in --results")
     parser.add_argument("--only-finished", action="store_true", help="train nothing; measure the runs that are there")

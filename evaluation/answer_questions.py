@@ -21,7 +21,7 @@ from .results import evaluate, save_results, summary
 from .selections import SELECTIONS, find_selection
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", action="append", help="folder or Hub name (default: the embedded model)")
     parser.add_argument("--records", required=True, metavar="FILE", help="JSON lines with questions")
     parser.add_argument("--train", metavar="FILE", help="JSON lines of training, for chance and the constant answer")
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
 
 
-def load_answerer(model: str, device: str | None = None, **options) -> Answerer:
+def load_answerer(model: str, device: str | None = None, **options: int | None) -> Answerer:
     """The model of that folder or name, with its processor; see [`load_model`] for errors."""
     quiet()
     return Answerer(*load_model(model, device), **options)

@@ -49,7 +49,7 @@ class Answerer:
         processor: FilaVideoProcessor,
         num_scenes: int | None = None,
         max_new_tokens: int | None = None,
-    ):
+    ) -> None:
         self.model, self.processor = model, processor
         self.num_scenes = processor.num_scenes if num_scenes is None else num_scenes
         self.options = {"do_sample": False, "num_beams": 1}

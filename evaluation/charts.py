@@ -1,15 +1,19 @@
 """The ablations as one picture for the model card."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .results import BLIND
 from .tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, FAINT, GRID = "#262a36", "#6f6d6b", "#e2dcd2"
 ACCENT, COLORS, MARK = "#d9603f", ("#427a94", "#8fb8c9", "#6b8f5e", "#b9c9a5"), "#e3ad4a"
 
 
-def draw(tables: list[Table], file: str | Path):
+def draw(tables: list[Table], file: str | Path) -> None:
     """
     A panel for each table: of each row a bar for each set of questions, with its 95% interval; a diamond for the share
     of events that a selection finds, where rows differ in it; a dashed line for the blind score.
@@ -34,7 +38,7 @@ def draw(tables: list[Table], file: str | Path):
     figure.savefig(file, dpi=160, metadata={"Software": None})
 
 
-def _panel(axis, table: Table):
+def _panel(axis: "Axes", table: Table) -> None:
     labels = list(table.sets)
     thickness = 0.72 / len(labels)
     for number, label in enumerate(labels):
@@ -57,7 +61,7 @@ def _panel(axis, table: Table):
     _dress(axis, table)
 
 
-def _bars(axis, places: list[float], values: list[tuple], thickness: float, colors: list[str]):
+def _bars(axis: "Axes", places: list[float], values: list[tuple], thickness: float, colors: list[str]) -> None:
     middles = [100 * middle for middle, _, _ in values]
     errors = [
         [100 * (middle - low) for middle, low, _ in values],
@@ -69,7 +73,7 @@ def _bars(axis, places: list[float], values: list[tuple], thickness: float, colo
         axis.text(103, place, f"{middle:.1f}", va="center", ha="left", color=INK, fontsize=9, fontweight="bold")
 
 
-def _dress(axis, table: Table):
+def _dress(axis: "Axes", table: Table) -> None:
     from matplotlib.transforms import ScaledTranslation
 
     axis.set_yticks(range(len(table.rows)), [row["label"] for row in table.rows], color=INK)

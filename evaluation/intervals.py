@@ -1,5 +1,6 @@
 """Accuracies with 95% intervals by the bootstrap over videos, whose questions depend on each other, and over seeds."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -33,7 +34,9 @@ def difference(right: np.ndarray, other: np.ndarray, asked: np.ndarray) -> tuple
     return _summary(stacked, asked, lambda shares: shares[0] - shares[1])
 
 
-def _summary(right: np.ndarray, asked: np.ndarray, function) -> tuple[float, float, float]:
+def _summary(
+    right: np.ndarray, asked: np.ndarray, function: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[float, float, float]:
     right, asked = np.asarray(right, dtype=float), np.asarray(asked, dtype=float)
     kept = asked > 0
     if not kept.any():

@@ -70,7 +70,7 @@ class BlindBaseline:
     answer that the question itself names ("..., the red star or the blue ring?") counts by its place in the question.
     """
 
-    def __init__(self, questions: Iterable[Question]):
+    def __init__(self, questions: Iterable[Question]) -> None:
         self.answers: dict[tuple, Counter] = defaultdict(Counter)
         questions = list(questions)
         self._words = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .answering import Answerer
+from .answering import Answerer, Pool
 from .intervals import accuracy
 from .judging import BlindBaseline, is_right
 from .records import Record
@@ -52,7 +52,7 @@ def evaluate(
 
 
 def _ask(
-    answerer: Answerer, record: Record, pool, selections: dict[str, Selection], blind: bool
+    answerer: Answerer, record: Record, pool: Pool | None, selections: dict[str, Selection], blind: bool
 ) -> tuple[dict[str, list[str]], dict[str, Recall]]:
     prompts, recalls = {}, {}
     if record.is_video:
@@ -84,7 +84,7 @@ def _judged(record: Record, answers: dict[str, list[str]], baseline: BlindBaseli
     return rows
 
 
-def save_results(results: dict, file: str | Path):
+def save_results(results: dict, file: str | Path) -> None:
     """One question a line, so that the file stays small and can be compared."""
     lines = []
     for name, result in results.items():
@@ -109,7 +109,9 @@ def load_results(file: str | Path) -> dict:
     return results
 
 
-def counts(results: Iterable[dict], column: str, where: Callable[[dict], bool] = lambda row: True):
+def counts(
+    results: Iterable[dict], column: str, where: Callable[[dict], bool] = lambda row: True
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Right answers `(num_models, num_records)` in a column and questions `(num_records,)`, of rows that `where` keeps.
 

@@ -1,12 +1,15 @@
 """A table of ablations: its results in a small file, and as Markdown."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from .intervals import accuracy, difference
 from .results import BLIND, CONSTANT, counts, is_question, markdown, percent
+
+Interval = tuple[float, float, float]  # the mean, and where its 95% interval begins and ends
 
 QUESTION_FIELDS = ("id", "number", "kind", "form", "chance")
 RECALL_FIELDS = ("events", "found", "represented", "scenes", "pure")
@@ -65,14 +68,16 @@ class Table:
         reference (`list[str]`, *optional*): Labels of rows; each row is compared with the best of them.
     """
 
-    def __init__(self, name, title, rows, sets, reference=()):
+    def __init__(
+        self, name: str, title: str, rows: list[dict], sets: dict[str, dict[str, dict]], reference: Iterable[str] = ()
+    ) -> None:
         self.name, self.title, self.rows, self.sets, self.reference = name, title, rows, sets, list(reference)
         known = [row["label"] for row in rows]
         for label in self.reference:
             if label not in known:
                 raise ValueError(f"{name}: the reference {label!r} is none of its rows {', '.join(known)}.")
 
-    def save(self, file: str | Path):
+    def save(self, file: str | Path) -> None:
         parts = {
             "name": self.name,
             "title": self.title,
@@ -99,11 +104,13 @@ class Table:
     def results(self, row: dict, label: str) -> list[dict]:
         return [self.sets[label][model] for model in row["models"]]
 
-    def accuracy(self, row: dict, label: str, column: str | None = None, where=is_question):
+    def accuracy(
+        self, row: dict, label: str, column: str | None = None, where: Callable[[dict], bool] = is_question
+    ) -> Interval:
         """Of a row on a set, with its interval: of its own selection, or of "blind" or "constant"."""
         return accuracy(*counts(self.results(row, label), column or row["selection"], where))
 
-    def recall(self, row: dict, label: str, part: str, of: str):
+    def recall(self, row: dict, label: str, part: str, of: str) -> Interval | float | None:
         """The share `part` / `of` of the fields of [`Recall`] with its interval, or `None` where there are none."""
         recalls = [result["recall"][row["selection"]].values() for result in self.results(row, label)]
         parts, wholes = (np.array([[recall[f] for recall in one] for one in recalls], float) for f in (part, of))
@@ -113,7 +120,7 @@ class Table:
             return accuracy(parts, wholes[0])
         return float(parts.sum() / wholes.sum())
 
-    def gain(self, row: dict, label: str):
+    def gain(self, row: dict, label: str) -> Interval | None:
         """
         By how much a row is better than the best reference, with its interval, over the seeds that both have; `None`
         for that one itself.
@@ -176,7 +183,7 @@ class Table:
         return markdown(["", *kinds], body)
 
 
-def _middle(value):
+def _middle(value: Interval | float | None) -> float | None:
     return value[0] if isinstance(value, tuple) else value
 
 

@@ -7,11 +7,14 @@ whale at sea, fireworks over the city. Equal library versions give an equal file
 """
 
 import argparse
+from collections.abc import Iterator
 from fractions import Fraction
 from math import pi
+from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 from sample_places import HEIGHT, WIDTH, city, desert, hills, lightning, reef, sea, snow, space, toys
 
 RATE = 24
@@ -35,7 +38,7 @@ FILM = [
 ]
 
 
-def pictures():
+def pictures() -> Iterator[Image.Image]:
     """The frames, one after the other, (HEIGHT, WIDTH, 3) uint8."""
     seen = {}
     for place, seconds, event, _ in FILM:
@@ -45,7 +48,7 @@ def pictures():
         seen[place] = seen.get(place, 0.0) + seconds
 
 
-def sound():
+def sound() -> np.ndarray:
     """The sound track, (1, samples) float32: a slow chord for each place, and a breath of wind or waves."""
     rng = np.random.default_rng(5)
     parts = []
@@ -68,7 +71,7 @@ def sound():
     return np.concatenate(parts)[None].astype(np.float32)
 
 
-def write(path):
+def write(path: str | Path) -> None:
     """Encodes the film as H.264 and AAC, ready to be played while it loads."""
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         video = container.add_stream("libx264", rate=RATE)

@@ -1,5 +1,6 @@
 """The places of the sample video: painted with Pillow, at twice the film's size for smooth edges."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import cos, exp, pi, sin
 from random import Random
@@ -10,68 +11,70 @@ from PIL import Image, ImageDraw, ImageFilter
 WIDTH, HEIGHT = 448, 252
 W, H = 2 * WIDTH, 2 * HEIGHT
 
+Color = tuple[int, int, int]
+
 
 # Painting
 
 
 @lru_cache(maxsize=64)
-def backdrop(*colours, grain=1.6):
-    """A vertical gradient through `colours`, with a fixed soft texture that keeps it from banding."""
+def backdrop(*colors: Color, grain: float = 1.6) -> Image.Image:
+    """A vertical gradient through `colors`, with a fixed soft texture that keeps it from banding."""
     rng = np.random.default_rng(7)
-    stops = np.linspace(0, H - 1, len(colours))
-    rows = np.stack([np.interp(np.arange(H), stops, [c[i] for c in colours]) for i in range(3)], axis=-1)
+    stops = np.linspace(0, H - 1, len(colors))
+    rows = np.stack([np.interp(np.arange(H), stops, [c[i] for c in colors]) for i in range(3)], axis=-1)
     soft = Image.fromarray((rng.random((H // 8, W // 8)) * 255).astype(np.uint8)).resize((W, H), Image.BICUBIC)
     texture = (np.asarray(soft, dtype=np.float64)[..., None] / 255 - 0.5) * grain * 2
     return Image.fromarray(np.clip(rows[:, None] + texture, 0, 255).astype(np.uint8)).convert("RGBA")
 
 
 @lru_cache(maxsize=32)
-def glow(radius, colour, strength=1.0):
+def glow(radius: int, color: Color, strength: float = 1.0) -> Image.Image:
     """A round light that fades out."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1] / radius
     alpha = np.clip(1 - np.hypot(x, y), 0, 1) ** 2 * 255 * strength
     light = np.empty((*alpha.shape, 4))
-    light[..., :3], light[..., 3] = colour, alpha
+    light[..., :3], light[..., 3] = color, alpha
     return Image.fromarray(light.astype(np.uint8))
 
 
 @lru_cache(maxsize=32)
-def cloud(seed, colour, width=260):
+def cloud(seed: int, color: Color, width: int = 260) -> Image.Image:
     rng = Random(seed)
-    image = Image.new("RGBA", (width, width // 2), (*colour, 0))
+    image = Image.new("RGBA", (width, width // 2), (*color, 0))
     draw = ImageDraw.Draw(image)
     for _ in range(9):
         r = rng.uniform(0.09, 0.2) * width
         x, y = rng.uniform(0.25, 0.75) * width, width * 0.33 - rng.uniform(0, 0.08) * width
-        draw.ellipse((x - r, y - r * 0.6, x + r, y + r * 0.45), fill=(*colour, 215))
+        draw.ellipse((x - r, y - r * 0.6, x + r, y + r * 0.45), fill=(*color, 215))
     return image.filter(ImageFilter.GaussianBlur(width / 50))
 
 
-def paste(image, sprite, x, y):
+def paste(image: Image.Image, sprite: Image.Image, x: float, y: float) -> None:
     """Lays `sprite` on `image` around the point (x, y), also where it sticks out."""
     left, top = round(x - sprite.width / 2), round(y - sprite.height / 2)
     image.paste(sprite, (left, top), sprite)
 
 
-def height_at(x, seed, base, swing):
+def height_at(x: float, seed: int, base: float, swing: float) -> float:
     rng = Random(seed)
     waves = [(rng.uniform(0.6, 1.0) / k, rng.uniform(0.7, 1.3) * k / 230, rng.uniform(0, 6)) for k in (1, 2, 4, 7)]
     return base - swing * sum(a * sin(f * x + p) for a, f, p in waves)
 
 
-def ridge(draw, colour, seed, base, swing, shift):
+def ridge(draw: ImageDraw.ImageDraw, color: Color, seed: int, base: float, swing: float, shift: float) -> None:
     """A line of hills across the picture, seen from `shift` pixels further on."""
     points = [(x, height_at(x + shift, seed, base, swing)) for x in range(0, W + 8, 8)]
-    draw.polygon([(0, H), *points, (W, H)], fill=colour)
+    draw.polygon([(0, H), *points, (W, H)], fill=color)
 
 
-def fir(draw, x, y, size, colour):
+def fir(draw: ImageDraw.ImageDraw, x: float, y: float, size: float, color: Color) -> None:
     for k in range(3):
         w, top = size * (0.2 + 0.1 * k), y - size * (1 - 0.26 * k)
-        draw.polygon([(x, top), (x - w, top + size * 0.46), (x + w, top + size * 0.46)], fill=colour)
+        draw.polygon([(x, top), (x - w, top + size * 0.46), (x + w, top + size * 0.46)], fill=color)
 
 
-def along(shift, spacing, seed, margin=80):
+def along(shift: float, spacing: float, seed: int, margin: float = 80) -> Iterator[tuple[float, Random]]:
     """Things that stand `spacing` apart in the world: their number, place on the screen and own random numbers."""
     for n in range(int((shift - margin) // spacing), int((shift + W + margin) // spacing) + 1):
         rng = Random(seed * 1000 + n)
@@ -81,15 +84,15 @@ def along(shift, spacing, seed, margin=80):
 # Places: each takes the seconds since the place was first seen, and the seconds since this visit began
 
 
-def hills(t, _):
+def hills(t: float, _: float) -> Image.Image:
     image = backdrop((96, 150, 214), (180, 200, 220), (253, 217, 170), (255, 190, 130)).copy()
     paste(image, glow(300, (255, 236, 170)), 600, 330 - 6.5 * t)
     draw = ImageDraw.Draw(image)
     draw.ellipse((562, 292 - 6.5 * t, 638, 368 - 6.5 * t), fill=(255, 246, 214))
     paste(image, cloud(1, (255, 240, 228), 320), 180 + 5 * t, 90)
     paste(image, cloud(2, (255, 240, 228), 220), 720 + 4 * t, 60)
-    for n, colour in enumerate([(150, 165, 190), (108, 140, 150), (72, 118, 104)]):
-        ridge(draw, colour, n + 1, 320 + 50 * n, 26, t * (4 + 5 * n) + 400 * n)
+    for n, color in enumerate([(150, 165, 190), (108, 140, 150), (72, 118, 104)]):
+        ridge(draw, color, n + 1, 320 + 50 * n, 26, t * (4 + 5 * n) + 400 * n)
     shift = 26 * t
     for x, rng in along(shift, 74, 3):
         fir(draw, x, height_at(x + shift, 9, 452, 20) + 8, rng.uniform(60, 105), (30, 78, 62))
@@ -101,13 +104,13 @@ def hills(t, _):
     return image
 
 
-def lightning(t, visit):
+def lightning(t: float, visit: float) -> Image.Image:
     image = backdrop((58, 64, 90), (84, 90, 118), (122, 124, 142)).copy()
     draw = ImageDraw.Draw(image)
     for n in range(7):
         paste(image, cloud(n + 20, (44, 48, 70), 460), 60 + 130 * n + 10 * t, 96 + 30 * sin(n * 1.9))
-    for n, colour in enumerate([(52, 58, 80), (38, 44, 60), (24, 30, 40)]):
-        ridge(draw, colour, n + 4, 370 + 45 * n, 24, 300 * n)
+    for n, color in enumerate([(52, 58, 80), (38, 44, 60), (24, 30, 40)]):
+        ridge(draw, color, n + 4, 370 + 45 * n, 24, 300 * n)
     bolt = Random(5 if visit < 1.2 else 8)
     if 0.4 < visit < 1.0 or 1.5 < visit < 2.2:
         x, y = bolt.uniform(300, 600), 90.0
@@ -123,8 +126,8 @@ def lightning(t, visit):
     return image
 
 
-def sailboat(draw, x, y, tilt):
-    def place(points):
+def sailboat(draw: ImageDraw.ImageDraw, x: float, y: float, tilt: float) -> None:
+    def place(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(x + px * cos(tilt) - py * sin(tilt), y + px * sin(tilt) + py * cos(tilt)) for px, py in points]
 
     draw.polygon(place([(4, -150), (4, -18), (86, -18)]), fill=(252, 250, 244))
@@ -134,7 +137,7 @@ def sailboat(draw, x, y, tilt):
     draw.polygon(place([(-84, -8), (92, -8), (86, 2), (-78, 2)]), fill=(240, 232, 218))
 
 
-def sea(t, visit, whale_at=None):
+def sea(t: float, visit: float, whale_at: float | None = None) -> Image.Image:
     image = backdrop((74, 158, 226), (168, 214, 240), (222, 238, 244), (222, 238, 244)).copy()
     paste(image, glow(170, (255, 250, 214)), 740, 84)
     for n, (x, y, width) in enumerate([(120, 80, 340), (430, 126, 240), (700, 170, 280)]):
@@ -147,15 +150,15 @@ def sea(t, visit, whale_at=None):
             sailboat(draw, 90 + 21 * t, y - 20 + 5 * sin(1.3 * t), 0.05 * sin(1.1 * t))
         if n == 2 and whale_at is not None and whale_at < visit < whale_at + 3:
             whale(image, draw, visit - whale_at, y)
-        colour = (38 - 3 * n, 136 - 13 * n, 186 - 11 * n)
+        color = (38 - 3 * n, 136 - 13 * n, 186 - 11 * n)
         points = [
             (x, y + (2 + 1.6 * n) * sin(x / (34 + 9 * n) + (0.8 + 0.1 * n) * t + 2 * n)) for x in range(0, W + 8, 8)
         ]
-        draw.polygon([(0, H), *points, (W, H)], fill=colour)
+        draw.polygon([(0, H), *points, (W, H)], fill=color)
     return image
 
 
-def whale(image, draw, t, surface):
+def whale(image: Image.Image, draw: ImageDraw.ImageDraw, t: float, surface: float) -> None:
     """It rises for a second, blows, and dives again."""
     y = surface + 96 - 120 * sin(pi * t / 3)
     x = 180 + 14 * t
@@ -172,7 +175,7 @@ def whale(image, draw, t, surface):
 
 
 @lru_cache(maxsize=1)
-def wood():
+def wood() -> Image.Image:
     """Planks with their grain."""
     rng = np.random.default_rng(11)
     y, x = np.mgrid[0:H, 0:W]
@@ -185,7 +188,7 @@ def wood():
 
 
 @lru_cache(maxsize=8)
-def shade(shape, size, colour):
+def shade(shape: str, size: int, color: Color) -> Image.Image:
     """A toy seen from above, with its shadow and a light from the upper left."""
     side = size * 3
     mask = Image.new("L", (side, side))
@@ -201,12 +204,12 @@ def shade(shape, size, colour):
     image.paste((50, 28, 12, 255), (size // 8, size // 7), shadow)
     y, x = np.mgrid[0:side, 0:side]
     light = 1.16 - 0.55 * np.hypot(x - side * 0.38, y - side * 0.36) / side
-    body = np.clip(np.array(colour) * light[..., None], 0, 255).astype(np.uint8)
+    body = np.clip(np.array(color) * light[..., None], 0, 255).astype(np.uint8)
     image.paste(Image.fromarray(body), (0, 0), mask)
     return image
 
 
-def toys(t, _):
+def toys(t: float, _: float) -> Image.Image:
     image = wood().copy()
     turn = shade("triangle", 96, (66, 172, 92)).rotate(18 * t, Image.BICUBIC)
     paste(image, turn, 690 - 6 * t, 150 + 8 * t)
@@ -219,7 +222,7 @@ def toys(t, _):
 
 
 @lru_cache(maxsize=1)
-def skyline():
+def skyline() -> Image.Image:
     image = backdrop((14, 18, 48), (34, 38, 88), (88, 68, 122), (120, 84, 128)).copy()
     rng = Random(3)
     draw = ImageDraw.Draw(image)
@@ -228,11 +231,11 @@ def skyline():
         draw.ellipse((x - r, y - r, x + r, y + r), fill=(226, 228, 250))
     paste(image, glow(150, (250, 240, 210), 0.7), 150, 92)
     draw.ellipse((112, 54, 188, 130), fill=(250, 244, 222))
-    for row, (colour, base) in enumerate([((46, 46, 92), 250), ((26, 28, 58), 300)]):
+    for row, (color, base) in enumerate([((46, 46, 92), 250), ((26, 28, 58), 300)]):
         x = -20
         while x < W:
             w, top = rng.randint(64, 116), base + rng.randint(-100, 60)
-            draw.rectangle((x, top, x + w, H), fill=colour)
+            draw.rectangle((x, top, x + w, H), fill=color)
             for wy in range(top + 14, 420, 26):
                 for wx in range(x + 10, x + w - 14, 22):
                     if row and rng.random() < 0.45:
@@ -244,17 +247,17 @@ def skyline():
     return image
 
 
-def city(t, visit, fireworks_at=None):
+def city(t: float, visit: float, fireworks_at: float | None = None) -> Image.Image:
     image = skyline().copy()
     draw = ImageDraw.Draw(image)
-    for n, (speed, y, colour) in enumerate(
+    for n, (speed, y, color) in enumerate(
         [(96, 436, (206, 60, 66)), (-72, 472, (236, 236, 240)), (96, 436, (60, 150, 190))]
     ):
         x = (speed * t + 380 * n) % (W + 240) - 120
         front = 52 if speed > 0 else -52
         paste(image, glow(60, (255, 240, 180), 0.8), x + front * 1.5, y + 4)
-        draw.rounded_rectangle((x - 34, y - 26, x + 30, y), 12, fill=tuple(int(c * 0.7) for c in colour))
-        draw.rounded_rectangle((x - 56, y - 10, x + 56, y + 14), 8, fill=colour)
+        draw.rounded_rectangle((x - 34, y - 26, x + 30, y), 12, fill=tuple(int(c * 0.7) for c in color))
+        draw.rounded_rectangle((x - 56, y - 10, x + 56, y + 14), 8, fill=color)
         for wheel in (-32, 32):
             draw.ellipse((x + wheel - 11, y + 4, x + wheel + 11, y + 26), fill=(14, 14, 20))
     if fireworks_at is not None and 0 < visit - fireworks_at < 2.6:
@@ -262,14 +265,14 @@ def city(t, visit, fireworks_at=None):
     return image
 
 
-def fireworks(image, draw, t):
-    for n, (x, y, colour) in enumerate(
+def fireworks(image: Image.Image, draw: ImageDraw.ImageDraw, t: float) -> None:
+    for n, (x, y, color) in enumerate(
         [(330, 130, (255, 96, 96)), (600, 96, (120, 230, 160)), (760, 170, (255, 214, 96))]
     ):
         age = t - 0.5 * n
         if not 0 < age < 1.5:
             continue
-        paste(image, glow(150, colour, 0.5 * (1 - age / 1.5)), x, y)
+        paste(image, glow(150, color, 0.5 * (1 - age / 1.5)), x, y)
         reach = 130 * (1 - exp(-3 * age))
         for k in range(16):
             a = 2 * pi * k / 16
@@ -279,10 +282,12 @@ def fireworks(image, draw, t):
                     y + reach * part * sin(a) + 26 * age * age,
                     6 * part * (1.6 - age),
                 )
-                draw.ellipse((px - r, py - r, px + r, py + r), fill=colour)
+                draw.ellipse((px - r, py - r, px + r, py + r), fill=color)
 
 
-def fish(draw, x, y, size, colour, fin, way, t):
+def fish(
+    draw: ImageDraw.ImageDraw, x: float, y: float, size: float, color: Color, fin: Color, way: int, t: float
+) -> None:
     wag = 0.25 * size * sin(6 * t)
     tail = x - way * size
     draw.polygon(
@@ -296,14 +301,14 @@ def fish(draw, x, y, size, colour, fin, way, t):
     draw.polygon(
         [(x, y - size * 0.4), (x - way * size * 0.4, y - size * 0.8), (x - way * size * 0.6, y - size * 0.3)], fill=fin
     )
-    draw.ellipse((x - size, y - size * 0.52, x + size, y + size * 0.52), fill=colour)
+    draw.ellipse((x - size, y - size * 0.52, x + size, y + size * 0.52), fill=color)
     draw.rectangle((x - size * 0.12, y - size * 0.5, x + size * 0.12, y + size * 0.5), fill=(250, 248, 240))
     ex = x + way * size * 0.58
     draw.ellipse((ex - 7, y - 14, ex + 7, y), fill=(250, 250, 250))
     draw.ellipse((ex - 3, y - 10, ex + 4, y - 3), fill=(20, 20, 30))
 
 
-def reef(t, _):
+def reef(t: float, _: float) -> Image.Image:
     image = backdrop((96, 206, 214), (32, 146, 178), (14, 92, 140), (10, 62, 106)).copy()
     draw = ImageDraw.Draw(image)
     ridge(draw, (18, 82, 112), 14, 410, 24, 100)
@@ -312,12 +317,12 @@ def reef(t, _):
         points = [(x + (H - y) / 7 * sin(0.9 * t + n + y / 60), y) for y in range(H, int(top), -12)]
         draw.line(points, fill=(34, 132 + 6 * (n % 3), 96), width=16, joint="curve")
     ridge(draw, (206, 184, 132), 15, 478, 9, 0)
-    for x, colour in [(150, (236, 110, 120)), (540, (240, 150, 80)), (810, (186, 110, 190))]:
+    for x, color in [(150, (236, 110, 120)), (540, (240, 150, 80)), (810, (186, 110, 190))]:
         for k in range(5):
             a = -pi / 2 + (k - 2) * 0.42
-            draw.line([(x, 484), (x + 62 * cos(a), 484 + 74 * sin(a))], fill=colour, width=15)
+            draw.line([(x, 484), (x + 62 * cos(a), 484 + 74 * sin(a))], fill=color, width=15)
             px, py = x + 62 * cos(a), 484 + 74 * sin(a)
-            draw.ellipse((px - 11, py - 11, px + 11, py + 11), fill=colour)
+            draw.ellipse((px - 11, py - 11, px + 11, py + 11), fill=color)
     for n in range(10):
         x, y = 90 + 83 * n + 8 * sin(2 * t + n), H - (44 * t + 170 * n) % (H + 40)
         r = 5 + n % 4 * 2
@@ -328,15 +333,15 @@ def reef(t, _):
     return image
 
 
-def desert(t, _):
+def desert(t: float, _: float) -> Image.Image:
     image = backdrop((238, 148, 96), (250, 190, 120), (255, 222, 160), (255, 222, 160)).copy()
     paste(image, glow(220, (255, 244, 200)), 200, 150)
     draw = ImageDraw.Draw(image)
     draw.ellipse((160, 110, 240, 190), fill=(255, 248, 224))
     draw.polygon([(500, 330), (540, 236), (690, 236), (720, 330)], fill=(204, 122, 92))
     draw.polygon([(60, 330), (110, 272), (220, 268), (270, 330)], fill=(214, 134, 98))
-    for n, colour in enumerate([(230, 166, 104), (216, 144, 86), (196, 120, 68)]):
-        ridge(draw, colour, n + 30, 350 + 46 * n, 16, 300 * n + t * (3 + 5 * n))
+    for n, color in enumerate([(230, 166, 104), (216, 144, 86), (196, 120, 68)]):
+        ridge(draw, color, n + 30, 350 + 46 * n, 16, 300 * n + t * (3 + 5 * n))
     shift = 13 * t
     for x, rng in along(shift, 250, 8):
         s, y = rng.uniform(70, 110), height_at(x + shift, 32, 442, 16) + 16
@@ -351,12 +356,12 @@ def desert(t, _):
     return image
 
 
-def balloon(draw, x, y, r):
+def balloon(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
     stripes = [(206, 58, 62), (250, 238, 214), (48, 116, 160), (250, 238, 214), (206, 58, 62)]
-    for k, colour in enumerate(stripes):
+    for k, color in enumerate(stripes):
         w = r * (1 - 0.4 * k) if k < 3 else 0
         if w > 0:
-            draw.ellipse((x - w, y - r, x + w, y + r * 0.92), fill=colour)
+            draw.ellipse((x - w, y - r, x + w, y + r * 0.92), fill=color)
     draw.polygon(
         [(x - r * 0.62, y + r * 0.62), (x + r * 0.62, y + r * 0.62), (x + 14, y + r * 1.3), (x - 14, y + r * 1.3)],
         fill=(206, 58, 62),
@@ -366,13 +371,13 @@ def balloon(draw, x, y, r):
     draw.rounded_rectangle((x - 16, y + r * 1.5, x + 16, y + r * 1.78), 5, fill=(146, 98, 60))
 
 
-def snow(t, _):
+def snow(t: float, _: float) -> Image.Image:
     image = backdrop((150, 174, 206), (196, 210, 228), (228, 234, 242)).copy()
     draw = ImageDraw.Draw(image)
-    for n, (colour, count, size) in enumerate([((150, 172, 190), 15, 120), ((96, 130, 146), 10, 170)]):
+    for n, (color, count, size) in enumerate([((150, 172, 190), 15, 120), ((96, 130, 146), 10, 170)]):
         for k in range(count):
             rng = Random(50 * n + k)
-            fir(draw, (k + rng.uniform(0, 0.7)) * W / count, 350 + 40 * n, size * rng.uniform(0.7, 1.1), colour)
+            fir(draw, (k + rng.uniform(0, 0.7)) * W / count, 350 + 40 * n, size * rng.uniform(0.7, 1.1), color)
         ridge(draw, [(214, 224, 236), (228, 236, 244)][n], n + 60, 350 + 40 * n, 10, 200 * n)
     for k in range(7):
         x, y, r = 640 + 9 * k + 10 * sin(0.9 * t + 0.6 * k), 246 - 26 * k - (t * 26) % 26, 8 + 3.2 * k
@@ -396,7 +401,7 @@ def snow(t, _):
 
 
 @lru_cache(maxsize=1)
-def planet():
+def planet() -> Image.Image:
     """A striped globe with its ring: the front half of the ring lies over it, the other behind."""
     side, r = 620, 130
     y, x = (np.mgrid[0:side, 0:side] - side / 2) / r
@@ -413,7 +418,7 @@ def planet():
 
 
 @lru_cache(maxsize=1)
-def stars():
+def stars() -> Image.Image:
     image = backdrop((8, 8, 24), (20, 14, 46), (12, 10, 30)).copy()
     paste(image, glow(360, (88, 46, 120), 0.5), 260, 360)
     paste(image, glow(300, (30, 80, 130), 0.5), 760, 120)
@@ -424,7 +429,7 @@ def stars():
     return image
 
 
-def space(t, _):
+def space(t: float, _: float) -> Image.Image:
     image = stars().copy()
     draw = ImageDraw.Draw(image)
     a = 0.35 * t - 1
@@ -439,7 +444,7 @@ def space(t, _):
     angle = -0.32
     body = [(64, 0), (36, -20), (-40, -20), (-40, 20), (36, 20)]
     flame = [(-42, -13), (-82 - 16 * sin(21 * t), 0), (-42, 13)]
-    for shape, colour in (
+    for shape, color in (
         (flame, (255, 170, 60)),
         (body, (240, 242, 248)),
         ([(64, 0), (36, -20), (36, 20)], (218, 66, 62)),
@@ -448,7 +453,7 @@ def space(t, _):
     ):
         draw.polygon(
             [(x + px * cos(angle) - py * sin(angle), y + px * sin(angle) + py * cos(angle)) for px, py in shape],
-            fill=colour,
+            fill=color,
         )
     draw.ellipse((x + 4, y - 16, x + 24, y + 4), fill=(90, 170, 220))
     return image

@@ -9,9 +9,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from .json_records import JsonRecordError, read_json_lines, read_json_records
 from .records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
+
+Annotation = str | os.PathLike | Sequence[dict]  # a file, what `datasets` loads, or the records themselves
 
 _CHUNK = 1 << 20
 _PLACEHOLDERS = (VIDEO_PLACEHOLDER, TIME_PLACEHOLDER, "<video>")
@@ -30,7 +33,7 @@ class BadInput:
     video: str | None
     reason: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.where}, id {self.id!r}, video {self.video!r}: {self.reason}"
 
     def as_dict(self) -> dict:
@@ -71,14 +74,14 @@ def read_annotations(
                 yield item
 
 
-def annotation_name(annotation) -> str:
+def annotation_name(annotation: Annotation) -> str:
     "How messages and fingerprints name an annotation: without the folder it lies in."
     if isinstance(annotation, (str, os.PathLike)):
         return Path(annotation).name or str(annotation)
     return type(annotation).__name__
 
 
-def fingerprint(annotation) -> str:
+def fingerprint(annotation: Annotation) -> str:
     "What tells two annotations apart: the digest of a file's bytes, else what `datasets` or the caller says it is."
     if isinstance(annotation, (str, os.PathLike)):
         path = Path(annotation)
@@ -92,7 +95,7 @@ def fingerprint(annotation) -> str:
     return getattr(annotation, "_fingerprint", None) or hashlib.sha256(repr(list(annotation)).encode()).hexdigest()
 
 
-def _records(annotation, split) -> Iterator:
+def _records(annotation: Annotation, split: str) -> Iterator:
     if not isinstance(annotation, (str, os.PathLike)):
         return iter(annotation)
     path = Path(annotation)
@@ -139,7 +142,7 @@ def load_annotations(annotation: str | os.PathLike, split: str) -> Sequence:
         raise LongVideoError(f"`datasets` cannot load {str(annotation)!r}, split {split!r}: {error}") from error
 
 
-def _bad(record, where, reason) -> BadInput:
+def _bad(record: Any, where: str, reason: str) -> BadInput:
     fields = record if isinstance(record, dict) else {}
     id, video = (
         # Half a surrogate pair cannot be written to a file: it is shown by its number.
@@ -149,7 +152,7 @@ def _bad(record, where, reason) -> BadInput:
     return BadInput(where, id, video, reason.encode(errors="backslashreplace").decode())
 
 
-def _check(record, where, videos) -> dict | BadInput:
+def _check(record: Any, where: str, videos: Path) -> dict | BadInput:
     if isinstance(record, JsonRecordError):
         return _bad(record, where, f"the record is not valid JSON ({record})")
     if not isinstance(record, dict):
@@ -173,7 +176,7 @@ def _check(record, where, videos) -> dict | BadInput:
     return {"id": id, "data_source": source, "file": str(file), "caption": caption, "where": where}
 
 
-def _find(video, source, videos) -> PurePosixPath | str:
+def _find(video: str, source: str, videos: Path) -> PurePosixPath | str:
     "The file's path under `videos`, or why there is none."
     path = PurePosixPath(os.path.normpath(video.replace("\\", "/")))
     if path.is_absolute() or ".." in path.parts:

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class BuildSettings:
     durations_cache: str | os.PathLike | None = None
     progress: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.annotations, (str, os.PathLike)):
             self.annotations = [self.annotations]
         self.videos, self.output = Path(self.videos), Path(self.output)
@@ -115,7 +115,7 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
         return statistics, _read_bad(output)
 
 
-def _check_matplotlib():
+def _check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -125,7 +125,7 @@ def _check_matplotlib():
 
 
 @contextlib.contextmanager
-def _only_build(work):
+def _only_build(work: Path) -> Iterator[None]:
     """Keeps a second build out of the folder, for as long as this process lives."""
     try:
         import fcntl
@@ -140,7 +140,7 @@ def _only_build(work):
         yield
 
 
-def _claim(settings) -> dict:
+def _claim(settings: BuildSettings) -> dict:
     """The settings kept in the output; raises where they are another build's."""
     deciding = settings.deciding()
     path = settings.output / _WORK / "settings.json"
@@ -160,7 +160,7 @@ def _claim(settings) -> dict:
     return deciding
 
 
-def _write_whole(path, text):
+def _write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")
     sync_file(unfinished)
@@ -170,11 +170,11 @@ def _write_whole(path, text):
 # Preparing: which inputs, which durations, which videos. It all appears at once, as the folder `plan`.
 
 
-def _prepare(settings):
+def _prepare(settings: BuildSettings) -> None:
     output, work = settings.output, settings.output / _WORK
     bad: list[BadInput] = []
 
-    def report(item):
+    def report(item: BadInput) -> None:
         bad.append(item)
         if settings.strict:
             _stop_at(bad)
@@ -216,7 +216,7 @@ def _prepare(settings):
     os.replace(folder, work / "plan")
 
 
-def _durations(settings, files, wheres) -> list[float | str]:
+def _durations(settings: BuildSettings, files: list[str], wheres: list[str]) -> list[float | str]:
     cache = DurationCache(settings.durations_cache or settings.output / _WORK / "durations.jsonl")
     durations: list[float | str] = [""] * len(files)
     with _bar(settings, "Reading durations", len(files), "files") as bar:
@@ -230,19 +230,19 @@ def _durations(settings, files, wheres) -> list[float | str]:
     return durations
 
 
-def _stop_at(bad):
+def _stop_at(bad: list[BadInput]) -> None:
     if bad:
         raise LongVideoError(f"Stopped at an input that cannot be used: {bad[0]}")
 
 
-def _read_bad(output) -> list[BadInput]:
+def _read_bad(output: Path) -> list[BadInput]:
     path = output / "bad_inputs.jsonl"
     if not path.exists():
         return []
     return [BadInput(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _bar(settings, title, total, unit, initial=0):
+def _bar(settings: BuildSettings, title: str, total: int, unit: str, initial: int = 0) -> tqdm:
     return tqdm(
         desc=title, total=total, unit=f" {unit}", initial=initial, disable=not settings.progress, file=sys.stderr
     )
@@ -255,7 +255,7 @@ def _open_plan(folder: str) -> tuple[JoiningPlan, np.ndarray]:
     return JoiningPlan.load(Path(folder) / "plan.npy"), np.load(Path(folder) / "offsets.npy", mmap_mode="r")
 
 
-def _records(folder: str, numbers, seed: int, materialized: bool) -> Iterator[dict]:
+def _records(folder: str, numbers: Iterable[int], seed: int, materialized: bool) -> Iterator[dict]:
     plan, offsets = _open_plan(folder)
     with open(Path(folder) / "inputs.jsonl", "rb") as inputs:
         for number in numbers:
@@ -283,15 +283,15 @@ def _write_joined(output: str, videos: str, seed: int, number: int) -> str:
     return write_video(record_source(record, videos), Path(output) / record["video"])
 
 
-def _num_shards(settings) -> int:
+def _num_shards(settings: dict) -> int:
     return -(-settings["count"] // settings["shard_size"])
 
 
-def _shard_path(output, settings, shard) -> Path:
+def _shard_path(output: str | Path, settings: dict, shard: int) -> Path:
     return Path(output) / "data" / f"train-{shard:05d}-of-{_num_shards(settings):05d}.jsonl"
 
 
-def _write_shards(settings):
+def _write_shards(settings: BuildSettings) -> None:
     output, deciding = settings.output, settings.deciding()
     folder = output / "data"
     folder.mkdir(exist_ok=True)
@@ -306,7 +306,7 @@ def _write_shards(settings):
             bar.update(count)
 
 
-def _write_videos(settings):
+def _write_videos(settings: BuildSettings) -> None:
     count = settings.rules.count
     for folder in (settings.output / "videos").glob("*"):
         _remove_unfinished(folder)
@@ -320,13 +320,13 @@ def _write_videos(settings):
             bar.update()
 
 
-def _remove_unfinished(folder):
+def _remove_unfinished(folder: Path) -> None:
     "What a kill left behind; no other build writes here now."
     for path in folder.glob("*.tmp"):
         path.unlink(missing_ok=True)
 
 
-def _finish(settings, deciding) -> Statistics:
+def _finish(settings: BuildSettings, deciding: dict) -> Statistics:
     "Statistics from what was written; the card comes last and says that the build is complete."
     output = settings.output
     _remove_unfinished(output)
@@ -345,7 +345,7 @@ def _finish(settings, deciding) -> Statistics:
     return statistics
 
 
-def _counted(records, bar):
+def _counted(records: Iterable[dict], bar: tqdm) -> Iterator[dict]:
     for record in records:
         yield record
         bar.update()
@@ -354,7 +354,7 @@ def _counted(records, bar):
 # The command.
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", nargs="+", required=True, help="JSON or JSONL files of captions, or what `datasets` loads"
     )

@@ -33,7 +33,7 @@ def _probe_files(root: str, files: list[str]) -> list[float | str]:
 class DurationCache:
     """Durations under the file's path, size and time of change. A line that a kill left torn is passed over."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         self._path = Path(path)
         self._known: dict[str, tuple[int, int, float]] = {}
         if self._path.exists():
@@ -48,7 +48,7 @@ class DurationCache:
         known = self._known.get(file)
         return known[2] if known and known[:2] == _state(root / file) else None
 
-    def add(self, root: Path, durations: Iterable[tuple[str, float]]):
+    def add(self, root: Path, durations: Iterable[tuple[str, float]]) -> None:
         lines = []
         for file, duration in durations:
             size, changed = _state(root / file)
@@ -60,7 +60,7 @@ class DurationCache:
                 out.write(("\n" + "\n".join(lines) + "\n").encode())
 
 
-def _state(path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, int]:
     try:
         state = os.stat(path)
     except OSError:

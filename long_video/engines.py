@@ -12,8 +12,12 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
 
 ENGINES = ("local", "ray")
+
+Outcome = tuple[Any, str | None]  # what a task returned, or the message of its error
 
 
 class TaskError(ValueError):
@@ -56,14 +60,14 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def _attempt(task, item):
+def _attempt(task: Callable, item: Any) -> Outcome:
     try:
         return task(item), None
     except (ValueError, OSError) as error:
         return None, str(error)
 
 
-def _run_local(task, items, workers):
+def _run_local(task: Callable, items: Iterable, workers: int) -> Iterator[tuple[int, Outcome]]:
     # Never a plain fork: decoders and libraries of this process may hold threads and locks.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -89,10 +93,10 @@ def _run_local(task, items, workers):
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_with_parent():
+def _leave_with_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
 
-    def wait():
+    def wait() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
@@ -116,7 +120,7 @@ def running(engine: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _import_ray():
+def _import_ray() -> ModuleType:
     try:
         import ray
         import ray.data
@@ -125,7 +129,7 @@ def _import_ray():
     return ray
 
 
-def _run_ray(task, items, count, workers):
+def _run_ray(task: Callable, items: Iterable, count: int, workers: int) -> Iterator[tuple[int, Outcome]]:
     ray = _import_ray()
     with running("ray"):
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -142,10 +146,10 @@ def _run_ray(task, items, count, workers):
 class _RayTask:
     "The task as Ray Data runs it, on a row that holds the item's number."
 
-    def __init__(self, task, items):
+    def __init__(self, task: Callable, items: Iterable) -> None:
         self._task, self._items = task, items
 
-    def __call__(self, row):
+    def __call__(self, row: dict) -> dict:
         import ray
 
         # Pickled: a column of Arrow would want one type for all outcomes.

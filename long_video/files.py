@@ -5,9 +5,11 @@ left out.
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -65,13 +67,13 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
     return how
 
 
-def sync_file(path: Path):
+def sync_file(path: Path) -> None:
     "Brings a file's bytes to the disk, so that it is whole once it has its name, also after a loss of power."
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def _copy(segments, target):
+def _copy(segments: list[VideoSegment], target: Path) -> None:
     streams = []
     for segment in segments:
         streams.append(_describe(segment))
@@ -98,7 +100,7 @@ def _copy(segments, target):
             at += described.length
 
 
-def _check_length(segments, target):
+def _check_length(segments: list[VideoSegment], target: Path) -> None:
     """Players go by the length of the track, which unequal frame lengths at its end can make wrong."""
     wanted = sum(segment.end - segment.start for segment in segments)
     with av.open(str(target)) as container:
@@ -108,7 +110,7 @@ def _check_length(segments, target):
         raise _CannotCopy
 
 
-def _describe(segment) -> _Stream:
+def _describe(segment: VideoSegment) -> _Stream:
     """Raises [`_CannotCopy`] where players or the mp4 format may not take the file's packets as they are."""
     with open_source(segment.source) as source:
         index = index_video(source)
@@ -137,7 +139,7 @@ def _describe(segment) -> _Stream:
             return _Stream(signature, index.stream, stream.time_base, int(index.times[0]), length)
 
 
-def _encode(segments, target):
+def _encode(segments: list[VideoSegment], target: Path) -> None:
     height, width = _even(_size_of(segments[0]))
     rate = max(Fraction(probe_video(segment.source).fps or 25).limit_denominator(1001) for segment in segments)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
@@ -155,13 +157,13 @@ def _encode(segments, target):
         _mux(out, stream.encode(None), lengths)
 
 
-def _mux(out, packets, lengths):
+def _mux(out: av.container.OutputContainer, packets: Iterable[av.Packet], lengths: dict[int, int]) -> None:
     for packet in packets:
         packet.duration = lengths.pop(packet.pts)
         out.mux(packet)
 
 
-def _frames(segments, size):
+def _frames(segments: list[VideoSegment], size: tuple[int, int]) -> Iterator[tuple[av.VideoFrame, int]]:
     """`(frame, ticks it is shown)` of all segments; those of another size are scaled to it, as the reader does."""
     held, at = None, 0.0
     for segment in segments:
@@ -179,16 +181,16 @@ def _frames(segments, size):
     yield held, max(1, round(at * _TICKS) - held.pts)
 
 
-def _all_frames(metadata) -> int:
+def _all_frames(metadata: Any) -> int:
     return metadata.total_num_frames
 
 
-def _size_of(segment) -> tuple[int, int]:
+def _size_of(segment: VideoSegment) -> tuple[int, int]:
     metadata = probe_video(segment)
     return metadata.height, metadata.width
 
 
-def _even(size) -> tuple[int, int]:
+def _even(size: tuple[int, int]) -> tuple[int, int]:
     "H.264 in yuv420p takes even sizes only."
     return tuple(max(2, side + side % 2) for side in size)
 

@@ -7,7 +7,7 @@ after a kill, write the same records.
 import math
 import random
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class JoiningRules:
     min_duration: float = 300.0
     max_duration: float = 1800.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("count", "max_uses"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -46,7 +46,7 @@ class JoiningPlan:
     """The sub-videos of each long video. `len(plan)`; `plan[i]` -> (K,) int32 numbers of inputs in the order of
     play."""
 
-    def __init__(self, numbers: np.ndarray, starts: np.ndarray):
+    def __init__(self, numbers: np.ndarray, starts: np.ndarray) -> None:
         self._numbers, self._starts = numbers, starts
 
     @classmethod
@@ -62,11 +62,11 @@ class JoiningPlan:
         count = int(flat[0])
         return cls(flat[count + 2 :], flat[1 : count + 2])
 
-    def save(self, path: Path):
+    def save(self, path: Path) -> None:
         with open(path, "wb") as file:
             np.save(file, np.concatenate([[len(self)], self._starts, self._numbers]).astype(np.int64))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._starts) - 1
 
     def __getitem__(self, i: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def _rate_of_mean(mean: float) -> float:
 class _Deck:
     """Shuffled decks of all inputs, one after the other; `hand` is what may be chosen from."""
 
-    def __init__(self, size: int, decks: int, seed: int):
+    def __init__(self, size: int, decks: int, seed: int) -> None:
         self._chance = random.Random(f"deck {seed}")
         self._size, self._left = size, decks
         self._cards: list[int] = []
@@ -168,7 +168,13 @@ class _Deck:
         return True
 
 
-def _deal(durations, totals, uses, rules, progress) -> list[Sequence[int]]:
+def _deal(
+    durations: Sequence[float],
+    totals: Iterable[float],
+    uses: int,
+    rules: JoiningRules,
+    progress: Callable[[int], None] | None,
+) -> list[Sequence[int]]:
     "As many videos as the decks give, in order."
     deck = _Deck(len(durations), uses, rules.seed)
     durations = [float(duration) for duration in durations]
@@ -183,7 +189,7 @@ def _deal(durations, totals, uses, rules, progress) -> list[Sequence[int]]:
     return videos
 
 
-def _deal_one(deck, durations, total, rules) -> list[int] | None:
+def _deal_one(deck: "_Deck", durations: Sequence[float], total: float, rules: JoiningRules) -> list[int] | None:
     video, seen, length = [], set(), 0.0
     while True:
         deck.fill(_HAND)
@@ -201,7 +207,9 @@ def _deal_one(deck, durations, total, rules) -> list[int] | None:
         length += durations[card]
 
 
-def _best_end(hand, seen, durations, length, total, rules) -> int | None:
+def _best_end(
+    hand: Sequence[int], seen: set[int], durations: Sequence[float], length: float, total: float, rules: JoiningRules
+) -> int | None:
     """The place in the hand of the card that brings the length nearest to the total; `None`: leave it as it is."""
     best, error = None, abs(total - length) if length >= rules.min_duration else math.inf
     for at, card in enumerate(hand):

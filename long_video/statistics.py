@@ -3,10 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .json_records import JsonRecordError, read_json_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _INK, _PALE, _BLUE, _GREEN = "#22303c", "#d9dfe4", "#3b76af", "#4f9d69"
 
@@ -60,7 +64,7 @@ def read_records(output: str | Path) -> Iterator[dict]:
             yield record
 
 
-def draw_histograms(statistics: Statistics, path: str | Path):
+def draw_histograms(statistics: Statistics, path: str | Path) -> None:
     """Figure 3: durations on the left, words of the merged captions on the right, as a PNG of 1800 x 675 pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -77,7 +81,7 @@ def draw_histograms(statistics: Statistics, path: str | Path):
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _histogram(axes, values, title, unit, form, color):
+def _histogram(axes: "Axes", values: np.ndarray, title: str, unit: str, form: str, color: str) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     low, high = float(values.min()), float(values.max())
@@ -112,7 +116,7 @@ def _histogram(axes, values, title, unit, form, color):
     axes.tick_params(colors=_INK, length=0, labelsize=10)
 
 
-def write_card(statistics: Statistics, settings: dict, num_bad: int, path: str | Path):
+def write_card(statistics: Statistics, settings: dict, num_bad: int, path: str | Path) -> None:
     """The data card: metadata by which `datasets` loads the shards, the numbers, and what a record holds.
 
     Args:

@@ -81,7 +81,7 @@ class Settings:
     fps: float = 8.0
     colors: int = len(COLORS)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value, known in (("kind", self.kind, KINDS), ("split", self.split, SPLITS)):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
@@ -214,7 +214,7 @@ def _draw(rng: Random, settings: Settings) -> Film:
     return draw_film(rng, *sizes)
 
 
-def encode(path: Path, frames: Iterable[np.ndarray], fps: float):
+def encode(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Writes frames, `(side, side, 3)` uint8, as H.264 with a keyframe at least every 5 seconds."""
     rate = Fraction(fps).limit_denominator(1001)
     frames = iter(frames)
@@ -244,7 +244,7 @@ def _describe(turns: list[Question]) -> list[dict]:
     return [turn.describe() for turn in turns]
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Settings("short")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where to")
     parser.add_argument(

@@ -8,6 +8,8 @@ from random import Random
 
 from .world import COLORS, SHAPES, Event, Film, Thing
 
+Made = tuple[str, str, Sequence[str]]  # a question, its answer, and wrong answers to choose from
+
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 PARTS = ("first quarter", "second quarter", "third quarter", "last quarter")
@@ -124,7 +126,7 @@ def _unique(film: Film, field: str) -> list[Thing]:
     return [event.thing for event in film.events if counts[getattr(event.thing, field)] == 1]
 
 
-def _what(rng: Random, film: Film):
+def _what(rng: Random, film: Film) -> Made | None:
     things = _unique(film, "colour")
     if not things:
         return None
@@ -132,7 +134,7 @@ def _what(rng: Random, film: Film):
     return f"What shape is the {thing.colour} object?", thing.shape, _shuffled(rng, SHAPES)
 
 
-def _colour(rng: Random, film: Film):
+def _colour(rng: Random, film: Film) -> Made | None:
     things = _unique(film, "shape")
     if not things:
         return None
@@ -140,7 +142,7 @@ def _colour(rng: Random, film: Film):
     return f"What colour is the {thing.shape}?", thing.colour, _shuffled(rng, tuple(COLORS))
 
 
-def _order(rng: Random, film: Film):
+def _order(rng: Random, film: Film) -> Made | None:
     if len(film.events) < 2:
         return None
     place = rng.randrange(len(film.events))
@@ -149,15 +151,15 @@ def _order(rng: Random, film: Film):
     return f"Which object appears {'last' if last else ORDINALS[place]}?", name, _rivals(rng, film)
 
 
-def _before(rng: Random, film: Film):
+def _before(rng: Random, film: Film) -> Made | None:
     return _neighbour(rng, film, "before", -1)
 
 
-def _after(rng: Random, film: Film):
+def _after(rng: Random, film: Film) -> Made | None:
     return _neighbour(rng, film, "after", 1)
 
 
-def _neighbour(rng: Random, film: Film, word: str, step: int):
+def _neighbour(rng: Random, film: Film, word: str, step: int) -> Made | None:
     if len(film.events) < 2:
         return None
     place = rng.randrange(max(step, 0), len(film.events) + min(step, 0))
@@ -165,7 +167,7 @@ def _neighbour(rng: Random, film: Film, word: str, step: int):
     return f"Which object appears right {word} the {known.name}?", answer.a_name, _rivals(rng, film)
 
 
-def _count(rng: Random, film: Film):
+def _count(rng: Random, film: Film) -> Made | None:
     """All things, or those of a colour or shape; of these, first how many is drawn, so that no number is rare."""
     if rng.random() < 0.4:
         number, things = len(film.events), "objects"
@@ -181,7 +183,7 @@ def _count(rng: Random, film: Film):
     return f"How many {things} appear in the video?", NUMBERS[number], _shuffled(rng, near)
 
 
-def _when(rng: Random, film: Film):
+def _when(rng: Random, film: Film) -> Made | None:
     """Of events that lie within one quarter of the video, at least a hundredth of the duration from its ends."""
     inside = []
     for event in film.events:
@@ -198,7 +200,7 @@ def _when(rng: Random, film: Film):
     )
 
 
-def _first(rng: Random, film: Film):
+def _first(rng: Random, film: Film) -> Made | None:
     if len(film.events) < 2:
         return None
     places = rng.sample(range(len(film.events)), 2)
@@ -207,7 +209,7 @@ def _first(rng: Random, film: Film):
     return f"Which appears first, {names[0]} or {names[1]}?", answer, names
 
 
-def _side(rng: Random, film: Film):
+def _side(rng: Random, film: Film) -> Made | None:
     side = rng.choice(("left", "right"))
     ordered = sorted((event.thing for event in film.events), key=lambda thing: thing.x)
     answer = ordered[0 if side == "left" else -1]

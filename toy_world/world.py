@@ -103,7 +103,7 @@ class Event:
 class Background:
     """A muted texture, larger than the picture, before which the camera drifts while the light changes slowly."""
 
-    def __init__(self, rng: Random, side: int, speed: float = 0.02):
+    def __init__(self, rng: Random, side: int, speed: float = 0.02) -> None:
         self.side = side
         self.texture = _texture(rng, 2 * side)
         self.rates = [rng.uniform(0.3, 1) * speed * rng.choice((-1, 1)) for _ in range(2)]
@@ -204,7 +204,7 @@ def draw_new_thing(rng: Random, colour: str, shape: str, motion: str = "stands s
     return Thing(colour, shape, size, x, y, motion)
 
 
-def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0):
+def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0) -> None:
     """Draws it into `picture`, `(side, side, 3)` uint8, with smooth edges."""
     side = len(picture)
     size, x, y = thing.at(progress)

@@ -21,7 +21,7 @@ class Collator:
             boolean, as `sdpa` takes it in any dtype.
     """
 
-    def __init__(self, pad_token_id: int, isolate_turns: bool = False, mask_dtype: torch.dtype | None = None):
+    def __init__(self, pad_token_id: int, isolate_turns: bool = False, mask_dtype: torch.dtype | None = None) -> None:
         self.pad_token_id, self.isolate_turns, self.mask_dtype = pad_token_id, isolate_turns, mask_dtype
 
     def __call__(self, samples: list[dict]) -> dict:

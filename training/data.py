@@ -5,7 +5,7 @@ import json
 import random
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ SUBSET_SEED = 42  # the paper's (section 4.3)
 class JsonLines:
     """JSONL files, of which only the lines' places are kept in memory."""
 
-    def __init__(self, files: Sequence[str | Path]):
+    def __init__(self, files: Sequence[str | Path]) -> None:
         self.files = [str(file) for file in files]
         self.places, self.numbers = array("q"), array("i")
         for number, file in enumerate(self.files):
@@ -45,7 +45,7 @@ class JsonLines:
 class JsonArrays:
     """JSON arrays: packed text, which forked workers share, unlike objects, whose counts of references they write."""
 
-    def __init__(self, files: Sequence[str | Path]):
+    def __init__(self, files: Sequence[str | Path]) -> None:
         self.text, self.ends = bytearray(), array("q")
         for file in files:
             for _, record in read_json_records(file):
@@ -72,7 +72,7 @@ class RecordSet:
         TrainingError: If there is no such set, or it is empty.
     """
 
-    def __init__(self, source: DataSet):
+    def __init__(self, source: DataSet) -> None:
         self.source, self.joined = source, None
         path = Path(source.path)
         if path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir():
@@ -157,14 +157,14 @@ class MixtureSampler(Sampler):
             passes over the set and, for the rest, records that are drawn anew every epoch without repeating one.
     """
 
-    def __init__(self, sizes: Sequence[int], sources: Sequence[DataSet], seed: int):
+    def __init__(self, sizes: Sequence[int], sources: Sequence[DataSet], seed: int) -> None:
         self.sizes, self.seed, self.epoch = list(sizes), seed, 0
         self.counts = [
             source.count or max(1, round(size * (1 if source.weight is None else source.weight)))
             for size, source in zip(sizes, sources, strict=True)
         ]
 
-    def set_epoch(self, epoch: int):
+    def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -193,7 +193,14 @@ class Mixture(Dataset):
     with `unreadable="skip"`, so that batches keep their size on every process, and an error with `"fail"`.
     """
 
-    def __init__(self, sets: Sequence[RecordSet], encode, seed: int, unreadable: str = "fail", most_tries: int = 20):
+    def __init__(
+        self,
+        sets: Sequence[RecordSet],
+        encode: Callable[..., dict],
+        seed: int,
+        unreadable: str = "fail",
+        most_tries: int = 20,
+    ) -> None:
         self.sets, self.encode = list(sets), encode
         self.unreadable, self.most_tries = unreadable, most_tries
         self.sampler = MixtureSampler([len(item) for item in self.sets], [item.source for item in self.sets], seed)

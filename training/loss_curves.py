@@ -25,7 +25,7 @@ def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
     return steps, [losses[step] for step in steps]
 
 
-def draw(runs: list[str | Path], output: str | Path):
+def draw(runs: list[str | Path], output: str | Path) -> None:
     """One small plot a run, in their order, with a logarithmic loss."""
     import matplotlib
 
@@ -48,7 +48,7 @@ def draw(runs: list[str | Path], output: str | Path):
     pyplot.close(figure)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the losses of a training's stages.")
     parser.add_argument("output", help="the picture")
     parser.add_argument("runs", nargs="+", help="folders of the stages, in their order")

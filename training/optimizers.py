@@ -1,5 +1,7 @@
 """The trained parts with a learning rate each, and the optimisers: AdamW, or Muon with AdamW beside it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -22,7 +24,7 @@ def part_of(name: str) -> str:
     raise TrainingError(f"The parameter {name!r} belongs to none of the parts {', '.join(PARTS)}.")
 
 
-def freeze(model: nn.Module, learning_rates: dict[str, float], keep_frozen: bool = False):
+def freeze(model: nn.Module, learning_rates: dict[str, float], keep_frozen: bool = False) -> None:
     """
     Freezes what has no learning rate. With `keep_frozen`, what is frozen already (under adapters) stays so.
 
@@ -49,7 +51,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         TrainingError: If this torch has no Muon.
     """
 
-    def __init__(self, groups: list[dict], betas=(0.9, 0.999), eps: float = 1e-8, momentum: float = 0.95):
+    def __init__(
+        self, groups: list[dict], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, momentum: float = 0.95
+    ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise TrainingError(
                 f"`optimizer: muon` needs torch.optim.Muon, which torch {torch.__version__} has not: take torch 2.9 "
@@ -59,7 +63,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.settings = {"betas": betas, "eps": eps, "momentum": momentum}
         self._join()
 
-    def _join(self):
+    def _join(self) -> None:
         """The two optimisers work on this one's own groups and state: schedulers and checkpoints see only it."""
         self.inner = []
         for muon in (True, False):
@@ -79,12 +83,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
             made.param_groups, made.state = groups, self.state
             self.inner.append(made)
 
-    def load_state_dict(self, state_dict: dict):
+    def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         self._join()
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():

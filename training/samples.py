@@ -10,6 +10,7 @@ import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..long_video.records import TIME_PLACEHOLDER, fill_time_instruction, record_source
+from ..processing_fila_video import FilaVideoProcessor
 from .data import RecordSet
 from .settings import Sampling
 
@@ -30,7 +31,9 @@ class SampleEncoder:
             it were the only one.
     """
 
-    def __init__(self, processor, sampling: Sampling, seed: int = 0, isolate_turns: bool = False):
+    def __init__(
+        self, processor: FilaVideoProcessor, sampling: Sampling, seed: int = 0, isolate_turns: bool = False
+    ) -> None:
         self.processor, self.sampling, self.seed, self.isolate_turns = processor, sampling, seed, isolate_turns
 
     def __call__(self, record: dict, records: RecordSet, key: tuple[int, int, int]) -> dict:
@@ -109,7 +112,9 @@ class SampleEncoder:
         return ids, labels
 
 
-def _expand(text: str, spans, replacements: dict[str, list[str]], tokens: dict[str, str]):
+def _expand(
+    text: str, spans: list[tuple[int, int]], replacements: dict[str, list[str]], tokens: dict[str, str]
+) -> tuple[str, list[tuple[int, int]]]:
     """The text with the visuals' own tokens in the placeholders' place, and the spans moved with it."""
     pattern = re.compile("|".join(f"(?P<{name}>{re.escape(token)})" for name, token in tokens.items()))
     used, pieces, at = dict.fromkeys(tokens, 0), [], 0

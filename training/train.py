@@ -120,7 +120,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
     return model, processor
 
 
-def add_adapters(model, lora: dict):
+def add_adapters(model: FilaVideoForConditionalGeneration, lora: dict) -> torch.nn.Module:
     """
     Raises:
         TrainingError: If a name of `lora` is unknown, or peft is missing.
@@ -170,7 +170,7 @@ def make_trainer(settings: Settings) -> FilaVideoTrainer:
     )
 
 
-def write_settings(settings: Settings, arguments: TrainingArguments):
+def write_settings(settings: Settings, arguments: TrainingArguments) -> None:
     """What the run is made from, in full, beside its weights; a run that goes on with other settings says so."""
     import yaml
 
@@ -211,7 +211,7 @@ def train(settings: Settings) -> FilaVideoTrainer:
     return trainer
 
 
-def save(trainer: FilaVideoTrainer):
+def save(trainer: FilaVideoTrainer) -> None:
     """
     The trained model, its processor, tokenizer and code, and the trainer's state, into the folder of the run. Adapters
     are merged into the model, and lie in `adapter` by themselves; where FSDP holds the model in shards, they alone are

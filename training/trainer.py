@@ -3,9 +3,11 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from .optimizers import make_optimizer
 from .samples import IGNORED
@@ -22,7 +24,7 @@ class FilaVideoTrainer(Trainer):
         **kwargs: of `transformers.Trainer`; `train_dataset` is a [`Mixture`].
     """
 
-    def __init__(self, settings: Settings, **kwargs):
+    def __init__(self, settings: Settings, **kwargs: Any) -> None:
         self.settings = settings
         config = kwargs["model"].config.to_dict()
         super().__init__(**kwargs)
@@ -30,10 +32,10 @@ class FilaVideoTrainer(Trainer):
             del self.model.config.use_cache
         self.add_callback(_Log(self))
 
-    def _get_train_sampler(self, train_dataset=None):
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return (self.train_dataset if train_dataset is None else train_dataset).sampler
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = make_optimizer(
                 self.model if model is None else model,
@@ -44,7 +46,13 @@ class FilaVideoTrainer(Trainer):
             )
         return self.optimizer
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple:
         # The head works on what is learned alone: the rest is most of the tokens, each with the whole vocabulary.
         targets = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
         learned = targets != IGNORED
@@ -61,7 +69,7 @@ class FilaVideoTrainer(Trainer):
             self._note(refused)
         return super()._prepare_inputs(inputs)
 
-    def _note(self, refused: list[dict]):
+    def _note(self, refused: list[dict]) -> None:
         # When a batch is used, not when a worker reads it ahead: a run that goes on counts nothing twice but the steps
         # that it repeats, and those by their number.
         folder = Path(self.args.output_dir)
@@ -74,13 +82,20 @@ class FilaVideoTrainer(Trainer):
 class _Log(TrainerCallback):
     """Writes `log.jsonl`: a line each time the trainer logs."""
 
-    def __init__(self, trainer: FilaVideoTrainer):
+    def __init__(self, trainer: FilaVideoTrainer) -> None:
         self.trainer, self.start = trainer, None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.start = time.monotonic()
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not state.is_world_process_zero or self.start is None:
             return
         line = {"step": state.global_step, **(logs or {}), "seconds": round(time.monotonic() - self.start, 2)}

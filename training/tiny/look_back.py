@@ -52,7 +52,7 @@ def look_back(model: FilaVideoForConditionalGeneration) -> None:
             query.bias[head * size : (head + 1) * size] = STRENGTH**0.5 * torch.cat([pattern.real, pattern.imag])
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Give the language model of a small checkpoint heads that look back.")
     parser.add_argument("model", help="folder of the checkpoint")
     parser.add_argument("output", help="folder for the checkpoint with such heads")

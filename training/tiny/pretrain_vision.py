@@ -16,7 +16,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import SiglipConfig, SiglipForImageClassification, Trainer, TrainingArguments, set_seed
+from transformers import (
+    BaseImageProcessor,
+    EvalPrediction,
+    SiglipConfig,
+    SiglipForImageClassification,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.utils import logging
 
 from ...modeling_fila_video import FilaVideoForConditionalGeneration
@@ -33,7 +41,7 @@ LABELS = (*COLORS, *SHAPES)
 class PictureSet(Dataset):
     """Pictures and the words of [`LABELS`] that their captions, the first answers, name."""
 
-    def __init__(self, records: str | Path, image_processor):
+    def __init__(self, records: str | Path, image_processor: BaseImageProcessor) -> None:
         self.records, self.folder = JsonLines([records]), Path(records).parent
         self.image_processor = image_processor
 
@@ -48,14 +56,17 @@ class PictureSet(Dataset):
         return {"pixel_values": pixels, "labels": torch.tensor([float(label in words) for label in LABELS])}
 
 
-def share_right(prediction) -> dict:
+def share_right(prediction: EvalPrediction) -> dict:
     """The share of pictures of which every label is right."""
     right = (torch.as_tensor(prediction.predictions) > 0) == (torch.as_tensor(prediction.label_ids) > 0.5)
     return {"right": right.all(dim=1).float().mean().item()}
 
 
 def pretrain_vision(
-    model: FilaVideoForConditionalGeneration, processor: FilaVideoProcessor, records: str | Path, arguments
+    model: FilaVideoForConditionalGeneration,
+    processor: FilaVideoProcessor,
+    records: str | Path,
+    arguments: TrainingArguments,
 ) -> dict:
     """
     Trains `model`'s vision tower in place, on all but the last 500 records.
@@ -96,7 +107,7 @@ def pretrain_vision(
     return figures
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the vision tower of a small checkpoint to see.")
     parser.add_argument("model", help="folder of the checkpoint")
     parser.add_argument("records", help="JSONL file of pictures, as make-videos writes it")
