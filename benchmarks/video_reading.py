@@ -246,8 +246,8 @@ def compare_features(path: str | Path, num_frames: int = 32) -> dict[str, float]
     ours = features(read_frames(path, num_frames=num_frames, size=SIZE).frames)
     theirs = features(read_frames(path, num_frames=num_frames).frames)
     plain = torch.cosine_similarity(ours, theirs)
-    centred = torch.cosine_similarity(ours - theirs.mean(0), theirs - theirs.mean(0))
-    return {"cosine": plain.min().item(), "centred cosine": centred.min().item(), "mean": centred.mean().item()}
+    centered = torch.cosine_similarity(ours - theirs.mean(0), theirs - theirs.mean(0))
+    return {"cosine": plain.min().item(), "centered cosine": centered.min().item(), "mean": centered.mean().item()}
 
 
 def run(folder: Path, rounds: int, tasks: list[Task], other: str | None = None) -> dict[Task, list[dict]]:

@@ -46,13 +46,18 @@ def read_annotations(
     """The usable captioned videos, in order: `id`, `data_source`, `file` (under `videos`), `caption`, `where`.
 
     Args:
-        annotations: paths of JSON or JSONL files, whatever `datasets.load_dataset` takes (a folder, a Parquet, CSV or
-            Arrow file, a name on the Hub), folders of `save_to_disk`, or iterables of records.
-        videos: the folder of the video files; a record's `video` is looked for in it and in its `data_source` folder.
-        report: is called with each record that cannot be used.
-        split: of what `datasets` loads.
+        annotations (`Sequence`):
+            Paths of JSON or JSONL files, whatever `datasets.load_dataset` takes (a folder, a Parquet, CSV or Arrow
+            file, a name on the Hub), folders of `save_to_disk`, or iterables of records.
+        videos (`str` or `os.PathLike`):
+            The folder of the video files; a record's `video` is looked for in it and in its `data_source` folder.
+        report (`Callable[[BadInput], None]`):
+            Called with each record that cannot be used.
+        split (`str`, *optional*, defaults to `"train"`):
+            The split of what `datasets` loads.
 
-    Raises: [`LongVideoError`] where an annotation file is missing or cannot be parsed.
+    Raises:
+        LongVideoError: Where an annotation file is missing or cannot be parsed.
     """
     ids, files = {}, {}
     for annotation in annotations:
@@ -75,14 +80,14 @@ def read_annotations(
 
 
 def annotation_name(annotation: Annotation) -> str:
-    "How messages and fingerprints name an annotation: without the folder it lies in."
+    """How messages and fingerprints name an annotation: without the folder it lies in."""
     if isinstance(annotation, (str, os.PathLike)):
         return Path(annotation).name or str(annotation)
     return type(annotation).__name__
 
 
 def fingerprint(annotation: Annotation) -> str:
-    "What tells two annotations apart: the digest of a file's bytes, else what `datasets` or the caller says it is."
+    """What tells annotations apart: the digest of a file's bytes, else what `datasets` or the caller says it is."""
     if isinstance(annotation, (str, os.PathLike)):
         path = Path(annotation)
         if path.is_file():
@@ -177,7 +182,7 @@ def _check(record: Any, where: str, videos: Path) -> dict | BadInput:
 
 
 def _find(video: str, source: str, videos: Path) -> PurePosixPath | str:
-    "The file's path under `videos`, or why there is none."
+    """The file's path under `videos`, or why there is none."""
     path = PurePosixPath(os.path.normpath(video.replace("\\", "/")))
     if path.is_absolute() or ".." in path.parts:
         return "the path leads out of the folder of videos; name it relative to that folder"

@@ -89,9 +89,11 @@ class BuildSettings:
 def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
     """Builds the dataset, or goes on with it; one that is complete is left as it is.
 
-    Returns: the statistics, and the inputs that were left out.
+    Returns:
+        The statistics, and the inputs that were left out.
 
-    Raises: [`LongVideoError`] where the set is too small, the output belongs to another build, or, with `strict`, at
+    Raises:
+        LongVideoError: Where the set is too small, the output belongs to another build, or, with `strict`, at
     the first input that cannot be used; [`TaskError`] where a record cannot be written.
     """
     _check_matplotlib()
@@ -267,7 +269,7 @@ def _records(folder: str, numbers: Iterable[int], seed: int, materialized: bool)
 
 
 def _write_shard(output: str, settings: dict, shard: int) -> int:
-    "Writes one shard and returns the number of its records."
+    """Writes one shard and returns the number of its records."""
     first = shard * settings["shard_size"]
     numbers = range(first, min(first + settings["shard_size"], settings["count"]))
     folder = str(Path(output) / _WORK / "plan")
@@ -278,7 +280,7 @@ def _write_shard(output: str, settings: dict, shard: int) -> int:
 
 
 def _write_joined(output: str, videos: str, seed: int, number: int) -> str:
-    "Writes the joined file of one record and returns how: `copied` or `encoded`."
+    """Writes the joined file of one record and returns how: `copied` or `encoded`."""
     (record,) = _records(str(Path(output) / _WORK / "plan"), [number], seed, True)
     return write_video(record_source(record, videos), Path(output) / record["video"])
 
@@ -321,13 +323,13 @@ def _write_videos(settings: BuildSettings) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    "What a kill left behind; no other build writes here now."
+    """What a kill left behind; no other build writes here now."""
     for path in folder.glob("*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def _finish(settings: BuildSettings, deciding: dict) -> Statistics:
-    "Statistics from what was written; the card comes last and says that the build is complete."
+    """Statistics from what was written; the card comes last and says that the build is complete."""
     output = settings.output
     _remove_unfinished(output)
     with _bar(settings, "Counting", settings.rules.count, "records") as bar:
@@ -380,7 +382,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    "Exit status: 0; 3 where inputs were left out; 2 where the build stopped, with the reason on stderr."
+    """Exit status: 0; 3 where inputs were left out; 2 where the build stopped, with the reason on stderr."""
     rules = ("count", "seed", "max_uses", "min_duration", "max_duration")
     others = (
         "annotations",

@@ -14,7 +14,7 @@ _CHUNK = 16  # files a task
 
 
 def probe_file(path: str | os.PathLike) -> float | str:
-    "The file's duration in seconds, rounded down to a microsecond; or why there is none."
+    """The file's duration in seconds, rounded down to a microsecond; or why there is none."""
     try:
         duration = probe_video(str(path)).duration
     except (VideoReadError, OSError) as error:

@@ -30,12 +30,17 @@ def run_tasks(
     """`(number of the item, task(item))`, as they are done.
 
     Args:
-        task: a function at the top of a module, or a `functools.partial` of one; its errors of the kinds `ValueError`
+        task (`Callable`):
+            A function at the top of a module, or a `functools.partial` of one; its errors of the kinds `ValueError`
             and `OSError` come back as [`TaskError`].
-        items: picklable; with `local` they are taken as workers come free, so that a generator costs no memory.
-        count: of the items.
-        engine: `"local"`, or `"ray"`, which runs on the cluster that `ray.init()` finds or on this machine.
-        workers: processes of the local engine (1: this process); Ray's tasks at once, 0 for as many as fit.
+        items (`Iterable`):
+            Picklable; with `local` they are taken as workers come free, so that a generator costs no memory.
+        count (`int`):
+            The number of items.
+        engine (`str`, *optional*, defaults to `"local"`):
+            `"local"`, or `"ray"`, which runs on the cluster that `ray.init()` finds or on this machine.
+        workers (`int`, *optional*, defaults to `1`):
+            Processes of the local engine (1: this process); Ray's tasks at once, 0 for as many as fit.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}.")
@@ -54,7 +59,7 @@ def run_tasks(
 
 
 def default_workers() -> int:
-    "The cores that this process may use."
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -144,7 +149,7 @@ def _run_ray(task: Callable, items: Iterable, count: int, workers: int) -> Itera
 
 
 class _RayTask:
-    "The task as Ray Data runs it, on a row that holds the item's number."
+    """The task as Ray Data runs it, on a row that holds the item's number."""
 
     def __init__(self, task: Callable, items: Iterable) -> None:
         self._task, self._items = task, items

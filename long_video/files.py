@@ -24,12 +24,12 @@ _BT709 = 1  # for color space, primaries and transfer
 
 
 class _CannotCopy(Exception):
-    "The sub-videos' packets do not fit behind one another in one file."
+    """The sub-videos' packets do not fit behind one another in one file."""
 
 
 @dataclass
 class _Stream:
-    "What must be equal for packets of several files to be one stream, and how the file lies in time."
+    """What must be equal for packets of several files to be one stream, and how the file lies in time."""
 
     signature: tuple
     number: int
@@ -42,12 +42,16 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
     """Joins whole files into `target` (mp4), which appears whole or not at all.
 
     Args:
-        segments: each a path from 0 seconds to its end.
-        target: is replaced where it exists; its folder is made.
+        segments (`list[VideoSegment]`):
+            Each a path from 0 seconds to its end.
+        target (`str` or `os.PathLike`):
+            The file to write; it is replaced where it exists; its folder is made.
 
-    Returns: `"copied"` or `"encoded"`.
+    Returns:
+        `"copied"` or `"encoded"`.
 
-    Raises: [`VideoReadError`] where a sub-video cannot be read.
+    Raises:
+        VideoReadError: Where a sub-video cannot be read.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,7 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
 
 
 def sync_file(path: Path) -> None:
-    "Brings a file's bytes to the disk, so that it is whole once it has its name, also after a loss of power."
+    """Brings a file's bytes to the disk, so that it is whole once it has its name, also after a loss of power."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
@@ -191,7 +195,7 @@ def _size_of(segment: VideoSegment) -> tuple[int, int]:
 
 
 def _even(size: tuple[int, int]) -> tuple[int, int]:
-    "H.264 in yuv420p takes even sizes only."
+    """H.264 in yuv420p takes even sizes only."""
     return tuple(max(2, side + side % 2) for side in size)
 
 

@@ -57,7 +57,7 @@ class JoiningPlan:
 
     @classmethod
     def load(cls, path: Path) -> "JoiningPlan":
-        "Mapped, not read: a worker touches only the pages of its own records."
+        """Mapped, not read: a worker touches only the pages of its own records."""
         flat = np.load(path, mmap_mode="r")
         count = int(flat[0])
         return cls(flat[count + 2 :], flat[1 : count + 2])
@@ -84,10 +84,13 @@ def make_plan(
     64 to come near the total.
 
     Args:
-        durations: (N,) seconds of the short videos, each below the longest total.
-        progress: called with the number of long videos drawn.
+        durations (`Sequence[float]`):
+            (N,) seconds of the short videos, each below the longest total.
+        progress (`Callable[[int], None]`, *optional*):
+            Called with the number of long videos drawn.
 
-    Raises: [`LongVideoError`] where the set is too small, with both numbers.
+    Raises:
+        LongVideoError: Where the set is too small, with both numbers.
     """
     total = float(np.sum(durations))
     uses = min(rules.max_uses, rules.count)
@@ -115,8 +118,10 @@ def spread_totals(rules: JoiningRules, supply: float, longest: float) -> np.ndar
     given mean.
 
     Args:
-        supply: seconds that may be used in all.
-        longest: seconds that one video may have at most, none of its sub-videos twice.
+        supply (`float`):
+            Seconds that may be used in all.
+        longest (`float`):
+            Seconds that one video may have at most, none of its sub-videos twice.
     """
     low, high = rules.min_duration, min(rules.max_duration, longest)
     mean = supply / rules.count
@@ -156,7 +161,7 @@ class _Deck:
         self.hand: list[int] = []
 
     def fill(self, size: int) -> bool:
-        "Whether the hand could be filled."
+        """Whether the hand could be filled."""
         while len(self.hand) < size:
             if not self._cards:
                 if self._left == 0:
@@ -175,7 +180,7 @@ def _deal(
     rules: JoiningRules,
     progress: Callable[[int], None] | None,
 ) -> list[Sequence[int]]:
-    "As many videos as the decks give, in order."
+    """As many videos as the decks give, in order."""
     deck = _Deck(len(durations), uses, rules.seed)
     durations = [float(duration) for duration in durations]
     videos = []

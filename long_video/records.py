@@ -43,7 +43,7 @@ def record_id(number: int) -> str:
 
 
 def video_name(number: int) -> str:
-    "Where the build writes the joined file of a record, under its own folder."
+    """Where the build writes the joined file of a record, under its own folder."""
     return f"videos/{number // 1000:05d}/{record_id(number)}.mp4"
 
 
@@ -51,10 +51,13 @@ def make_record(number: int, inputs: Sequence[dict], seed: int, materialized: bo
     """The record of one long video (section 3.3): each sub-video is a scene.
 
     Args:
-        number: of the record in the build; with `seed`, it decides the wording of the request.
-        inputs: the sub-videos in the order of play, each with `id`, `data_source`, `file`, `caption` and `duration`
+        number (`int`):
+            The number of the record in the build; with `seed`, it decides the wording of the request.
+        inputs (`Sequence[dict]`):
+            The sub-videos in the order of play, each with `id`, `data_source`, `file`, `caption` and `duration`
             (seconds).
-        materialized: whether the joined file is written, and named in `video`.
+        materialized (`bool`, *optional*, defaults to `False`):
+            Whether the joined file is written, and named in `video`.
     """
     segments, at = [], 0.0
     for item in inputs:
@@ -89,7 +92,7 @@ def make_record(number: int, inputs: Sequence[dict], seed: int, materialized: bo
 
 
 def merge_captions(segments: Sequence[dict]) -> str:
-    "One paragraph a scene: its time span in seconds, rounded to a tenth, and its caption."
+    """One paragraph a scene: its time span in seconds, rounded to a tenth, and its caption."""
     return "\n\n".join(
         f"From {segment['scene_start']:.1f} to {segment['scene_end']:.1f} seconds: {segment['caption']}"
         for segment in segments
@@ -100,11 +103,14 @@ def fill_time_instruction(record: dict, timestamps: Sequence[float] | None) -> l
     """The record's conversations with the paper's sentence ("This video samples N frames of a T-second video at ...").
 
     Args:
-        record: as `make_record` gives it; it is not changed.
-        timestamps: the sampled frames' times in seconds from the start of the long video. `None` takes the sentence's
-            line out: for a processor that writes the sentence itself (`add_time_instruction=True`).
+        record (`dict`):
+            As `make_record` gives it; it is not changed.
+        timestamps (`Sequence[float]`):
+            The sampled frames' times in seconds from the start of the long video. `None` takes the sentence's line
+            out: for a processor that writes the sentence itself (`add_time_instruction=True`).
 
-    Raises: `ValueError` where a time does not lie within the video.
+    Raises:
+        ValueError: Where a time does not lie within the video.
     """
     if timestamps is None:
         found, filling = TIME_PLACEHOLDER + "\n", ""
@@ -128,8 +134,10 @@ def record_source(
     """What to give to the reader: the list of segments, which it plays as one video without a joined file.
 
     Args:
-        videos: the folder that the segments' files lie under.
-        output: the build's folder; where it is given and the record names a joined file, its path is returned.
+        videos (`str` or `os.PathLike`):
+            The folder that the segments' files lie under.
+        output (`str` or `os.PathLike`, *optional*):
+            The build's folder; where it is given and the record names a joined file, its path is returned.
     """
     if output is not None and record.get("video") is not None:
         return Path(output) / record["video"]

@@ -25,7 +25,7 @@ class Statistics:
 
     @classmethod
     def of(cls, records: Iterable[dict]) -> "Statistics":
-        "Of any number of records, three numbers of each are kept."
+        """Of any number of records, three numbers of each are kept."""
         numbers = np.fromiter(
             (
                 (record["duration"], len(record["conversations"][1]["value"].split()), len(record["segments"]))
@@ -36,7 +36,7 @@ class Statistics:
         return cls(numbers[:, 0], numbers[:, 1].astype(np.int64), numbers[:, 2].astype(np.int64))
 
     def summary(self) -> dict:
-        "The columns of the paper's comparison of datasets (supplement A), and the ranges."
+        """The columns of the paper's comparison of datasets (supplement A), and the ranges."""
         return {
             "num_records": len(self.durations),
             "mean_words": round(float(self.words.mean()), 1),
@@ -120,8 +120,10 @@ def write_card(statistics: Statistics, settings: dict, num_bad: int, path: str |
     """The data card: metadata by which `datasets` loads the shards, the numbers, and what a record holds.
 
     Args:
-        settings: of the build, as they are kept beside it.
-        num_bad: inputs that were left out.
+        settings (`dict`):
+            The settings of the build, as they are kept beside it.
+        num_bad (`int`):
+            Inputs that were left out.
     """
     summary = statistics.summary()
     count = summary["num_records"]

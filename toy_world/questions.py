@@ -152,14 +152,14 @@ def _order(rng: Random, film: Film) -> Made | None:
 
 
 def _before(rng: Random, film: Film) -> Made | None:
-    return _neighbour(rng, film, "before", -1)
+    return _neighbor(rng, film, "before", -1)
 
 
 def _after(rng: Random, film: Film) -> Made | None:
-    return _neighbour(rng, film, "after", 1)
+    return _neighbor(rng, film, "after", 1)
 
 
-def _neighbour(rng: Random, film: Film, word: str, step: int) -> Made | None:
+def _neighbor(rng: Random, film: Film, word: str, step: int) -> Made | None:
     if len(film.events) < 2:
         return None
     place = rng.randrange(max(step, 0), len(film.events) + min(step, 0))

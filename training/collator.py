@@ -14,10 +14,13 @@ class Collator:
     Pads on the right: positions then begin at 0 in every row.
 
     Args:
-        pad_token_id: of the tokenizer.
-        isolate_turns: `attention_mask` is then `(batch, 1, length, length)`, and every turn's `position_ids` go on
-            from the end of the prefix.
-        mask_dtype: of that mask, where it is added to the scores (attention of the kind `eager`). By default it is
+        pad_token_id (`int`):
+            The padding token of the tokenizer.
+        isolate_turns (`bool`, *optional*, defaults to `False`):
+            `attention_mask` is then `(batch, 1, length, length)`, and every turn's `position_ids` go on from the end
+            of the prefix.
+        mask_dtype (`torch.dtype`, *optional*):
+            The dtype of that mask, where it is added to the scores (attention of the kind `eager`). By default it is
             boolean, as `sdpa` takes it in any dtype.
     """
 
@@ -53,11 +56,14 @@ class Collator:
 def isolating_attention(lengths: list[int], starts: list[list[int]]) -> dict[str, torch.Tensor]:
     """
     Args:
-        lengths: of each row, without padding.
-        starts: where each row's turns begin; what comes before the first is seen by all.
+        lengths (`list[int]`):
+            The length of each row, without padding.
+        starts (`list[list[int]]`):
+            Where each row's turns begin; what comes before the first is seen by all.
 
-    Returns: `attention_mask` `(batch, 1, length, length)`, true where a token sees another, and `position_ids`
-        `(batch, length)`. A token of padding sees itself, so that no softmax is over nothing.
+    Returns:
+        `attention_mask` `(batch, 1, length, length)`, true where a token sees another, and `position_ids` `(batch,
+        length)`. A token of padding sees itself, so that no softmax is over nothing.
     """
     longest = max(lengths)
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()

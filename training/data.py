@@ -65,7 +65,8 @@ class RecordSet:
     One set: its records, and where its media lie.
 
     Args:
-        source: the set's settings. `path` is a JSON or JSONL file in LLaVA's form, a pattern that such files match, a
+        source (`DataSet`):
+            The set's settings. `path` is a JSON or JSONL file in LLaVA's form, a pattern that such files match, a
             folder that `build-dataset` wrote, or anything that `datasets` loads.
 
     Raises:
@@ -152,9 +153,11 @@ class MixtureSampler(Sampler):
     every process of several find the same one.
 
     Args:
-        sizes: records of each set.
-        sources: their settings. Of `weight` (1 by default) times the set, or of `count` records, an epoch has whole
-            passes over the set and, for the rest, records that are drawn anew every epoch without repeating one.
+        sizes (`Sequence[int]`):
+            The number of records of each set.
+        sources (`Sequence[DataSet]`):
+            Their settings. Of `weight` (1 by default) times the set, or of `count` records, an epoch has whole passes
+            over the set and, for the rest, records that are drawn anew every epoch without repeating one.
     """
 
     def __init__(self, sizes: Sequence[int], sources: Sequence[DataSet], seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The trained parts with a learning rate each, and the optimisers: AdamW, or Muon with AdamW beside it."""
+"""The trained parts with a learning rate each, and the optimizers: AdamW, or Muon with AdamW beside it."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def freeze(model: nn.Module, learning_rates: dict[str, float], keep_frozen: bool
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """
-    Muon for hidden matrices and AdamW for all else, as one optimiser: groups say by `"muon": True` whose they are.
+    Muon for hidden matrices and AdamW for all else, as one optimizer: groups say by `"muon": True` whose they are.
 
     Raises:
         TrainingError: If this torch has no Muon.
@@ -64,7 +64,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._join()
 
     def _join(self) -> None:
-        """The two optimisers work on this one's own groups and state: schedulers and checkpoints see only it."""
+        """The two optimizers work on this one's own groups and state: schedulers and checkpoints see only it."""
         self.inner = []
         for muon in (True, False):
             groups = [group for group in self.param_groups if group["muon"] is muon]
@@ -108,11 +108,16 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """
     Args:
-        model: whose parameters that are not frozen are optimised.
-        name: `"adamw"` or `"muon"`.
-        learning_rates: one a part; groups are named by their part.
-        weight_decay: of matrices; vectors and the merger's weights have none, which would pull a mean towards zero.
-        settings: `betas`, `eps`, and with Muon `momentum`.
+        model (`nn.Module`):
+            The model; its parameters that are not frozen are optimized.
+        name (`str`):
+            `"adamw"` or `"muon"`.
+        learning_rates (`dict[str, float]`):
+            One per part; groups are named by their part.
+        weight_decay (`float`):
+            The decay of matrices; vectors and the merger's weights have none, which would pull a mean towards zero.
+        settings (`dict`):
+            `betas`, `eps`, and with Muon `momentum`.
     """
     embeddings = {
         f"{prefix}.{own}" if prefix else own

@@ -24,11 +24,15 @@ class SampleEncoder:
     Encodes records in the data loader's workers.
 
     Args:
-        processor: the model's `FilaVideoProcessor`, without a frame encoder.
-        sampling: which frames are taken.
-        seed: of what `sampling` leaves open.
-        isolate_turns: each question with its answer sees the system's and the visual tokens and itself alone, as if
-            it were the only one.
+        processor (`FilaVideoProcessor`):
+            The model's `FilaVideoProcessor`, without a frame encoder.
+        sampling (`Sampling`):
+            Which frames are taken.
+        seed (`int`, *optional*, defaults to `0`):
+            Decides what `sampling` leaves open.
+        isolate_turns (`bool`, *optional*, defaults to `False`):
+            Each question with its answer sees the system's and the visual tokens and itself alone, as if it were the
+            only one.
     """
 
     def __init__(
@@ -38,8 +42,9 @@ class SampleEncoder:
 
     def __call__(self, record: dict, records: RecordSet, key: tuple[int, int, int]) -> dict:
         """
-        Returns: `input_ids` and `labels` `(length,)`, -100 where nothing is learned; `turn_starts` (with isolated
-            turns: the prefix ends at the first); and of the visuals `pixel_values` `(num_images, 3, height, width)`,
+        Returns:
+            `input_ids` and `labels` `(length,)`, -100 where nothing is learned; `turn_starts` (with isolated turns:
+            the prefix ends at the first); and of the visuals `pixel_values` `(num_images, 3, height, width)`,
             `pixel_values_videos` `(num_videos, num_frames, 3, height, width)`, `video_num_scenes` `(num_videos,)`.
 
         Raises:
@@ -238,7 +243,8 @@ def join_turns(rows: list[tuple[list[int], list[int]]]) -> tuple[list[int], list
     """
     Rows that begin alike as one: what they share once, then the rest of each.
 
-    Returns: token ids, labels, and where each row's own part begins. It begins before the row's first label, since its
+    Returns:
+        Token ids, labels, and where each row's own part begins. It begins before the row's first label, since its
         first token is foretold by nothing that stands before it.
     """
     shared = min(len(ids) for ids, _ in rows)

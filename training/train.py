@@ -110,7 +110,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
         names = f"{', '.join(wrong[:5])} ({len(wrong)} in all)"
         raise TrainingError(f"{settings.model}: the checkpoint has no fitting {names}.")
     if new:
-        logger.warning(f"Newly initialised, since {settings.model} has none that fits: {', '.join(new)}.")
+        logger.warning(f"Newly initialized, since {settings.model} has none that fits: {', '.join(new)}.")
     processor = FilaVideoProcessor.from_pretrained(settings.model)
     for name in SHARED:
         setattr(processor, name, getattr(config, name))
@@ -148,7 +148,7 @@ def last_checkpoint(output: str | Path) -> str | None:
 def make_trainer(settings: Settings) -> FilaVideoTrainer:
     """Everything of a run, ready for `train()`."""
     arguments = training_arguments(settings)
-    set_seed(arguments.seed)  # a newly initialised merger is the same in every process
+    set_seed(arguments.seed)  # a newly initialized merger is the same in every process
     model, processor = load_model(settings)
     if settings.lora:
         model = add_adapters(model, settings.lora)

@@ -20,7 +20,8 @@ UNREADABLE = "unreadable"
 class FilaVideoTrainer(Trainer):
     """
     Args:
-        settings: of the run.
+        settings (`Settings`):
+            The settings of the run.
         **kwargs: of `transformers.Trainer`; `train_dataset` is a [`Mixture`].
     """
 

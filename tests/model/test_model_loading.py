@@ -86,7 +86,7 @@ def test_a_step_of_2e_6_moves_the_weights_in_a_bfloat16_model(optimizer):
     assert torch.equal((before + 2e-6).bfloat16(), before.bfloat16())  # what bfloat16 would have made of it
 
 
-def test_what_a_checkpoint_lacks_is_initialised_on_the_meta_device_too():
+def test_what_a_checkpoint_lacks_is_initialized_on_the_meta_device_too():
     torch.manual_seed(0)
     empty = FilaVideoForConditionalGeneration.from_pretrained(None, config=tiny_config(), state_dict={})
     assert not any(parameter.is_meta for parameter in empty.parameters())
