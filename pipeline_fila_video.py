@@ -87,12 +87,11 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
                 control tokens, or an option is unknown.
         """
-        streamer = kwargs.get("streamer")
+        streamer = kwargs.get("streamer") or (kwargs.get("generate_kwargs") or {}).get("streamer")
         try:
             answers = Pipeline.__call__(self, _inputs(videos, text), **kwargs)
         except BaseException:
-            if streamer is not None and type(streamer) is not TextStreamer:  # which prints, and nobody waits for it
-                streamer.end()
+            _end(streamer)
             raise
         return answers if streamer is None or isinstance(answers, list) else _ending(answers, streamer)
 
@@ -179,7 +178,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             inputs, prompts, scenes, errors = [inputs], [prompts], [scenes], [errors]
         good = [row for row, error in enumerate(errors) if error is None]
         sequences, ids = [None] * len(errors), [None] * len(errors)
-        if good:
+        if not good:
+            _end((generate_kwargs or {}).get("streamer"))
+        else:
             batch = self.processor.collate([inputs[row] for row in good]) if is_batch else inputs[0]
             generated = self._generate(batch, [prompts[row] for row in good], dict(generate_kwargs or {}))
             answers = generated["generated_sequence"].unflatten(0, (len(good), -1))  # several answers to a prompt
@@ -323,12 +324,18 @@ def _inputs(videos: Any, text: Any) -> Any:
     return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
 
 
+def _end(streamer: Any) -> None:
+    """Lets go whoever waits for the text of an answer that does not come. A `TextStreamer` prints: nobody waits."""
+    if streamer is not None and type(streamer) is not TextStreamer:
+        streamer.end()
+
+
 def _ending(answers: Iterator, streamer: Any) -> GeneratorType:
     """The answers, whose streamer ends where they break off."""
     try:
         yield from answers
     except BaseException:
-        streamer.end()
+        _end(streamer)
         raise
 
 

@@ -120,6 +120,11 @@ class FilaVideoProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
         if old_time_setting is not None:
             self.add_time_instruction = old_time_setting
+        # Who holds a processor may call `pipeline("video-text-to-text", model=model, processor=processor)`. Not above:
+        # the pipeline imports this module.
+        from .pipeline_fila_video import register_task
+
+        register_task()
 
     @classmethod
     def from_args_and_dict(cls, args, processor_dict: dict[str, Any], **kwargs):
@@ -129,11 +134,6 @@ class FilaVideoProcessor(ProcessorMixin):
         if old_time_setting is not None:
             (loaded[0] if isinstance(loaded, tuple) else loaded).add_time_instruction = old_time_setting
         return loaded
-        # Who holds a processor may call `pipeline("video-text-to-text", model=model, processor=processor)`. Not above:
-        # the pipeline imports this module.
-        from .pipeline_fila_video import register_task
-
-        register_task()
 
     @property
     def add_time_instruction(self) -> bool:

@@ -453,3 +453,19 @@ def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer
     assert [row[0]["generated_text"] for row in pipe(iter([file, file]), text="What?", **options)] == expected
     with pytest.raises(ValueError, match="KeyDataset"):
         pipe(rows.rename_column("text", "question"))
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_recorded_error_lets_go_whoever_waits_for_the_text(pipe, tmp_path, batch_size):
+    streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
+    videos, options = [str(tmp_path / "nothing.mp4")] * 2, {"on_error": "record", "batch_size": batch_size}
+    results = pipe(videos, text=["?", "?"], generate_kwargs={"streamer": streamer}, **options, **SHORT)
+    assert ["nothing.mp4" in row["error"] for (row,) in results] == [True, True]
+    assert list(streamer) == [""]
+
+
+def test_an_error_ends_a_streamer_among_the_options_of_generate(pipe, tmp_path):
+    streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
+    with pytest.raises(ValueError, match=r"nothing\.mp4"):
+        pipe(tmp_path / "nothing.mp4", text="?", generate_kwargs={"streamer": streamer}, **SHORT)
+    assert list(streamer) == [""]
