@@ -23,12 +23,14 @@ _MODULES = {
     "VideoSegment": "video_reading_fila_video",
     "VideoTextToTextPipeline": "pipeline_fila_video",
     "iter_frames": "video_reading_fila_video",
+    "load_model": "commands.loading",
     "probe_video": "video_reading_fila_video",
     "read_frames": "video_reading_fila_video",
     "select_scenes": "scene_selection_fila_video",
 }
 
 if TYPE_CHECKING:
+    from .commands.loading import load_model
     from .configuration_fila_video import FilaVideoConfig
     from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
     from .pipeline_fila_video import VideoTextToTextPipeline
@@ -86,5 +88,5 @@ def __dir__() -> list[str]:
 
 __all__ = ["ChatCollator", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
-__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "iter_frames", "probe_video", "read_frames"]
-__all__ += ["register", "select_scenes"]
+__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "iter_frames", "load_model", "probe_video"]
+__all__ += ["read_frames", "register", "select_scenes"]

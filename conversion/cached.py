@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from huggingface_hub import constants
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ def convert_once(model: str | Path, **settings) -> Path:
     else:
         state, source = folder.name, name  # a snapshot's folder is named by its commit
     record = {"source": source, "state": state, "version": __version__}
-    record["settings"] = {key: str(value) for key, value in sorted(settings.items())}
+    # A progress bar makes no other model.
+    record["settings"] = {key: str(value) for key, value in sorted(settings.items()) if key != "progress"}
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
     place = _assets() / folder.resolve().name if is_local else _assets() / name.replace("/", "--")
     place = place / key
@@ -66,6 +67,7 @@ def convert_once(model: str | Path, **settings) -> Path:
     with FileLock(place / "lock"):
         if (place / DONE).is_dir():  # by a process that had the lock before
             return place / DONE
+        place.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         _check_space(name, folder, is_local, place)
         record["state"] = folder.name if not is_local else "local"
         (place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
@@ -115,6 +117,23 @@ def list_converted() -> list[dict]:
     return entries
 
 
+def _remove(place: Path) -> None:
+    """
+    Raises:
+        OSError: If it is being converted at this moment.
+    """
+    try:
+        with FileLock(place / "lock", timeout=0):
+            if (place / DONE).exists():
+                # At once: what is found under this name must always be whole.
+                (place / DONE).rename(place / f".{DONE}.removed")
+            shutil.rmtree(place)
+    except Timeout as error:
+        raise OSError(f"{place} is being converted by another process: wait for it, or end it.") from error
+    if not any(place.parent.iterdir()):
+        place.parent.rmdir()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remove", nargs="+", metavar="NAME", help="remove these: sources or keys of the list")
 
@@ -128,8 +147,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"fila-video: nothing of the name {name} was converted.", file=sys.stderr)
             return 2
         for entry in chosen:
-            with FileLock(entry["path"].parent / "lock", timeout=0):
-                shutil.rmtree(entry["path"].parent)
+            _remove(entry["path"].parent)
             print(f"removed {entry['key']} {entry['source']}")
     if not args.remove:
         for entry in entries:

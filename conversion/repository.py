@@ -154,7 +154,6 @@ def build_processor(
         pooling_mode=config.pooling_mode,
         pooling_stride=config.pooling_stride,
         newline_position=config.newline_position,
-        add_time_instruction=time_marks(config, recipe) != "none",
     )
 
 

@@ -1,13 +1,19 @@
 """A source checkpoint is a model: it is converted at the first call and found at the next."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 
+import fila_video
 import pytest
+import torch
+from fila_video.commands.cli import main as command_line
 from fila_video.conversion.cached import convert_once, list_converted
-from fila_video.conversion.cached import run as run_converted
+from filelock import FileLock
 from helpers.tiny_checkpoints import save_llava_hf, tiny_onevision
+from helpers.video_files import make_video
 from huggingface_hub import constants
 
 
@@ -28,18 +34,113 @@ def test_the_second_call_finds_what_the_first_made_and_a_change_makes_another(so
     assert len(list_converted()) == 3 and all(entry["complete"] for entry in list_converted())
 
 
-def test_what_was_converted_is_listed_and_removed(source, capsys):
+def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys):
     converted = convert_once(source, progress=False)
+    other = convert_once(source, progress=False, as_source=True)
     key = converted.parent.name
 
-    class Args:
-        remove = None
+    assert command_line(["converted"]) == 0
+    first, second = sorted(capsys.readouterr().out.splitlines(), key=lambda line: key not in line)
+    assert key in first and str(source) in first and second.endswith("as_source=True")
+    assert command_line(["converted", "--remove", "nobody/knows"]) == 2
+    assert "nothing of the name nobody/knows" in capsys.readouterr().err
+    assert command_line(["converted", "--remove", key]) == 0
+    assert not converted.parent.exists() and other.exists() and len(list_converted()) == 1
+    assert command_line(["converted", "--remove", str(source)]) == 0
+    assert list_converted() == [] and not list((tmp_path / "assets").rglob("*/*"))
 
-    assert run_converted(Args()) == 0 and key in capsys.readouterr().out
-    Args.remove = ["nobody/knows"]
-    assert run_converted(Args()) == 2
-    Args.remove = [key]
-    assert run_converted(Args()) == 0 and not converted.exists() and list_converted() == []
+
+def test_what_is_being_converted_is_not_removed(source, capsys):
+    converted = convert_once(source, progress=False)
+    with FileLock(converted.parent / "lock"):
+        assert command_line(["converted", "--remove", str(source)]) == 2
+    assert "is being converted by another process" in capsys.readouterr().err
+    assert converted.exists()
+
+
+def test_a_progress_bar_makes_no_other_model(source):
+    assert convert_once(source, progress=True) == convert_once(source, progress=False)
+
+
+def files_of(folder) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+@pytest.mark.slow
+def test_a_source_checkpoint_answers_at_the_command_line_and_is_converted_once(source, tmp_path):
+    video = make_video(tmp_path / "video.mp4", 60)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_ASSETS_CACHE": str(tmp_path / "assets")}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "fila_video.commands.cli", *arguments, "--model", str(source)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    question = ["answer", str(video), "What happens?", "--num-scenes", "4", "--max-new-tokens", "5"]
+    first = run(*question)
+    assert "is converted once" in first.stderr and first.stdout.strip()
+    before = files_of(tmp_path / "assets")
+    second = run(*question)
+    assert second.stdout == first.stdout and "is converted once" not in second.stderr
+    scenes = json.loads(run("scenes", str(video), "--num-scenes", "4", "--json").stdout)
+    assert (scenes["num_scenes"], scenes["scene_size"]) == (4, 3)
+    assert files_of(tmp_path / "assets") == before
+    assert len(list_converted()) == 1
+
+
+def test_a_model_is_loaded_by_the_name_of_a_source_checkpoint(source, tmp_path):
+    model, processor = fila_video.load_model(source, "cpu")
+    assert isinstance(model, fila_video.FilaVideoForConditionalGeneration) and not model.training
+    assert isinstance(processor, fila_video.FilaVideoProcessor) and processor.scene_size == model.config.scene_size
+    before = files_of(tmp_path / "assets")
+    again = fila_video.load_model(convert_once(source))[0]
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight) and files_of(tmp_path / "assets") == before
+    with pytest.raises(ValueError, match=r"There is no model .*nowhere"):
+        fila_video.load_model(tmp_path / "nowhere")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from fila_video.conversion import convert as converting
+from fila_video.conversion.cached import convert_once
+
+written = converting.write_shards
+
+
+def write_and_wait(folder, *arguments):
+    written(folder, *arguments)
+    (folder / "model.safetensors").write_bytes(b"half")
+    Path(sys.argv[2]).touch()
+    time.sleep(300)
+
+
+converting.write_shards = write_and_wait
+convert_once(sys.argv[1], progress=False)
+"""
+
+
+def test_a_conversion_that_is_killed_leaves_nothing_half_and_the_next_call_makes_it_whole(source, tmp_path, capsys):
+    environment = os.environ | {"HF_ASSETS_CACHE": str(tmp_path / "assets")}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(tmp_path / "reached")], env=environment)
+    try:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "reached").exists()
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+
+    (entry,) = list_converted()
+    assert not entry["complete"] and not entry["path"].exists()
+    assert command_line(["converted"]) == 0 and "incomplete" in capsys.readouterr().out
+    model = fila_video.load_model(source, "cpu")[0]
+    assert model.config.model_type == "fila_video"
+    (entry,) = list_converted()
+    assert entry["complete"]
+    assert {path.name for path in entry["path"].parent.iterdir()} == {"lock", "repository", "source.json"}
 
 
 def test_a_relative_is_refused_and_leaves_nothing(source, tmp_path):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from fila_video import FilaVideoProcessor
 from fila_video.commands.cli import main as command_line
 from fila_video.configuration_fila_video import FilaVideoConfig
 from fila_video.conversion.convert import convert
 from fila_video.conversion.layouts import compare, find_layout, rename, unused_reason
 from fila_video.convert_weights import main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from helpers.llava_next_reference import visual_reference
 from helpers.tiny_checkpoints import (
     SIDE,
     TinyParts,
@@ -25,7 +27,6 @@ from helpers.tiny_checkpoints import (
 from helpers.video_files import make_video
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoProcessor
 
 VIDEO_ID = 260
 TEXT_IDS = [104, 105, 257, 33]
@@ -79,48 +80,6 @@ def test_what_transformers_itself_saves_is_converted(tmp_path):
     assert largest_difference(model(input_ids=ids, pixel_values_videos=pixels).logits, theirs) < 1e-5
 
 
-def pooled_reference(frame: torch.Tensor, mode: str) -> torch.Tensor:
-    """A frame `(SIDE, SIDE, channels)` pooled by 2, written out: bilinear rounds the side up, the others down."""
-    if mode != "bilinear":
-        side = SIDE // 2
-        blocks = [[frame[2 * y : 2 * y + 2, 2 * x : 2 * x + 2] for x in range(side)] for y in range(side)]
-        reduce = (lambda block: block.mean((0, 1))) if mode == "average" else (lambda block: block.amax((0, 1)))
-        return torch.stack([torch.stack([reduce(block) for block in row]) for row in blocks])
-    side = (SIDE + 1) // 2
-
-    def neighbours(index: int) -> tuple[int, int, float]:
-        position = max((index + 0.5) * SIDE / side - 0.5, 0.0)
-        low = int(position)
-        return low, min(low + 1, SIDE - 1), position - low
-
-    rows = []
-    for y in range(side):
-        top, bottom, down = neighbours(y)
-        row = []
-        for x in range(side):
-            left, right, across = neighbours(x)
-            upper = frame[top, left] * (1 - across) + frame[top, right] * across
-            lower = frame[bottom, left] * (1 - across) + frame[bottom, right] * across
-            row.append(upper * (1 - down) + lower * down)
-        rows.append(torch.stack(row))
-    return torch.stack(rows)
-
-
-def visual_reference(parts: TinyParts, pixels: torch.Tensor, pooling: str, newline: str) -> torch.Tensor:
-    """What LLaVA-NeXT gives its language model for a video, `(num_tokens, channels)`, token by token."""
-    tokens = []
-    for frame in parts.project(pixels):
-        for row in pooled_reference(frame.reshape(SIDE, SIDE, -1), pooling):
-            tokens += list(row)
-            if newline == "grid":
-                tokens.append(parts.newline)
-        if newline == "frame":
-            tokens.append(parts.newline)
-    if newline == "one_token":
-        tokens.append(parts.newline)
-    return torch.stack(tokens)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("pooling", "newline", "tie"),
@@ -153,7 +112,7 @@ def test_the_logits_of_a_llava_next_checkpoint_are_those_of_its_parts(tmp_path, 
     theirs = parts.text(inputs_embeds=torch.cat([embeddings, visual, embeddings.flip(0)])[None]).logits
     ours = model(input_ids=ids_around(len(visual)), pixel_values_videos=pixels[None]).logits
     assert largest_difference(ours, theirs) < 1e-5
-    assert AutoProcessor.from_pretrained(converted)._num_visual_tokens(3) == len(visual)
+    assert FilaVideoProcessor.from_pretrained(converted)._num_visual_tokens(3) == len(visual)
 
 
 @torch.no_grad()
@@ -219,7 +178,7 @@ def test_shards_are_of_the_size_asked_for_and_whole(tmp_path):
 def test_settings_follow_a_onevision_source(tmp_path):
     folder = save_llava_next(tmp_path / "source", TinyParts())
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
-    config, processor = load(converted).config, AutoProcessor.from_pretrained(converted)
+    config, processor = load(converted).config, FilaVideoProcessor.from_pretrained(converted)
     assert (config.pooling_mode, config.pooling_stride, config.newline_position) == ("bilinear", 2, "video")
     assert (config.scene_size, config.merger_type) == (3, "weighted")
     assert config.text_config.rope_parameters["rope_theta"] == 500000.0
@@ -231,7 +190,7 @@ def test_settings_follow_a_llava_video_source(tmp_path, pooling):
     settings = {"mm_newline_position": "grid", "mm_spatial_pool_mode": "bilinear", "add_time_instruction": True}
     folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", pooling=pooling, progress=False)
-    config, processor = load(converted).config, AutoProcessor.from_pretrained(converted)
+    config, processor = load(converted).config, FilaVideoProcessor.from_pretrained(converted)
     assert (config.pooling_mode, config.newline_position) == (pooling or "bilinear", "grid")
     assert (processor.pooling_mode, processor.newline_position) == (pooling or "bilinear", "grid")
     assert (processor.num_scenes, processor.add_time_instruction) == (64, True)
@@ -240,7 +199,7 @@ def test_settings_follow_a_llava_video_source(tmp_path, pooling):
 def test_settings_follow_a_llava_hf_source(tmp_path):
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     converted = convert(folder, tmp_path / "out", progress=False)
-    model, processor = load(converted), AutoProcessor.from_pretrained(converted)
+    model, processor = load(converted), FilaVideoProcessor.from_pretrained(converted)
     config = model.config
     assert (config.pooling_mode, config.pooling_stride, config.newline_position) == ("bilinear", 2, "video")
     assert (config.image_token_id, config.video_token_id) == (259, 260)
@@ -253,7 +212,7 @@ def test_settings_follow_a_llava_hf_source(tmp_path):
 
 def test_large_scenes_have_room_among_the_candidates(tmp_path):
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
-    processor = AutoProcessor.from_pretrained(convert(folder, tmp_path / "out", scene_size=20, progress=False))
+    processor = FilaVideoProcessor.from_pretrained(convert(folder, tmp_path / "out", scene_size=20, progress=False))
     assert processor.max_candidates == 32 * 20
 
 
@@ -440,7 +399,7 @@ def test_a_converted_model_answers_about_a_real_video(tmp_path):
     settings = {"mm_newline_position": "grid", "mm_spatial_pool_mode": "average", "add_time_instruction": True}
     folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
-    model, processor = load(converted), AutoProcessor.from_pretrained(converted)
+    model, processor = load(converted), FilaVideoProcessor.from_pretrained(converted)
     processor.frame_encoder = model.encode_frames
     video = make_video(tmp_path / "video.mp4", 90, fps=10)
     chat = [{"role": "user", "content": [{"type": "video", "path": str(video)}, {"type": "text", "text": "What?"}]}]

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from fila_video import FilaVideoProcessor
 from fila_video.conversion.convert import convert
 from fila_video.convert_weights import main
 from helpers.tiny_checkpoints import (
@@ -17,7 +18,7 @@ from helpers.tiny_checkpoints import (
     tiny_onevision,
 )
 from safetensors.torch import save_file
-from transformers import AutoProcessor, GenerationConfig
+from transformers import GenerationConfig
 
 
 @pytest.fixture
@@ -114,12 +115,12 @@ def test_as_source_takes_its_frames_as_the_source_does(tmp_path):
     arguments = [str(folder), str(tmp_path / "out"), "--vision-tower", str(tmp_path / "tower"), "--as-source"]
     assert main([*arguments, "--scene-size", "3"]) == 2
     assert main(arguments) == 0
-    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    processor = FilaVideoProcessor.from_pretrained(tmp_path / "out")
     video = processor.video_processor
     assert (video.num_scenes, video.scene_size, video.selection, video.seek_mode) == (64, 1, "uniform", "exact")
     assert video.time_marks == "llava_video"
     usual = convert(folder, tmp_path / "usual", vision_tower=tmp_path / "tower", progress=False)
-    assert AutoProcessor.from_pretrained(usual).video_processor.time_marks == "sentence"
+    assert FilaVideoProcessor.from_pretrained(usual).video_processor.time_marks == "sentence"
 
 
 def link_license(source):

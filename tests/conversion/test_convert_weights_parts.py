@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from fila_video import FilaVideoProcessor
 from fila_video.conversion.convert import convert
 from fila_video.convert_weights import main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from helpers.tiny_checkpoints import TEXT, VISION, byte_letters, randomise, tiny_tokenizer
 from safetensors.torch import load_file
 from transformers import (
-    AutoProcessor,
     CLIPConfig,
     CLIPModel,
     Dinov2Config,
@@ -85,7 +85,7 @@ def test_a_qwen2_and_a_siglip_keep_their_weights_and_the_rest_is_new(tmp_path, q
     card = (converted / "README.md").read_text()
     for part in ("language model: qwen2", "vision tower: siglip", "`model.multi_modal_projector.linear_1.weight`"):
         assert part in card
-    processor = AutoProcessor.from_pretrained(converted)
+    processor = FilaVideoProcessor.from_pretrained(converted)
     assert (processor.num_scenes, processor.add_time_instruction) == (32, True)
 
 
@@ -120,7 +120,7 @@ def test_a_clip_loses_its_class_token_and_a_llama_without_spare_rows_gets_some(t
     tokenizer.save_pretrained(tmp_path / "llama")
     arguments = ["--language-model", str(tmp_path / "llama"), "--vision-tower", str(tmp_path / "clip")]
     assert main([*arguments, str(tmp_path / "out"), "--dtype", "float32"]) == 0
-    model, processor = load(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    model, processor = load(tmp_path / "out"), FilaVideoProcessor.from_pretrained(tmp_path / "out")
     assert (model.config.image_token_id, model.config.video_token_id) == (259, 260)
     assert model.config.vision_feature_select_strategy == "default"
     pixels = torch.randn(2, 3, 20, 20)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fila_video import FilaVideoProcessor
 from fila_video.conversion.convert import convert
 from fila_video.conversion.repository import chat_template
 from helpers.tiny_checkpoints import (
@@ -20,7 +21,7 @@ from helpers.tiny_checkpoints import (
     tiny_tokenizer,
 )
 from safetensors.torch import load_file
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 
 # What stands in the tokenizer files of Qwen2-7B-Instruct.
 QWEN2_TEMPLATE = (
@@ -113,7 +114,7 @@ def test_encoding_agrees_with_tiktoken_on_the_same_ranks(true_conversion):
 
 
 def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion):
-    processor = AutoProcessor.from_pretrained(true_conversion)
+    processor = FilaVideoProcessor.from_pretrained(true_conversion)
     prompt = processor.apply_chat_template(QUESTION, add_generation_prompt=True)
     assert prompt == PROMPT
     ids = processor.tokenizer.encode(prompt)
@@ -132,7 +133,7 @@ def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_toke
 
 
 def test_a_conversation_with_a_system_message_and_an_answer_is_rendered_once_each(true_conversion):
-    processor = AutoProcessor.from_pretrained(true_conversion)
+    processor = FilaVideoProcessor.from_pretrained(true_conversion)
     chat = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "image"}, {"type": "video"}, {"type": "text", "text": "Same place?"}]},
@@ -155,7 +156,7 @@ def test_the_answers_of_a_conversation_can_be_masked_for_training(true_conversio
 
 def test_a_llava_hf_source_keeps_its_own_template(tmp_path):
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
-    processor = AutoProcessor.from_pretrained(convert(folder, tmp_path / "out", progress=False))
+    processor = FilaVideoProcessor.from_pretrained(convert(folder, tmp_path / "out", progress=False))
     assert processor.chat_template == HF_TEMPLATE
     prompt = processor.apply_chat_template(QUESTION, add_generation_prompt=True)
     assert prompt == "<|im_start|>user <video>\nWhat happens?<|im_end|><|im_start|>assistant\n"
