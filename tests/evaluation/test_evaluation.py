@@ -373,7 +373,7 @@ def test_the_models_own_selection_is_asked_where_none_is_named(records_file, fol
         (["--selection", "best"], "Unknown selection 'best': use one of uniform"),
         (["--limit", "0"], "limit of records must be at least 1"),
         (["--records", "absent.jsonl"], "absent.jsonl"),
-        (["--model", "absent"], "The model absent cannot be loaded"),
+        (["--model", "absent"], "no model absent"),
     ],
 )
 def test_the_command_names_what_is_wrong(arguments, message, records_file, folder, capsys):
