@@ -7,6 +7,7 @@ decoded. Where it does not (AVI with B-frames, raw streams), frames are decoded 
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -127,9 +128,22 @@ def index_video(source: OpenedSource) -> Index:
         return _counted(times[:-1], np.ones(len(times) - 1, dtype=bool), times[-1], Fraction(1, 1000), first, None, 0)
     track = Track(source, stream=_find_stream(source))
     try:
-        return _index(track)
+        index = _index(track)
     finally:
         track.close()
+    if index.damage:
+        _check_readable(source)
+    return index
+
+
+def _check_readable(source):
+    """Raises where it is the machine that cannot read the file: FFmpeg ends such a video early, like a damaged one."""
+    try:
+        with source.open() as file:
+            while file.read(1 << 20):
+                source.budget.spend()
+    except OSError as error:
+        raise source.error(f"it cannot be read ({error})") from error
 
 
 def _index(track) -> Index:
@@ -358,7 +372,8 @@ class Track:
         self.codec = self.stream.codec_context
         self.codec.thread_type = "FRAME" if self._threads > 1 else "SLICE"
         self.codec.thread_count = self._threads
-        self.codec.open(strict=False)  # before `skip_frame` is set: some decoders take it from here on and for good
+        with suppress(av.FFmpegError):  # `decode` meets it again
+            self.codec.open(strict=False)  # before `skip_frame` is set: some decoders take it then, and for good
         self.packets = self._demux()
         self._skipping = False
         self._at, self._held = 0, None  # position in the index of the next packet; that packet if it was read already

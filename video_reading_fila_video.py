@@ -26,7 +26,6 @@ logger = logging.get_logger(__name__)
 
 MAX_THREADS = 4
 AHEAD_BYTES = 96 << 20  # frames decoded and not yet taken
-_RUNS_AHEAD = 8  # runs begun before the first of them is over: a long one does not stop the other threads
 
 
 class TimedVideoMetadata(VideoMetadata):
@@ -91,20 +90,24 @@ class _Video:
             if not source or not all(isinstance(segment, VideoSegment) for segment in source):
                 raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
             segments = source
+        indexed: dict[Any, tuple[OpenedSource, Index]] = {}  # segments of one file share it
         with ExitStack() as opened:
             for segment in segments:
                 segment = segment if isinstance(segment, VideoSegment) else VideoSegment(segment)
-                one = open_source(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
-                self._add(segment, opened.enter_context(one))
+                key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
+                if key not in indexed:
+                    one = open_source(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
+                    opened.enter_context(one)
+                    indexed[key] = one, index_video(one)
+                    if indexed[key][1].damage:
+                        logger.warning("%s %s.", one.name, indexed[key][1].damage)
+                self._add(segment, *indexed[key])
             self._opened = opened.pop_all()
-        self.names = ", ".join(part.source.name for part in self.parts)
+        self.names = ", ".join(source.name for source, _ in indexed.values())
         self.seconds = np.concatenate([part.seconds for part in self.parts])
         self.duration = sum(part.duration for part in self.parts)
 
-    def _add(self, segment, source):
-        index = index_video(source)
-        if index.damage:
-            logger.warning("%s %s.", source.name, index.damage)
+    def _add(self, segment, source, index):
         start = 0.0 if segment.start is None else float(segment.start)
         end = index.duration if segment.end is None else min(float(segment.end), index.duration)
         if not 0 <= start < end:
@@ -247,7 +250,8 @@ class _Decoding:
         lengths = [run.stop - run.start + 1 for _, run in self._plan]
         longest = max(len(run.frames) for _, run in self._plan)
         threads = min(_cores(), MAX_THREADS)
-        ahead = min(_RUNS_AHEAD, AHEAD_BYTES // (3 * self._size[0] * self._size[1]) // longest - 1)
+        # Runs begun before the first of them is over: a long one does not stop the other threads.
+        ahead = min(2 * threads, AHEAD_BYTES // (3 * self._size[0] * self._size[1]) // longest - 1)
         try:
             if threads == 1 or ahead < threads or max(lengths) * threads > 1.5 * sum(lengths):
                 for part, run in self._plan:

@@ -6,9 +6,10 @@ import resource
 import struct
 import time
 
+import fila_video.video_sources_fila_video as sources
 import numpy as np
 import pytest
-from fila_video.video_reading_fila_video import VideoReadError, iter_frames, probe_video, read_frames
+from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
 from fila_video.video_sources_fila_video import VideoLimits
 from helpers.video_files import make_video, number_of
 
@@ -187,3 +188,27 @@ def test_an_error_of_the_machine_is_named_and_does_not_shorten_the_video(path):
     data = make_video(io.BytesIO(), 200, container="mpegts").getvalue()
     with pytest.raises(VideoReadError, match="Input/output error"):
         read_frames(Failing(data), num_frames=1000)
+
+
+def test_a_file_that_the_disk_cannot_give_is_not_taken_for_a_damaged_one(path, tmp_path, monkeypatch):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    read_frames(cut, num_frames=3)
+
+    class Failing(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() > 0:
+                raise OSError(5, "Input/output error")
+            return super().read(min(1024, size))
+
+    monkeypatch.setattr(sources, "_check_boxes", lambda file, budget: None)
+    monkeypatch.setattr(sources, "open", lambda name, mode: Failing(name), raising=False)
+    with pytest.raises(VideoReadError, match="Input/output error"):
+        read_frames(cut, num_frames=3)
+
+
+def test_segments_of_one_file_open_it_once(path, warnings):
+    cut = path.read_bytes()[: path.stat().st_size // 2]
+    frames = read_frames([VideoSegment(cut, 0, 0.5), VideoSegment(cut, 1, 1.5)], num_frames=100)
+    assert [number_of(frame) for frame in frames.frames] == [*range(13), *range(25, 38)]
+    assert len({id(record) for record in warnings.records if "cut off or damaged" in record.getMessage()}) == 1
