@@ -75,6 +75,7 @@ def training_settings(world, file, **changes):
     return write_yaml(file, **values | {"learning_rates": {"scene_merger": 1e-3}} | changes)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares_it(world, tmp_path, capsys):
     changed = {"config.merger_type": "attention"}
     rows = [

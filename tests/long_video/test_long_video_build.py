@@ -38,6 +38,7 @@ def test_two_workers_write_the_same_bytes_as_one(clips, built, tmp_path):
     assert len(list((built / "data").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_ray_writes_the_same_bytes_as_the_local_engine(clips, built, tmp_path):
     build_dataset(settings(clips, tmp_path / "out", engine="ray", workers=2))
     assert bytes_of(tmp_path / "out") == bytes_of(built)
@@ -82,6 +83,7 @@ def exit_of_build(build, moment):
     return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes fork")
 def test_a_build_killed_at_any_file_and_started_again_writes_the_same_bytes(clips, tmp_path):
     changes = {"count": 4, "shard_size": 2, "materialize": True, "max_duration": 12.0}
@@ -117,6 +119,7 @@ def workers_of(process_id):
     return [int(line) for line in found.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up by ps")
 def test_a_command_with_two_workers_killed_amid_its_shards_goes_on(clips, tmp_path):
     arguments = ["--annotations", clips / "captions.json", "--videos", clips / "videos", "--output", tmp_path / "out"]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,15 @@ def test_without_muon_in_torch_the_error_says_what_to_do(monkeypatch):
         make_optimizer(model_for(tiny_processor()), "muon", ALL_RATES, 0.0, {})
 
 
+def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path):
+    training = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    run(tmp_path / "whole", training)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
+    run(tmp_path / "again", training)
+    assert losses(tmp_path / "again") == pytest.approx({3: losses(tmp_path / "whole")[3]}, abs=1e-5)
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path):
     """With Muon and AdamW, over two epochs, with a worker; a checkpoint that a kill left in pieces is passed over."""
     training = {"max_steps": 9, "save_strategy": "steps", "save_steps": 2, "dataloader_num_workers": 1}
@@ -231,6 +241,7 @@ def test_adapters_are_saved_merged_and_reloaded(tmp_path):
         run(tmp_path / "none", lora=lora, learning_rates={**rates, "vision_tower": 1e-3})
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
     """DDP, plain and with gradient checkpointing, with batches where one process has images only; FSDP 2."""
     write_lines(tmp_path / "mixed.jsonl", [video_record(0), image_record(0), video_record(1), image_record(1)])
