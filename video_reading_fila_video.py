@@ -18,7 +18,8 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video, plan_runs
+from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, plan_runs
+from .video_index_fila_video import index_video
 from .video_pixels_fila_video import FrameConverter
 from .video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, VideoSegment, open_source
 

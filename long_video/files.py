@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 
-from ..video_decoding_fila_video import index_video
+from ..video_index_fila_video import index_video
 from ..video_pixels_fila_video import display_turn
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
 from ..video_sources_fila_video import open_source
