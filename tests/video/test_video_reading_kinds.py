@@ -204,11 +204,11 @@ def wild_ivf(*wild):
     return bytes(data)
 
 
-@pytest.mark.parametrize("time", [2**40, 10**9, 500, -(2**40)])
-@pytest.mark.parametrize("packet", [1, 36, 50, 99])
+@pytest.mark.parametrize(
+    ("packet", "time"),  # a few seconds too late at the end may be a pause
+    [(packet, time) for packet in (1, 36, 50, 99) for time in (2**40, 10**9, -(2**40))] + [(36, 500), (50, 500)],
+)
 def test_one_wild_time_spoils_neither_the_sampling_nor_the_duration(warnings, packet, time):
-    if time == 500 and packet in (1, 99):
-        pytest.skip("a few seconds too late at the end may be a pause")
     data = wild_ivf((packet, time))
     frames = read_frames(data, num_frames=1000)
     found = [number_of(frame) for frame in frames.frames]
