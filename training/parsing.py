@@ -19,10 +19,7 @@ class TrainingError(ValueError):
 
 
 def known(name: str, names: Iterable[str], where: str) -> None:
-    """
-    Raises:
-        TrainingError: If `name` is none of `names`; with the nearest of them.
-    """
+    """Raises a [`TrainingError`] with the nearest of `names` if `name` is none of them."""
     names = sorted(names)
     if name not in names:
         nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)

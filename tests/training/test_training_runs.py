@@ -162,6 +162,7 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path):
         torch.testing.assert_close(weights(tmp_path / "killed")[name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path):
     """In a fresh process without the package: every auto class, the pipelines, and the settings of the run."""
     run(
