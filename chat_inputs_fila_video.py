@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from .video_inputs_fila_video import clip_of
@@ -38,7 +39,15 @@ def normalize_chat(messages: Any) -> list[dict]:
     return [_normalize_message(message) for message in messages]
 
 
+def _fields(item: Any) -> Any:
+    """A message or a block that is an object of a dataclass, as the dictionary of its fields."""
+    if is_dataclass(item) and not isinstance(item, type):
+        return {field.name: getattr(item, field.name) for field in fields(item)}
+    return item
+
+
 def _normalize_message(message: Any) -> dict:
+    message = _fields(message)
     if not isinstance(message, dict):
         raise ValueError(f"A message is a dictionary with `role` and `content`, got a {type(message).__name__}.")
     role, content = message.get("role"), message.get("content")
@@ -66,6 +75,7 @@ def _normalize_message(message: Any) -> dict:
 def _normalize_block(block: Any) -> dict:
     if isinstance(block, str):
         block = {"type": "text", "text": block}
+    block = _fields(block)
     if not isinstance(block, dict):
         raise ValueError(f"A content block is a dictionary with a `type`, got a {type(block).__name__}.")
     block = {name: value for name, value in block.items() if value is not None}
@@ -94,7 +104,7 @@ def _normalize_block(block: Any) -> dict:
     if kind == "video":
         span = {name: block[name] for name in ("video_start", "video_end") if name in block}
         medium = clip_of({**medium, **span} if isinstance(medium, dict) else {"video": medium, **span})
-    return {"type": kind, kind: medium}
+    return {"type": kind, "url" if isinstance(medium, str) and "://" in medium else kind: medium}
 
 
 def _decoded(medium: str, kind: str) -> str | bytes:

@@ -648,6 +648,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         """With `layer_compression`, a cache whose layers hold unequally many tokens."""
+        # CODEPATH: with XComp's LP-Comp, the layers of a model hold unequally many tokens.
         if self.config.layer_compression is not None:
             for name in ("cache_implementation", "prefill_chunk_size"):
                 value = getattr(generation_config, name, None)

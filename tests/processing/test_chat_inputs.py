@@ -22,7 +22,7 @@ def blocks_of(*content) -> list[dict]:
         ({"type": "text", "text": "What?", "video": None}, QUESTION),
         ({"video": "a.mp4"}, {"type": "video", "video": "a.mp4"}),
         ({"type": "video", "path": "a.mp4", "text": None}, {"type": "video", "video": "a.mp4"}),
-        ({"type": "video_url", "video_url": {"url": "https://a.mp4"}}, {"type": "video", "video": "https://a.mp4"}),
+        ({"type": "video_url", "video_url": {"url": "https://a.mp4"}}, {"type": "video", "url": "https://a.mp4"}),
         ({"type": "video_url", "video_url": "a.mp4"}, {"type": "video", "video": "a.mp4"}),
         ({"type": "video_url", "video_url": {"url": "data:;base64,AAE="}}, {"type": "video", "video": b"\0\1"}),
         ({"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image", "image": "a.png"}),

@@ -731,7 +731,7 @@ def test_collated_inputs_are_those_of_a_batch(processor):
         ({"text": "<video>", "videos": "missing/file.mp4"}, "missing/file.mp4"),
         ({"text": "<video>", "videos": b"no video at all"}, "15 bytes"),
         ({"text": "<video>", "videos": 7}, "A int is not a video"),
-        ({"text": "<image>", "images": b"no picture"}, "Cannot read the picture of 10 bytes"),
+        ({"text": "<image>", "images": b"no picture"}, "Cannot read the picture given as 10 bytes"),
         ({"text": "<image>", "images": "missing/file.png"}, "missing/file.png"),
         ({"text": "<video>", "videos": clip(2), "num_scenes": 0}, "`num_scenes` must be at least 1, got 0"),
         ({"text": "<video>", "videos": clip(2), "max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
@@ -813,11 +813,12 @@ def test_control_tokens_in_a_users_text_are_refused(processor, token):
         [{"role": "system", "content": f"a{token}"}, *conversation("b")],
         conversation("a", answer=token),
         [conversation("a"), conversation(token)],
-        [{"role": f"user{token}", "content": "a"}],
     ]
     for chat in chats:
         with pytest.raises(ValueError, match="is a control token"):
             processor.apply_chat_template(chat, tokenize=False)
+    with pytest.raises(ValueError, match="A role is one of"):
+        processor.apply_chat_template([{"role": f"user{token}", "content": "a"}], tokenize=False)
 
 
 def test_sanitised_control_tokens_are_plain_text_or_refused(processor):
