@@ -469,3 +469,9 @@ def test_an_error_ends_a_streamer_among_the_options_of_generate(pipe, tmp_path):
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         pipe(tmp_path / "nothing.mp4", text="?", generate_kwargs={"streamer": streamer}, **SHORT)
     assert list(streamer) == [""]
+
+
+def test_a_service_refuses_addresses_of_its_own_network(pipe, server, answer):
+    assert pipe(server, text="What?", **SHORT)[0]["generated_text"] == answer
+    with pytest.raises(ValueError, match="allow_private_hosts"):
+        pipe(server, text="What?", allow_private_hosts=False, **SHORT)
