@@ -71,6 +71,8 @@ def removal_order(group_size: int, keep: str = "suffix") -> list[int]:
     while len(kept) > 1:
         count = len(kept) - 1
 
+        # In Python's floats, as the released code: where tokens are equal in exact arithmetic, rounding decides. It is
+        # the same on every processor.
         def unevenness(index: int, count: int = count) -> float:
             rest = kept[:index] + kept[index + 1 :]
             return sum((group_size * place / count - rest[place - 1]) ** 2 for place in range(1, count))
@@ -296,7 +298,8 @@ def run_compressed(
     **kwargs,
 ) -> ModelOutput:
     """
-    What the language model gives with the tokens of the videos falling away.
+    What the language model gives with the tokens of the videos falling away. It takes no `position_ids`: positions
+    follow from the mask, anew in each stage.
 
     Args:
         language_model (`nn.Module`): A decoder; see [`check_decoder`].
