@@ -121,7 +121,7 @@ def _decoded(medium: str, kind: str) -> str | bytes:
         raise ValueError(f"Cannot read the {kind} in the URL {medium[:40]!r}...: {error}.") from error
 
 
-def check_text(text: str):
+def check_text(text: str) -> None:
     """
     Raises:
         ValueError: If a text is not valid Unicode: half a surrogate pair, or bytes of another encoding.

@@ -126,7 +126,7 @@ class FilaVideoConfig(PreTrainedConfig):
         self.custom_pipelines = kwargs.pop("custom_pipelines", None) or CUSTOM_PIPELINES
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Part of `@strict`: refuses sizes that no model can have."""
         for name in ("scene_size", "pooling_stride", "layer_compression_group"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

@@ -143,34 +143,34 @@ class CompressedCache(DynamicCache):
     layers of a stage hold is padding: rows that lost more tokens than others have it on their left.
     """
 
-    def __init__(self, config):
+    def __init__(self, config) -> None:
         super().__init__(config=config)
         self.valid: list[torch.Tensor] = []
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         self.valid = []
 
-    def reorder_cache(self, beam_idx: torch.LongTensor):
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         super().reorder_cache(beam_idx)
         self.valid = [valid.index_select(0, beam_idx.to(valid.device)) for valid in self.valid]
 
-    def batch_repeat_interleave(self, repeats: int):
+    def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
         self.valid = [valid.repeat_interleave(repeats, dim=0) for valid in self.valid]
 
-    def batch_select_indices(self, indices: torch.Tensor):
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
         super().batch_select_indices(indices)
         self.valid = [valid[indices] for valid in self.valid]
 
-    def crop(self, tokens_to_remove: int):
+    def crop(self, tokens_to_remove: int) -> None:
         # The last tokens are text, which every layer holds.
         super().crop(tokens_to_remove)
         if tokens_to_remove < 0:
             self.valid = [valid[:, :tokens_to_remove] for valid in self.valid]
 
 
-def check_decoder(language_model: nn.Module):
+def check_decoder(language_model: nn.Module) -> None:
     """
     Raises:
         ValueError: If the language model is not of the usual shape: embedding, layers of full attention that take

@@ -98,7 +98,7 @@ class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
 class FilaVideoMultiModalProjector(nn.Module):
     """Two linear layers with an activation between them (section 4.1): vision width to language width."""
 
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__()
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
         self.act = ACT2FN[config.projector_hidden_act]
@@ -180,7 +180,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
         return False
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module) -> None:
         super()._init_weights(module)
         if isinstance(module, FilaVideoWeightedMerger):
             init.constant_(module.weight, 1 / module.weight.shape[0])  # equation 7
@@ -193,7 +193,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
 
 @auto_docstring(custom_intro="FiLA-Video without its language modeling head.")
 class FilaVideoModel(FilaVideoPreTrainedModel):
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.scene_merger = SCENE_MERGERS[config.merger_type](config)
@@ -513,7 +513,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
         self.model = FilaVideoModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)

@@ -47,7 +47,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     _load_video_processor = False
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError(
@@ -230,14 +230,14 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 class _Numbered:
     """One of several inputs, with its number from 0, so that an error can name it."""
 
-    def __init__(self, number: int, content: Any):
+    def __init__(self, number: int, content: Any) -> None:
         self.number, self.content = number, content
 
 
 class _Rows(Dataset):
     """The inputs that `make` gives of the rows of something that has a length, read when their turn comes."""
 
-    def __init__(self, rows: Sequence, make: Callable[[Any], Any]):
+    def __init__(self, rows: Sequence, make: Callable[[Any], Any]) -> None:
         self.rows, self.make = rows, make
 
     def __len__(self) -> int:
@@ -250,7 +250,7 @@ class _Rows(Dataset):
 class _Ask:
     """A video with the one question that is asked about each. A class, since workers pickle it."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self.text = text
 
     def __call__(self, video: Any) -> dict[str, Any]:

@@ -61,7 +61,9 @@ FilaVideoProcessorKwargs._defaults = {}
 class _Guest:
     """Holds the frame encoder and its model, so that copies, pickles and saved files of a processor carry neither."""
 
-    def __init__(self, encoder: Callable | None = None, model: torch.nn.Module | None = None, is_bound: bool = False):
+    def __init__(
+        self, encoder: Callable | None = None, model: torch.nn.Module | None = None, is_bound: bool = False
+    ) -> None:
         self.encoder = encoder
         self.model = (lambda: None) if model is None else weakref.ref(model)
         self.is_bound = is_bound  # to the model alone, which then is not kept alive
@@ -96,7 +98,7 @@ class FilaVideoProcessor(ProcessorMixin):
         pooling_stride=2,
         newline_position="video",
         **kwargs,
-    ):
+    ) -> None:
         r"""
         patches_per_side (`int`, *optional*, defaults to 27):
             Patches along one side of the vision tower's grid. This and the next three must be the model's.
@@ -141,7 +143,7 @@ class FilaVideoProcessor(ProcessorMixin):
         return self.time_marks != "none"
 
     @add_time_instruction.setter
-    def add_time_instruction(self, value: bool):
+    def add_time_instruction(self, value: bool) -> None:
         if value != self.add_time_instruction:  # which another sentence fulfills too
             self.time_marks = "sentence" if value else "none"
 
@@ -183,13 +185,13 @@ class FilaVideoProcessor(ProcessorMixin):
         return model.encode_frames
 
     @frame_encoder.setter
-    def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None):
+    def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         model = getattr(encoder, "__self__", None)
         model = model if isinstance(model, torch.nn.Module) else None
         self._check_model(model, self.scene_size)
         self._frame_encoder = _Guest(encoder, model)
 
-    def _check_model(self, model: torch.nn.Module | None, scene_size: int):
+    def _check_model(self, model: torch.nn.Module | None, scene_size: int) -> None:
         config = getattr(model, "config", None)
         settings = {"scene_size": scene_size} | {name: getattr(self, name) for name in SHARED_WITH_MODEL}
         for name, ours in settings.items():
@@ -232,7 +234,7 @@ class FilaVideoProcessor(ProcessorMixin):
             images = None if text and not images else images
         return images, text, videos, audio
 
-    def _check_rows(self, text: list[str] | None, counts: list[int] | None, token: str, name: str):
+    def _check_rows(self, text: list[str] | None, counts: list[int] | None, token: str, name: str) -> None:
         for row, count in enumerate(counts or []):
             if isinstance(text[row], str) and text[row].count(token) != count:
                 raise ValueError(
@@ -240,7 +242,7 @@ class FilaVideoProcessor(ProcessorMixin):
                     f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
                 )
 
-    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs) -> None:
         if images is None and text is None and videos is None:
             raise ValueError("Pass at least one of `text`, `images` and `videos`.")
         if audio is not None:
@@ -403,7 +405,7 @@ class FilaVideoProcessor(ProcessorMixin):
                 return tokens + sentence
         return tokens
 
-    def _check_special_mm_tokens(self, text, text_inputs, modalities):
+    def _check_special_mm_tokens(self, text, text_inputs, modalities) -> None:
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         masks = text_inputs.get("attention_mask", text_inputs["input_ids"])
         longest = max(int(sum(mask)) if "attention_mask" in text_inputs else len(mask) for mask in masks)
@@ -460,7 +462,7 @@ class FilaVideoProcessor(ProcessorMixin):
             kwargs["sanitize_control_tokens"] = True
         return super().apply_chat_template(conversation, *args, **kwargs)
 
-    def _check_chat(self, chat: list[dict], sanitize_control_tokens: bool):
+    def _check_chat(self, chat: list[dict], sanitize_control_tokens: bool) -> None:
         for message in chat:
             content = message["content"]
             blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -518,7 +520,7 @@ def llava_video_instruction(timestamps: list[float], duration: float, every: int
     )
 
 
-def _check_time_marks(time_marks: str):
+def _check_time_marks(time_marks: str) -> None:
     if time_marks not in TIME_MARKS:
         raise ValueError(f"`time_marks` must be one of {', '.join(TIME_MARKS)}, got {time_marks!r}.")
 

@@ -18,7 +18,7 @@ class FilaVideoWeightedMerger(nn.Module):
     every weight 1 / scene_size at the start. Equation 7 writes `1_D` for one patch's D weights, all equal.
     """
 
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__()
         shape = (config.scene_size, config.num_patches, config.vision_config.hidden_size)
         self.weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
@@ -32,7 +32,7 @@ class FilaVideoWeightedMerger(nn.Module):
 class FilaVideoMeanMerger(nn.Module):
     """Temporal averaging, what an untrained weighted merger computes (table 3)."""
 
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ class FilaVideoAttentionMerger(nn.Module):
     of the two middle ones is taken.
     """
 
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__()
         self.hidden_size = config.vision_config.hidden_size
         # Parameters of their own rather than `nn.Linear`, whose weights would get the model's normal initialisation.
@@ -79,7 +79,7 @@ class FilaVideoBsmMerger(nn.Module):
     its copy in the next frame fall into the same half, and merge with other patches instead.
     """
 
-    def __init__(self, config: FilaVideoConfig):
+    def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__()
         self.num_patches = config.num_patches
 

@@ -147,7 +147,7 @@ class Track:
         stopped (`bool`): Set by another thread to end a reading.
     """
 
-    def __init__(self, source: OpenedSource, threads: int = 1, stream: int = 0):
+    def __init__(self, source: OpenedSource, threads: int = 1, stream: int = 0) -> None:
         self.source = source
         self.errors = 0
         self.stopped = False
@@ -157,7 +157,7 @@ class Track:
         if not source.is_webp:
             self.open()
 
-    def open(self):
+    def open(self) -> None:
         """Opens the container, anew where it was open: it stands at its first packet."""
         self.close()
         self.container = self.source.container()
@@ -171,7 +171,7 @@ class Track:
         self._skipping = False
         self._at, self._held = 0, None  # position in the index of the next packet; that packet if it was read already
 
-    def close(self):
+    def close(self) -> None:
         if self.container is not None:
             self.packets.close()
             self.container.close()
@@ -207,7 +207,7 @@ class Track:
             self.source.budget.spend(pixels=frame.width * frame.height)
         return frames
 
-    def _complain(self, error):
+    def _complain(self, error) -> None:
         self.errors += 1
         logger.debug("%s: %s", self.source.name, error)
 
@@ -281,12 +281,12 @@ class Track:
         finally:
             self.codec.flush_buffers()
 
-    def _skip(self, skipping):
+    def _skip(self, skipping) -> None:
         if skipping != self._skipping:
             self.codec.skip_frame = "NONREF" if skipping else "DEFAULT"
             self._skipping = skipping
 
-    def _go_to(self, start: int, index: Index):
+    def _go_to(self, start: int, index: Index) -> None:
         """Stands before the packet `start` or an earlier one, wherever a seek really lands."""
         seekable = self._seekable and not index.restarts and not index.palette
         if self._at <= start and (start - self._at <= SHORT_RUN or not seekable):

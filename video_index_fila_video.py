@@ -48,7 +48,7 @@ def index_video(source: OpenedSource) -> Index:
     return index
 
 
-def _check_readable(source):
+def _check_readable(source) -> None:
     """Raises where it is the machine that cannot read the file: FFmpeg ends such a video early, like a damaged one."""
     try:
         with source.open() as file:

@@ -65,7 +65,7 @@ class FrameConverter:
         size (`tuple[int, int]`): (height, width) of the arrays.
     """
 
-    def __init__(self, size: tuple[int, int]):
+    def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self._scaler = av.video.reformatter.VideoReformatter()
         self._threads = {"threads": 1}

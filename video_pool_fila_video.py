@@ -30,7 +30,7 @@ class SpreadPool:
         capacity (`int`): Frames that may be kept, at least 3.
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int) -> None:
         self.metadata: VideoMetadata | None = None
         self._capacity = capacity
         self._size = 0
@@ -44,7 +44,7 @@ class SpreadPool:
         self._cost = np.full(capacity, np.inf)
         self._last = -1
 
-    def add(self, seconds: float, frame: np.ndarray):
+    def add(self, seconds: float, frame: np.ndarray) -> None:
         """
         Args:
             seconds (`float`): The frame's time, later than those before.
@@ -83,7 +83,7 @@ class SpreadPool:
         low, high = sorted((self._difference[slot], difference))
         return low + OTHER_NEIGHBOR_COST * high + SPACING_COST * (seconds - self._seconds[before])
 
-    def _remove(self, slot: int, difference: float, seconds: float):
+    def _remove(self, slot: int, difference: float, seconds: float) -> None:
         """Unlinks a frame between two others; `difference` and `seconds` are those of the frame about to be added."""
         before, after = self._before[slot], self._after[slot]
         self._after[before], self._before[after] = after, before

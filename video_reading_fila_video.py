@@ -83,7 +83,7 @@ class _Part:
 class _Video:
     """The parts of a video, opened and indexed, until it is closed. Frames are numbered across the parts."""
 
-    def __init__(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool):
+    def __init__(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
         self.parts: list[_Part] = []
         self._opened = ExitStack()
         segments = [source]
@@ -108,7 +108,7 @@ class _Video:
         self.seconds = np.concatenate([part.seconds for part in self.parts])
         self.duration = sum(part.duration for part in self.parts)
 
-    def _add(self, segment, source, index):
+    def _add(self, segment, source, index) -> None:
         start = 0.0 if segment.start is None else float(segment.start)
         end = index.duration if segment.end is None else min(float(segment.end), index.duration)
         if not 0 <= start < end:
@@ -185,7 +185,7 @@ class _Video:
             plan.extend((part, run) for run in plan_runs(part.index, np.unique(inside) - part.first + part.low))
         return plan
 
-    def close(self):
+    def close(self) -> None:
         self._opened.close()
 
 
@@ -236,7 +236,7 @@ class _Decoding:
         size (`tuple[int, int]`): (height, width) of the frames.
     """
 
-    def __init__(self, plan: list[tuple[_Part, Run]], size: tuple[int, int]):
+    def __init__(self, plan: list[tuple[_Part, Run]], size: tuple[int, int]) -> None:
         self._plan, self._size = plan, size
         self._tracks: set[Track] = set()
         self._idle: list[tuple[Track, FrameConverter]] = []
@@ -296,7 +296,7 @@ class _Decoding:
         finally:
             self._idle.append((track, convert))
 
-    def _put_away(self, track):
+    def _put_away(self, track) -> None:
         if track is not None:
             self._tracks.discard(track)
             track.close()
@@ -351,7 +351,7 @@ class _Reading:
         total (`int`): The number of frames chosen.
     """
 
-    def __init__(self, source, num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts):
+    def __init__(self, source, num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts) -> None:
         num_frames, times, size = _check_arguments(num_frames, fps, times, size, seek_mode)
         self._video = _Video(source, limits, allow_private_hosts)
         try:
@@ -385,7 +385,7 @@ class _Reading:
                 self.total,
             )
 
-    def close(self):
+    def close(self) -> None:
         self._video.close()
 
 
@@ -496,7 +496,7 @@ def probe_video(
 def _progress_bar(name):
     bar = logging.tqdm(desc=f"Reading {name}", unit="frame", leave=False)
 
-    def update(done, total):
+    def update(done, total) -> None:
         bar.total = total
         bar.update(done - bar.n)
         if done >= total:

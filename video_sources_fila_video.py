@@ -102,7 +102,7 @@ class Budget:
             Whether the source is a URL, for which `web_seconds` holds.
     """
 
-    def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False):
+    def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False) -> None:
         self.limits = limits or VideoLimits()
         self.name = name
         self.interrupt: BaseException | None = None  # a Ctrl-C that FFmpeg would have swallowed
@@ -120,7 +120,7 @@ class Budget:
         limit = getattr(self.limits, field)
         return self.error(f"{what}, over the limit of {limit}; VideoLimits({field}=...) sets another, as `limits`")
 
-    def is_animation(self):
+    def is_animation(self) -> None:
         """From now on the limits of GIF, APNG and WebP hold."""
         self._frame_field, self._total_field = "canvas_pixels", "animation_pixels"
 
@@ -128,12 +128,12 @@ class Budget:
     def frame_pixels(self) -> int:
         return getattr(self.limits, self._frame_field)
 
-    def check_frame(self, width: int, height: int):
+    def check_frame(self, width: int, height: int) -> None:
         """Raises [`VideoReadError`] if frames of this size are too large."""
         if width * height > self.frame_pixels:
             raise self.refuse(f"its pictures of {width} x {height} have {width * height} pixels", self._frame_field)
 
-    def spend(self, packets: int = 0, pixels: int = 0):
+    def spend(self, packets: int = 0, pixels: int = 0) -> None:
         """
         Counts packets that were read, or the pixels of a frame that was decoded, which is progress.
 
@@ -155,7 +155,7 @@ class Budget:
             raise self.refuse(f"its frames have {self._pixels} pixels in all or more", self._total_field)
         self.check()
 
-    def check(self):
+    def check(self) -> None:
         """Raises [`VideoReadError`] if a deadline has passed, and what interrupted a file object's `read`."""
         if self.interrupt is not None:
             raise self.interrupt
@@ -214,7 +214,7 @@ class OpenedSource:
         is_webp (`bool`): Whether Pillow has to read it.
     """
 
-    def __init__(self, source: Any, limits: VideoLimits | None = None):
+    def __init__(self, source: Any, limits: VideoLimits | None = None) -> None:
         self.name = source_name(source)
         self.is_web = isinstance(source, str) and source.lower().startswith(("http://", "https://"))
         self.budget = Budget(limits, f"the video {self.name}", self.is_web)
@@ -228,7 +228,7 @@ class OpenedSource:
     def __exit__(self, *exception):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         if self._file is not None and not getattr(self._file, "closed", False):
             self._file.seek(self._position)
         if self._temporary is not None:
@@ -237,7 +237,7 @@ class OpenedSource:
     def error(self, problem: str) -> VideoReadError:
         return self.budget.error(problem)
 
-    def _set(self, source, allow_private_hosts):
+    def _set(self, source, allow_private_hosts) -> None:
         if isinstance(source, (bytes, bytearray, memoryview)):
             self._data = bytes(source)
         elif isinstance(source, (str, os.PathLike)):
@@ -251,7 +251,7 @@ class OpenedSource:
         else:
             self._spool(source)
 
-    def _set_name(self, name, allow_private_hosts):
+    def _set_name(self, name, allow_private_hosts) -> None:
         scheme, separator, _ = str(name).partition("://")
         scheme = scheme.lower() if separator and isinstance(name, str) else "path"
         if self.is_web:
@@ -284,7 +284,7 @@ class OpenedSource:
         self._path = os.path.join(self._temporary.name, "video")
         return open(self._path, "wb")
 
-    def _spool(self, file):
+    def _spool(self, file) -> None:
         with self._temporary_file() as target:
             while data := file.read(1 << 18):
                 if not isinstance(data, bytes):
@@ -300,7 +300,7 @@ class OpenedSource:
             return open(self._path, "rb")
         return io.BytesIO(self._data) if self._data is not None else _SharedFile(self._file, self._lock, self.budget)
 
-    def _look_at_head(self):
+    def _look_at_head(self) -> None:
         """Refuses what is no video, or costs too much to open, before FFmpeg believes what it claims."""
         with self.open() as file:
             self.head = file.read(1024)
@@ -370,7 +370,7 @@ def source_name(source: Any) -> str:
 class _SharedFile:
     """A reader of the caller's file object, with a position of its own; `read` gives all that was asked for."""
 
-    def __init__(self, file, lock, budget):
+    def __init__(self, file, lock, budget) -> None:
         self._file, self._lock, self._budget, self._position = file, lock, budget, 0
         with lock:
             size = file.seek(0, os.SEEK_END)
@@ -415,7 +415,7 @@ class _SharedFile:
     def readable(self) -> bool:
         return True
 
-    def close(self):
+    def close(self) -> None:
         pass
 
     def __enter__(self) -> "_SharedFile":
@@ -445,7 +445,7 @@ def is_still(head: bytes, file: BinaryIO) -> bool:
     return end < 0 or data[end + 2 : end + 5] != b"\xff\xd8\xff"
 
 
-def _check_boxes(file, budget):
+def _check_boxes(file, budget) -> None:
     """
     Refuses headers that announce encryption, or more samples than the file or the limits hold: FFmpeg makes an entry
     of its own for each sample that a table announces, even if the file is a few bytes long.
@@ -489,7 +489,7 @@ def download(
     limits: VideoLimits | None = None,
     allow_private_hosts: bool = True,
     budget: Budget | None = None,
-):
+) -> None:
     """
     Fetches a URL into a file, whole: a shorter body than announced is an error.
 
@@ -539,7 +539,7 @@ def download(
         raise budget.error(f"the server did not give it ({str(error) or type(error).__name__})") from error
 
 
-def _store(response, headers, target, budget):
+def _store(response, headers, target, budget) -> None:
     """Writes the body of a response to `target`."""
     if response.status not in (200, 203):
         known = {status.value: status.phrase for status in http.HTTPStatus}
@@ -611,7 +611,7 @@ def _public_addresses(host, port, budget, through_proxy=False) -> list[str]:
 class _Network:
     """httpcore's sockets, where every call ends with the budget, and which lead to public hosts alone if need be."""
 
-    def __init__(self, budget, allow_private_hosts):
+    def __init__(self, budget, allow_private_hosts) -> None:
         self._budget, self._allow_private_hosts = budget, allow_private_hosts
 
     def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None) -> "_Connection":
@@ -628,13 +628,13 @@ class _Network:
 
 
 class _Connection:
-    def __init__(self, stream, budget):
+    def __init__(self, stream, budget) -> None:
         self._stream, self._budget = stream, budget
 
     def read(self, max_bytes, timeout=None) -> bytes:
         return self._stream.read(max_bytes, self._budget.seconds_left())
 
-    def write(self, buffer, timeout=None):
+    def write(self, buffer, timeout=None) -> None:
         self._stream.write(buffer, self._budget.seconds_left())
 
     def start_tls(self, ssl_context, server_hostname=None, timeout=None) -> "_Connection":
@@ -644,7 +644,7 @@ class _Connection:
     def get_extra_info(self, info) -> Any:
         return self._stream.get_extra_info(info)
 
-    def close(self):
+    def close(self) -> None:
         self._stream.close()
 
 

@@ -20,7 +20,7 @@ class EndsAtCtrlC:
     half-written output.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.scratch: str | None = None
         self.is_watching = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as a job in the background has it
         if not self.is_watching:

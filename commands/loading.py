@@ -79,7 +79,7 @@ def _first_line(error: BaseException) -> str:
 class Progress:
     """Shows a bar on the terminal for each stage that takes longer than two seconds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stage = self.bar = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:

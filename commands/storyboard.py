@@ -105,7 +105,7 @@ class _Board:
         columns: int | None,
         frame_width: int,
         with_time_line: bool,
-    ):
+    ) -> None:
         self.unit = unit = frame_width / 208
         self.frame_size = frame_width, max(round(frame_width * aspect), 1)
         self.gap, self.margin, self.padding = round(8 * unit), round(36 * unit), round(14 * unit)

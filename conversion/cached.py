@@ -75,7 +75,7 @@ def convert_once(model: str | Path, **settings) -> Path:
         return convert(name, place / DONE, **settings)
 
 
-def _check_space(name: str, folder: Path, is_local: bool, place: Path):
+def _check_space(name: str, folder: Path, is_local: bool, place: Path) -> None:
     """Says how much is fetched and written, and refuses where the disk has no room for it."""
     download = 0
     if not is_local and not constants.HF_HUB_OFFLINE:

@@ -172,7 +172,7 @@ def _card(conversion: Conversion, given: dict[str, str], folders: dict[str, Path
     return model_card(title, sources | revisions, hub_ids, license, conversion.config, facts)
 
 
-def _check_output(output: Path, overwrite: bool, inputs: list[Path]):
+def _check_output(output: Path, overwrite: bool, inputs: list[Path]) -> None:
     """Refuses to touch anything that is not a repository this program could have made."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return

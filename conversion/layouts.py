@@ -77,7 +77,7 @@ class LlavaNext:
         by_config = any(name in config for name in ("mm_projector_type", "mm_vision_tower", "mm_hidden_size"))
         return by_config or any(name.startswith("model.mm_projector.") for name in names)
 
-    def check(self, config: dict):
+    def check(self, config: dict) -> None:
         """
         Refuses what FiLA-Video does not do, by the configuration alone: before gigabytes of weights are fetched.
 
@@ -174,7 +174,7 @@ class LlavaHf:
         # Several models of transformers have tensors of the same names.
         return config.get("model_type") == "llava_onevision"
 
-    def check(self, config: dict):
+    def check(self, config: dict) -> None:
         """
         Refuses what FiLA-Video does not do, by the configuration alone.
 
@@ -422,7 +422,7 @@ def compare(
     return new, dropped
 
 
-def check_depth(config: PreTrainedConfig):
+def check_depth(config: PreTrainedConfig) -> None:
     """Refuses a number of layers that would take hours to build."""
     depth = config.num_hidden_layers
     if not isinstance(depth, int) or not 1 <= depth <= MAX_LAYERS:
@@ -443,7 +443,7 @@ def pixel_settings(folder: Path) -> dict:
     return {}
 
 
-def _require(config: dict, name: str, allowed: tuple):
+def _require(config: dict, name: str, allowed: tuple) -> None:
     if config.get(name) not in allowed:
         raise ValueError(
             f"The checkpoint's `{name}` is {config[name]!r}, which FiLA-Video does not have; only "

@@ -217,7 +217,7 @@ def _names_in_memory(model: PreTrainedModel) -> Callable[[str], str]:
     return lambda name: reduce(lambda renamed, renaming: renaming.rename_source_key(renamed)[0], renamings, name)
 
 
-def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path):
+def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """The ids of `<image>` and `<video>`; the embedding grows where it has no rows to spare for them."""
     text_config: PreTrainedConfig = recipe.model["text_config"]
     ids = {name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("image", "video")}
@@ -244,7 +244,7 @@ def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Pa
     )
 
 
-def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe):
+def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe) -> None:
     """Some checkpoints also save a head that is the embedding."""
     head = renamed.pop(HEAD, None)
     if head is None or EMBEDDING not in renamed:

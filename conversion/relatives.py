@@ -1,6 +1,8 @@
 """Models that look alike and cannot be converted: each is refused by its name, with what to use instead."""
 
 # What stands in `model_type` of a config.json: what it is, and why it does not fit.
+from typing import Never
+
 RELATIVES = {
     "llava": ("LLaVA 1.5 or LLaVA-Interleave in transformers' layout", "it has neither pooling nor a newline"),
     "llava_next": ("LLaVA-NeXT in transformers' layout", "it was trained on tiled pictures, not on videos"),
@@ -34,7 +36,7 @@ INSTEAD = (
 ) + PARTS_HINT
 
 
-def refuse(name: str, config: dict):
+def refuse(name: str, config: dict) -> Never:
     """
     Says what a checkpoint is that has none of the layouts.
 
@@ -59,7 +61,7 @@ def refuse(name: str, config: dict):
     raise ValueError(f"{name} is of `model_type` {model_type!r}, which cannot be converted. {INSTEAD}")
 
 
-def refuse_language_model(config: dict, tensors: dict[str, tuple[int, ...]] | None = None):
+def refuse_language_model(config: dict, tensors: dict[str, tuple[int, ...]] | None = None) -> None:
     """
     LLaVA-NeXT's layout holds a Qwen2 only; by its configuration, or by its tensors where these are known.
 

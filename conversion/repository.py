@@ -214,7 +214,7 @@ def source_license(folder: Path) -> str | None:
     return found[1] if found else None
 
 
-def copy_licenses(folder: Path, output: Path, suffix: str = ""):
+def copy_licenses(folder: Path, output: Path, suffix: str = "") -> None:
     """Copies the license and notice files of a checkpoint, the files alone."""
     for file in sorted((*folder.glob("LICENSE*"), *folder.glob("NOTICE*"))):
         if find_file(file):

@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def pytest_configure(config):
+def pytest_configure(config) -> None:
     # The maintainers' suites mark their tests; unregistered marks would warn.
     for mark in ("flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "torch_compile_test", "generate"):
         config.addinivalue_line("markers", f"{mark}: set by transformers' own tests")

@@ -16,13 +16,13 @@ def run(program: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_importing_the_package_loads_no_library():
+def test_importing_the_package_loads_no_library() -> None:
     assert (
         run("import fila_video, sys; print({'torch', 'transformers', 'av', 'faiss'} & sys.modules.keys())") == "set()"
     )
 
 
-def test_every_public_name_is_there_and_listed():
+def test_every_public_name_is_there_and_listed() -> None:
     for name in fila_video.__all__:
         assert getattr(fila_video, name).__name__ == name
         assert name in dir(fila_video)
@@ -30,14 +30,14 @@ def test_every_public_name_is_there_and_listed():
         _ = fila_video.nothing
 
 
-def test_the_version_is_that_of_the_metadata():
+def test_the_version_is_that_of_the_metadata() -> None:
     assert f"version = {fila_video.__version__}\n" in (ROOT / "setup.cfg").read_text()
 
 
 @pytest.mark.parametrize(
     "touch", ["fila_video.register()", "fila_video.select_scenes", "from fila_video import read_frames"]
 )
-def test_the_auto_classes_know_the_package_once_a_name_is_touched(touch):
+def test_the_auto_classes_know_the_package_once_a_name_is_touched(touch) -> None:
     program = (
         f"import fila_video; {touch}\n"
         "from transformers import AutoModel, AutoProcessor\n"
@@ -47,7 +47,7 @@ def test_the_auto_classes_know_the_package_once_a_name_is_touched(touch):
     assert run(program) == "fila_video.modeling_fila_video fila_video.processing_fila_video"
 
 
-def test_a_processor_from_its_own_module_loads_without_remote_code():
+def test_a_processor_from_its_own_module_loads_without_remote_code() -> None:
     program = (
         "from fila_video.processing_fila_video import FilaVideoProcessor\n"
         "print(type(FilaVideoProcessor.from_pretrained('.').video_processor).__module__)"
@@ -56,7 +56,7 @@ def test_a_processor_from_its_own_module_loads_without_remote_code():
 
 
 @pytest.mark.slow
-def test_remote_code_and_the_package_work_together_in_one_process():
+def test_remote_code_and_the_package_work_together_in_one_process() -> None:
     """The classes then exist twice: a processor of one binds a model of the other, and takes its frames and clips."""
     program = (
         "import pickle, torch\n"

@@ -33,7 +33,7 @@ def cells():
 
 
 @pytest.mark.parametrize("folder", ["examples", "."])
-def test_the_cells_run_from_a_file_to_an_answer_and_a_board(folder, tmp_path):
+def test_the_cells_run_from_a_file_to_an_answer_and_a_board(folder, tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(NOTEBOOK)],
         cwd=NOTEBOOK.parent.parent / folder,
@@ -48,7 +48,7 @@ def test_the_cells_run_from_a_file_to_an_answer_and_a_board(folder, tmp_path):
     assert made["answer"] == made["by the pipeline"] == "a green ring"
 
 
-def test_the_notebook_is_small_and_well_formed(cells):
+def test_the_notebook_is_small_and_well_formed(cells) -> None:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in cells}) == len(cells)

@@ -34,7 +34,7 @@ class ChatCollator:
     ```
     """
 
-    def __init__(self, processor: ProcessorMixin, **options: Any):
+    def __init__(self, processor: ProcessorMixin, **options: Any) -> None:
         self.processor, self.options = processor, options
 
     def __call__(self, rows: list[Mapping[str, Any]]) -> BatchFeature:

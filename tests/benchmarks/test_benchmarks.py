@@ -19,14 +19,14 @@ def rows_of(*command: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def test_a_child_that_fails_shows_its_own_error():
+def test_a_child_that_fails_shows_its_own_error() -> None:
     with pytest.raises(ValueError, match=r"(?s)failed with status 3:.*the reason"):
         run_child([sys.executable, "-c", "import sys; sys.stderr.write('the reason'); sys.exit(3)"])
     assert run_child([sys.executable, "-c", "print(5)"]) == "5\n"
 
 
 @pytest.mark.slow
-def test_inference_runs():
+def test_inference_runs() -> None:
     cases = ["LLaVA-OneVision, 96 frames", "FiLA-Video, 96 to 32, no pool", "FiLA-Video, pool of 96, model features"]
     rows = rows_of("-m", "fila_video.benchmarks.inference", "--size", "smoke", "--rounds", "1", "--cases", *cases)
     assert [row[0] for row in rows[1:]] == cases
@@ -35,7 +35,7 @@ def test_inference_runs():
 
 
 @pytest.mark.slow
-def test_scene_selection_runs():
+def test_scene_selection_runs() -> None:
     pytest.importorskip("sklearn")
     options = ["--num-frames", "64", "--init", "k-means++", "--rounds", "1", "--calls", "1", "--videos", "1"]
     rows = rows_of(str(BENCHMARKS / "scene_selection.py"), *options)
@@ -44,13 +44,13 @@ def test_scene_selection_runs():
 
 
 @pytest.mark.slow
-def test_long_video_runs(tmp_path):
+def test_long_video_runs(tmp_path) -> None:
     command = [str(BENCHMARKS / "long_video.py"), "--folder", str(tmp_path / "set"), "--smoke"]
     rows = rows_of(*command, "--engines", "local", "--cores", "1")
     assert [row[2] for row in rows[1:]] == ["virtual", "copied", "encoded"]
 
 
 @pytest.mark.slow
-def test_video_reading_runs(tmp_path):
+def test_video_reading_runs(tmp_path) -> None:
     rows = rows_of("-m", "fila_video.benchmarks.video_reading", "--folder", str(tmp_path), "--smallest")
     assert [row[:3] for row in rows[1:]] == [["seconds2.mp4", "exact", "8"]]

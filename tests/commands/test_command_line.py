@@ -53,7 +53,7 @@ def refusal(capsys, *argv):
     return err
 
 
-def test_the_sample_video_is_small_and_plays_everywhere():
+def test_the_sample_video_is_small_and_plays_everywhere() -> None:
     assert SAMPLE.stat().st_size <= 2_000_000
     with av.open(str(SAMPLE)) as container:
         (picture,), (sound,) = container.streams.video, container.streams.audio
@@ -64,7 +64,7 @@ def test_the_sample_video_is_small_and_plays_everywhere():
     assert content.index(b"moov") < content.index(b"mdat"), "it can play while it loads"
 
 
-def test_answer_streams_what_the_model_generates(video, capsys):
+def test_answer_streams_what_the_model_generates(video, capsys) -> None:
     assert main(["answer", video, "Describe the video.", "--num-scenes", "4", "--max-new-tokens", "2"]) == 0
     streamed, messages = capsys.readouterr()
 
@@ -86,7 +86,7 @@ def test_answer_streams_what_the_model_generates(video, capsys):
     assert messages == DEMONSTRATION + "\n"
 
 
-def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys):
+def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys) -> None:
     assert main(["scenes", video, "--num-scenes", "5", "--selection", "uniform", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     processor = FilaVideoProcessor.from_pretrained(ROOT)
@@ -100,7 +100,7 @@ def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys):
     assert told["video"] == video
 
 
-def test_by_default_scenes_are_selected_on_the_models_own_features(video, capsys, monkeypatch):
+def test_by_default_scenes_are_selected_on_the_models_own_features(video, capsys, monkeypatch) -> None:
     encoded = []
     encode = FilaVideoForConditionalGeneration.encode_frames
     monkeypatch.setattr(
@@ -112,7 +112,7 @@ def test_by_default_scenes_are_selected_on_the_models_own_features(video, capsys
     assert sum(encoded) == 96  # the whole pool
 
 
-def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys):
+def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys) -> None:
     board, data = tmp_path / "board.png", tmp_path / "scenes.json"
     assert main(["scenes", video, "--num-scenes", "6", "--output", str(board), "--json", str(data)]) == 0
     assert capsys.readouterr() == ("", DEMONSTRATION + "\n")
@@ -120,7 +120,7 @@ def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys):
     assert len(json.loads(data.read_text())["scenes"]) == 6
 
 
-def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path, capsys, monkeypatch):
+def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path, capsys, monkeypatch) -> None:
     boards = []
 
     def draw(frames, scenes, timestamps, **options):
@@ -135,7 +135,7 @@ def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path
     np.testing.assert_allclose(boards[0], expected, atol=5e-4)
 
 
-def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(video, tmp_path, capsys):
+def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(video, tmp_path, capsys) -> None:
     model = copy_of_the_model(tmp_path / "model")
     marker = tmp_path / "the code of the repository ran"
     with open(model / "modeling_fila_video.py", "a") as code:
@@ -145,11 +145,11 @@ def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(vid
     assert not marker.exists()
 
 
-def test_the_selections_of_the_command_line_are_those_of_the_library():
+def test_the_selections_of_the_command_line_are_those_of_the_library() -> None:
     assert set(SELECTIONS) == set(METHODS)
 
 
-def test_settings_of_the_selection_reach_the_processor(video, capsys):
+def test_settings_of_the_selection_reach_the_processor(video, capsys) -> None:
     argv = [
         "scenes",
         video,
@@ -203,7 +203,7 @@ def loaded_by(*argv: str) -> set[str]:
         ("nothing",),
     ],
 )
-def test_help_and_mistakes_import_neither_torch_nor_transformers(argv):
+def test_help_and_mistakes_import_neither_torch_nor_transformers(argv) -> None:
     assert loaded_by(*argv) == set()
 
 
@@ -225,7 +225,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_ctrl_c_ends_the_process_with_status_130_at_once(video, stage):
+def test_ctrl_c_ends_the_process_with_status_130_at_once(video, stage) -> None:
     """Deadlines are generous: without the handler, the last stage goes on for many minutes."""
     command = [sys.executable, "-c", STAGES[stage], "answer", video, "What?"]
     # A shell's background jobs ignore Ctrl-C, and hand that down.
@@ -247,60 +247,60 @@ def test_ctrl_c_ends_the_process_with_status_130_at_once(video, stage):
     assert "Traceback" not in messages
 
 
-def test_the_module_runs_as_a_program(video):
+def test_the_module_runs_as_a_program(video) -> None:
     command = [sys.executable, "-m", "fila_video.commands.cli", "scenes", video, "--num-scenes", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["num_scenes"] == 2
 
 
-def test_other_modules_commands_are_listed_and_take_their_own_arguments(capsys):
+def test_other_modules_commands_are_listed_and_take_their_own_arguments(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["convert", "--help"])
     assert stop.value.code == 0
     assert "--merger" in capsys.readouterr().out
 
 
-def test_a_missing_video_gets_one_line(capsys, tmp_path):
+def test_a_missing_video_gets_one_line(capsys, tmp_path) -> None:
     assert "nothing.mp4" in refusal(capsys, "answer", str(tmp_path / "nothing.mp4"), "What?")
 
 
-def test_a_file_that_is_no_video_gets_one_line(capsys, tmp_path):
+def test_a_file_that_is_no_video_gets_one_line(capsys, tmp_path) -> None:
     path = tmp_path / "notes.mp4"
     path.write_text("no video at all\n" * 100)
     assert "notes.mp4" in refusal(capsys, "scenes", str(path), "--json")
 
 
 @pytest.mark.parametrize("token", ["<video>", "<image>", "<|im_end|>", "<|im_start|>", "<|endoftext|>"])
-def test_a_question_with_a_control_token_gets_one_line(video, capsys, token):
+def test_a_question_with_a_control_token_gets_one_line(video, capsys, token) -> None:
     assert token in refusal(capsys, "answer", video, f"What {token}?")
 
 
-def test_an_empty_question_gets_one_line(video, capsys):
+def test_an_empty_question_gets_one_line(video, capsys) -> None:
     assert "question" in refusal(capsys, "answer", video, "  ")
 
 
-def test_too_few_scenes_get_one_line(video, capsys):
+def test_too_few_scenes_get_one_line(video, capsys) -> None:
     assert "`num_scenes` must be at least 1, got 0" in refusal(capsys, "answer", video, "What?", "--num-scenes", "0")
 
 
-def test_a_device_that_is_not_there_gets_one_line(video, capsys):
+def test_a_device_that_is_not_there_gets_one_line(video, capsys) -> None:
     assert "--device cuda:99" in refusal(capsys, "answer", video, "What?", "--device", "cuda:99")
     assert "--device toaster" in refusal(capsys, "answer", video, "What?", "--device", "toaster")
 
 
-def test_scenes_without_anything_to_write_get_one_line(video, capsys):
+def test_scenes_without_anything_to_write_get_one_line(video, capsys) -> None:
     assert "--output" in refusal(capsys, "scenes", video)
 
 
 @pytest.mark.parametrize("name", ["board.txt", "board.pdf", "board.gif", "board"])
-def test_a_board_that_is_no_picture_is_refused_before_any_work(capsys, name):
+def test_a_board_that_is_no_picture_is_refused_before_any_work(capsys, name) -> None:
     message = refusal(capsys, "scenes", "nothing.mp4", "--output", name)
     assert name in message and ".png, .jpg or .webp" in message
 
 
 @pytest.mark.parametrize("option", ["--output", "--json"])
-def test_what_cannot_be_written_is_refused_before_any_work(capsys, tmp_path, option):
+def test_what_cannot_be_written_is_refused_before_any_work(capsys, tmp_path, option) -> None:
     missing = tmp_path / "nowhere" / "board.png"
     assert f"no folder {missing.parent}" in refusal(capsys, "scenes", "nothing.mp4", option, str(missing))
     folder = tmp_path / "folder.png"
@@ -308,16 +308,16 @@ def test_what_cannot_be_written_is_refused_before_any_work(capsys, tmp_path, opt
     assert "cannot be written" in refusal(capsys, "scenes", "nothing.mp4", option, str(folder))
 
 
-def test_a_question_in_the_place_of_the_video_is_noticed(video, capsys):
+def test_a_question_in_the_place_of_the_video_is_noticed(video, capsys) -> None:
     assert "pass the video first" in refusal(capsys, "answer", "What happens?", video)
 
 
 @pytest.mark.parametrize("argv", [("answer", "a.mp4", "What \udcff?"), ("scenes", "a\udcff.mp4", "--json")])
-def test_arguments_that_are_not_utf8_get_one_line(capsys, argv):
+def test_arguments_that_are_not_utf8_get_one_line(capsys, argv) -> None:
     assert "UTF-8" in refusal(capsys, *argv)
 
 
-def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path):
+def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path) -> None:
     assert "config.json" in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
 
 
@@ -333,12 +333,12 @@ def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path):
         json.dumps({"model_type": "fila_video", "text_config": 5}),
     ],
 )
-def test_a_model_with_a_broken_config_is_named_in_one_line(video, capsys, tmp_path, config):
+def test_a_model_with_a_broken_config_is_named_in_one_line(video, capsys, tmp_path, config) -> None:
     (tmp_path / "config.json").write_text(config, encoding="latin-1")
     assert str(tmp_path) in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
 
 
-def test_weights_that_lack_tensors_are_refused_and_never_filled_with_random_numbers(video, capsys, tmp_path):
+def test_weights_that_lack_tensors_are_refused_and_never_filled_with_random_numbers(video, capsys, tmp_path) -> None:
     model = copy_of_the_model(tmp_path / "model")
     tensors = {name: tensor for name, tensor in load_file(model / "model.safetensors").items() if "merger" not in name}
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
@@ -348,30 +348,30 @@ def test_weights_that_lack_tensors_are_refused_and_never_filled_with_random_numb
 
 
 @pytest.mark.parametrize("name", ["board.png", "board.jpg", "board.JPEG", "board.webp"])
-def test_a_board_is_the_kind_of_picture_that_its_name_says(video, tmp_path, name):
+def test_a_board_is_the_kind_of_picture_that_its_name_says(video, tmp_path, name) -> None:
     assert main(["scenes", video, "--num-scenes", "2", "--output", str(tmp_path / name)]) == 0
     kind = {".png": "PNG", ".webp": "WEBP"}.get(Path(name).suffix.lower(), "JPEG")
     assert Image.open(tmp_path / name).format == kind
 
 
-def test_another_kind_of_model_is_refused_and_never_built(video, capsys, tmp_path):
+def test_another_kind_of_model_is_refused_and_never_built(video, capsys, tmp_path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert str(tmp_path) in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
 
 
-def test_an_unknown_method_gets_the_usage_and_status_2(video, capsys):
+def test_an_unknown_method_gets_the_usage_and_status_2(video, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["scenes", video, "--json", "--selection", "magic"])
     assert stop.value.code == 2
     assert "kmeans" in capsys.readouterr().err
 
 
-def test_the_default_model_is_the_packages_own_folder():
+def test_the_default_model_is_the_packages_own_folder() -> None:
     assert DEFAULT_MODEL.resolve() == Path(fila_video.__file__).parent.resolve()
     assert all((DEFAULT_MODEL / name).is_file() for name in FILES)
 
 
-def test_only_work_of_more_than_two_seconds_shows_a_bar(capsys, monkeypatch):
+def test_only_work_of_more_than_two_seconds_shows_a_bar(capsys, monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -386,7 +386,7 @@ def test_only_work_of_more_than_two_seconds_shows_a_bar(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["answer", "scenes"])
-def test_the_model_runs_on_the_device_that_was_asked_for(video, capsys, monkeypatch, command):
+def test_the_model_runs_on_the_device_that_was_asked_for(video, capsys, monkeypatch, command) -> None:
     seen = []
     monkeypatch.setattr(FilaVideoForConditionalGeneration, "to", lambda self, device: seen.append(device) or self)
     argv = {"answer": ["What?", "--max-new-tokens", "1"], "scenes": ["--json"]}[command]

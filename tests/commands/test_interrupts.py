@@ -97,7 +97,7 @@ def interrupt(program, argv, tmp_path, ready):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_ctrl_c_ends_the_command_at_once_at_every_stage(stage, tmp_path):
+def test_ctrl_c_ends_the_command_at_once_at_every_stage(stage, tmp_path) -> None:
     status, out, err, left = interrupt(
         INTERRUPTIBLE.format(stage=STAGES[stage]),
         ["answer", SAMPLE, "What?"],
@@ -109,13 +109,13 @@ def test_ctrl_c_ends_the_command_at_once_at_every_stage(stage, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_download_that_stalls_and_removes_what_it_wrote(tmp_path):
+def test_ctrl_c_ends_a_download_that_stalls_and_removes_what_it_wrote(tmp_path) -> None:
     content = make_video(tmp_path / "video.mp4", 60).read_bytes()
     asked = threading.Event()
     finished = threading.Event()
 
     class Stalls(BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -124,7 +124,7 @@ def test_ctrl_c_ends_a_download_that_stalls_and_removes_what_it_wrote(tmp_path):
             asked.set()
             finished.wait(120)
 
-        def log_message(self, *args):
+        def log_message(self, *args) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stalls)
@@ -132,7 +132,7 @@ def test_ctrl_c_ends_a_download_that_stalls_and_removes_what_it_wrote(tmp_path):
     try:
         address = f"http://127.0.0.1:{server.server_port}/video.mp4"
 
-        def ready(process):
+        def ready(process) -> None:
             assert asked.wait(120)
             time.sleep(1)  # it reads what has come
 
@@ -148,7 +148,7 @@ def test_ctrl_c_ends_a_download_that_stalls_and_removes_what_it_wrote(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_storyboard_without_half_a_picture(tmp_path):
+def test_ctrl_c_ends_a_storyboard_without_half_a_picture(tmp_path) -> None:
     stage = f"""
 import fila_video.commands.storyboard as storyboard
 def draw(*args, **options):
@@ -165,7 +165,7 @@ storyboard.draw_storyboard = draw
     assert (status, left) == (130, []) and not board.exists()
 
 
-def test_a_job_in_the_background_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
+def test_a_job_in_the_background_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path) -> None:
     program = INTERRUPTIBLE.format(stage="").replace("signal.default_int_handler", "signal.SIG_IGN")
     held = "class Hold:\n    def find_spec(self, name, path=None, target=None):\n        if name == 'torch':\n"
     held += "            print('here', flush=True); import time; time.sleep(3); print('on', flush=True); import os\n"

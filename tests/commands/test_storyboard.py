@@ -34,11 +34,11 @@ def centre(board, colour):
         (7265.1, "2:01:05.1"),
     ],
 )
-def test_times_are_minutes_and_seconds_with_a_tenth(seconds, text):
+def test_times_are_minutes_and_seconds_with_a_tenth(seconds, text) -> None:
     assert clock(seconds) == text
 
 
-def test_a_row_holds_the_frames_of_a_scene_in_their_order():
+def test_a_row_holds_the_frames_of_a_scene_in_their_order() -> None:
     board = draw([[0, 4, 7], [2, 8, 11]], columns=1)
     places = [[centre(board, COLOURS[index]) for index in scene] for scene in ([0, 4, 7], [2, 8, 11])]
     for row in places:
@@ -47,7 +47,7 @@ def test_a_row_holds_the_frames_of_a_scene_in_their_order():
         assert below[1] - above[1] > 100
 
 
-def test_scenes_run_from_left_to_right_and_then_down():
+def test_scenes_run_from_left_to_right_and_then_down() -> None:
     board = draw([[0], [3], [6], [9]], columns=2)
     first, second, third, fourth = (centre(board, COLOURS[index]) for index in (0, 3, 6, 9))
     assert first[0] < second[0] and abs(first[1] - second[1]) < 20
@@ -55,7 +55,7 @@ def test_scenes_run_from_left_to_right_and_then_down():
     assert fourth[0] > third[0]
 
 
-def test_only_the_last_frame_of_a_scene_is_framed_as_the_representative():
+def test_only_the_last_frame_of_a_scene_is_framed_as_the_representative() -> None:
     board = draw([[0, 4, 7]])
     _, x = np.nonzero((board == REPRESENTATIVE).all(axis=-1))
     frame_x, _ = centre(board, COLOURS[7])
@@ -64,14 +64,14 @@ def test_only_the_last_frame_of_a_scene_is_framed_as_the_representative():
     assert other_x + 104 < x.min() < frame_x, "beyond the right edge of the frame before"
 
 
-def test_a_repeated_frame_is_faded():
+def test_a_repeated_frame_is_faded() -> None:
     board = draw([[7, 7, 7]])
     _, x = np.nonzero((board == COLOURS[7]).all(axis=-1))
     assert len(x) > 1000
     assert x.max() - x.min() < 208, "the frame in full colour stands there once"
 
 
-def test_the_time_line_shows_where_in_the_video_the_frames_lie():
+def test_the_time_line_shows_where_in_the_video_the_frames_lie() -> None:
     board = draw([[0, 4, 8]], duration=40.0)
     line = board[: 36 + 120]
     marks = np.nonzero((line == REPRESENTATIVE).all(axis=-1).any(axis=0))[0]
@@ -81,21 +81,21 @@ def test_the_time_line_shows_where_in_the_video_the_frames_lie():
     assert np.allclose([supplements.min(), supplements.max()], [left, left + (right - left) / 4], atol=3)
 
 
-def test_thirty_two_scenes_make_a_board_of_a_pleasant_shape():
+def test_thirty_two_scenes_make_a_board_of_a_pleasant_shape() -> None:
     frames = plain_frames()
     board = draw_storyboard(frames, np.arange(96).reshape(32, 3) % 12, np.arange(12.0), title="x" * 500, duration=12.0)
     assert 1.2 < board.width / board.height < 2.0
 
 
 @pytest.mark.parametrize("shape", [(160, 90), (90, 160), (40, 40)])
-def test_frames_keep_their_shape(shape):
+def test_frames_keep_their_shape(shape) -> None:
     board = draw([[0]], plain_frames(*shape))
     y, x = np.nonzero((board == COLOURS[0]).all(axis=-1))
     ratio = (y.max() - y.min() + 1) / (x.max() - x.min() + 1)
     assert ratio == pytest.approx(shape[0] / shape[1], rel=0.08)  # the border covers a little
 
 
-def test_twice_the_frame_width_gives_twice_the_board():
+def test_twice_the_frame_width_gives_twice_the_board() -> None:
     small, large = draw([[0, 1, 2]], duration=9.0), draw([[0, 1, 2]], duration=9.0, frame_width=416)
     assert np.allclose(np.array(large.shape[:2]) / small.shape[:2], 2, atol=0.02)
 
@@ -113,7 +113,7 @@ def test_twice_the_frame_width_gives_twice_the_board():
         ({"frame_width": 10}, "at least 64 pixels, got 10"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(arguments, message):
+def test_arguments_that_do_not_fit_are_refused(arguments, message) -> None:
     given = {
         "frames": np.zeros((2, 8, 8, 3), dtype=np.uint8),
         "scenes": np.array([[0, 1]]),
@@ -123,7 +123,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
         draw_storyboard(**given | arguments)
 
 
-def test_different_times_of_a_scene_have_different_labels():
+def test_different_times_of_a_scene_have_different_labels() -> None:
     assert clocks([0.52, 0.56, 0.6]) == ["0:00.52", "0:00.56", "0:00.60"]
     assert clocks([0.5, 0.5, 61.0]) == ["0:00.5", "0:00.5", "1:01.0"]
     assert clocks([3599.998, 3599.999, 3600.0]) == ["59:59.998", "59:59.999", "1:00:00.000"]

@@ -44,7 +44,7 @@ def metadata_of(indices: np.ndarray, total: int, rate: float) -> VideoMetadata:
 
 
 @torch.no_grad()
-def test_a_llava_hf_source_gets_its_frames_its_prompt_and_its_logits(tmp_path):
+def test_a_llava_hf_source_gets_its_frames_its_prompt_and_its_logits(tmp_path) -> None:
     source = tiny_onevision()
     folder = save_llava_hf(tmp_path / "source", source)
     (folder / "preprocessor_config.json").unlink()  # as transformers 5 saves processors, in one file
@@ -77,7 +77,7 @@ def test_a_llava_hf_source_gets_its_frames_its_prompt_and_its_logits(tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("is_llava_video", [True, False], ids=["llava_video", "onevision"])
-def test_a_llava_next_source_gets_its_frames_its_prompt_and_its_logits(tmp_path, is_llava_video):
+def test_a_llava_next_source_gets_its_frames_its_prompt_and_its_logits(tmp_path, is_llava_video) -> None:
     parts = TinyParts()
     newline = "grid" if is_llava_video else "one_token"
     folder = save_llava_next(
@@ -113,7 +113,7 @@ def test_a_llava_next_source_gets_its_frames_its_prompt_and_its_logits(tmp_path,
     assert (model(**ours).logits - expected).abs().max() < 1e-5 and expected.std() > 0.1
 
 
-def test_frames_are_those_of_the_source_and_no_others_are_kept(tmp_path):
+def test_frames_are_those_of_the_source_and_no_others_are_kept(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     assert main([str(folder), str(tmp_path / "out"), "--as-source"]) == 0
     processor = load_model(tmp_path / "out")[1]
@@ -129,7 +129,7 @@ def test_frames_are_those_of_the_source_and_no_others_are_kept(tmp_path):
     assert shown == expected == list(metadata.frames_indices)
 
 
-def test_a_short_video_gives_all_its_frames_once(tmp_path):
+def test_a_short_video_gives_all_its_frames_once(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     assert main([str(folder), str(tmp_path / "out"), "--as-source"]) == 0
     processor = load_model(tmp_path / "out")[1]

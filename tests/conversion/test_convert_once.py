@@ -23,7 +23,7 @@ def source(tmp_path, monkeypatch):
     return save_llava_hf(tmp_path / "source", tiny_onevision())
 
 
-def test_the_second_call_finds_what_the_first_made_and_a_change_makes_another(source):
+def test_the_second_call_finds_what_the_first_made_and_a_change_makes_another(source) -> None:
     first = convert_once(source, progress=False)
     stamp = (first / "model.safetensors").stat().st_mtime_ns
     assert convert_once(source, progress=False) == first
@@ -34,7 +34,7 @@ def test_the_second_call_finds_what_the_first_made_and_a_change_makes_another(so
     assert len(list_converted()) == 3 and all(entry["complete"] for entry in list_converted())
 
 
-def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys):
+def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys) -> None:
     converted = convert_once(source, progress=False)
     other = convert_once(source, progress=False, as_source=True)
     key = converted.parent.name
@@ -50,7 +50,7 @@ def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys):
     assert list_converted() == [] and not list((tmp_path / "assets").rglob("*/*"))
 
 
-def test_what_is_being_converted_is_not_removed(source, capsys):
+def test_what_is_being_converted_is_not_removed(source, capsys) -> None:
     converted = convert_once(source, progress=False)
     with FileLock(converted.parent / "lock"):
         assert command_line(["converted", "--remove", str(source)]) == 2
@@ -58,7 +58,7 @@ def test_what_is_being_converted_is_not_removed(source, capsys):
     assert converted.exists()
 
 
-def test_a_progress_bar_makes_no_other_model(source):
+def test_a_progress_bar_makes_no_other_model(source) -> None:
     assert convert_once(source, progress=True) == convert_once(source, progress=False)
 
 
@@ -67,7 +67,7 @@ def files_of(folder) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_a_source_checkpoint_answers_at_the_command_line_and_is_converted_once(source, tmp_path):
+def test_a_source_checkpoint_answers_at_the_command_line_and_is_converted_once(source, tmp_path) -> None:
     video = make_video(tmp_path / "video.mp4", 60)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_ASSETS_CACHE": str(tmp_path / "assets")}
 
@@ -89,7 +89,7 @@ def test_a_source_checkpoint_answers_at_the_command_line_and_is_converted_once(s
     assert len(list_converted()) == 1
 
 
-def test_a_model_is_loaded_by_the_name_of_a_source_checkpoint(source, tmp_path):
+def test_a_model_is_loaded_by_the_name_of_a_source_checkpoint(source, tmp_path) -> None:
     model, processor = fila_video.load_model(source, "cpu")
     assert isinstance(model, fila_video.FilaVideoForConditionalGeneration) and not model.training
     assert isinstance(processor, fila_video.FilaVideoProcessor) and processor.scene_size == model.config.scene_size
@@ -121,7 +121,9 @@ convert_once(sys.argv[1], progress=False)
 """
 
 
-def test_a_conversion_that_is_killed_leaves_nothing_half_and_the_next_call_makes_it_whole(source, tmp_path, capsys):
+def test_a_conversion_that_is_killed_leaves_nothing_half_and_the_next_call_makes_it_whole(
+    source, tmp_path, capsys
+) -> None:
     environment = os.environ | {"HF_ASSETS_CACHE": str(tmp_path / "assets")}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(tmp_path / "reached")], env=environment)
     try:
@@ -143,14 +145,14 @@ def test_a_conversion_that_is_killed_leaves_nothing_half_and_the_next_call_makes
     assert {path.name for path in entry["path"].parent.iterdir()} == {"lock", "repository", "source.json"}
 
 
-def test_a_relative_is_refused_and_leaves_nothing(source, tmp_path):
+def test_a_relative_is_refused_and_leaves_nothing(source, tmp_path) -> None:
     (source / "config.json").write_text('{"model_type": "qwen2_vl"}')
     with pytest.raises(ValueError, match="is Qwen2-VL"):
         convert_once(source, progress=False)
     assert not (tmp_path / "assets").exists()
 
 
-def test_a_hub_name_is_converted_offline_from_the_cache_by_its_commit(source, tmp_path):
+def test_a_hub_name_is_converted_offline_from_the_cache_by_its_commit(source, tmp_path) -> None:
     commit = "c" * 40
     repository = tmp_path / "hub" / "models--llava-hf--tiny"
     (repository / "refs").mkdir(parents=True)

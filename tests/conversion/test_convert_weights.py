@@ -55,7 +55,7 @@ def largest_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 @torch.no_grad()
 @pytest.mark.parametrize("tie", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("version", [4, 5])
-def test_the_logits_of_a_llava_hf_checkpoint_are_those_of_transformers(tmp_path, version, tie):
+def test_the_logits_of_a_llava_hf_checkpoint_are_those_of_transformers(tmp_path, version, tie) -> None:
     source = tiny_onevision(tie)
     folder = save_llava_hf(tmp_path / "source", source, version)
     model = load(convert(folder, tmp_path / "out", scene_size=1, dtype="float32", progress=False))
@@ -68,7 +68,7 @@ def test_the_logits_of_a_llava_hf_checkpoint_are_those_of_transformers(tmp_path,
 
 
 @torch.no_grad()
-def test_what_transformers_itself_saves_is_converted(tmp_path):
+def test_what_transformers_itself_saves_is_converted(tmp_path) -> None:
     source = tiny_onevision(tie=True)
     folder = save_llava_hf(tmp_path / "source", source)
     for file in folder.glob("model*"):
@@ -88,7 +88,7 @@ def test_what_transformers_itself_saves_is_converted(tmp_path):
         ("bilinear", "one_token", True),
     ],
 )
-def test_the_logits_of_a_llava_next_checkpoint_are_those_of_its_parts(tmp_path, pooling, newline, tie):
+def test_the_logits_of_a_llava_next_checkpoint_are_those_of_its_parts(tmp_path, pooling, newline, tie) -> None:
     parts = TinyParts(tie)
     folder = save_llava_next(
         tmp_path / "source",
@@ -117,7 +117,7 @@ def test_the_logits_of_a_llava_next_checkpoint_are_those_of_its_parts(tmp_path, 
 
 @torch.no_grad()
 @pytest.mark.parametrize("merger", ["weighted", "mean", "attention"])
-def test_equal_frames_in_a_scene_answer_as_one_frame(tmp_path, merger):
+def test_equal_frames_in_a_scene_answer_as_one_frame(tmp_path, merger) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     one = load(convert(folder, tmp_path / "one", scene_size=1, dtype="float32", progress=False))
     three = load(convert(folder, tmp_path / "three", scene_size=3, merger=merger, dtype="float32", progress=False))
@@ -130,7 +130,7 @@ def test_equal_frames_in_a_scene_answer_as_one_frame(tmp_path, merger):
     assert largest_difference(three(input_ids=ids, pixel_values_videos=thrice).logits, expected) > 1e-3
 
 
-def test_a_converted_model_survives_saving_and_loading(tmp_path):
+def test_a_converted_model_survives_saving_and_loading(tmp_path) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts())
     first = load(convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False))
     first.save_pretrained(tmp_path / "again")
@@ -141,7 +141,7 @@ def test_a_converted_model_survives_saving_and_loading(tmp_path):
         assert tensor.dtype == again[name].dtype and torch.equal(tensor, again[name]), name
 
 
-def test_weights_become_bfloat16_and_the_merger_stays_exact(tmp_path):
+def test_weights_become_bfloat16_and_the_merger_stays_exact(tmp_path) -> None:
     parts = TinyParts()
     folder = save_llava_next(tmp_path / "source", parts)
     model = load(convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False))
@@ -155,7 +155,7 @@ def test_weights_become_bfloat16_and_the_merger_stays_exact(tmp_path):
     assert model.config.dtype == model.config.text_config.dtype == torch.bfloat16
 
 
-def test_shards_are_of_the_size_asked_for_and_whole(tmp_path):
+def test_shards_are_of_the_size_asked_for_and_whole(tmp_path) -> None:
     source = tiny_onevision()
     folder = save_llava_hf(tmp_path / "source", source)
     one = convert(folder, tmp_path / "one", progress=False)
@@ -175,7 +175,7 @@ def test_shards_are_of_the_size_asked_for_and_whole(tmp_path):
     load(many)
 
 
-def test_settings_follow_a_onevision_source(tmp_path):
+def test_settings_follow_a_onevision_source(tmp_path) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts())
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
     config, processor = load(converted).config, FilaVideoProcessor.from_pretrained(converted)
@@ -186,7 +186,7 @@ def test_settings_follow_a_onevision_source(tmp_path):
 
 
 @pytest.mark.parametrize("pooling", [None, "average"])
-def test_settings_follow_a_llava_video_source(tmp_path, pooling):
+def test_settings_follow_a_llava_video_source(tmp_path, pooling) -> None:
     settings = {"mm_newline_position": "grid", "mm_spatial_pool_mode": "bilinear", "add_time_instruction": True}
     folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", pooling=pooling, progress=False)
@@ -196,7 +196,7 @@ def test_settings_follow_a_llava_video_source(tmp_path, pooling):
     assert (processor.num_scenes, processor.add_time_instruction) == (64, True)
 
 
-def test_settings_follow_a_llava_hf_source(tmp_path):
+def test_settings_follow_a_llava_hf_source(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     converted = convert(folder, tmp_path / "out", progress=False)
     model, processor = load(converted), FilaVideoProcessor.from_pretrained(converted)
@@ -210,20 +210,20 @@ def test_settings_follow_a_llava_hf_source(tmp_path):
     assert generation.eos_token_id == 258
 
 
-def test_large_scenes_have_room_among_the_candidates(tmp_path):
+def test_large_scenes_have_room_among_the_candidates(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     processor = FilaVideoProcessor.from_pretrained(convert(folder, tmp_path / "out", scene_size=20, progress=False))
     assert processor.max_candidates == 32 * 20
 
 
-def test_sampling_settings_that_do_nothing_do_not_stop_a_conversion(tmp_path):
+def test_sampling_settings_that_do_nothing_do_not_stop_a_conversion(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.2, "eos_token_id": 258}')
     generation = load(convert(folder, tmp_path / "out", progress=False)).generation_config
     assert not generation.do_sample and generation.temperature in (None, 1.0) and generation.eos_token_id == 258
 
 
-def test_a_source_without_a_newline_embedding_gets_none(tmp_path):
+def test_a_source_without_a_newline_embedding_gets_none(tmp_path) -> None:
     parts = TinyParts()
     tensors = llava_next_tensors(parts, newline=False)
     folder = save_llava_next(tmp_path / "source", parts, tensors, mm_patch_merge_type="spatial")
@@ -232,7 +232,7 @@ def test_a_source_without_a_newline_embedding_gets_none(tmp_path):
     assert "no newline embedding" in (converted / "README.md").read_text()
 
 
-def test_buffers_and_unused_tensors_are_left_out_and_named_in_the_card(tmp_path):
+def test_buffers_and_unused_tensors_are_left_out_and_named_in_the_card(tmp_path) -> None:
     parts = TinyParts(tie=True)
     tensors = llava_next_tensors(parts)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
@@ -252,7 +252,7 @@ def test_buffers_and_unused_tensors_are_left_out_and_named_in_the_card(tmp_path)
     assert "`model.vision_tower.post_layernorm.weight`" in card
 
 
-def test_files_of_pickles_are_read_when_asked_for(tmp_path):
+def test_files_of_pickles_are_read_when_asked_for(tmp_path) -> None:
     parts = TinyParts()
     folder = save_llava_next(tmp_path / "source", parts)
     expected = convert(folder, tmp_path / "expected", vision_tower=tmp_path / "tower", progress=False)
@@ -281,7 +281,7 @@ print(type(pipeline("video-text-to-text", model=sys.argv[1], trust_remote_code=T
 """
 
 
-def test_a_converted_folder_loads_by_every_auto_class_with_its_own_code(tmp_path):
+def test_a_converted_folder_loads_by_every_auto_class_with_its_own_code(tmp_path) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts())
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
     done = subprocess.run([sys.executable, "-c", LOADS, converted], capture_output=True, text=True, cwd=tmp_path)
@@ -299,7 +299,7 @@ def test_a_converted_folder_loads_by_every_auto_class_with_its_own_code(tmp_path
     ]
 
 
-def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path):
+def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path) -> None:
     root = Path(__file__).resolve().parent.parent.parent
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -315,7 +315,7 @@ def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path):
     assert (model.config.scene_size, model.config.merger_type) == (1, "mean")
 
 
-def test_the_command_line_converts_as_the_script_does(tmp_path, capsys):
+def test_the_command_line_converts_as_the_script_does(tmp_path, capsys) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     assert command_line(["convert", str(folder), str(tmp_path / "out"), "--merger", "attention"]) == 0
     assert load(tmp_path / "out").config.merger_type == "attention"
@@ -323,7 +323,7 @@ def test_the_command_line_converts_as_the_script_does(tmp_path, capsys):
     assert "out exists: choose another folder" in capsys.readouterr().err
 
 
-def test_the_file_written_holds_no_name_of_this_machine(tmp_path):
+def test_the_file_written_holds_no_name_of_this_machine(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     converted = convert(folder, tmp_path / "out", progress=False)
     for file in (*converted.glob("*.json"), converted / "README.md"):
@@ -333,7 +333,7 @@ def test_the_file_written_holds_no_name_of_this_machine(tmp_path):
     assert "checkpoint: source" in (converted / "README.md").read_text()
 
 
-def test_hf_layouts_of_both_versions_differ_on_disk_and_not_when_converted(tmp_path):
+def test_hf_layouts_of_both_versions_differ_on_disk_and_not_when_converted(tmp_path) -> None:
     model = tiny_onevision()
     names = [set(llava_hf_tensors(model, version)) for version in (4, 5)]
     assert not names[0] & names[1]
@@ -373,7 +373,7 @@ def published_llava_next_shapes() -> dict[str, tuple[int, ...]]:
     return shapes | {"model.mm_projector.2.weight": (3584, 3584), "model.mm_projector.2.bias": (3584,)}
 
 
-def test_the_published_7b_layout_fits_and_needs_no_configuration_of_its_tower():
+def test_the_published_7b_layout_fits_and_needs_no_configuration_of_its_tower() -> None:
     names = published_llava_next_shapes()
     layout = find_layout("7b-ov", {"model_type": "llava"}, names)
     assert layout.name == "LLaVA-NeXT"
@@ -395,7 +395,7 @@ def test_the_published_7b_layout_fits_and_needs_no_configuration_of_its_tower():
 
 
 @torch.no_grad()
-def test_a_converted_model_answers_about_a_real_video(tmp_path):
+def test_a_converted_model_answers_about_a_real_video(tmp_path) -> None:
     settings = {"mm_newline_position": "grid", "mm_spatial_pool_mode": "average", "add_time_instruction": True}
     folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)

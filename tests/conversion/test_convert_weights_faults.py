@@ -26,7 +26,7 @@ def source(tmp_path):
     return save_llava_hf(tmp_path / "source", tiny_onevision())
 
 
-def edit(file, **changes):
+def edit(file, **changes) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
@@ -43,14 +43,14 @@ def edit(file, **changes):
         (["a", "list"], "is of `model_type`"),
     ],
 )
-def test_a_relative_is_refused_by_its_name(tmp_path, source, model_type, named):
+def test_a_relative_is_refused_by_its_name(tmp_path, source, model_type, named) -> None:
     edit(source / "config.json", model_type=model_type)
     with pytest.raises(ValueError, match=f"{named}.*llava-hf/llava-onevision-qwen2") as error:
         convert(source, tmp_path / "out", progress=False)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
-def test_another_language_model_in_llava_nexts_layout_is_refused_by_name_and_by_tensors(tmp_path):
+def test_another_language_model_in_llava_nexts_layout_is_refused_by_name_and_by_tensors(tmp_path) -> None:
     parts = TinyParts()
     tensors = {name: value for name, value in llava_next_tensors(parts).items() if not name.endswith("q_proj.bias")}
     folder = save_llava_next(tmp_path / "source", parts, tensors)
@@ -61,7 +61,7 @@ def test_another_language_model_in_llava_nexts_layout_is_refused_by_name_and_by_
         convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
 
 
-def test_settings_that_llava_next_ignores_are_ignored_and_named(tmp_path):
+def test_settings_that_llava_next_ignores_are_ignored_and_named(tmp_path) -> None:
     scaling = {"type": "linear", "factor": 4.0}
     folder = save_llava_next(tmp_path / "source", TinyParts(), rope_scaling=scaling, mm_spatial_pool_stride=4)
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
@@ -72,7 +72,7 @@ def test_settings_that_llava_next_ignores_are_ignored_and_named(tmp_path):
     assert "`rope_scaling`" in card and "`mm_spatial_pool_stride` (4)" in card
 
 
-def test_a_checkpoint_without_a_head_is_tied_whatever_it_says(tmp_path):
+def test_a_checkpoint_without_a_head_is_tied_whatever_it_says(tmp_path) -> None:
     parts = TinyParts(tie=True)
     folder = save_llava_next(tmp_path / "source", parts, tie_word_embeddings=False)
     converted = convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
@@ -80,7 +80,7 @@ def test_a_checkpoint_without_a_head_is_tied_whatever_it_says(tmp_path):
     assert "there is no `lm_head`" in (converted / "README.md").read_text()
 
 
-def test_a_tower_that_training_left_alone_comes_from_where_it_is(tmp_path):
+def test_a_tower_that_training_left_alone_comes_from_where_it_is(tmp_path) -> None:
     parts = TinyParts()
     tensors = {name: value for name, value in llava_next_tensors(parts).items() if "vision_tower" not in name}
     folder = save_llava_next(tmp_path / "source", parts, tensors)
@@ -95,7 +95,7 @@ def test_a_tower_that_training_left_alone_comes_from_where_it_is(tmp_path):
     assert (converted / "model.safetensors").exists()
 
 
-def test_a_converted_model_is_greedy_and_keeps_the_rest(tmp_path, source):
+def test_a_converted_model_is_greedy_and_keeps_the_rest(tmp_path, source) -> None:
     settings = {
         "do_sample": True,
         "temperature": 0.7,
@@ -110,7 +110,7 @@ def test_a_converted_model_is_greedy_and_keeps_the_rest(tmp_path, source):
     assert generation.max_new_tokens == 512
 
 
-def test_as_source_takes_its_frames_as_the_source_does(tmp_path):
+def test_as_source_takes_its_frames_as_the_source_does(tmp_path) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts(), mm_newline_position="grid", add_time_instruction=True)
     arguments = [str(folder), str(tmp_path / "out"), "--vision-tower", str(tmp_path / "tower"), "--as-source"]
     assert main([*arguments, "--scene-size", "3"]) == 2
@@ -123,12 +123,12 @@ def test_as_source_takes_its_frames_as_the_source_does(tmp_path):
     assert FilaVideoProcessor.from_pretrained(usual).video_processor.time_marks == "sentence"
 
 
-def link_license(source):
+def link_license(source) -> None:
     (source.parent / "secret").write_text("secret")
     (source / "LICENSE").symlink_to(source.parent / "secret")
 
 
-def link_template(source):
+def link_template(source) -> None:
     (source.parent / "secret").write_text("secret")
     (source / "chat_template.jinja").symlink_to(source.parent / "secret")
 
@@ -137,7 +137,7 @@ def index(weight_map):
     return lambda source: (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
-def outside(source):
+def outside(source) -> None:
     save_file({"image_newline": torch.zeros(32)}, source.parent / "outside.safetensors")
     index({"image_newline": "../outside.safetensors"})(source)
 
@@ -147,7 +147,7 @@ def nothing_but(name, text):
 
 
 def config(part=None, **changes):
-    def change(source):
+    def change(source) -> None:
         content = json.loads((source / "config.json").read_text())
         (content if part is None else content[part]).update(changes)
         (source / "config.json").write_text(json.dumps(content))
@@ -156,7 +156,7 @@ def config(part=None, **changes):
 
 
 def weights(change):
-    def write(source):
+    def write(source) -> None:
         for file in source.glob("model*"):
             file.unlink()
         tensors = llava_hf_tensors(tiny_onevision(), 4)
@@ -196,7 +196,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_checkpoint_is_one_line_and_leaves_nothing(tmp_path, source, case):
+def test_a_hostile_checkpoint_is_one_line_and_leaves_nothing(tmp_path, source, case) -> None:
     spoil, message = HOSTILE[case]
     spoil(source)
     with pytest.raises(ValueError, match=message) as error:
@@ -205,7 +205,7 @@ def test_a_hostile_checkpoint_is_one_line_and_leaves_nothing(tmp_path, source, c
     assert not {path.name for path in tmp_path.iterdir()} - {"source", "secret", "outside.safetensors"}
 
 
-def test_a_card_and_a_license_that_cannot_be_read_do_not_stop_a_conversion(tmp_path, source):
+def test_a_card_and_a_license_that_cannot_be_read_do_not_stop_a_conversion(tmp_path, source) -> None:
     (source / "README.md").write_bytes(b"---\nlicense: mit\n---\n\xff\xfe")
     (source / "LICENSE").mkdir()
     (source / "NOTICE").write_text("a notice")
@@ -214,7 +214,7 @@ def test_a_card_and_a_license_that_cannot_be_read_do_not_stop_a_conversion(tmp_p
     assert (converted / "NOTICE").read_text() == "a notice" and not (converted / "LICENSE").exists()
 
 
-def test_links_within_the_cache_of_the_hub_are_followed(tmp_path, source):
+def test_links_within_the_cache_of_the_hub_are_followed(tmp_path, source) -> None:
     snapshot = tmp_path / "models--a--b" / "snapshots" / "c0ffee"
     blobs = tmp_path / "models--a--b" / "blobs"
     snapshot.mkdir(parents=True)

@@ -57,7 +57,7 @@ def siglip(tmp_path):
     return model
 
 
-def test_a_qwen2_and_a_siglip_keep_their_weights_and_the_rest_is_new(tmp_path, qwen2, siglip):
+def test_a_qwen2_and_a_siglip_keep_their_weights_and_the_rest_is_new(tmp_path, qwen2, siglip) -> None:
     converted = convert(
         None,
         tmp_path / "out",
@@ -89,7 +89,7 @@ def test_a_qwen2_and_a_siglip_keep_their_weights_and_the_rest_is_new(tmp_path, q
     assert (processor.num_scenes, processor.add_time_instruction) == (32, True)
 
 
-def test_new_weights_are_those_of_their_seed_and_leave_the_global_one_alone(tmp_path, qwen2, siglip):
+def test_new_weights_are_those_of_their_seed_and_leave_the_global_one_alone(tmp_path, qwen2, siglip) -> None:
     def tensors(output, seed):
         torch.manual_seed(seed + 100)
         before = torch.random.get_rng_state()
@@ -107,7 +107,7 @@ def test_new_weights_are_those_of_their_seed_and_leave_the_global_one_alone(tmp_
     }
 
 
-def test_a_clip_loses_its_class_token_and_a_llama_without_spare_rows_gets_some(tmp_path):
+def test_a_clip_loses_its_class_token_and_a_llama_without_spare_rows_gets_some(tmp_path) -> None:
     clip = random_model(CLIPModel(CLIPConfig(text_config={**SMALL_TEXT, "vocab_size": 20}, vision_config=TOWER)))
     clip.save_pretrained(tmp_path / "clip")
     (tmp_path / "clip" / "preprocessor_config.json").write_text(
@@ -138,7 +138,7 @@ def test_a_clip_loses_its_class_token_and_a_llama_without_spare_rows_gets_some(t
     assert processor.apply_chat_template(chat) == "[user] <video>\nWho?\n"
 
 
-def test_a_vision_tower_with_other_names_than_siglips_is_taken(tmp_path, qwen2):
+def test_a_vision_tower_with_other_names_than_siglips_is_taken(tmp_path, qwen2) -> None:
     sizes = {name: TOWER[name] for name in ("hidden_size", "num_attention_heads", "image_size", "patch_size")}
     dino = random_model(Dinov2Model(Dinov2Config(**sizes, num_hidden_layers=3)))
     dino.save_pretrained(tmp_path / "dino")
@@ -150,7 +150,7 @@ def test_a_vision_tower_with_other_names_than_siglips_is_taken(tmp_path, qwen2):
         assert (model.encode_frames(pixels) - theirs).abs().max() < 1e-5
 
 
-def test_a_tied_language_model_stays_tied(tmp_path, siglip):
+def test_a_tied_language_model_stays_tied(tmp_path, siglip) -> None:
     model = random_model(Qwen2ForCausalLM(Qwen2Config(**TEXT, tie_word_embeddings=True)))
     model.save_pretrained(tmp_path / "qwen2")
     tiny_tokenizer().save_pretrained(tmp_path / "qwen2")
@@ -159,7 +159,7 @@ def test_a_tied_language_model_stays_tied(tmp_path, siglip):
     assert converted.lm_head.weight is converted.get_input_embeddings().weight
 
 
-def test_a_language_model_without_a_chat_template_is_refused(tmp_path, siglip):
+def test_a_language_model_without_a_chat_template_is_refused(tmp_path, siglip) -> None:
     random_model(LlamaForCausalLM(LlamaConfig(**TEXT))).save_pretrained(tmp_path / "llama")
     vocab = {letter: byte for byte, letter in enumerate(byte_letters())}
     Qwen2Tokenizer(vocab=vocab, merges=[]).save_pretrained(tmp_path / "llama")
@@ -169,12 +169,12 @@ def test_a_language_model_without_a_chat_template_is_refused(tmp_path, siglip):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_language_model_is_no_vision_tower(tmp_path, qwen2):
+def test_a_language_model_is_no_vision_tower(tmp_path, qwen2) -> None:
     folders = {"language_model": tmp_path / "qwen2", "vision_tower": tmp_path / "qwen2"}
     with pytest.raises(ValueError, match="is no vision tower that can be used: its `image_size` is None"):
         convert(None, tmp_path / "out", **folders, progress=False)
 
 
-def test_both_parts_are_needed(tmp_path, qwen2, capsys):
+def test_both_parts_are_needed(tmp_path, qwen2, capsys) -> None:
     assert main(["--language-model", str(tmp_path / "qwen2"), str(tmp_path / "out")]) == 2
     assert "both `--language-model` and `--vision-tower`" in capsys.readouterr().err

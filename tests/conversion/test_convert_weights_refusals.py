@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Never
 
 import fila_video.conversion.convert as converting
 import pytest
@@ -34,7 +35,7 @@ def only_the_source_is_left(tmp_path: Path) -> bool:
     return {path.name for path in tmp_path.iterdir()} <= {"source", "tower"}
 
 
-def test_every_tensor_that_does_not_fit_is_listed_and_nothing_is_written(tmp_path):
+def test_every_tensor_that_does_not_fit_is_listed_and_nothing_is_written(tmp_path) -> None:
     parts = TinyParts()
     tensors = llava_next_tensors(parts)
     for missing in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
@@ -63,7 +64,7 @@ def test_every_tensor_that_does_not_fit_is_listed_and_nothing_is_written(tmp_pat
     assert only_the_source_is_left(tmp_path)
 
 
-def test_a_llava_hf_checkpoint_without_its_newline_is_missing_it(tmp_path):
+def test_a_llava_hf_checkpoint_without_its_newline_is_missing_it(tmp_path) -> None:
     model = tiny_onevision()
     tensors = llava_hf_tensors(model, 4)
     del tensors["image_newline"]
@@ -72,7 +73,7 @@ def test_a_llava_hf_checkpoint_without_its_newline_is_missing_it(tmp_path):
         convert(folder, tmp_path / "out", progress=False)
 
 
-def test_a_layout_nobody_knows_is_refused_with_its_type(tmp_path):
+def test_a_layout_nobody_knows_is_refused_with_its_type(tmp_path) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
     save_file({"transformer.h.0.weight": torch.zeros(1), "wte.weight": torch.zeros(1)}, folder / "model.safetensors")
@@ -81,7 +82,7 @@ def test_a_layout_nobody_knows_is_refused_with_its_type(tmp_path):
         convert(folder, tmp_path / "out", progress=False)
 
 
-def test_a_converted_checkpoint_is_not_converted_again(tmp_path, source):
+def test_a_converted_checkpoint_is_not_converted_again(tmp_path, source) -> None:
     converted = convert(source, tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match="FiLA-Video checkpoint already"):
         convert(converted, tmp_path / "again", progress=False)
@@ -96,20 +97,20 @@ def test_a_converted_checkpoint_is_not_converted_again(tmp_path, source):
         ({"mm_spatial_pool_mode": "cubic"}, "only 'bilinear', 'average', 'max'"),
     ],
 )
-def test_a_way_to_work_that_fila_video_has_not_is_refused(tmp_path, settings, message):
+def test_a_way_to_work_that_fila_video_has_not_is_refused(tmp_path, settings, message) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts(), **settings)
     with pytest.raises(ValueError, match=message):
         convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
     assert only_the_source_is_left(tmp_path)
 
 
-def test_a_vision_tower_that_is_not_so400m_needs_its_configuration(tmp_path):
+def test_a_vision_tower_that_is_not_so400m_needs_its_configuration(tmp_path) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts())
     with pytest.raises(ValueError, match=r"is not SigLIP so400m/14-384: say with `--vision-tower`"):
         convert(folder, tmp_path / "out", progress=False)
 
 
-def test_a_head_that_is_not_the_embedding_it_is_tied_to_is_refused(tmp_path):
+def test_a_head_that_is_not_the_embedding_it_is_tied_to_is_refused(tmp_path) -> None:
     parts = TinyParts(tie=True)
     tensors = llava_next_tensors(parts)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
@@ -118,7 +119,7 @@ def test_a_head_that_is_not_the_embedding_it_is_tied_to_is_refused(tmp_path):
         convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
 
 
-def test_values_beyond_float16_are_refused_and_leave_nothing(tmp_path):
+def test_values_beyond_float16_are_refused_and_leave_nothing(tmp_path) -> None:
     model = tiny_onevision()
     model.lm_head.weight.data[0, 0] = 1e6
     folder = save_llava_hf(tmp_path / "source", model)
@@ -127,13 +128,13 @@ def test_values_beyond_float16_are_refused_and_leave_nothing(tmp_path):
     assert only_the_source_is_left(tmp_path)
 
 
-def test_a_missing_shard_is_named(tmp_path, source):
+def test_a_missing_shard_is_named(tmp_path, source) -> None:
     (source / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"names shards that are not there: model-00002-of-00002.safetensors"):
         convert(source, tmp_path / "out", progress=False)
 
 
-def test_a_shard_that_was_cut_off_is_named(tmp_path, source):
+def test_a_shard_that_was_cut_off_is_named(tmp_path, source) -> None:
     shard = source / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model-00002-of-00002.safetensors is no whole safetensors file"):
@@ -141,7 +142,7 @@ def test_a_shard_that_was_cut_off_is_named(tmp_path, source):
     assert only_the_source_is_left(tmp_path)
 
 
-def test_an_index_that_promises_more_than_the_shards_hold_is_refused(source):
+def test_an_index_that_promises_more_than_the_shards_hold_is_refused(source) -> None:
     index = json.loads((source / "model.safetensors.index.json").read_text())
     index["weight_map"]["language_model.model.more.weight"] = "model-00001-of-00002.safetensors"
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -149,7 +150,7 @@ def test_an_index_that_promises_more_than_the_shards_hold_is_refused(source):
         read_checkpoint(source)
 
 
-def test_a_tensor_in_two_layouts_is_refused(tmp_path):
+def test_a_tensor_in_two_layouts_is_refused(tmp_path) -> None:
     model = tiny_onevision()
     tensors = llava_hf_tensors(model, 4) | {"model.image_newline": torch.zeros(32)}
     folder = save_llava_hf(tmp_path / "source", model, tensors=tensors)
@@ -157,20 +158,20 @@ def test_a_tensor_in_two_layouts_is_refused(tmp_path):
         convert(folder, tmp_path / "out", progress=False)
 
 
-def test_a_damaged_configuration_is_named(tmp_path, source):
+def test_a_damaged_configuration_is_named(tmp_path, source) -> None:
     (source / "config.json").write_text('{"model_type": "llava_one')
     with pytest.raises(ValueError, match=r"config\.json is no whole JSON file"):
         convert(source, tmp_path / "out", progress=False)
 
 
-def test_a_tensor_in_two_files_is_refused(source):
+def test_a_tensor_in_two_files_is_refused(source) -> None:
     (source / "model.safetensors.index.json").unlink()
     save_file({"image_newline": torch.zeros(32)}, source / "copy.safetensors")
     with pytest.raises(ValueError, match=r"'image_newline' is in .* and in .*copy\.safetensors"):
         read_checkpoint(source)
 
 
-def test_a_pickle_that_is_more_than_weights_is_refused(tmp_path):
+def test_a_pickle_that_is_more_than_weights_is_refused(tmp_path) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
 
@@ -186,12 +187,12 @@ def test_a_pickle_that_is_more_than_weights_is_refused(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_source_that_is_no_folder_and_no_id_is_refused(tmp_path, capsys):
+def test_a_source_that_is_no_folder_and_no_id_is_refused(tmp_path, capsys) -> None:
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
     assert "is no folder, and no id of the Hub" in capsys.readouterr().err
 
 
-def test_a_hub_id_is_downloaded_without_what_is_not_needed(tmp_path, source, monkeypatch):
+def test_a_hub_id_is_downloaded_without_what_is_not_needed(tmp_path, source, monkeypatch) -> None:
     calls = []
 
     def snapshot_download(name, allow_patterns):
@@ -211,7 +212,7 @@ def test_a_hub_id_is_downloaded_without_what_is_not_needed(tmp_path, source, mon
     assert (converted / "LICENSE").read_text() == "the licence"
 
 
-def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, monkeypatch):
+def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, monkeypatch) -> None:
     parts = TinyParts()
     folder = save_llava_next(tmp_path / "source", parts)
     for file in folder.glob("model*"):
@@ -232,14 +233,14 @@ def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, m
     assert sum("pytorch_model*.bin" in patterns for patterns in calls) == 1
 
 
-def test_the_result_is_pushed_after_an_early_check_of_the_account(tmp_path, source, monkeypatch):
+def test_the_result_is_pushed_after_an_early_check_of_the_account(tmp_path, source, monkeypatch) -> None:
     calls = []
 
     class Api:
-        def create_repo(self, name, exist_ok):
+        def create_repo(self, name, exist_ok) -> None:
             calls.append(("create", name, exist_ok, (tmp_path / "out").exists()))
 
-        def upload_folder(self, repo_id, folder_path, commit_message):
+        def upload_folder(self, repo_id, folder_path, commit_message) -> None:
             calls.append(("upload", repo_id, folder_path, (Path(folder_path) / "model.safetensors").exists()))
 
     monkeypatch.setattr(converting, "HfApi", Api)
@@ -247,7 +248,7 @@ def test_the_result_is_pushed_after_an_early_check_of_the_account(tmp_path, sour
     assert calls == [("create", "me/model", True, False), ("upload", "me/model", tmp_path / "out", True)]
 
 
-def test_an_existing_output_is_kept_and_replaced_only_when_asked(tmp_path, source):
+def test_an_existing_output_is_kept_and_replaced_only_when_asked(tmp_path, source) -> None:
     converted = convert(source, tmp_path / "out", scene_size=1, progress=False)
     (converted / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="exists: choose another folder, or replace it with `--overwrite`"):
@@ -259,7 +260,7 @@ def test_an_existing_output_is_kept_and_replaced_only_when_asked(tmp_path, sourc
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
 
 
-def test_overwriting_replaces_nothing_but_converted_repositories(tmp_path, source):
+def test_overwriting_replaces_nothing_but_converted_repositories(tmp_path, source) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
     for output in (tmp_path / "out", source, tmp_path, converting.ROOT):
@@ -268,7 +269,7 @@ def test_overwriting_replaces_nothing_but_converted_repositories(tmp_path, sourc
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_repository_that_holds_the_source_is_not_replaced(tmp_path, source):
+def test_a_repository_that_holds_the_source_is_not_replaced(tmp_path, source) -> None:
     converted = convert(source, tmp_path / "out", progress=False)
     inner = converted / "inner"
     source.rename(inner)
@@ -277,11 +278,11 @@ def test_a_repository_that_holds_the_source_is_not_replaced(tmp_path, source):
     assert inner.is_dir()
 
 
-def test_a_failure_while_overwriting_keeps_the_old_repository(tmp_path, source, monkeypatch):
+def test_a_failure_while_overwriting_keeps_the_old_repository(tmp_path, source, monkeypatch) -> None:
     converted = convert(source, tmp_path / "out", scene_size=1, progress=False)
     before = load_file(converted / "model.safetensors")
 
-    def fail():
+    def fail() -> Never:
         raise OSError("disk full")
 
     monkeypatch.setattr(converting, "code_files", fail)
@@ -292,14 +293,14 @@ def test_a_failure_while_overwriting_keeps_the_old_repository(tmp_path, source, 
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
 
 
-def test_a_full_disk_is_known_before_anything_is_written(tmp_path, source, monkeypatch):
+def test_a_full_disk_is_known_before_anything_is_written(tmp_path, source, monkeypatch) -> None:
     monkeypatch.setattr(converting.shutil, "disk_usage", lambda path: Free())
     with pytest.raises(OSError, match=r"The weights take [\d,]+ bytes, but .* has 10 bytes free"):
         convert(source, tmp_path / "out", progress=False)
     assert only_the_source_is_left(tmp_path)
 
 
-def test_options_that_no_model_can_have_are_refused(tmp_path, source, capsys):
+def test_options_that_no_model_can_have_are_refused(tmp_path, source, capsys) -> None:
     assert main([str(source), str(tmp_path / "out"), "--scene-size", "0"]) == 2
     assert "`scene_size` must be at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(ValueError, match="merger_type"):
@@ -333,7 +334,7 @@ sys.exit(main(sys.argv[1:3]))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_conversion_that_is_killed_leaves_no_repository(tmp_path, source, sent):
+def test_a_conversion_that_is_killed_leaves_no_repository(tmp_path, source, sent) -> None:
     output, reached = tmp_path / "out", tmp_path / "reached"
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(source), str(output), str(reached)],
@@ -359,7 +360,7 @@ def test_a_conversion_that_is_killed_leaves_no_repository(tmp_path, source, sent
     assert (output / "model.safetensors").exists()
 
 
-def test_tensors_of_mixed_types_are_written_as_safetensors_reads_them(tmp_path):
+def test_tensors_of_mixed_types_are_written_as_safetensors_reads_them(tmp_path) -> None:
     values = {
         "odd": torch.arange(3, dtype=torch.bfloat16),
         "scalar": torch.tensor(7, dtype=torch.int64),

@@ -71,7 +71,7 @@ def true_conversion(true_tokenizer_folder, tmp_path_factory) -> Path:
     return convert(source, folder / "out", vision_tower=folder / "tower", progress=False)
 
 
-def test_the_true_vocabulary_keeps_its_ids_and_gains_two_placeholders(true_conversion):
+def test_the_true_vocabulary_keeps_its_ids_and_gains_two_placeholders(true_conversion) -> None:
     tokenizer = AutoTokenizer.from_pretrained(true_conversion)
     ids = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645, "<image>": 151646, "<video>": 151647}
     assert {token: tokenizer.convert_tokens_to_ids(token) for token in ids} == ids
@@ -84,7 +84,7 @@ def test_the_true_vocabulary_keeps_its_ids_and_gains_two_placeholders(true_conve
     assert tokenizer.model_max_length == 16384
 
 
-def test_the_true_vocabulary_encodes_as_published(true_conversion):
+def test_the_true_vocabulary_encodes_as_published(true_conversion) -> None:
     tokenizer = AutoTokenizer.from_pretrained(true_conversion)
     # Ids that Qwen2's documentation and configuration files print.
     assert tokenizer.encode("Hello world!") == [9707, 1879, 0]
@@ -94,7 +94,7 @@ def test_the_true_vocabulary_encodes_as_published(true_conversion):
     assert tokenizer.encode("<video>") == [151647]
 
 
-def test_encoding_agrees_with_tiktoken_on_the_same_ranks(true_conversion):
+def test_encoding_agrees_with_tiktoken_on_the_same_ranks(true_conversion) -> None:
     import base64
     import importlib.util
 
@@ -113,7 +113,7 @@ def test_encoding_agrees_with_tiktoken_on_the_same_ranks(true_conversion):
         assert ours.decode(ours.encode(text)) == text
 
 
-def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion):
+def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion) -> None:
     processor = FilaVideoProcessor.from_pretrained(true_conversion)
     prompt = processor.apply_chat_template(QUESTION, add_generation_prompt=True)
     assert prompt == PROMPT
@@ -124,7 +124,7 @@ def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion):
     assert ids[-3:] == [151644, 77091, 198]
 
 
-def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_tokenizer_folder):
+def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_tokenizer_folder) -> None:
     tokenizer = AutoTokenizer.from_pretrained(true_tokenizer_folder)
     template = chat_template(true_tokenizer_folder, tokenizer, False)
     assert template.endswith(QWEN2_TEMPLATE)
@@ -132,7 +132,7 @@ def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_toke
     assert tokenizer.apply_chat_template(QUESTION, **options) == PROMPT
 
 
-def test_a_conversation_with_a_system_message_and_an_answer_is_rendered_once_each(true_conversion):
+def test_a_conversation_with_a_system_message_and_an_answer_is_rendered_once_each(true_conversion) -> None:
     processor = FilaVideoProcessor.from_pretrained(true_conversion)
     chat = [
         {"role": "system", "content": "Be brief."},
@@ -146,7 +146,7 @@ def test_a_conversation_with_a_system_message_and_an_answer_is_rendered_once_eac
     )
 
 
-def test_the_answers_of_a_conversation_can_be_masked_for_training(true_conversion):
+def test_the_answers_of_a_conversation_can_be_masked_for_training(true_conversion) -> None:
     tokenizer = AutoTokenizer.from_pretrained(true_conversion)
     chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "It rains."}]
     output = tokenizer.apply_chat_template(chat, return_assistant_tokens_mask=True, return_dict=True, tokenize=True)
@@ -154,7 +154,7 @@ def test_the_answers_of_a_conversation_can_be_masked_for_training(true_conversio
     assert tokenizer.decode(answer) == "It rains.<|im_end|>"
 
 
-def test_a_llava_hf_source_keeps_its_own_template(tmp_path):
+def test_a_llava_hf_source_keeps_its_own_template(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     processor = FilaVideoProcessor.from_pretrained(convert(folder, tmp_path / "out", progress=False))
     assert processor.chat_template == HF_TEMPLATE
@@ -162,12 +162,12 @@ def test_a_llava_hf_source_keeps_its_own_template(tmp_path):
     assert prompt == "<|im_start|>user <video>\nWhat happens?<|im_end|><|im_start|>assistant\n"
 
 
-def test_a_llava_next_checkpoint_without_a_generation_config_stops_at_the_end_of_a_turn(true_conversion):
+def test_a_llava_next_checkpoint_without_a_generation_config_stops_at_the_end_of_a_turn(true_conversion) -> None:
     generation = json.loads((true_conversion / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [151645] and generation["pad_token_id"] == 151643
 
 
-def test_a_checkpoint_without_a_vocabulary_is_refused(tmp_path):
+def test_a_checkpoint_without_a_vocabulary_is_refused(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     (folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer: one of tokenizer.json, vocab.json"):
@@ -175,14 +175,14 @@ def test_a_checkpoint_without_a_vocabulary_is_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
-def test_a_tokenizer_that_is_not_the_configurations_is_refused(tmp_path):
+def test_a_tokenizer_that_is_not_the_configurations_is_refused(tmp_path) -> None:
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
     tiny_tokenizer("<other>", "<image>", "<video>").save_pretrained(folder)
     with pytest.raises(ValueError, match="<image> is token 259, but the tokenizer that it is 260"):
         convert(folder, tmp_path / "out", progress=False)
 
 
-def test_an_embedding_without_spare_rows_grows_for_the_placeholders(tmp_path):
+def test_an_embedding_without_spare_rows_grows_for_the_placeholders(tmp_path) -> None:
     tokenizer = tiny_tokenizer(*(f"<more{index}>" for index in range(5)))
     parts = TinyParts()
     folder = save_llava_next(tmp_path / "source", parts, tokenizer=tokenizer)
@@ -193,14 +193,14 @@ def test_an_embedding_without_spare_rows_grows_for_the_placeholders(tmp_path):
     assert "grew from 264 to 320 rows" in (converted / "README.md").read_text()
 
 
-def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path):
+def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path) -> None:
     tokenizer = tiny_tokenizer(*(f"<more{index}>" for index in range(6)))
     folder = save_llava_next(tmp_path / "source", TinyParts(), tokenizer=tokenizer)
     with pytest.raises(ValueError, match="the tokenizer has 265 tokens, but the embedding 264 rows"):
         convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
 
 
-def test_a_tokenizer_of_two_files_is_read_like_one(true_tokenizer_folder, tmp_path):
+def test_a_tokenizer_of_two_files_is_read_like_one(true_tokenizer_folder, tmp_path) -> None:
     source = save_llava_next(tmp_path / "source", TinyParts(text=TEXT | {"vocab_size": 152064}), shards=1)
     shutil.copy(true_tokenizer_folder / "tokenizer_config.json", source)
     vocab, merges = qwen_vocabulary()

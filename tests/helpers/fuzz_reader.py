@@ -20,7 +20,7 @@ READS = [
 ]
 
 
-def main(tests, first, count, seconds, megabytes):
+def main(tests, first, count, seconds, megabytes) -> None:
     sys.path.insert(0, tests)
     from helpers.fuzz_files import fuzz_files, make_seeds
 

@@ -17,7 +17,7 @@ class HostileServer:
         ended (`threading.Event`): Set when the server closes; a behavior that never ends asks it.
     """
 
-    def __init__(self, behave):
+    def __init__(self, behave) -> None:
         self.behave, self.sent, self.requests, self.ended = behave, 0, [], threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -34,7 +34,7 @@ class HostileServer:
         for thread in self._threads:
             thread.join(10)
 
-    def _accept(self):
+    def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._socket.accept()
@@ -43,7 +43,7 @@ class HostileServer:
             self._threads.append(threading.Thread(target=self._answer, args=(connection,), daemon=True))
             self._threads[-1].start()
 
-    def _answer(self, connection):
+    def _answer(self, connection) -> None:
         with connection, contextlib.suppress(OSError):
             request = b""
             while b"\r\n\r\n" not in request:
@@ -53,18 +53,18 @@ class HostileServer:
             self.requests.append(request)
             self.behave(connection, request, self)
 
-    def send(self, connection, data: bytes):
+    def send(self, connection, data: bytes) -> None:
         connection.sendall(data)
         self.sent += len(data)
 
-    def drip(self, connection, data: bytes, pause: float = 0.02):
+    def drip(self, connection, data: bytes, pause: float = 0.02) -> None:
         """Sends `data` byte by byte, again and again."""
         while not self.ended.is_set():
             for byte in data:
                 self.send(connection, bytes([byte]))
                 time.sleep(pause)
 
-    def pour(self, connection, data: bytes):
+    def pour(self, connection, data: bytes) -> None:
         """Sends `data` again and again, as fast as it is taken."""
         while not self.ended.is_set():
             self.send(connection, data)

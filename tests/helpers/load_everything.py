@@ -12,7 +12,7 @@ from pathlib import Path
 class NoPackage:
     """Makes `import fila_video` fail, wherever the package is installed."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name, path=None, target=None) -> None:
         if name == "fila_video" or name.startswith("fila_video."):
             raise ModuleNotFoundError(f"{name} is not to be imported here")
 
@@ -50,7 +50,7 @@ def load(folder: str, video: str) -> dict:
     }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("report", type=Path)
     parser.add_argument("video")

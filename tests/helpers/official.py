@@ -42,7 +42,7 @@ class Missing:
     """Stands for a suite that is not there: a test class that inherits from it has one test, which fails."""
 
     def __getattr__(self, name: str) -> type:
-        def test_the_official_suite_is_here(self):
+        def test_the_official_suite_is_here(self) -> None:
             pytest.fail(
                 f"The tests of transformers {transformers.__version__} are missing: "
                 "fetch them with `python tests/fetch_official_tests.py`."

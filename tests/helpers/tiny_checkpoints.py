@@ -100,7 +100,7 @@ def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes,
 class TinyParts:
     """The modules of a LLaVA model, each transformers' own or two plain matrices."""
 
-    def __init__(self, tie: bool = False, seed: int = 0, vision: dict = VISION, text: dict = TEXT):
+    def __init__(self, tie: bool = False, seed: int = 0, vision: dict = VISION, text: dict = TEXT) -> None:
         set_seed(seed)
         self.vision = SiglipVisionModel(SiglipVisionConfig(**vision)).eval()
         self.text = Qwen2ForCausalLM(Qwen2Config(**text, tie_word_embeddings=tie)).eval()
@@ -124,7 +124,7 @@ class TinyParts:
 
 
 @torch.no_grad()
-def randomise(module: torch.nn.Module):
+def randomise(module: torch.nn.Module) -> None:
     """Every parameter random, also biases and norms: what is mixed up must show."""
     for parameter in module.parameters():
         parameter.copy_(torch.randn_like(parameter) * 0.1 + (1.0 if parameter.ndim == 1 else 0.0))
@@ -217,7 +217,7 @@ def save_llava_hf(
     return folder
 
 
-def save_tensors(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1):
+def save_tensors(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1) -> None:
     """In so many safetensors files, with an index where there are several."""
     names = list(tensors)
     if shards == 1:

@@ -16,15 +16,15 @@ from transformers import TrainerCallback
 
 
 class Kill(TrainerCallback):
-    def __init__(self, step: int):
+    def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train_sharded(settings):
+def train_sharded(settings) -> None:
     """FSDP on processors: accelerate allows it on devices of other kinds only, though torch and gloo can do it."""
     arguments = program.training_arguments
 
@@ -41,7 +41,7 @@ def train_sharded(settings):
         raise RuntimeError("The model was not cut up.")
 
 
-def main():
+def main() -> None:
     arguments = sys.argv[1:]
     if arguments[0] == "--kill-at":
         trainer = program.make_trainer(load_settings(arguments[2]))

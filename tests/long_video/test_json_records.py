@@ -31,7 +31,7 @@ def written(folder, name: str, records: list[bytes]):
 
 
 @pytest.mark.parametrize("name", ["captions.json", "captions.jsonl"])
-def test_each_bad_record_is_reported_and_the_others_are_built(tmp_path, name):
+def test_each_bad_record_is_reported_and_the_others_are_built(tmp_path, name) -> None:
     make_set(tmp_path, 6)
     good = [json.dumps(caption_record(video)).encode() for video in range(6)]
     annotations = written(tmp_path, name, [*good[:3], *BAD.values(), *good[3:]])
@@ -43,7 +43,7 @@ def test_each_bad_record_is_reported_and_the_others_are_built(tmp_path, name):
     assert [json.loads(line)["reason"] for line in lines] == [item.reason for item in bad]
 
 
-def test_a_data_source_that_leads_out_of_the_folder_is_refused(tmp_path):
+def test_a_data_source_that_leads_out_of_the_folder_is_refused(tmp_path) -> None:
     make_set(tmp_path, 1)
     outside = tmp_path / "outside"
     (outside / "deep").mkdir(parents=True)
@@ -56,7 +56,7 @@ def test_a_data_source_that_leads_out_of_the_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [8, 9, 13, 1 << 20])
-def test_records_are_found_whatever_the_pieces_that_are_read(tmp_path, monkeypatch, chunk):
+def test_records_are_found_whatever_the_pieces_that_are_read(tmp_path, monkeypatch, chunk) -> None:
     monkeypatch.setattr(json_records, "CHUNK", chunk)
     records = [{"a": 'x,]["\\" \\\\', "b": [1, [2, {}]]}, 5, "y", None, [], {"ä": "ü€"}, True]
     path = tmp_path / "records.json"
@@ -72,7 +72,7 @@ def test_records_are_found_whatever_the_pieces_that_are_read(tmp_path, monkeypat
     assert [record for _, record in read_json_records(path)] == records[:1] + records[5:]
 
 
-def test_a_bad_line_stands_in_its_records_place(tmp_path):
+def test_a_bad_line_stands_in_its_records_place(tmp_path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": \n{"a": 3}\n')
     (_, first), (line, error), (_, last) = read_json_lines(path)
@@ -80,7 +80,7 @@ def test_a_bad_line_stands_in_its_records_place(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [("[1, 2", "ends within"), ("text", "no JSON array"), ("", "no JSON")])
-def test_a_file_that_holds_no_records_is_an_error_with_its_name(tmp_path, text, message):
+def test_a_file_that_holds_no_records_is_an_error_with_its_name(tmp_path, text, message) -> None:
     path = tmp_path / "records.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"records\.json.*{message}"):

@@ -1,6 +1,7 @@
 """LongVideo: which short videos are joined, what a record holds, which inputs are refused."""
 
 import json
+from typing import Never
 
 import numpy as np
 import pytest
@@ -36,28 +37,28 @@ def some_durations(count=4000, seed=0):
     return np.clip(np.random.default_rng(seed).gamma(1.5, 27, count), 2, 180)
 
 
-def test_totals_are_spread_evenly_between_the_limits():
+def test_totals_are_spread_evenly_between_the_limits() -> None:
     durations = some_durations()
     totals = totals_of(make_plan(durations, JoiningRules(count=500)), durations)
     assert totals.min() >= 300 and totals.max() <= 1800
     assert np.histogram(totals, 10, (300, 1800))[0].min() >= 45
 
 
-def test_no_sub_video_is_used_twice_in_a_video_or_more_than_max_uses_times():
+def test_no_sub_video_is_used_twice_in_a_video_or_more_than_max_uses_times() -> None:
     durations = some_durations(60)
     plan = make_plan(durations, JoiningRules(count=12, max_uses=7))
     assert all(len(set(plan[i])) == len(plan[i]) for i in range(len(plan)))
     assert np.bincount(np.concatenate([plan[i] for i in range(len(plan))])).max() <= 7
 
 
-def test_uses_of_the_sub_videos_differ_by_little_where_the_set_is_ample():
+def test_uses_of_the_sub_videos_differ_by_little_where_the_set_is_ample() -> None:
     durations = some_durations(2000)
     plan = make_plan(durations, JoiningRules(count=400, max_uses=20))
     uses = np.bincount(np.concatenate([plan[i] for i in range(len(plan))]), minlength=2000)
     assert uses.max() - uses.min() <= 2
 
 
-def test_a_small_set_gives_shorter_videos_over_the_whole_range_rather_than_fewer():
+def test_a_small_set_gives_shorter_videos_over_the_whole_range_rather_than_fewer() -> None:
     durations = some_durations(1000)
     count = int(3 * durations.sum() / 600)
     totals = totals_of(make_plan(durations, JoiningRules(count=count, max_uses=3)), durations)
@@ -65,14 +66,14 @@ def test_a_small_set_gives_shorter_videos_over_the_whole_range_rather_than_fewer
     assert totals.max() > 1500 and 540 < totals.mean() < 601
 
 
-def test_totals_have_the_mean_that_the_supply_affords():
+def test_totals_have_the_mean_that_the_supply_affords() -> None:
     rules = JoiningRules(count=5000)
     assert spread_totals(rules, supply=5000 * 667, longest=1e9).mean() == pytest.approx(667, rel=0.002)
     assert spread_totals(rules, supply=1e12, longest=1e9).mean() == pytest.approx(1050, rel=0.002)
     assert spread_totals(rules, supply=1e12, longest=900).max() <= 900
 
 
-def test_a_seed_gives_one_plan_and_another_seed_another():
+def test_a_seed_gives_one_plan_and_another_seed_another() -> None:
     durations = some_durations(300)
     first, again, other = (make_plan(durations, JoiningRules(count=10, seed=seed)) for seed in (1, 1, 2))
     assert [first[i].tolist() for i in range(10)] == [again[i].tolist() for i in range(10)]
@@ -80,7 +81,7 @@ def test_a_seed_gives_one_plan_and_another_seed_another():
 
 
 @pytest.mark.parametrize("durations", [[100.0, 100.0], [400.0] * 3])
-def test_a_set_that_is_too_small_is_an_error_with_both_numbers(durations):
+def test_a_set_that_is_too_small_is_an_error_with_both_numbers(durations) -> None:
     with pytest.raises(
         LongVideoError, match=rf"{len(durations)} usable videos.*do not make 50 videos.*Raise max_uses"
     ):
@@ -88,12 +89,12 @@ def test_a_set_that_is_too_small_is_an_error_with_both_numbers(durations):
 
 
 @pytest.mark.parametrize("change", [{"count": 0}, {"max_uses": 0}, {"min_duration": 30.0, "max_duration": 20.0}])
-def test_rules_that_make_no_sense_are_refused(change):
+def test_rules_that_make_no_sense_are_refused(change) -> None:
     with pytest.raises(LongVideoError):
         JoiningRules(**{"count": 5, **change})
 
 
-def test_a_record_gives_every_scene_its_span_and_caption_in_order(built, clips):
+def test_a_record_gives_every_scene_its_span_and_caption_in_order(built, clips) -> None:
     for record in read_records(built):
         at = 0.0
         for segment in record["segments"]:
@@ -109,7 +110,7 @@ def test_a_record_gives_every_scene_its_span_and_caption_in_order(built, clips):
             assert paragraph == span + segment["caption"]
 
 
-def test_the_reader_plays_a_record_frame_by_frame_across_its_seams(built, clips):
+def test_the_reader_plays_a_record_frame_by_frame_across_its_seams(built, clips) -> None:
     for number, record in enumerate(read_records(built)):
         source = record_source(record, clips / "videos")
         wanted, times = [], []
@@ -126,7 +127,7 @@ def test_the_reader_plays_a_record_frame_by_frame_across_its_seams(built, clips)
             break
 
 
-def test_the_frames_at_a_seam_are_those_of_the_sub_videos_themselves(built, clips):
+def test_the_frames_at_a_seam_are_those_of_the_sub_videos_themselves(built, clips) -> None:
     record = next(read_records(built))
     source = record_source(record, clips / "videos")
     before, after = record["segments"][:2]
@@ -140,7 +141,7 @@ def test_the_frames_at_a_seam_are_those_of_the_sub_videos_themselves(built, clip
     assert np.array_equal(joined.frames[1], alone[1]) and np.array_equal(joined.frames[2], alone[1])
 
 
-def test_one_record_serves_any_number_of_frames(built, clips):
+def test_one_record_serves_any_number_of_frames(built, clips) -> None:
     record = next(read_records(built))
     before = json.dumps(record)
     for count in (3, 8):
@@ -155,19 +156,19 @@ def test_one_record_serves_any_number_of_frames(built, clips):
 
 
 @pytest.mark.parametrize("times", [[], [-1.0], [0.0, 1e9]])
-def test_frame_times_outside_of_the_video_are_refused(built, times):
+def test_frame_times_outside_of_the_video_are_refused(built, times) -> None:
     with pytest.raises(ValueError, match=r"longvideo_00000000.*must lie within"):
         fill_time_instruction(next(read_records(built)), times)
 
 
-def test_a_caption_that_holds_the_placeholders_text_stays_as_it_is():
+def test_a_caption_that_holds_the_placeholders_text_stays_as_it_is() -> None:
     item = {"id": "a", "data_source": "", "file": "a.mp4", "caption": "A caption.", "duration": 2.0}
     record = make_record(0, [item], seed=1)
     record["conversations"][1]["value"] += " <time_instruction>"
     assert fill_time_instruction(record, [0.0])[1]["value"].endswith("<time_instruction>")
 
 
-def test_json_json_lines_and_datasets_give_the_same_inputs(clips, tmp_path):
+def test_json_json_lines_and_datasets_give_the_same_inputs(clips, tmp_path) -> None:
     import datasets
 
     records = json.loads((clips / "captions.json").read_text())
@@ -191,11 +192,11 @@ def without_place(item):
     return {name: value for name, value in item.items() if name != "where"}
 
 
-def fail(item):
+def fail(item) -> Never:
     raise AssertionError(item)
 
 
-def test_a_large_json_array_is_read_across_the_edges_of_its_chunks(clips, tmp_path, monkeypatch):
+def test_a_large_json_array_is_read_across_the_edges_of_its_chunks(clips, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("fila_video.long_video.annotations._CHUNK", 61)
     items = list(read_annotations([clips / "captions.json"], clips / "videos", fail))
     assert [item["id"] for item in items] == [f"clip-{video}" for video in range(12)]
@@ -205,13 +206,13 @@ def test_a_large_json_array_is_read_across_the_edges_of_its_chunks(clips, tmp_pa
     "text, problem",
     [("[{", "not valid JSON"), ('[{"id": 1}', "not valid JSON"), ("7", "no JSON array"), ("", "no JSON")],
 )
-def test_a_file_that_is_no_annotation_file_is_an_error(tmp_path, text, problem):
+def test_a_file_that_is_no_annotation_file_is_an_error(tmp_path, text, problem) -> None:
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(LongVideoError, match=problem):
         list(read_annotations([tmp_path / "bad.json"], tmp_path, lambda item: None))
 
 
-def test_a_video_is_also_found_in_the_folder_of_its_data_source(tmp_path):
+def test_a_video_is_also_found_in_the_folder_of_its_data_source(tmp_path) -> None:
     (tmp_path / "made" / "clips").mkdir(parents=True)
     make_clip(tmp_path / "made" / "clips" / "00.mp4", 0, 20)
     (item,) = read_annotations([[caption_record(0)]], tmp_path, fail)
@@ -257,7 +258,7 @@ def spoiled_settings(folder, output, **changes):
     return settings(folder, output, **{**rules, **changes})
 
 
-def test_every_bad_input_is_listed_with_its_reason(spoiled, tmp_path):
+def test_every_bad_input_is_listed_with_its_reason(spoiled, tmp_path) -> None:
     _, bad = build_dataset(spoiled_settings(spoiled, tmp_path / "out"))
     listed = [json.loads(line) for line in (tmp_path / "out" / "bad_inputs.jsonl").read_text().splitlines()]
     assert [item.as_dict() for item in bad] == listed and len(listed) == len(BAD)
@@ -269,7 +270,7 @@ def test_every_bad_input_is_listed_with_its_reason(spoiled, tmp_path):
     assert used == {"clip-0", "clip-1", "clip-2"}
 
 
-def test_strict_stops_at_the_first_bad_input(spoiled, tmp_path):
+def test_strict_stops_at_the_first_bad_input(spoiled, tmp_path) -> None:
     with pytest.raises(LongVideoError, match=r"record 4, id 'a'.*no such file"):
         build_dataset(spoiled_settings(spoiled, tmp_path / "out", strict=True))
     write_captions(tmp_path, [caption_record(0), caption_record(0, id="k", video="text.mp4")])
@@ -279,13 +280,13 @@ def test_strict_stops_at_the_first_bad_input(spoiled, tmp_path):
     assert not (tmp_path / "out2" / "README.md").exists()
 
 
-def test_a_set_without_one_usable_input_is_an_error_that_names_the_report(spoiled, tmp_path):
+def test_a_set_without_one_usable_input_is_an_error_that_names_the_report(spoiled, tmp_path) -> None:
     write_captions(tmp_path, [BAD["no such file"]])
     with pytest.raises(LongVideoError, match=r"None of the 1 inputs.*bad_inputs\.jsonl"):
         build_dataset(spoiled_settings(spoiled, tmp_path / "out", annotations=tmp_path / "captions.json"))
 
 
-def test_durations_are_read_once_and_again_where_a_file_has_changed(clips, tmp_path, monkeypatch):
+def test_durations_are_read_once_and_again_where_a_file_has_changed(clips, tmp_path, monkeypatch) -> None:
     files = ["00.mp4", "01.mp4"]
     for video, file in enumerate(files):
         make_clip(tmp_path / file, video, 20 + 10 * video)
@@ -302,7 +303,7 @@ def test_durations_are_read_once_and_again_where_a_file_has_changed(clips, tmp_p
     assert dict(read_durations(tmp_path, files, DurationCache(cache))) == {0: 2.0, 1: 9.0} and len(probed) == 1
 
 
-def test_statistics_count_what_was_written(built):
+def test_statistics_count_what_was_written(built) -> None:
     records = list(read_records(built))
     summary = json.loads((built / "statistics.json").read_text())
     words = [len(record["conversations"][1]["value"].split()) for record in records]

@@ -32,26 +32,26 @@ def built(clips, tmp_path_factory):
     return output
 
 
-def test_two_workers_write_the_same_bytes_as_one(clips, built, tmp_path):
+def test_two_workers_write_the_same_bytes_as_one(clips, built, tmp_path) -> None:
     build_dataset(settings(clips, tmp_path / "out", workers=2))
     assert bytes_of(tmp_path / "out") == bytes_of(built)
     assert len(list((built / "data").iterdir())) == 4
 
 
 @pytest.mark.slow
-def test_ray_writes_the_same_bytes_as_the_local_engine(clips, built, tmp_path):
+def test_ray_writes_the_same_bytes_as_the_local_engine(clips, built, tmp_path) -> None:
     build_dataset(settings(clips, tmp_path / "out", engine="ray", workers=2))
     assert bytes_of(tmp_path / "out") == bytes_of(built)
 
 
-def test_a_folder_that_was_removed_is_built_anew_within_one_process(clips, built, tmp_path):
+def test_a_folder_that_was_removed_is_built_anew_within_one_process(clips, built, tmp_path) -> None:
     build_dataset(settings(clips, tmp_path / "out", count=3, seed=5))
     shutil.rmtree(tmp_path / "out")
     build_dataset(settings(clips, tmp_path / "out"))
     assert bytes_of(tmp_path / "out") == bytes_of(built)
 
 
-def test_another_seed_gives_other_records(clips, built, tmp_path):
+def test_another_seed_gives_other_records(clips, built, tmp_path) -> None:
     build_dataset(settings(clips, tmp_path / "out", seed=7))
     drawn = [
         [[segment["id"] for segment in r["segments"]] for r in read_records(o)] for o in (built, tmp_path / "out")
@@ -59,12 +59,12 @@ def test_another_seed_gives_other_records(clips, built, tmp_path):
     assert drawn[0] != drawn[1]
 
 
-def build_and_die(build, moment):
+def build_and_die(build, moment) -> None:
     """Kills its own process with SIGKILL at the given moment: each file is about to get its name, or just has it."""
     passed = iter(range(10**6))
     replace = os.replace
 
-    def replace_or_die(source, target):
+    def replace_or_die(source, target) -> None:
         for step in (None, lambda: replace(source, target)):
             if step is not None:
                 step()
@@ -85,7 +85,7 @@ def exit_of_build(build, moment):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes fork")
-def test_a_build_killed_at_any_file_and_started_again_writes_the_same_bytes(clips, tmp_path):
+def test_a_build_killed_at_any_file_and_started_again_writes_the_same_bytes(clips, tmp_path) -> None:
     changes = {"count": 4, "shard_size": 2, "materialize": True, "max_duration": 12.0}
     build_dataset(settings(clips, tmp_path / "whole", **changes))
     cache = tmp_path / "whole" / ".build" / "durations.jsonl"
@@ -102,7 +102,7 @@ def test_a_build_killed_at_any_file_and_started_again_writes_the_same_bytes(clip
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes fork")
-def test_a_build_killed_again_and_again_comes_to_its_end_without_doing_things_twice(clips, tmp_path):
+def test_a_build_killed_again_and_again_comes_to_its_end_without_doing_things_twice(clips, tmp_path) -> None:
     changes = {"count": 24, "shard_size": 2}
     build_dataset(settings(clips, tmp_path / "whole", **changes))
     kills = 0
@@ -121,7 +121,7 @@ def workers_of(process_id):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up by ps")
-def test_a_command_with_two_workers_killed_amid_its_shards_goes_on(clips, tmp_path):
+def test_a_command_with_two_workers_killed_amid_its_shards_goes_on(clips, tmp_path) -> None:
     arguments = ["--annotations", clips / "captions.json", "--videos", clips / "videos", "--output", tmp_path / "out"]
     arguments += ["--count", 3000, "--shard-size", 5, "--max-uses", 3000, "--min-duration", 8, "--max-duration", 30]
     command = [sys.executable, "-m", "fila_video.long_video.build", *map(str, arguments), "--workers", "2"]
@@ -146,7 +146,7 @@ def test_a_command_with_two_workers_killed_amid_its_shards_goes_on(clips, tmp_pa
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
-def test_a_complete_build_is_left_as_it_is(clips, built, monkeypatch):
+def test_a_complete_build_is_left_as_it_is(clips, built, monkeypatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.name != "lock"}
     monkeypatch.setattr(long_video, "run_tasks", None)
     statistics, bad = build_dataset(settings(clips, built))
@@ -155,14 +155,14 @@ def test_a_complete_build_is_left_as_it_is(clips, built, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"count": 21}, {"materialize": True}, {"max_uses": 5}])
-def test_an_output_of_other_settings_is_refused_with_what_differs(clips, built, change):
+def test_an_output_of_other_settings_is_refused_with_what_differs(clips, built, change) -> None:
     before = bytes_of(built)
     with pytest.raises(LongVideoError, match=rf"other settings \({next(iter(change))}: .* there, .* now\)"):
         build_dataset(settings(clips, built, **change))
     assert bytes_of(built) == before
 
 
-def test_annotations_changed_since_the_build_are_noticed(clips, tmp_path):
+def test_annotations_changed_since_the_build_are_noticed(clips, tmp_path) -> None:
     records = json.loads((clips / "captions.json").read_text())
     annotations = write_captions(tmp_path, records)
     build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
@@ -171,13 +171,13 @@ def test_annotations_changed_since_the_build_are_noticed(clips, tmp_path):
         build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
 
 
-def test_a_folder_with_something_else_in_it_is_not_written_to(clips, tmp_path):
+def test_a_folder_with_something_else_in_it_is_not_written_to(clips, tmp_path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LongVideoError, match="not empty"):
         build_dataset(settings(clips, tmp_path))
 
 
-def test_two_builds_do_not_write_to_one_folder(clips, tmp_path):
+def test_two_builds_do_not_write_to_one_folder(clips, tmp_path) -> None:
     fcntl = pytest.importorskip("fcntl")
     (tmp_path / "out" / ".build").mkdir(parents=True)
     with open(tmp_path / "out" / ".build" / "lock", "w") as file:
@@ -186,7 +186,7 @@ def test_two_builds_do_not_write_to_one_folder(clips, tmp_path):
             build_dataset(settings(clips, tmp_path / "out"))
 
 
-def test_datasets_loads_the_output_offline(built, tmp_path):
+def test_datasets_loads_the_output_offline(built, tmp_path) -> None:
     import datasets
 
     loaded = datasets.load_dataset(str(built), split="train", cache_dir=str(tmp_path))
@@ -195,7 +195,7 @@ def test_datasets_loads_the_output_offline(built, tmp_path):
     assert loaded[7] == records[7]
 
 
-def test_datasets_loads_a_materialized_output_offline(clips, tmp_path):
+def test_datasets_loads_a_materialized_output_offline(clips, tmp_path) -> None:
     import datasets
 
     build_dataset(settings(clips, tmp_path / "out", count=2, max_duration=10.0, materialize=True))
@@ -204,7 +204,7 @@ def test_datasets_loads_a_materialized_output_offline(clips, tmp_path):
     assert (tmp_path / "out" / loaded[1]["video"]).is_file()
 
 
-def test_the_card_and_the_histograms_are_there(built):
+def test_the_card_and_the_histograms_are_there(built) -> None:
     card = (built / "README.md").read_text()
     assert "| 20 |" in card and "captions.json" in card and "No input was left out" in card
     with PIL.Image.open(built / "statistics.png") as picture:
@@ -219,7 +219,7 @@ def arguments_of(folder, output, *more):
     return parser.parse_args([str(value) for value in given])
 
 
-def test_the_exit_status_says_whether_inputs_were_left_out(clips, tmp_path, capsys):
+def test_the_exit_status_says_whether_inputs_were_left_out(clips, tmp_path, capsys) -> None:
     assert run(arguments_of(clips, tmp_path / "good")) == 0
     assert "num records" in capsys.readouterr().out
     records = json.loads((clips / "captions.json").read_text())
@@ -235,7 +235,7 @@ def test_the_exit_status_says_whether_inputs_were_left_out(clips, tmp_path, caps
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_progress_gives_the_rate_and_the_time_left(clips, tmp_path, capsys):
+def test_progress_gives_the_rate_and_the_time_left(clips, tmp_path, capsys) -> None:
     build_dataset(settings(clips, tmp_path / "out", progress=True))
     shown = capsys.readouterr().err
     assert "Writing records" in shown and "records/s" in shown and "20/20" in shown and "<" in shown
@@ -248,7 +248,7 @@ def double(number):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_tasks_give_each_result_once_and_their_errors_by_message(workers):
+def test_tasks_give_each_result_once_and_their_errors_by_message(workers) -> None:
     assert dict(run_tasks(double, iter(range(12)), 12, workers=workers)) == {n: 2 * n for n in range(12)}
     with pytest.raises(TaskError, match="thirteen is refused"):
         list(run_tasks(double, range(20), 20, workers=workers))

@@ -41,7 +41,7 @@ def segments_of(clips, names):
     return [VideoSegment(clips[name], 0.0, probe_file(clips[name])) for name in names]
 
 
-def test_files_that_agree_are_copied_packet_by_packet(clips, tmp_path):
+def test_files_that_agree_are_copied_packet_by_packet(clips, tmp_path) -> None:
     segments = segments_of(clips, ["more", "plain", "more"])
     assert write_video(segments, tmp_path / "joined.mp4") == "copied"
     joined = read_frames(str(tmp_path / "joined.mp4"), num_frames=1000)
@@ -62,7 +62,7 @@ def test_files_that_agree_are_copied_packet_by_packet(clips, tmp_path):
         ["plain", "uneven"],
     ],
 )
-def test_files_that_differ_are_encoded_with_every_frame_at_its_time(clips, tmp_path, names):
+def test_files_that_differ_are_encoded_with_every_frame_at_its_time(clips, tmp_path, names) -> None:
     segments = segments_of(clips, names)
     assert write_video(segments, tmp_path / "joined.mp4") == "encoded"
     virtual = read_frames(segments, num_frames=1000)
@@ -79,7 +79,7 @@ def test_files_that_differ_are_encoded_with_every_frame_at_its_time(clips, tmp_p
 
 
 @pytest.mark.parametrize("names", [["plain", "more"], ["plain", "slow"], ["slow", "plain"], ["plain", "uneven"]])
-def test_players_see_h264_with_the_right_total_duration(clips, tmp_path, names):
+def test_players_see_h264_with_the_right_total_duration(clips, tmp_path, names) -> None:
     segments = segments_of(clips, names)
     write_video(segments, tmp_path / "joined.mp4")
     total = sum(segment.end for segment in segments)
@@ -95,7 +95,7 @@ def test_players_see_h264_with_the_right_total_duration(clips, tmp_path, names):
     assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
 
 
-def test_colours_of_encoded_files_are_those_of_the_sub_videos(clips, tmp_path):
+def test_colours_of_encoded_files_are_those_of_the_sub_videos(clips, tmp_path) -> None:
     def red(frame, width, height):
         return np.full((height, width, 3), (200, 60, 30), dtype=np.uint8)
 
@@ -110,7 +110,7 @@ def test_colours_of_encoded_files_are_those_of_the_sub_videos(clips, tmp_path):
 
 
 @pytest.mark.parametrize("names", [["plain", "more"], ["plain", "odd"]])
-def test_the_same_files_give_the_same_bytes(clips, tmp_path, names):
+def test_the_same_files_give_the_same_bytes(clips, tmp_path, names) -> None:
     digests = set()
     for number in range(2):
         write_video(segments_of(clips, names), tmp_path / f"{number}.mp4")
@@ -118,14 +118,14 @@ def test_the_same_files_give_the_same_bytes(clips, tmp_path, names):
     assert len(digests) == 1
 
 
-def test_a_sub_video_that_is_gone_leaves_nothing_half_written(clips, tmp_path):
+def test_a_sub_video_that_is_gone_leaves_nothing_half_written(clips, tmp_path) -> None:
     segments = [*segments_of(clips, ["plain", "slow"]), VideoSegment(str(tmp_path / "gone.mp4"), 0.0, 2.0)]
     with pytest.raises(VideoReadError, match=r"gone\.mp4"):
         write_video(segments, tmp_path / "joined.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_materialized_build_shows_what_its_records_list(tmp_path):
+def test_a_materialized_build_shows_what_its_records_list(tmp_path) -> None:
     folder = make_set(tmp_path / "set", 6)
     make_clip(folder / "videos" / "clips" / "03.mp4", 3, 24, fps=5)
     changes = {"count": 4, "max_duration": 14.0, "materialize": True}

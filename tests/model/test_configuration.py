@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig
 
 
-def test_the_defaults_are_the_papers_model():
+def test_the_defaults_are_the_papers_model() -> None:
     config = FilaVideoConfig()
     vision, text = config.vision_config, config.text_config
     assert (vision.model_type, vision.hidden_size, vision.num_hidden_layers) == ("siglip_vision_model", 1152, 26)
@@ -45,18 +45,18 @@ def test_the_defaults_are_the_papers_model():
         ("bilinear", 100, 1),
     ],
 )
-def test_the_side_of_a_pooled_grid(mode, stride, side):
+def test_the_side_of_a_pooled_grid(mode, stride, side) -> None:
     assert pooled_grid_size(27, mode, stride) == side
 
 
 @pytest.mark.parametrize(
     ("newline", "tokens"), [("video", 3 * 196 + 1), ("grid", 3 * (196 + 14)), ("frame", 3 * 197), ("none", 3 * 196)]
 )
-def test_newlines_are_counted(newline, tokens):
+def test_newlines_are_counted(newline, tokens) -> None:
     assert num_visual_tokens(3, 27, "bilinear", 2, newline) == tokens
 
 
-def test_sub_configurations_come_as_objects_dictionaries_or_nothing():
+def test_sub_configurations_come_as_objects_dictionaries_or_nothing() -> None:
     text = tiny_text_config()
     as_dictionary = FilaVideoConfig(text_config=text.to_dict(), vision_config=tiny_vision_config().to_dict())
     assert as_dictionary.text_config.to_dict() == text.to_dict()
@@ -70,7 +70,7 @@ def test_sub_configurations_come_as_objects_dictionaries_or_nothing():
 
 
 @pytest.mark.parametrize("make", [tiny_config, tiny_clip_llama_config, FilaVideoConfig])
-def test_a_configuration_survives_saving_twice(make, tmp_path):
+def test_a_configuration_survives_saving_twice(make, tmp_path) -> None:
     config = make()
     config.save_pretrained(tmp_path / "once")
     once = FilaVideoConfig.from_pretrained(tmp_path / "once")
@@ -84,7 +84,7 @@ def test_a_configuration_survives_saving_twice(make, tmp_path):
     }
 
 
-def test_every_setting_is_saved(tmp_path):
+def test_every_setting_is_saved(tmp_path) -> None:
     changed = {
         "scene_size": 4,
         "merger_type": "bsm",
@@ -104,7 +104,7 @@ def test_every_setting_is_saved(tmp_path):
     assert {name: getattr(loaded, name) for name in changed} == changed
 
 
-def test_an_overridden_auto_map_entry_stays(tmp_path):
+def test_an_overridden_auto_map_entry_stays(tmp_path) -> None:
     config = tiny_config(auto_map={"AutoModel": "modeling_fila_video.FilaVideoModel"})
     config.save_pretrained(tmp_path)
     loaded = FilaVideoConfig.from_pretrained(tmp_path)
@@ -112,23 +112,23 @@ def test_an_overridden_auto_map_entry_stays(tmp_path):
     assert AUTO_MAP["AutoModel"] == "modeling_fila_video.FilaVideoForConditionalGeneration"
 
 
-def test_entries_that_name_another_repository_are_saved_without_it():
+def test_entries_that_name_another_repository_are_saved_without_it() -> None:
     config = tiny_config(auto_map={"AutoConfig": "someone/else--configuration_fila_video.FilaVideoConfig"})
     assert config.to_dict()["auto_map"] == AUTO_MAP
 
 
-def test_a_tied_language_model_ties_the_whole():
+def test_a_tied_language_model_ties_the_whole() -> None:
     assert tiny_config(text_config=tiny_text_config(tie_word_embeddings=True)).tie_word_embeddings
     assert not tiny_config().tie_word_embeddings
 
 
-def test_the_text_configuration_is_found_by_generation():
+def test_the_text_configuration_is_found_by_generation() -> None:
     config = tiny_config()
     assert config.get_text_config(decoder=True) is config.text_config
     assert (config.image_token_id, config.video_token_id) == (IMAGE, VIDEO)
 
 
-def test_parts_of_a_saved_configuration_can_be_overridden(tmp_path):
+def test_parts_of_a_saved_configuration_can_be_overridden(tmp_path) -> None:
     tiny_config().save_pretrained(tmp_path)
     loaded = FilaVideoConfig.from_pretrained(tmp_path, scene_size=5, text_config={"vocab_size": 20})
     assert loaded.scene_size == 5 and loaded.text_config.vocab_size == 20 and loaded.text_config.hidden_size == 48
@@ -153,12 +153,12 @@ def test_parts_of_a_saved_configuration_can_be_overridden(tmp_path):
         ({"scene_size": "three"}, r"scene_size"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_impossible_settings_are_refused(settings, message) -> None:
     with pytest.raises(StrictDataclassError, match=message):
         tiny_config(**settings)
 
 
-def test_settings_that_were_refused_can_still_be_printed():
+def test_settings_that_were_refused_can_still_be_printed() -> None:
     """A debugger prints the half-built object."""
     config = FilaVideoConfig.__new__(FilaVideoConfig)
     config.scene_size = 2

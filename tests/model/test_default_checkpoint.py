@@ -32,12 +32,12 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(ROOT)
 
 
-def test_the_script_writes_nothing_but_the_checkpoint(made):
+def test_the_script_writes_nothing_but_the_checkpoint(made) -> None:
     assert sorted(path.name for path in made.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "model.safetensors"])
-def test_the_script_makes_the_committed_file_again(made, name):
+def test_the_script_makes_the_committed_file_again(made, name) -> None:
     committed, again = (ROOT / name).read_bytes(), (made / name).read_bytes()
     written_by = json.loads((ROOT / "config.json").read_text())["transformers_version"]
     if name.endswith("config.json") and transformers.__version__ != written_by:
@@ -51,7 +51,7 @@ def _settings(name, values):
     return FilaVideoConfig(**values).to_dict() if name == "config.json" else values
 
 
-def test_the_trained_weights_have_the_names_and_shapes_of_the_untrained(made):
+def test_the_trained_weights_have_the_names_and_shapes_of_the_untrained(made) -> None:
     committed = safetensors.torch.load_file(ROOT / "model.safetensors")
     untrained = safetensors.torch.load_file(made / "model.safetensors")
     assert {name: weight.shape for name, weight in committed.items()} == {
@@ -61,7 +61,7 @@ def test_the_trained_weights_have_the_names_and_shapes_of_the_untrained(made):
         assert not torch.equal(committed[name], untrained[name]), name
 
 
-def test_the_untrained_weights_are_the_same_again_and_other_ones_with_another_seed(made):
+def test_the_untrained_weights_are_the_same_again_and_other_ones_with_another_seed(made) -> None:
     untrained = safetensors.torch.load_file(made / "model.safetensors")
     config = FilaVideoConfig.from_pretrained(ROOT)
     again, other = build_model(config).state_dict(), build_model(config, seed=1).state_dict()
@@ -70,7 +70,7 @@ def test_the_untrained_weights_are_the_same_again_and_other_ones_with_another_se
     assert not torch.equal(untrained[weight], other[weight])
 
 
-def test_building_the_model_leaves_the_random_numbers_of_the_caller_alone():
+def test_building_the_model_leaves_the_random_numbers_of_the_caller_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -78,14 +78,14 @@ def test_building_the_model_leaves_the_random_numbers_of_the_caller_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_checkpoint_is_tiny():
+def test_the_checkpoint_is_tiny() -> None:
     weights = safetensors.torch.load_file(ROOT / "model.safetensors")
     assert 2_000_000 <= sum(weight.numel() for weight in weights.values()) <= 4_000_000
     assert sum((ROOT / name).stat().st_size for name in FILES) < 20_000_000
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
 
-def test_the_untrained_merger_is_the_mean_of_a_scene_and_training_has_moved_it(made):
+def test_the_untrained_merger_is_the_mean_of_a_scene_and_training_has_moved_it(made) -> None:
     untrained, trained = (
         next(weight for name, weight in safetensors.torch.load_file(path).items() if "scene_merger" in name)
         for path in (made / "model.safetensors", ROOT / "model.safetensors")
@@ -95,7 +95,7 @@ def test_the_untrained_merger_is_the_mean_of_a_scene_and_training_has_moved_it(m
     assert (trained != 1 / 3).float().mean() > 0.99
 
 
-def test_the_default_answers_questions_about_videos_that_it_never_saw(tmp_path):
+def test_the_default_answers_questions_about_videos_that_it_never_saw(tmp_path) -> None:
     """A fresh set of the test split; the best constant answers are right of about a quarter."""
     records = make_videos(
         tmp_path, Settings("short", "test", seed=11, duration=(8, 40), side=64, questions=8), count=8
@@ -119,13 +119,13 @@ def test_the_default_answers_questions_about_videos_that_it_never_saw(tmp_path):
     assert sum(right) / len(right) > 0.7
 
 
-def test_thirty_two_scenes_and_a_conversation_fit_the_context(tokenizer):
+def test_thirty_two_scenes_and_a_conversation_fit_the_context(tokenizer) -> None:
     config = FilaVideoConfig.from_pretrained(ROOT)
     assert tokenizer.model_max_length == config.text_config.max_position_embeddings == 4096
     assert config.num_patches == 16
 
 
-def test_the_tokenizer_and_the_image_processor_load_without_remote_code(tokenizer):
+def test_the_tokenizer_and_the_image_processor_load_without_remote_code(tokenizer) -> None:
     assert isinstance(tokenizer, Qwen2Tokenizer)
     assert isinstance(AutoImageProcessor.from_pretrained(ROOT), SiglipImageProcessor)
 
@@ -138,20 +138,20 @@ def test_the_tokenizer_and_the_image_processor_load_without_remote_code(tokenize
         "\x00\x7f",
     ],
 )
-def test_the_tokenizer_gives_back_any_text(tokenizer, text):
+def test_the_tokenizer_gives_back_any_text(tokenizer, text) -> None:
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_digits_are_single_tokens_and_frequent_words_are_one(tokenizer):
+def test_digits_are_single_tokens_and_frequent_words_are_one(tokenizer) -> None:
     assert tokenizer.tokenize("1203.5") == ["1", "2", "0", "3", ".", "5"]
     assert tokenizer.tokenize(" triangle") == ["Ġtriangle"]
 
 
-def test_the_tokenizer_normalises_as_qwen2_does(tokenizer):
+def test_the_tokenizer_normalises_as_qwen2_does(tokenizer) -> None:
     assert tokenizer("e\u0301").input_ids == tokenizer("\u00e9").input_ids
 
 
-def test_special_tokens_stand_in_the_roles_of_qwen2(tokenizer):
+def test_special_tokens_stand_in_the_roles_of_qwen2(tokenizer) -> None:
     config = FilaVideoConfig.from_pretrained(ROOT)
     generation = json.loads((ROOT / "generation_config.json").read_text())
     assert len(tokenizer) == config.text_config.vocab_size == 2048
@@ -163,7 +163,7 @@ def test_special_tokens_stand_in_the_roles_of_qwen2(tokenizer):
     assert tokenizer.padding_side == "left"
 
 
-def test_each_special_token_is_one_token_that_decoding_can_skip(tokenizer):
+def test_each_special_token_is_one_token_that_decoding_can_skip(tokenizer) -> None:
     text = "<|im_start|>a<|im_end|><image><video><|endoftext|>"
     assert len(tokenizer(text).input_ids) == 6
     assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == "a"
@@ -219,11 +219,11 @@ CHATS = {
 
 
 @pytest.mark.parametrize("chat, options, expected", CHATS.values(), ids=CHATS)
-def test_a_chat_is_written_in_the_form_of_qwen2(tokenizer, chat, options, expected):
+def test_a_chat_is_written_in_the_form_of_qwen2(tokenizer, chat, options, expected) -> None:
     assert tokenizer.apply_chat_template(chat, tokenize=False, **options) == expected
 
 
-def test_the_generation_mask_covers_the_assistants_turns_and_nothing_else(tokenizer):
+def test_the_generation_mask_covers_the_assistants_turns_and_nothing_else(tokenizer) -> None:
     chat = [
         {"role": "user", "content": "How many?"},
         {"role": "assistant", "content": "Three."},
@@ -245,6 +245,6 @@ def test_the_generation_mask_covers_the_assistants_turns_and_nothing_else(tokeni
     "message, problem",
     [({"role": "tool", "content": "x"}, "tool"), ({"role": "user", "content": [{"type": "audio"}]}, "audio")],
 )
-def test_a_role_or_block_that_the_model_does_not_know_is_refused(tokenizer, message, problem):
+def test_a_role_or_block_that_the_model_does_not_know_is_refused(tokenizer, message, problem) -> None:
     with pytest.raises(Exception, match=f"got: {problem}"):
         tokenizer.apply_chat_template([message], tokenize=False)

@@ -63,7 +63,7 @@ def model():
     return tiny_model()
 
 
-def test_greedy_search_takes_the_most_likely_token_of_each_forward(model):
+def test_greedy_search_takes_the_most_likely_token_of_each_forward(model) -> None:
     inputs = video_batch(model.config, (2,))
     expected = answer(model, inputs)
     ids = inputs["input_ids"]
@@ -77,7 +77,7 @@ def test_greedy_search_takes_the_most_likely_token_of_each_forward(model):
 
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 3}])
-def test_a_batch_answers_like_each_prompt_alone(model, use_cache, options):
+def test_a_batch_answers_like_each_prompt_alone(model, use_cache, options) -> None:
     """With two videos in one prompt, none in another and images between: every copy of a prompt gets its own."""
     batch, singles = mixed_batch(model.config)
     together = answer(model, batch, use_cache=use_cache, **options)
@@ -90,7 +90,7 @@ def test_a_batch_answers_like_each_prompt_alone(model, use_cache, options):
     "options",
     [{}, {"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True, "top_k": 1, "num_return_sequences": 2}],
 )
-def test_visuals_given_to_generate_act_like_embeddings_that_hold_them_already(model, use_cache, options):
+def test_visuals_given_to_generate_act_like_embeddings_that_hold_them_already(model, use_cache, options) -> None:
     """The embeddings need no expansion of visuals, so they show where each copy's images and videos belong."""
     batch, _ = mixed_batch(model.config)
     output = model(**batch)
@@ -102,7 +102,7 @@ def test_visuals_given_to_generate_act_like_embeddings_that_hold_them_already(mo
     assert answer(model, batch, use_cache=use_cache, **options).tolist() == expected.tolist()
 
 
-def test_sampling_repeats_with_the_seed_and_gives_as_many_answers_as_asked(model):
+def test_sampling_repeats_with_the_seed_and_gives_as_many_answers_as_asked(model) -> None:
     batch, _ = mixed_batch(model.config)
     answers = []
     for _ in range(2):
@@ -112,12 +112,12 @@ def test_sampling_repeats_with_the_seed_and_gives_as_many_answers_as_asked(model
     assert len({tuple(row) for row in answers[0][:3].tolist()}) > 1
 
 
-def test_beams_that_sample(model):
+def test_beams_that_sample(model) -> None:
     batch, _ = mixed_batch(model.config)
     assert answer(model, batch, do_sample=True, num_beams=2, num_return_sequences=2).shape == (8, NEW)
 
 
-def test_features_of_encoded_frames_answer_like_their_pixels(model):
+def test_features_of_encoded_frames_answer_like_their_pixels(model) -> None:
     inputs = video_batch(model.config, (2, 1, 3))
     pixels = inputs.pop("pixel_values_videos")
     features = model.encode_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
@@ -128,7 +128,7 @@ def test_features_of_encoded_frames_answer_like_their_pixels(model):
 
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("num_beams", [1, 2])
-def test_videos_are_encoded_once_an_answer(model, use_cache, num_beams, monkeypatch):
+def test_videos_are_encoded_once_an_answer(model, use_cache, num_beams, monkeypatch) -> None:
     calls = []
     encode = model.model._encode_frames
     monkeypatch.setattr(model.model, "_encode_frames", lambda *args, **kw: calls.append(1) or encode(*args, **kw))
@@ -136,7 +136,7 @@ def test_videos_are_encoded_once_an_answer(model, use_cache, num_beams, monkeypa
     assert len(calls) == 1
 
 
-def test_absent_visuals_may_be_given_as_none(model):
+def test_absent_visuals_may_be_given_as_none(model) -> None:
     inputs = video_batch(model.config)
     none = {"pixel_values": None, "frame_features": None}
     assert answer(model, inputs | none).tolist() == answer(model, inputs).tolist()
@@ -146,7 +146,7 @@ def test_absent_visuals_may_be_given_as_none(model):
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])
-def test_embeddings_instead_of_token_ids(model, num_beams):
+def test_embeddings_instead_of_token_ids(model, num_beams) -> None:
     batch, _ = mixed_batch(model.config)
     expected = answer(model, batch, num_beams=num_beams)
     embeds = model.get_input_embeddings()(batch["input_ids"])
@@ -155,7 +155,7 @@ def test_embeddings_instead_of_token_ids(model, num_beams):
 
 
 @pytest.mark.parametrize("size", [5, 16, 100])
-def test_a_prompt_can_be_read_in_chunks(model, size):
+def test_a_prompt_can_be_read_in_chunks(model, size) -> None:
     batch, _ = mixed_batch(model.config)
     if transformers.__version__ < "5.23":
         # It drops images and videos of every model when it reads in chunks.
@@ -166,13 +166,13 @@ def test_a_prompt_can_be_read_in_chunks(model, size):
 
 
 @pytest.mark.parametrize("implementation", ["static", "dynamic"])
-def test_every_cache_gives_the_same_answer(model, implementation):
+def test_every_cache_gives_the_same_answer(model, implementation) -> None:
     batch, _ = mixed_batch(model.config)
     options = {"cache_implementation": implementation, "disable_compile": True}
     assert answer(model, batch, **options).tolist() == answer(model, batch).tolist()
 
 
-def test_a_compiled_static_cache_gives_the_same_answer(model):
+def test_a_compiled_static_cache_gives_the_same_answer(model) -> None:
     inputs = video_batch(model.config)
     expected = answer(model, inputs)
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=inputs["input_ids"].shape[1] + NEW)
@@ -193,7 +193,7 @@ def test_a_compiled_static_cache_gives_the_same_answer(model):
     assert torch.cat(tokens, dim=1).tolist() == expected.tolist()
 
 
-def test_an_answer_continues_from_its_cache(model):
+def test_an_answer_continues_from_its_cache(model) -> None:
     inputs = video_batch(model.config)
     whole = model.generate(**inputs, **GREEDY)
     three = {"do_sample": False, "min_new_tokens": 3, "max_new_tokens": 3}
@@ -208,7 +208,7 @@ def test_an_answer_continues_from_its_cache(model):
     assert rest.tolist() == whole.tolist()
 
 
-def test_a_second_question_about_the_same_video_uses_the_cache(model):
+def test_a_second_question_about_the_same_video_uses_the_cache(model) -> None:
     config = model.config
     first = video_batch(config, (2,))
     half = model.generate(**first, **GREEDY, return_dict_in_generate=True)
@@ -220,7 +220,7 @@ def test_a_second_question_about_the_same_video_uses_the_cache(model):
 
 
 @pytest.mark.parametrize("options", [{"prompt_lookup_num_tokens": 2}, {"assistant": True}])
-def test_drafted_tokens_do_not_change_a_greedy_answer(model, options):
+def test_drafted_tokens_do_not_change_a_greedy_answer(model, options) -> None:
     options = dict(options)
     if options.pop("assistant", False):
         options["assistant_model"] = tiny_model(seed=1)
@@ -228,7 +228,7 @@ def test_drafted_tokens_do_not_change_a_greedy_answer(model, options):
     assert answer(model, inputs, **options).tolist() == answer(model, inputs).tolist()
 
 
-def test_scores_and_hidden_states_come_on_demand(model):
+def test_scores_and_hidden_states_come_on_demand(model) -> None:
     inputs = video_batch(model.config)
     options = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
     output = model.generate(**inputs, **GREEDY, **options, output_hidden_states=True)
@@ -241,15 +241,15 @@ def test_scores_and_hidden_states_come_on_demand(model):
     assert output.attentions[0][0].shape[:2] == (2, 4)
 
 
-def test_a_streamer_sees_every_token(model):
+def test_a_streamer_sees_every_token(model) -> None:
     class Tokens(BaseStreamer):
-        def __init__(self):
+        def __init__(self) -> None:
             self.seen = []
 
-        def put(self, value):
+        def put(self, value) -> None:
             self.seen += value.flatten().tolist()
 
-        def end(self):
+        def end(self) -> None:
             self.seen.append("end")
 
     inputs, tokens = video_batch(model.config, (2,)), Tokens()
@@ -257,7 +257,7 @@ def test_a_streamer_sees_every_token(model):
     assert tokens.seen == [*output[0].tolist(), "end"]
 
 
-def test_only_the_last_logits_are_computed_while_generating(model, monkeypatch):
+def test_only_the_last_logits_are_computed_while_generating(model, monkeypatch) -> None:
     lengths = []
     head = model.lm_head.forward
     monkeypatch.setattr(model.lm_head, "forward", lambda hidden: lengths.append(hidden.shape[1]) or head(hidden))
@@ -265,21 +265,21 @@ def test_only_the_last_logits_are_computed_while_generating(model, monkeypatch):
     assert lengths == [1] * NEW
 
 
-def test_another_tower_and_language_model_generate():
+def test_another_tower_and_language_model_generate() -> None:
     model = tiny_model(tiny_clip_llama_config())
     batch, singles = mixed_batch(model.config)
     together = answer(model, batch, num_beams=2)
     assert together.tolist() == torch.cat([answer(model, single, num_beams=2) for single in singles]).tolist()
 
 
-def test_a_saved_generation_config_comes_back(tmp_path):
+def test_a_saved_generation_config_comes_back(tmp_path) -> None:
     model = tiny_model()
     model.generation_config = GenerationConfig(max_new_tokens=3, eos_token_id=2, pad_token_id=0)
     model.save_pretrained(tmp_path)
     assert type(model).from_pretrained(tmp_path).generation_config.max_new_tokens == 3
 
 
-def test_beams_refuse_a_video_that_is_split_between_prompts(model):
+def test_beams_refuse_a_video_that_is_split_between_prompts(model) -> None:
     config = model.config
     ids = torch.full((2, 15), config.video_token_id)  # videos of 10 and 19 tokens in prompts of 15 and 14
     ids[1, 0] = 50
@@ -287,7 +287,7 @@ def test_beams_refuse_a_video_that_is_split_between_prompts(model):
         model.generate(input_ids=ids, **random_videos([1, 2], config), num_beams=2, max_new_tokens=1)
 
 
-def test_beams_refuse_another_number_of_tokens_than_features(model):
+def test_beams_refuse_another_number_of_tokens_than_features(model) -> None:
     inputs = video_batch(model.config, (2,))
     inputs["input_ids"][inputs["input_ids"] == model.config.video_token_id] = 50
     with pytest.raises(ValueError, match="tokens: 0, features: 19"):
@@ -297,7 +297,7 @@ def test_beams_refuse_another_number_of_tokens_than_features(model):
 @pytest.mark.parametrize("modality", ["image", "video"])
 @pytest.mark.parametrize("embedded", [False, True])
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"use_cache": False}, {"prefill_chunk_size": 4}])
-def test_a_prompt_about_a_visual_that_never_came_is_refused(model, modality, embedded, options):
+def test_a_prompt_about_a_visual_that_never_came_is_refused(model, modality, embedded, options) -> None:
     part, count = ("image", tokens_of(model.config, 1)) if modality == "image" else (2, tokens_of(model.config, 2))
     blind = left_padded([prompt("about this", part, "what?", config=model.config)])
     if embedded:
@@ -308,7 +308,7 @@ def test_a_prompt_about_a_visual_that_never_came_is_refused(model, modality, emb
         answer(model, blind, **options)
 
 
-def test_a_drafting_model_and_a_follow_up_without_its_video_are_refused_too(model):
+def test_a_drafting_model_and_a_follow_up_without_its_video_are_refused_too(model) -> None:
     config = model.config
     first = video_batch(config, (2,))
     half = model.generate(**first, **GREEDY, return_dict_in_generate=True)
@@ -322,7 +322,7 @@ def test_a_drafting_model_and_a_follow_up_without_its_video_are_refused_too(mode
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
-def test_a_cache_is_taken_under_the_old_and_the_new_name(model, name):
+def test_a_cache_is_taken_under_the_old_and_the_new_name(model, name) -> None:
     inputs = video_batch(model.config, (2,))
     for forward in (model, model.model):
         with torch.no_grad():

@@ -76,18 +76,18 @@ def looped(model: torch.nn.Module, embeds: torch.Tensor, last_layer: list[int]) 
         ("ceil", "16 16 16 16 15 15 14 14 13 12 11 11 10 9 8 7 7 6 5 4 4 3 3 2 2 2 2 1"),
     ],
 )
-def test_sixteen_tokens_enter_28_layers_as_xcomp_released_and_printed_it(rounding, expected):
+def test_sixteen_tokens_enter_28_layers_as_xcomp_released_and_printed_it(rounding, expected) -> None:
     assert tokens_per_layer(16, 28, rounding) == list(map(int, expected.split()))
 
 
-def test_tokens_fall_away_after_the_layers_that_xcomp_names():
+def test_tokens_fall_away_after_the_layers_that_xcomp_names() -> None:
     assert CompressionSchedule(28, side=4).boundaries() == [3, 5, 7, 8, 10, 11, 12, 14, 15, 16, 17, 19, 20, 22, 24]
 
 
 @pytest.mark.parametrize(
     ("left", "kept"), [(8, {2, 5, 7, 9, 10, 12, 14, 16}), (4, {5, 9, 12, 16}), (2, {5, 16}), (1, {16})]
 )
-def test_uniform_keeping_leaves_the_places_of_the_ablation(left, kept):
+def test_uniform_keeping_leaves_the_places_of_the_ablation(left, kept) -> None:
     schedule = CompressionSchedule(28, side=4, keep="uniform")
     layer = tokens_per_layer(16, 28).index(left) + 1
     assert {place for place, last in enumerate(schedule.scene(), start=1) if last >= layer} == kept
@@ -96,7 +96,7 @@ def test_uniform_keeping_leaves_the_places_of_the_ablation(left, kept):
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 14])
 @pytest.mark.parametrize("rounding", ["round", "ceil"])
 @pytest.mark.parametrize("keep", ["suffix", "uniform"])
-def test_as_many_tokens_enter_each_layer_as_the_formula_says(side, rounding, keep):
+def test_as_many_tokens_enter_each_layer_as_the_formula_says(side, rounding, keep) -> None:
     if keep == "uniform" and side > 7:
         pytest.skip("the ablation's search is slow for large groups")
     last = CompressionSchedule(28, side, rounding=rounding, keep=keep).scene()
@@ -104,7 +104,7 @@ def test_as_many_tokens_enter_each_layer_as_the_formula_says(side, rounding, kee
     assert entering == [side**2, *tokens_per_layer(side**2, 28, rounding)[1:]]  # the first layer sees them all
 
 
-def test_a_scene_that_its_groups_do_not_fill_ends_in_a_smaller_one():
+def test_a_scene_that_its_groups_do_not_fill_ends_in_a_smaller_one() -> None:
     sixteen, nine = CompressionSchedule(28, 4).scene(), CompressionSchedule(28, 3).scene()
     assert CompressionSchedule(28, 5, group_size=16).scene() == [*sixteen, *nine]
 
@@ -118,13 +118,13 @@ def test_a_scene_that_its_groups_do_not_fill_ends_in_a_smaller_one():
         ("grid", [1, 3, 6, 4, 6, 6, 1, 3, 6, 4, 6, 6]),
     ],
 )
-def test_newlines_never_fall_away(newline_position, expected):
+def test_newlines_never_fall_away(newline_position, expected) -> None:
     assert CompressionSchedule(6, 2, newline_position).video(len(expected)) == expected
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_layers_see_what_a_loop_over_them_gives_them(name, attention):
+def test_the_layers_see_what_a_loop_over_them_gives_them(name, attention) -> None:
     model, last_layer = language_model(name, attention), sequence(num_groups=3)
     embeds = torch.randn(1, len(last_layer), 32)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_the_layers_see_what_a_loop_over_them_gives_them(name, attention):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_where_nothing_falls_away_it_is_the_plain_model(name):
+def test_where_nothing_falls_away_it_is_the_plain_model(name) -> None:
     model, embeds = language_model(name), torch.randn(2, 9, 32)
     mask = torch.tensor([[1] * 9, [0] * 3 + [1] * 6])
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_where_nothing_falls_away_it_is_the_plain_model(name):
     torch.testing.assert_close(staged[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
 
 
-def test_rows_of_a_batch_are_what_they_are_alone():
+def test_rows_of_a_batch_are_what_they_are_alone() -> None:
     model = language_model()
     rows = [sequence(num_groups=count, before=before) for count, before in ((1, 2), (3, 1), (2, 7), (5, 0))]
     embeds = [torch.randn(1, len(row), 32) for row in rows]
@@ -163,7 +163,7 @@ def test_rows_of_a_batch_are_what_they_are_alone():
 
 
 @pytest.mark.parametrize("chunks", [(1, 1, 1), (3,), (2, 1)])
-def test_going_on_from_a_cache_equals_starting_anew(chunks):
+def test_going_on_from_a_cache_equals_starting_anew(chunks) -> None:
     model = language_model()
     rows = [sequence(num_groups=2), sequence(num_groups=4, before=1)]
     last_layer, mask = padded(rows)
@@ -182,7 +182,7 @@ def test_going_on_from_a_cache_equals_starting_anew(chunks):
     torch.testing.assert_close(hidden, expected[:, -chunks[-1] :], atol=1e-5, rtol=1e-5)
 
 
-def test_a_second_video_falls_away_in_a_later_turn_too():
+def test_a_second_video_falls_away_in_a_later_turn_too() -> None:
     model = language_model()
     first, second = sequence(num_groups=2), sequence(num_groups=3)
     embeds = torch.randn(1, len(first) + len(second), 32)
@@ -199,7 +199,7 @@ def test_a_second_video_falls_away_in_a_later_turn_too():
     assert hidden.shape[1] == counts[-1] - (7 + 2)
 
 
-def test_a_cache_that_is_cropped_reordered_and_repeated_goes_on_right():
+def test_a_cache_that_is_cropped_reordered_and_repeated_goes_on_right() -> None:
     model = language_model()
     last_layer, mask = padded([sequence(num_groups=1), sequence(num_groups=3)])
     embeds, steps = torch.randn(2, mask.shape[1], 32), torch.randn(2, 3, 32)
@@ -232,7 +232,7 @@ def test_a_cache_that_is_cropped_reordered_and_repeated_goes_on_right():
         torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_what_has_fallen_away():
+def test_gradients_reach_what_has_fallen_away() -> None:
     model, last_layer = language_model().train(), sequence(num_groups=2)
     embeds = torch.randn(1, len(last_layer), 32, requires_grad=True)
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -241,7 +241,7 @@ def test_gradients_reach_what_has_fallen_away():
     assert (embeds.grad.abs().sum(-1) > 0).all()
 
 
-def test_other_caches_masks_and_language_models_are_refused_by_name():
+def test_other_caches_masks_and_language_models_are_refused_by_name() -> None:
     model = language_model()
     embeds = torch.randn(1, 4, 32)
     with pytest.raises(ValueError, match="CompressedCache, got a DynamicCache"):
@@ -263,7 +263,7 @@ def compressing(**kwargs) -> FilaVideoForConditionalGeneration:
     return tiny_model(text_config=text_config, **({"layer_compression": "cosine"} | kwargs))
 
 
-def test_groups_of_one_token_are_the_plain_model():
+def test_groups_of_one_token_are_the_plain_model() -> None:
     batch = video_batch(compressing().config)
     plain = compressing(layer_compression=None)(**batch).logits
     outputs = compressing(layer_compression_group=1)(**batch)
@@ -274,7 +274,7 @@ def test_groups_of_one_token_are_the_plain_model():
 
 @pytest.mark.parametrize("newline_position", ["video", "grid", "frame", "none"])
 @pytest.mark.parametrize("group", [None, 4])
-def test_of_every_scene_one_token_a_group_is_left_and_all_newlines(newline_position, group):
+def test_of_every_scene_one_token_a_group_is_left_and_all_newlines(newline_position, group) -> None:
     model = compressing(newline_position=newline_position, layer_compression_group=group)
     batch = video_batch(model.config, (3, 1))
     outputs = model(**batch)
@@ -293,7 +293,7 @@ def test_of_every_scene_one_token_a_group_is_left_and_all_newlines(newline_posit
 @pytest.mark.parametrize(
     "options", [{}, {"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}, {"prompt_lookup_num_tokens": 2}]
 )
-def test_generate_answers_with_a_cache_as_without_and_a_batch_as_its_rows(options):
+def test_generate_answers_with_a_cache_as_without_and_a_batch_as_its_rows(options) -> None:
     model = compressing()
     batch = video_batch(model.config, (3, 1, 4))
     settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, **options}
@@ -314,7 +314,7 @@ def test_generate_answers_with_a_cache_as_without_and_a_batch_as_its_rows(option
         assert answers.tolist() == model.generate(**batch, **settings, use_cache=False)[:, -6:].tolist()
 
 
-def test_a_later_turn_goes_on_from_the_cache():
+def test_a_later_turn_goes_on_from_the_cache() -> None:
     model = compressing()
     batch = video_batch(model.config, (3,))
     cache = CompressedCache(model.config.text_config)
@@ -326,7 +326,7 @@ def test_a_later_turn_goes_on_from_the_cache():
     assert going_on.tolist() == model.generate(**batch, **settings).tolist()
 
 
-def test_the_loss_is_of_the_words_that_follow():
+def test_the_loss_is_of_the_words_that_follow() -> None:
     model = compressing()
     batch = video_batch(model.config, (2, 3))
     labels = batch["input_ids"].masked_fill((batch["input_ids"] == VIDEO) | (batch["attention_mask"] == 0), -100)
@@ -341,7 +341,7 @@ def test_the_loss_is_of_the_words_that_follow():
     torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits, words), atol=1e-5, rtol=1e-5)
 
 
-def test_training_with_checkpoints_reaches_every_part():
+def test_training_with_checkpoints_reaches_every_part() -> None:
     model = compressing().train()
     model.gradient_checkpointing_enable()
     batch = video_batch(model.config, (2, 3))
@@ -350,7 +350,7 @@ def test_training_with_checkpoints_reaches_every_part():
     assert without == []
 
 
-def test_logits_of_words_can_be_named_and_of_tokens_that_fall_away_not():
+def test_logits_of_words_can_be_named_and_of_tokens_that_fall_away_not() -> None:
     model = compressing()
     batch = video_batch(model.config, (2, 3))
     words = (batch["input_ids"] != VIDEO) & batch["attention_mask"].bool()
@@ -365,7 +365,7 @@ def test_logits_of_words_can_be_named_and_of_tokens_that_fall_away_not():
         model(**batch, logits_to_keep=torch.tensor([0, 1]))
 
 
-def test_the_settings_are_saved_and_loaded(tmp_path):
+def test_the_settings_are_saved_and_loaded(tmp_path) -> None:
     model = compressing(layer_compression_group=4, layer_compression_rounding="ceil", layer_compression_keep="uniform")
     model.save_pretrained(tmp_path)
     loaded = FilaVideoForConditionalGeneration.from_pretrained(tmp_path)
@@ -378,7 +378,7 @@ def test_the_settings_are_saved_and_loaded(tmp_path):
     ("options", "named"),
     [({"cache_implementation": "static"}, "static"), ({"prefill_chunk_size": 4}, "prefill_chunk_size")],
 )
-def test_generate_refuses_by_name_what_needs_equal_layers(options, named):
+def test_generate_refuses_by_name_what_needs_equal_layers(options, named) -> None:
     model = compressing()
     with pytest.raises(ValueError, match=named):
         model.generate(**video_batch(model.config, (2,)), max_new_tokens=2, **options)
@@ -388,7 +388,7 @@ def test_generate_refuses_by_name_what_needs_equal_layers(options, named):
         compressing(layer_compression_group=0)
 
 
-def test_the_language_model_computes_and_caches_what_the_schedule_says():
+def test_the_language_model_computes_and_caches_what_the_schedule_says() -> None:
     """At 28 layers and groups of 16: products of weights, which are in proportion to tokens, and the cache's bytes."""
     text_config = tiny_text_config(num_hidden_layers=28)
     vision_config = tiny_vision_config(image_size=16)  # 4 x 4 tokens a scene

@@ -43,7 +43,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_loading_and_answering_say_nothing_on_either_stream(saved, tmp_path):
+def test_loading_and_answering_say_nothing_on_either_stream(saved, tmp_path) -> None:
     """Complaints about the signatures of custom code go to stdout, where a command's answer goes too."""
     program = (
         "import sys, torch\n"
@@ -67,7 +67,7 @@ def modules_needed(folder: Path) -> set[str]:
     """Modules that an `auto_map`, a custom pipeline or a relative import of the folder's files names."""
     named = set()
 
-    def read(value, inside=False):
+    def read(value, inside=False) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
                 read(item, inside or key in ("auto_map", "custom_pipelines"))
@@ -83,7 +83,7 @@ def modules_needed(folder: Path) -> set[str]:
     return named
 
 
-def test_a_saved_folder_and_one_saved_again_from_it_and_a_copy_load_everything(saved, video, tmp_path):
+def test_a_saved_folder_and_one_saved_again_from_it_and_a_copy_load_everything(saved, video, tmp_path) -> None:
     processor = tiny_processor()
     expected = VideoTextToTextPipeline(model_for(processor), processor=processor)(
         video, text="What?", max_new_tokens=4, return_full_text=False, num_scenes=3
@@ -108,7 +108,7 @@ def test_a_saved_folder_and_one_saved_again_from_it_and_a_copy_load_everything(s
 
 
 @pytest.mark.slow
-def test_the_root_of_a_clone_loads_everything(video, tmp_path):
+def test_the_root_of_a_clone_loads_everything(video, tmp_path) -> None:
     result = load_in_fresh_process(tmp_path, video, ROOT)
     (report,) = result["reports"]
     assert report["classes"] == CLASSES and report["modules"] == ["transformers_modules"]
@@ -116,7 +116,7 @@ def test_the_root_of_a_clone_loads_everything(video, tmp_path):
     assert {file.stem for file in ROOT.glob("*.py")} >= modules_needed(ROOT)
 
 
-def test_files_for_the_hub_import_only_siblings_that_the_loader_finds():
+def test_files_for_the_hub_import_only_siblings_that_the_loader_finds() -> None:
     for file in ROOT.glob("*_fila_video.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level:
@@ -146,7 +146,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_module_and_data_file_of_the_package(wheel):
+def test_the_wheel_holds_every_module_and_data_file_of_the_package(wheel) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     inside = (file.parent for file in ROOT.glob("[a-z]*/**/__init__.py"))
     # `pip install .` leaves a copy of the package in build/.
@@ -161,7 +161,7 @@ def test_the_wheel_holds_every_module_and_data_file_of_the_package(wheel):
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_works_like_the_clone(wheel, video, tmp_path):
+def test_the_installed_wheel_works_like_the_clone(wheel, video, tmp_path) -> None:
     target = tmp_path / "installed"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(command, check=True, capture_output=True, timeout=280)
@@ -188,7 +188,7 @@ def test_the_installed_wheel_works_like_the_clone(wheel, video, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_model_alone_imports_no_reader_no_faiss_and_no_pipeline():
+def test_the_model_alone_imports_no_reader_no_faiss_and_no_pipeline() -> None:
     """A server that passes `frame_features` needs none of them; the package's own `__init__` is left out here."""
     program = (
         "import importlib, sys, types\n"

@@ -29,7 +29,7 @@ def folder(model, tmp_path_factory):
 
 @pytest.mark.parametrize("merger_type", ["weighted", "mean", "attention", "bsm"])
 @pytest.mark.parametrize("newline_position", ["video", "none"])
-def test_a_model_survives_saving_twice(merger_type, newline_position, tmp_path):
+def test_a_model_survives_saving_twice(merger_type, newline_position, tmp_path) -> None:
     model = tiny_model(merger_type=merger_type, newline_position=newline_position)
     inputs = video_batch(model.config)
     model.save_pretrained(tmp_path / "once")
@@ -42,14 +42,14 @@ def test_a_model_survives_saving_twice(merger_type, newline_position, tmp_path):
     assert settings[0] == settings[1]
 
 
-def test_names_on_disk_are_the_names_in_memory(model, folder):
+def test_names_on_disk_are_the_names_in_memory(model, folder) -> None:
     assert load_file(folder / "model.safetensors").keys() == model.state_dict().keys()
     assert "model.scene_merger.weight" in model.state_dict()
 
 
 @pytest.mark.parametrize("merger_type", ["weighted", "attention"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_mergers_weights_stay_in_float32(merger_type, dtype, tmp_path):
+def test_the_mergers_weights_stay_in_float32(merger_type, dtype, tmp_path) -> None:
     model = tiny_model(merger_type=merger_type)
     model.save_pretrained(tmp_path)
     loaded = FilaVideoForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype)
@@ -65,14 +65,14 @@ def test_the_mergers_weights_stay_in_float32(merger_type, dtype, tmp_path):
         assert torch.equal(parameter, again.model.scene_merger.get_parameter(name))
 
 
-def test_the_auto_class_keeps_the_mergers_weights_in_float32():
+def test_the_auto_class_keeps_the_mergers_weights_in_float32() -> None:
     made = AutoModel.from_config(tiny_config(), dtype=torch.bfloat16)
     assert made.model.scene_merger.weight.dtype == torch.float32 and made.lm_head.weight.dtype == torch.bfloat16
     assert torch.equal(made.model.scene_merger.weight, torch.full((3, 25, 32), 1 / 3))
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_step_of_2e_6_moves_the_weights_in_a_bfloat16_model(optimizer):
+def test_a_step_of_2e_6_moves_the_weights_in_a_bfloat16_model(optimizer) -> None:
     model = FilaVideoForConditionalGeneration._from_config(tiny_config(), dtype=torch.bfloat16).train()
     inputs = video_batch(model.config)
     before = model.model.scene_merger.weight.detach().clone()
@@ -86,7 +86,7 @@ def test_a_step_of_2e_6_moves_the_weights_in_a_bfloat16_model(optimizer):
     assert torch.equal((before + 2e-6).bfloat16(), before.bfloat16())  # what bfloat16 would have made of it
 
 
-def test_what_a_checkpoint_lacks_is_initialized_on_the_meta_device_too():
+def test_what_a_checkpoint_lacks_is_initialized_on_the_meta_device_too() -> None:
     torch.manual_seed(0)
     empty = FilaVideoForConditionalGeneration.from_pretrained(None, config=tiny_config(), state_dict={})
     assert not any(parameter.is_meta for parameter in empty.parameters())
@@ -98,7 +98,7 @@ def test_what_a_checkpoint_lacks_is_initialized_on_the_meta_device_too():
             assert parameter.std().item() == pytest.approx(same.std().item(), rel=0.4, abs=1e-3), name
 
 
-def test_a_stage_may_add_a_merger_to_a_checkpoint_without_one(tmp_path):
+def test_a_stage_may_add_a_merger_to_a_checkpoint_without_one(tmp_path) -> None:
     tiny_model(merger_type="mean").save_pretrained(tmp_path)
     loaded, report = FilaVideoForConditionalGeneration.from_pretrained(
         tmp_path, config=tiny_config(merger_type="weighted"), output_loading_info=True
@@ -107,21 +107,21 @@ def test_a_stage_may_add_a_merger_to_a_checkpoint_without_one(tmp_path):
     assert torch.equal(loaded.model.scene_merger.weight, torch.full((3, 25, 32), 1 / 3))
 
 
-def test_the_base_model_loads_from_the_same_folder(model, folder):
+def test_the_base_model_loads_from_the_same_folder(model, folder) -> None:
     base = FilaVideoModel.from_pretrained(folder).eval()
     inputs = video_batch(model.config)
     torch.testing.assert_close(base(**inputs).last_hidden_state @ model.lm_head.weight.T, model(**inputs).logits)
 
 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}, {"model": "cpu", "lm_head": "cpu"}])
-def test_a_device_map_loads(model, folder, device_map):
+def test_a_device_map_loads(model, folder, device_map) -> None:
     loaded = FilaVideoForConditionalGeneration.from_pretrained(folder, device_map=device_map)
     inputs = video_batch(model.config)
     torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
 
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys")  # accelerate knows no bare parameter
-def test_a_model_runs_with_parts_on_the_disk(model, folder, tmp_path):
+def test_a_model_runs_with_parts_on_the_disk(model, folder, tmp_path) -> None:
     device_map = {
         "model.vision_tower": "cpu",
         "model.image_newline": "cpu",
@@ -138,7 +138,7 @@ def test_a_model_runs_with_parts_on_the_disk(model, folder, tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_embeddings_are_tied_only_where_the_language_model_ties_them(tied, tmp_path):
+def test_embeddings_are_tied_only_where_the_language_model_ties_them(tied, tmp_path) -> None:
     model = tiny_model(text_config=tiny_text_config(tie_word_embeddings=tied))
     embedding = model.get_input_embeddings().weight
     assert (model.lm_head.weight is embedding) == tied
@@ -152,7 +152,7 @@ def test_embeddings_are_tied_only_where_the_language_model_ties_them(tied, tmp_p
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("size", [80, 128])
-def test_the_vocabulary_can_grow_and_shrink(tied, size, tmp_path):
+def test_the_vocabulary_can_grow_and_shrink(tied, size, tmp_path) -> None:
     model = tiny_model(text_config=tiny_text_config(tie_word_embeddings=tied))
     inputs = video_batch(model.config)
     inputs["input_ids"].clamp_(max=70)
@@ -167,7 +167,7 @@ def test_the_vocabulary_can_grow_and_shrink(tied, size, tmp_path):
     torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
 
 
-def test_no_parameter_hides_in_an_anonymous_sequence():
+def test_no_parameter_hides_in_an_anonymous_sequence() -> None:
     """Quantisation and adapters choose modules by name."""
     for config in (tiny_config(), tiny_config(merger_type="attention"), tiny_clip_llama_config()):
         model = tiny_model(config)
@@ -178,7 +178,7 @@ def test_no_parameter_hides_in_an_anonymous_sequence():
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantized_model_answers(bits, tmp_path):
+def test_a_quantized_model_answers(bits, tmp_path) -> None:
     sizes = {"hidden_size": 64, "intermediate_size": 128}  # 4-bit weights come in blocks of 64
     config = tiny_config(vision_config=tiny_vision_config(**sizes), text_config=tiny_text_config(**sizes))
     model, inputs = tiny_model(config), video_batch(config)
@@ -196,7 +196,7 @@ def test_a_quantized_model_answers(bits, tmp_path):
     assert loaded.generate(**inputs, max_new_tokens=2, num_beams=2).shape[0] == 2
 
 
-def test_a_model_of_torchao_integers_answers(tmp_path):
+def test_a_model_of_torchao_integers_answers(tmp_path) -> None:
     from torchao.quantization import Int8WeightOnlyConfig
 
     model = tiny_model()
@@ -212,7 +212,7 @@ def test_a_model_of_torchao_integers_answers(tmp_path):
     assert loaded.generate(**inputs, max_new_tokens=2).shape[0] == 2
 
 
-def test_a_model_with_adapters_trains_and_answers(tmp_path):
+def test_a_model_with_adapters_trains_and_answers(tmp_path) -> None:
     import peft
 
     model = tiny_model()

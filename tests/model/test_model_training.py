@@ -42,7 +42,7 @@ def gradients(model, inputs: dict) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["words", "image", "video", "image and video"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_parameter_gets_a_gradient_in_every_batch(name, kind):
+def test_every_parameter_gets_a_gradient_in_every_batch(name, kind) -> None:
     """Without `find_unused_parameters`, distributed training waits for all of them."""
     model = tiny_model(CONFIGS[name]).train()
     given = gradients(model, batch_of(model.config, kind))
@@ -52,7 +52,7 @@ def test_every_parameter_gets_a_gradient_in_every_batch(name, kind):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_is_touched_for_its_gradient_changes_nothing(name):
+def test_what_is_touched_for_its_gradient_changes_nothing(name) -> None:
     """In training, the outputs and the other gradients are those of evaluation."""
     model = tiny_model(CONFIGS[name])
     inputs = batch_of(model.config, "image and video")
@@ -65,7 +65,7 @@ def test_what_is_touched_for_its_gradient_changes_nothing(name):
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
-def test_frozen_parameters_stay_without_gradients(kind):
+def test_frozen_parameters_stay_without_gradients(kind) -> None:
     model = tiny_model().train()
     model.requires_grad_(False)
     model.model.scene_merger.requires_grad_(True)
@@ -77,7 +77,7 @@ def test_frozen_parameters_stay_without_gradients(kind):
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # its new name came after 5.18
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_gradient_checkpointing_gives_equal_gradients(name, use_reentrant):
+def test_gradient_checkpointing_gives_equal_gradients(name, use_reentrant) -> None:
     model = tiny_model(CONFIGS[name]).train()
     inputs = batch_of(model.config, "image and video")
     expected = gradients(model, inputs)
@@ -91,7 +91,7 @@ def test_gradient_checkpointing_gives_equal_gradients(name, use_reentrant):
         torch.testing.assert_close(gradient, expected[key], atol=1e-6, rtol=1e-4, msg=key)
 
 
-def test_a_batch_of_two_has_the_gradients_of_two_batches_of_one():
+def test_a_batch_of_two_has_the_gradients_of_two_batches_of_one() -> None:
     model = tiny_model().train()
     config = model.config
     whole = video_batch(config, (2, 2))
@@ -107,7 +107,7 @@ def test_a_batch_of_two_has_the_gradients_of_two_batches_of_one():
 
 
 @pytest.mark.parametrize("merger_type", ["weighted", "attention", "bsm"])
-def test_a_model_learns_to_tell_two_videos_apart(merger_type):
+def test_a_model_learns_to_tell_two_videos_apart(merger_type) -> None:
     config = tiny_config(merger_type=merger_type)
     model = tiny_model(config).train()
     ids = [prompt("a", 1, "?", answer, config=config) for answer in "xy"]

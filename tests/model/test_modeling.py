@@ -80,7 +80,7 @@ def visual_tokens_by_hand(model, pixels: torch.Tensor, merge: bool) -> torch.Ten
 
 @pytest.mark.parametrize("stride", [2, 3])
 @pytest.mark.parametrize(("mode", "newline"), itertools.product(POOLING, NEWLINES))
-def test_visual_tokens_are_merged_projected_pooled_and_ended_by_newlines(mode, newline, stride):
+def test_visual_tokens_are_merged_projected_pooled_and_ended_by_newlines(mode, newline, stride) -> None:
     config = tiny_config(pooling_mode=mode, newline_position=newline, pooling_stride=stride)
     model = tiny_model(config)
     videos = random_videos([2, 1], config)
@@ -95,7 +95,7 @@ def test_visual_tokens_are_merged_projected_pooled_and_ended_by_newlines(mode, n
     assert (model.model.image_newline is None) == (newline == "none")
 
 
-def test_visual_tokens_stand_where_the_text_says(model):
+def test_visual_tokens_stand_where_the_text_says(model) -> None:
     config = model.config
     ids = torch.tensor([prompt("ab", 2, "c", "image", "d", 1, config=config)])
     videos, image = random_videos([2, 1], config), random_frames(1, config, seed=4)
@@ -108,7 +108,7 @@ def test_visual_tokens_stand_where_the_text_says(model):
     assert [len(video) for video in output.video_hidden_states] == [19, 10]
 
 
-def test_encoded_features_are_the_chosen_hidden_state_of_each_frame():
+def test_encoded_features_are_the_chosen_hidden_state_of_each_frame() -> None:
     for layer in (1, 2, -1, -2):
         model = tiny_model(vision_feature_layer=layer)
         pixels = random_frames(2, model.config)
@@ -119,7 +119,7 @@ def test_encoded_features_are_the_chosen_hidden_state_of_each_frame():
     assert not torch.allclose(tiny_model().encode_frames(pixels), last)  # the final norm is not in it
 
 
-def test_only_the_needed_hidden_state_is_kept():
+def test_only_the_needed_hidden_state_is_kept() -> None:
     """With a tower of six layers: outputs of the others are freed while the tower runs."""
     model = tiny_model(vision_config=tiny_vision_config(num_hidden_layers=6), vision_feature_layer=-2)
     states = []
@@ -138,14 +138,14 @@ def test_only_the_needed_hidden_state_is_kept():
     assert alive[0] <= 2  # the chosen one, and the one that the norm is about to read
 
 
-def test_hidden_states_of_the_tower_come_on_demand(model):
+def test_hidden_states_of_the_tower_come_on_demand(model) -> None:
     videos = random_videos([2], model.config)
     output = model.get_video_features(**videos, output_hidden_states=True)
     assert len(output.hidden_states) == 3 and output.hidden_states[0].shape == (6, 25, 32)
     assert model.get_video_features(**videos).hidden_states is None
 
 
-def test_features_of_encoded_frames_give_the_logits_of_their_pixels(model):
+def test_features_of_encoded_frames_give_the_logits_of_their_pixels(model) -> None:
     inputs = video_batch(model.config, (3, 1, 2))
     expected = model(**inputs).logits
     pixels = inputs.pop("pixel_values_videos")
@@ -153,7 +153,7 @@ def test_features_of_encoded_frames_give_the_logits_of_their_pixels(model):
     torch.testing.assert_close(model(**inputs, frame_features=features).logits, expected, atol=1e-5, rtol=0)
 
 
-def test_padding_and_neighbours_never_change_a_video(model):
+def test_padding_and_neighbours_never_change_a_video(model) -> None:
     config = model.config
     batch = video_batch(config, (1, 3, 2))
     together = model(**batch).logits
@@ -169,7 +169,7 @@ def test_padding_and_neighbours_never_change_a_video(model):
         torch.testing.assert_close(together[row, -length:], alone.logits[0], atol=1e-5, rtol=0)
 
 
-def test_embeddings_may_come_instead_of_token_ids(model):
+def test_embeddings_may_come_instead_of_token_ids(model) -> None:
     config = model.config
     inputs = left_padded([prompt("a", 2, "image", config=config)]) | random_videos([2], config)
     inputs["pixel_values"] = random_frames(1, config)
@@ -178,7 +178,7 @@ def test_embeddings_may_come_instead_of_token_ids(model):
     torch.testing.assert_close(model(**inputs).logits, expected)
 
 
-def test_encoder_outputs_may_come_instead_of_pixels(model):
+def test_encoder_outputs_may_come_instead_of_pixels(model) -> None:
     inputs = video_batch(model.config)
     expected = model(**inputs).logits
     visuals = {name: inputs.pop(name) for name in ("pixel_values_videos", "video_num_scenes")}
@@ -186,7 +186,7 @@ def test_encoder_outputs_may_come_instead_of_pixels(model):
     torch.testing.assert_close(model(**inputs, mm_encoder_outputs=outputs).logits, expected)
 
 
-def test_logits_to_keep(model):
+def test_logits_to_keep(model) -> None:
     inputs = video_batch(model.config)
     logits = model(**inputs).logits
     torch.testing.assert_close(model(**inputs, logits_to_keep=2).logits, logits[:, -2:])
@@ -194,7 +194,7 @@ def test_logits_to_keep(model):
     torch.testing.assert_close(model(**inputs, logits_to_keep=chosen).logits, logits[:, chosen])
 
 
-def test_the_loss_of_the_labelled_positions_alone_is_the_loss(model):
+def test_the_loss_of_the_labelled_positions_alone_is_the_loss(model) -> None:
     """Training puts nothing else through the head: a mask of positions, and the labels that they are to predict."""
     inputs = video_batch(model.config)
     labels = inputs["input_ids"].clone()
@@ -207,7 +207,7 @@ def test_the_loss_of_the_labelled_positions_alone_is_the_loss(model):
     torch.testing.assert_close(part.logits, whole.logits[learned])
 
 
-def test_the_loss_is_the_mean_cross_entropy_of_the_next_labelled_token(model):
+def test_the_loss_is_the_mean_cross_entropy_of_the_next_labelled_token(model) -> None:
     inputs = video_batch(model.config)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] < 10, -100)
     output = model(**inputs, labels=labels)
@@ -223,7 +223,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_next_labelled_token(model):
     assert summed.item() == pytest.approx(torch.stack(losses).sum().item() / 10, rel=1e-5)
 
 
-def test_tuples_on_demand(model):
+def test_tuples_on_demand(model) -> None:
     inputs = video_batch(model.config)
     logits, cache = model(**inputs, return_dict=False)[:2]
     torch.testing.assert_close(logits, model(**inputs).logits)
@@ -231,7 +231,7 @@ def test_tuples_on_demand(model):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_attention_implementations_agree(model, implementation):
+def test_attention_implementations_agree(model, implementation) -> None:
     inputs = video_batch(model.config, (3, 1))
     expected = model(**inputs).logits
     other = tiny_model()
@@ -242,14 +242,14 @@ def test_attention_implementations_agree(model, implementation):
     torch.testing.assert_close(other(**inputs).logits[real], expected[real], atol=1e-5, rtol=0)
 
 
-def test_both_parts_can_dispatch_to_flash_attention(model):
+def test_both_parts_can_dispatch_to_flash_attention(model) -> None:
     assert model._supports_flash_attn and model._supports_attention_backend
     for part in (model.model.vision_tower, model.model.language_model):
         assert part._supports_flash_attn
 
 
 @pytest.mark.parametrize("merger_type", ["weighted", "mean", "attention", "bsm"])
-def test_a_bfloat16_model_is_close_to_its_float32_self(merger_type, tmp_path):
+def test_a_bfloat16_model_is_close_to_its_float32_self(merger_type, tmp_path) -> None:
     model = tiny_model(merger_type=merger_type)
     inputs = video_batch(model.config, (2, 1))
     expected = model(**inputs).logits
@@ -279,7 +279,7 @@ def test_a_bfloat16_model_is_close_to_its_float32_self(merger_type, tmp_path):
     ],
     ids=["clip-llama", "clip-qwen2", "dinov2-llama", "siglip-with-head", "siglip-qwen3"],
 )
-def test_other_towers_and_language_models_work_unchanged(settings, tmp_path):
+def test_other_towers_and_language_models_work_unchanged(settings, tmp_path) -> None:
     model = tiny_model(settings)
     inputs = video_batch(settings, (2, 1))
     output = model(**inputs, labels=inputs["input_ids"])
@@ -291,7 +291,7 @@ def test_other_towers_and_language_models_work_unchanged(settings, tmp_path):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "aot_eager"])
-def test_the_forward_compiles(model, implementation):
+def test_the_forward_compiles(model, implementation) -> None:
     inputs = video_batch(model.config, (2, 2))
     inputs.pop("video_num_scenes")
     with torch.no_grad():
@@ -301,7 +301,7 @@ def test_the_forward_compiles(model, implementation):
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_placeholders_without_visuals_are_refused(mode):
+def test_placeholders_without_visuals_are_refused(mode) -> None:
     model = getattr(tiny_model(), mode)()
     batch = video_batch(model.config, (2, 1))
     blind = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -314,7 +314,7 @@ def test_placeholders_without_visuals_are_refused(mode):
             model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"]))
 
 
-def test_a_compiled_forward_refuses_placeholders_without_visuals(model):
+def test_a_compiled_forward_refuses_placeholders_without_visuals(model) -> None:
     compiled = torch.compile(model.forward, backend="eager", fullgraph=True)
     batch = video_batch(model.config, (2, 1))
     compiled(input_ids=torch.full((2, 40), 50))
@@ -322,9 +322,9 @@ def test_a_compiled_forward_refuses_placeholders_without_visuals(model):
         compiled(input_ids=batch["input_ids"][:, :40])
 
 
-def test_the_forward_exports_where_no_video_is_padded(model):
+def test_the_forward_exports_where_no_video_is_padded(model) -> None:
     class Logits(torch.nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.model = model
 
@@ -338,7 +338,7 @@ def test_the_forward_exports_where_no_video_is_padded(model):
     torch.testing.assert_close(exported(*arguments), model(**batch).logits)
 
 
-def test_servers_find_what_they_call(model):
+def test_servers_find_what_they_call(model) -> None:
     """What vLLM's transformers backend asks of the base model."""
     config = model.config
     base = model.model
@@ -369,7 +369,7 @@ def test_servers_find_what_they_call(model):
         ({"inputs_embeds": torch.zeros(2, 28, 48)}, "exactly one of input_ids or inputs_embeds"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_both_numbers(model, change, message):
+def test_what_does_not_fit_is_refused_with_both_numbers(model, change, message) -> None:
     inputs = video_batch(model.config, (2, 1)) | change
     if "input_ids" in change:
         inputs.pop("attention_mask")
@@ -377,7 +377,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(model, change, message):
         model(**inputs)
 
 
-def test_a_tower_with_a_class_token_needs_the_default_strategy():
+def test_a_tower_with_a_class_token_needs_the_default_strategy() -> None:
     clip = CLIPVisionConfig(**VISION_SIZES)
     model = tiny_model(tiny_config(vision_config=clip))
     with pytest.raises(ValueError, match=r"26 tokens a frame.*25 patches.*'default'"):

@@ -29,7 +29,7 @@ class FilaVideoModelTester:
     is_training = True
     num_scenes = 2
 
-    def __init__(self, parent):
+    def __init__(self, parent) -> None:
         self.parent = parent
         self.vision_config = tiny_vision_config().to_dict()
         self.text_config = tiny_text_config().to_dict()
@@ -59,7 +59,7 @@ class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
     # `last_hidden_state` is the vision tower's: it has a row a frame, not a row a video.
     skip_test_video_features_output_shape = True
 
-    def setUp(self):
+    def setUp(self) -> None:
         # The suite asks these tables which models take labels and which have no loss.
         for table, name in (
             (modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, "FilaVideoForConditionalGeneration"),
@@ -78,16 +78,16 @@ class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
         )
 
     @unittest.skip("the source distribution lacks the tests of generation; test_generation.py stands in their place")
-    def test_generation_tester_mixin_inheritance(self):
+    def test_generation_tester_mixin_inheritance(self) -> None:
         pass
 
     @unittest.skip("outputs hold the visuals' tokens (`image_hidden_states`), not the whole output of the encoder")
-    def test_multimodal_outputs_are_returned(self):
+    def test_multimodal_outputs_are_returned(self) -> None:
         pass
 
     @unittest.skip("both names of the cache are taken under every version, the old one without a warning")
-    def test_bc_cache_name_forward(self):
+    def test_bc_cache_name_forward(self) -> None:
         pass
 
-    def test_config(self):
+    def test_config(self) -> None:
         self.config_tester.run_common_tests()

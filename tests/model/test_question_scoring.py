@@ -54,7 +54,7 @@ def whole_maps(model, frames, before, after, question, size, stride):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_frames", [1, 5, 8, 11, 24])
-def test_the_scores_are_those_of_the_whole_attention_maps(name, num_frames):
+def test_the_scores_are_those_of_the_whole_attention_maps(name, num_frames) -> None:
     eager, sdpa = language_model(name, "eager"), language_model(name, "sdpa")
     generator = torch.Generator().manual_seed(num_frames)
     frames, before, after = (torch.randn(*shape, 32, generator=generator) for shape in ((num_frames, 4), (3,), (7,)))
@@ -67,7 +67,7 @@ def test_the_scores_are_those_of_the_whole_attention_maps(name, num_frames):
         torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_long_pool_is_scored_in_chunks_that_do_not_see_each_other():
+def test_a_long_pool_is_scored_in_chunks_that_do_not_see_each_other() -> None:
     model = language_model("qwen2", "sdpa")
     frames, before, after = torch.randn(20, 2, 32), torch.randn(3, 32), torch.randn(4, 32)
     question, settings = torch.ones(4, dtype=torch.bool), {"window_size": 4, "window_stride": 2}
@@ -76,19 +76,19 @@ def test_a_long_pool_is_scored_in_chunks_that_do_not_see_each_other():
     torch.testing.assert_close(scores, torch.cat(parts, dim=1))
 
 
-def test_every_frame_is_in_a_window_and_in_equally_many_where_the_stride_divides_the_pool():
+def test_every_frame_is_in_a_window_and_in_equally_many_where_the_stride_divides_the_pool() -> None:
     assert [window.tolist() for window in windows_of(6, 4, 2)] == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 0, 1]]
     assert torch.cat(windows_of(512, 64, 32)).bincount().tolist() == [2] * 512
     assert torch.cat(windows_of(100, 64, 32)).bincount().min() >= 1
 
 
-def test_the_layers_are_xcomps_six_to_23_of_28_and_in_proportion_elsewhere():
+def test_the_layers_are_xcomps_six_to_23_of_28_and_in_proportion_elsewhere() -> None:
     assert scoring_layers(28) == range(6, 24)
     assert scoring_layers(24) == range(5, 21)
     assert [len(scoring_layers(count)) >= 1 for count in (1, 2, 3)] == [True] * 3
 
 
-def test_the_model_is_left_as_it_was_also_after_an_error():
+def test_the_model_is_left_as_it_was_also_after_an_error() -> None:
     model = language_model("qwen2", "sdpa")
     with pytest.raises(RuntimeError):
         score_frames(model, torch.randn(3, 2, 16), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool())
@@ -103,7 +103,7 @@ def test_the_model_is_left_as_it_was_also_after_an_error():
         ({}, [False], "0 tokens of a question"),
     ],
 )
-def test_settings_and_questions_that_make_no_sense_are_named(settings, question, message):
+def test_settings_and_questions_that_make_no_sense_are_named(settings, question, message) -> None:
     model = language_model("qwen2", "sdpa")
     frames, text = torch.randn(3, 2, 32), torch.randn(1, 32)
     with pytest.raises(ValueError, match=message):
@@ -111,7 +111,7 @@ def test_settings_and_questions_that_make_no_sense_are_named(settings, question,
 
 
 @pytest.mark.parametrize("make_config", [tiny_config, tiny_clip_llama_config])
-def test_a_model_scores_the_features_of_its_frames(make_config):
+def test_a_model_scores_the_features_of_its_frames(make_config) -> None:
     model = tiny_model(make_config())
     features = model.encode_frames(random_frames(7, model.config)).detach()
     before, after = torch.tensor([11, 12]), torch.tensor([13, 14, 15, 16])
@@ -128,7 +128,7 @@ def test_a_model_scores_the_features_of_its_frames(make_config):
     assert scores.shape == (7,) and not scores.requires_grad
 
 
-def test_no_tokens_of_a_frame_are_an_error():
+def test_no_tokens_of_a_frame_are_an_error() -> None:
     model = tiny_model()
     with pytest.raises(ValueError, match="question_tokens"):
         model.score_frames(

@@ -26,18 +26,18 @@ def inputs(video_token_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "pixel_values_videos": pixels, "video_num_scenes": torch.tensor([2, 1])}
 
 
-def check(logits: torch.Tensor):
+def check(logits: torch.Tensor) -> None:
     expected = torch.tensor(json.loads((FOLDER / "expected.json").read_text())["logits"])
     torch.testing.assert_close(logits[:, -1, : expected.shape[1]], expected, atol=1e-3, rtol=1e-2)
 
 
-def test_the_package_loads_it_and_gives_its_logits():
+def test_the_package_loads_it_and_gives_its_logits() -> None:
     model = FilaVideoForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32)
     with torch.no_grad():
         check(model(**inputs(model.config.video_token_id)).logits)
 
 
-def test_the_packages_processor_serves_its_model():
+def test_the_packages_processor_serves_its_model() -> None:
     model = FilaVideoForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32)
     processor = FilaVideoProcessor.from_pretrained(FOLDER)
     assert processor.num_scenes == 4 and processor.tokenizer.pad_token is not None
@@ -46,7 +46,7 @@ def test_the_packages_processor_serves_its_model():
 
 
 @pytest.mark.slow
-def test_its_own_code_loads_it_and_gives_its_logits(tmp_path):
+def test_its_own_code_loads_it_and_gives_its_logits(tmp_path) -> None:
     torch.save(
         inputs(video_token_id=json.loads((FOLDER / "config.json").read_text())["video_token_id"]), tmp_path / "in"
     )

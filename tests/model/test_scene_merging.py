@@ -67,7 +67,7 @@ def bsm_by_hand(features):
 
 
 @pytest.mark.parametrize("scene_size", [1, 2, 3, 5])
-def test_weighted_merging_is_equation_8(scene_size):
+def test_weighted_merging_is_equation_8(scene_size) -> None:
     config = tiny_config(scene_size=scene_size)
     module, features = merger("weighted", scene_size=scene_size), features_of(config)
     weight = module.weight.detach().numpy()
@@ -79,7 +79,7 @@ def test_weighted_merging_is_equation_8(scene_size):
     np.testing.assert_allclose(module(features).detach().numpy(), expected, atol=1e-5)
 
 
-def test_every_weight_starts_at_one_over_scene_size():
+def test_every_weight_starts_at_one_over_scene_size() -> None:
     from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 
     for scene_size in (1, 3, 4):
@@ -88,7 +88,7 @@ def test_every_weight_starts_at_one_over_scene_size():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_untrained_weighted_merger_is_the_mean(dtype):
+def test_an_untrained_weighted_merger_is_the_mean(dtype) -> None:
     config = tiny_config()
     weighted = SCENE_MERGERS["weighted"](config)
     torch.nn.init.constant_(weighted.weight, 1 / config.scene_size)
@@ -101,7 +101,7 @@ def test_an_untrained_weighted_merger_is_the_mean(dtype):
     torch.testing.assert_close(mean.double(), expected, atol=tolerance, rtol=0)
 
 
-def test_the_weights_have_the_papers_number_of_parameters():
+def test_the_weights_have_the_papers_number_of_parameters() -> None:
     from fila_video.configuration_fila_video import FilaVideoConfig
 
     with torch.device("meta"):
@@ -109,7 +109,7 @@ def test_the_weights_have_the_papers_number_of_parameters():
 
 
 @pytest.mark.parametrize("scene_size", [2, 3, 5])
-def test_attention_pooling_is_supplement_c1(scene_size):
+def test_attention_pooling_is_supplement_c1(scene_size) -> None:
     module = merger("attention", scene_size=scene_size)
     features = features_of(tiny_config(scene_size=scene_size))
     query_weight, key_weight = module.query_weight.detach().numpy(), module.key_weight.detach().numpy()
@@ -117,7 +117,7 @@ def test_attention_pooling_is_supplement_c1(scene_size):
     np.testing.assert_allclose(module(features).detach().numpy(), np.stack(expected), atol=1e-4)
 
 
-def test_attention_pooling_starts_with_xavier_weights():
+def test_attention_pooling_starts_with_xavier_weights() -> None:
     from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 
     module = FilaVideoForConditionalGeneration(tiny_config(merger_type="attention")).model.scene_merger
@@ -129,7 +129,7 @@ def test_attention_pooling_starts_with_xavier_weights():
 
 @pytest.mark.parametrize("make", [features_of, similar_frames])
 @pytest.mark.parametrize("scene_size", [1, 2, 3, 4])
-def test_bipartite_merging_is_algorithm_1(scene_size, make):
+def test_bipartite_merging_is_algorithm_1(scene_size, make) -> None:
     config = tiny_config(scene_size=scene_size)
     features = make(config)
     result = merger("bsm", scene_size=scene_size)(features)
@@ -140,7 +140,7 @@ def test_bipartite_merging_is_algorithm_1(scene_size, make):
         np.testing.assert_allclose(merged, expected, atol=1e-5)
 
 
-def test_bipartite_merging_weighs_tokens_by_their_patches():
+def test_bipartite_merging_weighs_tokens_by_their_patches() -> None:
     # Token 1 takes in token 0, which already stands for three patches.
     tokens = torch.tensor([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [-1.0, 0.0]]])
     sizes = torch.tensor([[3.0, 1.0, 1.0, 1.0]])
@@ -149,14 +149,14 @@ def test_bipartite_merging_weighs_tokens_by_their_patches():
     assert sizes.tolist() == [[1, 4, 1]] and order.tolist() == [[2, 1, 3]]
 
 
-def test_bipartite_merging_of_a_single_frame_changes_nothing():
+def test_bipartite_merging_of_a_single_frame_changes_nothing() -> None:
     config = tiny_config(scene_size=1)
     features = features_of(config)
     assert torch.equal(merger("bsm", scene_size=1)(features), features[:, 0])
 
 
 @pytest.mark.parametrize("patches", [5, 7, 9])
-def test_bipartite_merging_keeps_the_grid(patches):
+def test_bipartite_merging_keeps_the_grid(patches) -> None:
     """
     Three equal frames: patches merge with their own copies and come back in their places. One token is left over after
     the first round; where its copy has fallen into the same half, another pair merges, which displaces a few.
@@ -173,14 +173,14 @@ def test_bipartite_merging_keeps_the_grid(patches):
 
 
 @pytest.mark.parametrize("merger_type", ["weighted", "mean", "attention", "bsm"])
-def test_a_scene_does_not_depend_on_its_neighbours(merger_type):
+def test_a_scene_does_not_depend_on_its_neighbours(merger_type) -> None:
     module, features = merger(merger_type), similar_frames(tiny_config(), num_scenes=5)
     torch.testing.assert_close(module(features)[3:4], module(features[3:4]), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("merger_type", ["weighted", "mean", "attention", "bsm"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_close_and_stays(merger_type, dtype):
+def test_half_precision_is_close_and_stays(merger_type, dtype) -> None:
     module, features = merger(merger_type), similar_frames(tiny_config()).to(dtype)
     expected = module(features.float())
     result = module(features)
@@ -189,7 +189,7 @@ def test_half_precision_is_close_and_stays(merger_type, dtype):
 
 
 @pytest.mark.parametrize("merger_type", ["weighted", "mean", "attention", "bsm"])
-def test_gradients_reach_every_frame_and_every_weight(merger_type):
+def test_gradients_reach_every_frame_and_every_weight(merger_type) -> None:
     module, features = merger(merger_type), similar_frames(tiny_config()).requires_grad_()
     module(features).square().sum().backward()
     assert (features.grad.abs().sum(dim=(0, 2, 3)) > 0).all()

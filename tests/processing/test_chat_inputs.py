@@ -37,16 +37,16 @@ def blocks_of(*content) -> list[dict]:
         ),
     ],
 )  # fmt: skip
-def test_a_block_is_read_as_it_is_plainly_meant(block, expected):
+def test_a_block_is_read_as_it_is_plainly_meant(block, expected) -> None:
     before = copy.deepcopy(block)
     assert blocks_of(block, QUESTION)[0] == expected and block == before
 
 
-def test_an_empty_text_beside_the_question_is_left_out():
+def test_an_empty_text_beside_the_question_is_left_out() -> None:
     assert blocks_of({"type": "text", "text": ""}, {"type": "video"}, QUESTION) == [{"type": "video"}, QUESTION]
 
 
-def test_an_assistants_message_may_be_empty_and_other_keys_are_kept():
+def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
     chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": None, "tool_calls": []}]
     assert normalize_chat(chat) == [chat[0], {"role": "assistant", "content": "", "tool_calls": []}]
 
@@ -75,6 +75,6 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept():
         ([{"role": "user", "content": [{"video_url": "data:video/mp4;base64,?"}]}], "Cannot read the video"),
     ],
 )  # fmt: skip
-def test_what_is_not_plain_is_refused_with_what_is_wrong(chat, message):
+def test_what_is_not_plain_is_refused_with_what_is_wrong(chat, message) -> None:
     with pytest.raises(ValueError, match=message):
         normalize_chat(chat)

@@ -33,7 +33,7 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
     videos_unstructured_max_length = 176
 
     @classmethod
-    def setUpClass(cls):
+    def setUpClass(cls) -> None:
         cls.media = Path(tempfile.mkdtemp())
         cls.addClassCleanup(shutil.rmtree, cls.media)
         for name, num_frames in VIDEOS.items():
@@ -79,7 +79,7 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
             {"expected_dim": 1, "output_length": 12},
         ]
 
-    def test_subprocessor_defaults_2_videos(self):
+    def test_subprocessor_defaults_2_videos(self) -> None:
         # The processor puts scenes together from the frames that the video processor gives: with eight scenes of one
         # frame each they are the same.
         get_component = self.get_component
@@ -92,21 +92,21 @@ class FilaVideoProcessorTest(processing_suite.ProcessorTesterMixin, unittest.Tes
             super().test_subprocessor_defaults_2_videos()
 
     @unittest.skip("The chat template knows no tools, as Qwen2's, which the paper's model has")
-    def test_apply_chat_template_tool_calls_no_content(self):
+    def test_apply_chat_template_tool_calls_no_content(self) -> None:
         pass
 
     # The suite asks for torchcodec here, which the reader of videos has no need of.
-    def test_apply_chat_template_video_0(self):
+    def test_apply_chat_template_video_0(self) -> None:
         self._test_apply_chat_template(
             "video", 1, "pt", "videos_input_name", "video_processor", processing_suite.MODALITY_INPUT_DATA["videos"]
         )
 
-    def test_apply_chat_template_video_1(self):
+    def test_apply_chat_template_video_1(self) -> None:
         self._test_apply_chat_template(
             "video", 2, "pt", "videos_input_name", "video_processor", processing_suite.MODALITY_INPUT_DATA["videos"]
         )
 
-    def test_apply_chat_template_decoded_video_0(self):
+    def test_apply_chat_template_decoded_video_0(self) -> None:
         frames = np.array(self.prepare_videos_inputs())
         self._test_apply_chat_template("video", 1, "pt", "videos_input_name", "video_processor", [frames])
 

@@ -44,19 +44,19 @@ class FilaVideoVideoProcessingTest(video_suite.VideoProcessingTestMixin, unittes
     fast_video_processing_class = FilaVideoVideoProcessor
     test_cast_dtype = True
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.video_processor_tester = FilaVideoVideoProcessingTester()
         self.video_processor_dict = self.video_processor_tester.prepare_video_processor_dict()
 
-    def test_video_processor_from_dict_with_kwargs(self):
+    def test_video_processor_from_dict_with_kwargs(self) -> None:
         # The suite's own numbers are of a processor with a shortest edge and a crop.
         video_processor = self.fast_video_processing_class.from_dict(self.video_processor_dict)
         self.assertEqual(video_processor.size, {"height": 20, "width": 20})
         video_processor = self.fast_video_processing_class.from_dict(self.video_processor_dict, size=42)
         self.assertEqual(video_processor.size, {"height": 42, "width": 42})
 
-    def test_override_instance_attributes_does_not_affect_other_instances(self):
+    def test_override_instance_attributes_does_not_affect_other_instances(self) -> None:
         # The suite's own changes `size` as a dictionary and `image_mean` as a list: here they are neither.
         first, second = self.fast_video_processing_class(), self.fast_video_processing_class()
         first.size["height"] = -1
@@ -68,9 +68,9 @@ class FilaVideoVideoProcessingTest(video_suite.VideoProcessingTestMixin, unittes
     @unittest.skip(
         "The suite's test is of processors that filter or list the arguments of `preprocess`; this does not"
     )
-    def test_video_processor_preprocess_arguments(self):
+    def test_video_processor_preprocess_arguments(self) -> None:
         pass
 
     @unittest.skip("The suite compiles on an accelerator only, and on demand: compiling takes a minute")
-    def test_can_compile_fast_video_processor(self):
+    def test_can_compile_fast_video_processor(self) -> None:
         pass

@@ -48,7 +48,7 @@ def answer(pipe, file):
 @pytest.fixture
 def server(file):
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
+        def log_message(self, *args) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=file.parent))
@@ -60,13 +60,13 @@ def server(file):
     server.server_close()
 
 
-def test_an_answer_is_a_list_of_one_dictionary(pipe, file):
+def test_an_answer_is_a_list_of_one_dictionary(pipe, file) -> None:
     result = pipe(file, text="What?", **SHORT)
     assert [set(one) for one in result] == [{"input_text", "generated_text"}]
     assert result[0]["input_text"] == "What?" and isinstance(result[0]["generated_text"], str)
 
 
-def test_the_answer_is_what_generate_gives_on_the_models_features(pipe, file, answer):
+def test_the_answer_is_what_generate_gives_on_the_models_features(pipe, file, answer) -> None:
     processor = tiny_processor()
     processor.frame_encoder = pipe.model.encode_frames
     inputs = processor.apply_chat_template(
@@ -76,12 +76,12 @@ def test_the_answer_is_what_generate_gives_on_the_models_features(pipe, file, an
     assert answer == processor.decode(generated, skip_special_tokens=True)
 
 
-def test_it_binds_the_frame_encoder_of_its_model(pipe):
+def test_it_binds_the_frame_encoder_of_its_model(pipe) -> None:
     assert pipe.processor.frame_encoder == pipe.model.encode_frames
 
 
 @pytest.mark.parametrize("form", ["path", "str", "file URL", "http", "bytes", "file", "chat", "dictionary"])
-def test_a_video_may_be_a_path_a_url_bytes_or_a_file(pipe, file, answer, server, form):
+def test_a_video_may_be_a_path_a_url_bytes_or_a_file(pipe, file, answer, server, form) -> None:
     chat = conversation(file, "What?")
     arguments = {
         "path": (file, "What?"),
@@ -99,7 +99,7 @@ def test_a_video_may_be_a_path_a_url_bytes_or_a_file(pipe, file, answer, server,
     )
 
 
-def test_frames_may_be_an_array_a_tensor_or_pictures(pipe):
+def test_frames_may_be_an_array_a_tensor_or_pictures(pipe) -> None:
     frames = clip(6)
     results = [
         pipe(video, text="What?", **SHORT)
@@ -109,14 +109,14 @@ def test_frames_may_be_an_array_a_tensor_or_pictures(pipe):
     assert pipe(Image.fromarray(frames[0]), text="Still?", **SHORT)
 
 
-def test_lists_give_a_list_of_lists_in_order(pipe, file, answer):
+def test_lists_give_a_list_of_lists_in_order(pipe, file, answer) -> None:
     results = pipe([file, clip(3), file.read_bytes()], text=["What?", "Who?", "What?"], **SHORT)
     assert [len(result) for result in results] == [1, 1, 1]
     assert [result[0]["input_text"] for result in results] == ["What?", "Who?", "What?"]
     assert results[0][0]["generated_text"] == results[2][0]["generated_text"] == answer
 
 
-def test_one_question_may_be_about_several_videos(pipe, file):
+def test_one_question_may_be_about_several_videos(pipe, file) -> None:
     result = pipe([file, clip(3)], text="Which?", return_scenes=True, **SHORT)
     assert len(result) == 1 and len(result[0]["scenes"]) == 2
     nested = pipe([[file, clip(3)], [file]], text=["Which?", "What?"], return_scenes=True, **SHORT)
@@ -125,17 +125,17 @@ def test_one_question_may_be_about_several_videos(pipe, file):
 
 
 class Chats(torch.utils.data.Dataset):
-    def __init__(self, items):
+    def __init__(self, items) -> None:
         self.items = items
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index):
         return self.items[index]
 
 
-def test_generators_and_datasets_are_answered_as_they_come(pipe, file, answer):
+def test_generators_and_datasets_are_answered_as_they_come(pipe, file, answer) -> None:
     chats = [conversation(file, "What?"), conversation("No video?"), conversation(clip(3), "Who?")]
     expected = [pipe(chat, **SHORT) for chat in chats]
     assert expected[0][0]["generated_text"] == answer
@@ -148,7 +148,7 @@ def test_generators_and_datasets_are_answered_as_they_come(pipe, file, answer):
     assert texts == [one[0]["generated_text"] for one in expected[:2]]
 
 
-def test_one_question_may_be_asked_of_a_dataset_or_generator_of_videos(pipe, file, answer):
+def test_one_question_may_be_asked_of_a_dataset_or_generator_of_videos(pipe, file, answer) -> None:
     for videos in (
         Chats([file, str(file)]),
         KeyDataset(Chats([{"path": file}] * 2), "path"),
@@ -158,7 +158,7 @@ def test_one_question_may_be_asked_of_a_dataset_or_generator_of_videos(pipe, fil
 
 
 @pytest.mark.parametrize("batch_size", [2, 3])
-def test_batches_answer_as_one_by_one(pipe, file, batch_size):
+def test_batches_answer_as_one_by_one(pipe, file, batch_size) -> None:
     chats = [conversation(file, "What?"), conversation("No video?"), conversation(clip(3), clip(1), "Which of them?")]
     chats += [conversation(clip(9), "Long enough to be padded against the others, is it not?")]
     expected = [pipe(chat, **SHORT, return_scenes=True) for chat in chats]
@@ -173,7 +173,7 @@ def test_batches_answer_as_one_by_one(pipe, file, batch_size):
 # Options
 
 
-def test_options_of_generate_reach_it(pipe, file, answer):
+def test_options_of_generate_reach_it(pipe, file, answer) -> None:
     several = pipe(file, text="What?", num_return_sequences=3, do_sample=True, top_k=5, **SHORT)
     assert len(several) == 3
     beams = pipe([file, clip(2)], text=["What?", "Who?"], num_beams=2, num_return_sequences=2, batch_size=2, **SHORT)
@@ -189,7 +189,7 @@ def test_options_of_generate_reach_it(pipe, file, answer):
     assert len(pipe(file, text="What?", stop_sequence=answer[:2], max_new_tokens=4)) == 1
 
 
-def test_generating_warns_of_nothing(pipe, file, caplog):
+def test_generating_warns_of_nothing(pipe, file, caplog) -> None:
     logger = logging.getLogger("transformers")
     before = logger.propagate
     logger.propagate = True
@@ -205,7 +205,7 @@ def test_generating_warns_of_nothing(pipe, file, caplog):
     ]
 
 
-def test_a_streamer_gets_the_answer_as_it_is_written(pipe, file, answer, capsys):
+def test_a_streamer_gets_the_answer_as_it_is_written(pipe, file, answer, capsys) -> None:
     pipe(
         file, text="What?", streamer=TextStreamer(pipe.tokenizer, skip_prompt=True, skip_special_tokens=True), **SHORT
     )
@@ -215,7 +215,7 @@ def test_a_streamer_gets_the_answer_as_it_is_written(pipe, file, answer, capsys)
     assert "".join(streamer) == answer
 
 
-def test_full_text_repeats_the_question_or_the_chat(pipe, file, answer):
+def test_full_text_repeats_the_question_or_the_chat(pipe, file, answer) -> None:
     assert pipe(file, text="What?", max_new_tokens=4)[0]["generated_text"] == "What?" + answer
     chat = conversation(file, "What?")
     full = pipe(chat, max_new_tokens=4)[0]
@@ -223,7 +223,7 @@ def test_full_text_repeats_the_question_or_the_chat(pipe, file, answer):
     assert full["generated_text"] == [*chat, {"role": "assistant", "content": answer}]
 
 
-def test_a_chat_can_go_on(pipe, file):
+def test_a_chat_can_go_on(pipe, file) -> None:
     first = pipe(conversation(file, "What?"), max_new_tokens=3)[0]["generated_text"]
     first[-1]["content"] = "A dog."
     second = pipe([*first, *conversation("And then?")], max_new_tokens=3)[0]["generated_text"]
@@ -231,7 +231,7 @@ def test_a_chat_can_go_on(pipe, file):
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-def test_a_final_assistant_message_is_continued(pipe, file, as_text):
+def test_a_final_assistant_message_is_continued(pipe, file, as_text) -> None:
     chat = conversation(file, "What?", answer="I see a")
     if as_text:
         chat[-1]["content"] = "I see a"
@@ -240,13 +240,13 @@ def test_a_final_assistant_message_is_continued(pipe, file, as_text):
     assert len(full) == 2 and full[-1]["content"][-1]["text"] == "I see a" + new
 
 
-def test_tensors_are_returned_instead_of_text(pipe, file, answer):
+def test_tensors_are_returned_instead_of_text(pipe, file, answer) -> None:
     result = pipe(file, text="What?", return_tensors=True, max_new_tokens=4)
     assert set(result[0]) == {"input_text", "generated_token_ids"}
     assert pipe.tokenizer.decode(result[0]["generated_token_ids"], skip_special_tokens=True).endswith(answer)
 
 
-def test_scenes_come_with_every_answer(pipe, file):
+def test_scenes_come_with_every_answer(pipe, file) -> None:
     results = pipe(
         file, text="What?", return_scenes=True, num_scenes=3, num_return_sequences=2, do_sample=True, **SHORT
     )
@@ -258,7 +258,7 @@ def test_scenes_come_with_every_answer(pipe, file):
         )
 
 
-def test_options_of_the_processor_reach_it(pipe, file):
+def test_options_of_the_processor_reach_it(pipe, file) -> None:
     uniform = pipe(file, text="What?", selection="uniform", num_frames=12, return_scenes=True, **SHORT)
     indices = uniform[0]["scenes"][0]["indices"]
     assert torch.equal(indices.flatten(), torch.tensor(read_frames(file, num_frames=12).metadata.frames_indices))
@@ -266,14 +266,14 @@ def test_options_of_the_processor_reach_it(pipe, file):
     assert nested[0]["scenes"][0]["indices"].shape == (2, 3)
 
 
-def test_options_may_be_set_once(pipe, file, answer):
+def test_options_may_be_set_once(pipe, file, answer) -> None:
     other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, num_scenes=2, return_scenes=True, **SHORT)
     result = other(file, text="What?")[0]
     assert len(result["scenes"][0]["indices"]) == 2
     assert other(file, text="What?", num_scenes=4)[0]["generated_text"] == answer
 
 
-def test_results_have_the_shape_of_the_image_pipeline(pipe):
+def test_results_have_the_shape_of_the_image_pipeline(pipe) -> None:
     picture = Image.fromarray(clip(1)[0])
     chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]
     processor = copy.deepcopy(pipe.processor)
@@ -292,12 +292,12 @@ def test_results_have_the_shape_of_the_image_pipeline(pipe):
     assert ours == theirs
 
 
-def test_text_alone_is_answered(pipe):
+def test_text_alone_is_answered(pipe) -> None:
     assert pipe(text="Only text?", **SHORT)[0]["input_text"] == "Only text?"
     assert len(pipe(text=["One?", "Two?"], **SHORT)) == 2
 
 
-def test_saving_keeps_the_processor(pipe, tmp_path):
+def test_saving_keeps_the_processor(pipe, tmp_path) -> None:
     pipe.save_pretrained(tmp_path)
     processor = FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
     assert processor.to_dict() == pipe.processor.to_dict()
@@ -306,13 +306,13 @@ def test_saving_keeps_the_processor(pipe, tmp_path):
     assert (tmp_path / "model.safetensors").exists() and (tmp_path / "pipeline_fila_video.py").exists()
 
 
-def test_a_loaded_model_object_works_in_pipeline(pipe, file, answer):
+def test_a_loaded_model_object_works_in_pipeline(pipe, file, answer) -> None:
     made = pipeline("video-text-to-text", model=pipe.model, processor=pipe.processor)
     assert isinstance(made, VideoTextToTextPipeline)
     assert made(file, text="What?", **SHORT)[0]["generated_text"] == answer
 
 
-def test_a_peft_model_works_in_pipeline_and_class(file, answer):
+def test_a_peft_model_works_in_pipeline_and_class(file, answer) -> None:
     import peft
 
     processor = tiny_processor()
@@ -325,7 +325,7 @@ def test_a_peft_model_works_in_pipeline_and_class(file, answer):
         assert made(file, text="What?", **SHORT)[0]["generated_text"] == answer
 
 
-def test_a_quantized_model_works(file):
+def test_a_quantized_model_works(file) -> None:
     processor = tiny_processor()
     model = model_for(processor)
     model.model.language_model = torch.ao.quantization.quantize_dynamic(
@@ -376,12 +376,12 @@ def test_a_quantized_model_works(file):
         (7, {"text": "a"}, "A int is not a video"),
     ],
 )
-def test_wrong_input_is_refused_by_name(pipe, videos, options, message):
+def test_wrong_input_is_refused_by_name(pipe, videos, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         pipe(videos, **options)
 
 
-def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe):
+def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe) -> None:
     with pytest.raises(ValueError, match="needs a processor"):
         VideoTextToTextPipeline(pipe.model, tokenizer=pipe.tokenizer)
     with pytest.raises(ValueError, match="no FiLA-Video model"):
@@ -398,7 +398,7 @@ def broken(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"batch_size": 3, "num_workers": 2}])
-def test_one_bad_video_does_not_lose_the_good_answers(pipe, file, answer, broken, options):
+def test_one_bad_video_does_not_lose_the_good_answers(pipe, file, answer, broken, options) -> None:
     options = {"max_new_tokens": 4, "return_full_text": False, **options}
     videos = [file, broken, file, file, b"not a video"]
     results = pipe(videos, text=["What?"] * 5, on_error="record", **options)
@@ -410,27 +410,27 @@ def test_one_bad_video_does_not_lose_the_good_answers(pipe, file, answer, broken
         pipe(videos, text=["What?"] * 5, **options)
 
 
-def test_a_batch_of_bad_videos_alone_is_recorded_too(pipe, broken):
+def test_a_batch_of_bad_videos_alone_is_recorded_too(pipe, broken) -> None:
     results = pipe([broken, broken], text=["a?", "b?"], on_error="record", batch_size=2)
     assert [row[0]["input_text"] for row in results] == ["a?", "b?"]
     assert all(row[0]["generated_text"] is None for row in results)
 
 
-def test_a_generator_goes_on_behind_a_bad_video(pipe, file, answer, broken):
+def test_a_generator_goes_on_behind_a_bad_video(pipe, file, answer, broken) -> None:
     options = {"max_new_tokens": 4, "return_full_text": False, "on_error": "record"}
     results = list(pipe((video for video in (file, broken, file)), text="What?", **options))
     assert [row[0]["generated_text"] for row in results] == [answer, None, answer]
 
 
-def test_an_unknown_way_to_take_errors_is_named(pipe, file):
+def test_an_unknown_way_to_take_errors_is_named(pipe, file) -> None:
     with pytest.raises(ValueError, match="'ignore'"):
         pipe(file, text="What?", on_error="ignore")
 
 
-def test_who_reads_a_stream_does_not_wait_for_a_video_that_cannot_be_read(pipe, broken):
+def test_who_reads_a_stream_does_not_wait_for_a_video_that_cannot_be_read(pipe, broken) -> None:
     streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
 
-    def answer():
+    def answer() -> None:
         with pytest.raises(ValueError):
             pipe(broken, text="?", streamer=streamer)
 
@@ -441,7 +441,7 @@ def test_who_reads_a_stream_does_not_wait_for_a_video_that_cannot_be_read(pipe, 
     assert not thread.is_alive()
 
 
-def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer):
+def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer) -> None:
     datasets = pytest.importorskip("datasets")
     options = {"max_new_tokens": 4, "return_full_text": False}
     rows = datasets.Dataset.from_dict({"id": [1, 2], "video": [str(file)] * 2, "text": ["What?"] * 2})
@@ -456,7 +456,7 @@ def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
-def test_a_recorded_error_lets_go_whoever_waits_for_the_text(pipe, tmp_path, batch_size):
+def test_a_recorded_error_lets_go_whoever_waits_for_the_text(pipe, tmp_path, batch_size) -> None:
     streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
     videos, options = [str(tmp_path / "nothing.mp4")] * 2, {"on_error": "record", "batch_size": batch_size}
     results = pipe(videos, text=["?", "?"], generate_kwargs={"streamer": streamer}, **options, **SHORT)
@@ -464,14 +464,14 @@ def test_a_recorded_error_lets_go_whoever_waits_for_the_text(pipe, tmp_path, bat
     assert list(streamer) == [""]
 
 
-def test_an_error_ends_a_streamer_among_the_options_of_generate(pipe, tmp_path):
+def test_an_error_ends_a_streamer_among_the_options_of_generate(pipe, tmp_path) -> None:
     streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         pipe(tmp_path / "nothing.mp4", text="?", generate_kwargs={"streamer": streamer}, **SHORT)
     assert list(streamer) == [""]
 
 
-def test_a_service_refuses_addresses_of_its_own_network(pipe, server, answer):
+def test_a_service_refuses_addresses_of_its_own_network(pipe, server, answer) -> None:
     assert pipe(server, text="What?", **SHORT)[0]["generated_text"] == answer
     with pytest.raises(ValueError, match="allow_private_hosts"):
         pipe(server, text="What?", allow_private_hosts=False, **SHORT)

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import threading
+from typing import Never
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def count_tokens(processor, inputs, token_id, row=0):
     return int((inputs["input_ids"][row] == token_id).sum())
 
 
-def test_a_video_becomes_scenes_tokens_and_the_papers_sentence(processor):
+def test_a_video_becomes_scenes_tokens_and_the_papers_sentence(processor) -> None:
     inputs = processor(
         text="<video>What?",
         videos=small_clip(30),
@@ -81,20 +82,20 @@ def test_a_video_becomes_scenes_tokens_and_the_papers_sentence(processor):
     assert processor.decode(inputs["input_ids"][0]) == "<video>" * 37 + f"\n{sentence}What?"
 
 
-def test_the_sentence_rounds_times_to_a_tenth():
+def test_the_sentence_rounds_times_to_a_tenth() -> None:
     assert time_instruction([0.04, 1.26, 59.96], 60.04) == (
         "This video samples 3 frames of a 60.0-second video at 0.0, 1.3, 60.0 seconds."
     )
 
 
-def test_without_the_sentence_the_video_is_its_tokens_alone(processor):
+def test_without_the_sentence_the_video_is_its_tokens_alone(processor) -> None:
     plain = copy.deepcopy(processor)
     plain.add_time_instruction = False
     inputs = plain(text="a<video>b", videos=small_clip())
     assert plain.decode(inputs["input_ids"][0]) == "a" + "<video>" * 37 + "b"
 
 
-def test_pixels_are_the_chosen_frames_normalised(processor):
+def test_pixels_are_the_chosen_frames_normalised(processor) -> None:
     frames = small_clip()
     inputs = processor(text="<video>", videos=frames, return_scenes=True, return_tensors="pt")
     order = inputs["scenes"][0]["indices"].flatten()
@@ -102,14 +103,14 @@ def test_pixels_are_the_chosen_frames_normalised(processor):
     torch.testing.assert_close(inputs["pixel_values_videos"][0], expected)
 
 
-def test_without_an_encoder_scenes_are_selected_on_thumbnails(processor):
+def test_without_an_encoder_scenes_are_selected_on_thumbnails(processor) -> None:
     frames = clip(24)
     found = processor(text="<video>", videos=frames, return_scenes=True)["scenes"][0]["indices"]
     features = thumbnails(torch.from_numpy(frames).permute(0, 3, 1, 2))
     assert torch.equal(found, select_scenes(features, 4, 3))
 
 
-def test_thumbnails_hold_the_mean_colors_of_a_coarse_grid():
+def test_thumbnails_hold_the_mean_colors_of_a_coarse_grid() -> None:
     frames = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     frames[1, 0, :2, :2] = 255
     features = thumbnails(frames)
@@ -118,7 +119,7 @@ def test_thumbnails_hold_the_mean_colors_of_a_coarse_grid():
     assert features[1, 0] == 1 and features[1].sum() == 1
 
 
-def test_with_the_models_encoder_scenes_are_those_of_equation_1(bound, model):
+def test_with_the_models_encoder_scenes_are_those_of_equation_1(bound, model) -> None:
     frames = small_clip(30)
     inputs = bound(text="<video>", videos=frames, max_candidates=30, return_scenes=True, return_tensors="pt")
     expected = select_scenes(mean_features(model, bound, frames), 4, 3)
@@ -129,7 +130,7 @@ def test_with_the_models_encoder_scenes_are_those_of_equation_1(bound, model):
         torch.testing.assert_close(inputs["frame_features"][0], model.encode_frames(pixels), atol=1e-5, rtol=1e-4)
 
 
-def test_only_the_frames_that_differ_most_by_their_thumbnails_are_encoded_where_a_number_is_set(bound, model):
+def test_only_the_frames_that_differ_most_by_their_thumbnails_are_encoded_where_a_number_is_set(bound, model) -> None:
     frames, encoded = small_clip(60), []
 
     def encoder(pixels):
@@ -147,7 +148,7 @@ def test_only_the_frames_that_differ_most_by_their_thumbnails_are_encoded_where_
         bound(text="<video>", videos=frames, encoded_candidates=0)
 
 
-def test_features_and_pixels_lead_to_the_same_logits(processor, model):
+def test_features_and_pixels_lead_to_the_same_logits(processor, model) -> None:
     frames = small_clip(12)  # four scenes of three: `uniform` takes every frame in either case
     pixels = processor(text="<video>a", videos=frames, selection="uniform", return_tensors="pt")
     processor.frame_encoder = model.encode_frames
@@ -161,7 +162,7 @@ def test_features_and_pixels_lead_to_the_same_logits(processor, model):
 class CountingEncoder:
     """Notes what it is called with, and gives features that tell frames apart."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.batches = []
 
     def __call__(self, pixels):
@@ -171,7 +172,7 @@ class CountingEncoder:
         return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).mT.requires_grad_()
 
 
-def test_the_encoder_sees_normalised_chunks_and_each_frame_once(processor, monkeypatch):
+def test_the_encoder_sees_normalised_chunks_and_each_frame_once(processor, monkeypatch) -> None:
     encoder = CountingEncoder()
     processor.frame_encoder = encoder
     loaded = []
@@ -204,7 +205,7 @@ def test_the_encoder_sees_normalised_chunks_and_each_frame_once(processor, monke
     torch.testing.assert_close(kept["frame_features"], again["frame_features"])
 
 
-def test_the_budget_is_exact(processor):
+def test_the_budget_is_exact(processor) -> None:
     encoder = CountingEncoder()
     processor.frame_encoder = encoder
     frame_bytes = 4 * 3 * 4  # 4 patches of 3 floats
@@ -217,7 +218,7 @@ def test_the_budget_is_exact(processor):
         processor.frame_encoder = None
 
 
-def test_an_encoder_of_another_shape_is_refused(processor):
+def test_an_encoder_of_another_shape_is_refused(processor) -> None:
     processor.frame_encoder = lambda pixels: pixels.flatten(1)
     try:
         with pytest.raises(ValueError, match=r"must give \(12, num_patches, hidden_size\) .* got \(12, 1200\)"):
@@ -226,7 +227,7 @@ def test_an_encoder_of_another_shape_is_refused(processor):
         processor.frame_encoder = None
 
 
-def test_a_bfloat16_model_selects_and_answers(processor):
+def test_a_bfloat16_model_selects_and_answers(processor) -> None:
     model = model_for(processor).to(torch.bfloat16)
     processor.frame_encoder = model.encode_frames
     try:
@@ -245,13 +246,13 @@ class Untouchable:
     def __call__(self, pixels):
         return pixels.flatten(2).mT
 
-    def _refuse(self, *args):
+    def _refuse(self, *args) -> Never:
         raise AssertionError("the frame encoder was touched")
 
     __deepcopy__ = __copy__ = __reduce__ = __reduce_ex__ = __getstate__ = __repr__ = __str__ = __getattr__ = _refuse
 
 
-def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path):
+def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path) -> None:
     processor = tiny_processor()
     processor._frame_encoder.encoder = Untouchable()
     for other in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
@@ -264,7 +265,7 @@ def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path):
     assert FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True).frame_encoder is None
 
 
-def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(processor):
+def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(processor) -> None:
     model = model_for(processor)
     processor.frame_encoder = model.encode_frames
     expected = processor(text="<video>", videos=small_clip(20), return_tensors="pt")
@@ -287,7 +288,7 @@ def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(process
 @pytest.mark.parametrize(
     "name", ["scene_size", "patches_per_side", "pooling_mode", "pooling_stride", "newline_position"]
 )
-def test_a_model_with_another_setting_is_not_bound(processor, model, name):
+def test_a_model_with_another_setting_is_not_bound(processor, model, name) -> None:
     other = copy.deepcopy(processor)
     setattr(other, name, {"pooling_mode": "max", "newline_position": "grid"}.get(name, 4))
     with pytest.raises(ValueError, match=f"The processor's `{name}` is .*, but the model's is .*: make them equal"):
@@ -297,7 +298,7 @@ def test_a_model_with_another_setting_is_not_bound(processor, model, name):
 
 
 @pytest.mark.parametrize("selection", ["kmeans", "kmeans_dissimilar", "farthest", "bsm", "uniform"])
-def test_a_pool_that_all_scenes_can_take_is_taken_whole_in_order(processor, selection):
+def test_a_pool_that_all_scenes_can_take_is_taken_whole_in_order(processor, selection) -> None:
     for num_frames in (1, 5, 11, 12):
         found = processor(text="<video>", videos=clip(num_frames), selection=selection, return_scenes=True)
         indices = found["scenes"][0]["indices"]
@@ -308,7 +309,7 @@ def test_a_pool_that_all_scenes_can_take_is_taken_whole_in_order(processor, sele
     assert torch.equal(found["scenes"][0]["indices"], select_scenes(features, 4, 3))
 
 
-def test_each_form_of_time_marks_can_be_asked_for_a_call_and_saved(processor, tmp_path):
+def test_each_form_of_time_marks_can_be_asked_for_a_call_and_saved(processor, tmp_path) -> None:
     options = {"video_metadata": {"total_num_frames": 2, "fps": 0.5}}
 
     def text(processor, **marks):
@@ -333,7 +334,7 @@ def test_each_form_of_time_marks_can_be_asked_for_a_call_and_saved(processor, tm
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_a_folder_saved_with_the_older_settings_loads(processor, tmp_path, value):
+def test_a_folder_saved_with_the_older_settings_loads(processor, tmp_path, value) -> None:
     processor.save_pretrained(tmp_path)
     path = tmp_path / "processor_config.json"
     settings = json.loads(path.read_text())
@@ -347,7 +348,7 @@ def test_a_folder_saved_with_the_older_settings_loads(processor, tmp_path, value
     assert FilaVideoProcessor.from_pretrained(tmp_path, add_time_instruction=not value).add_time_instruction != value
 
 
-def test_settings_are_saved_and_can_be_overridden_a_call(tmp_path):
+def test_settings_are_saved_and_can_be_overridden_a_call(tmp_path) -> None:
     settings = {
         "num_scenes": 5, "scene_size": 2, "candidate_fps": 2.5, "min_candidates": 11, "max_candidates": 40,
         "selection": "bsm", "init": "random", "seed": 7, "frame_batch_size": 3, "max_feature_bytes": 99,
@@ -375,7 +376,7 @@ def test_settings_are_saved_and_can_be_overridden_a_call(tmp_path):
 
 @pytest.mark.parametrize("selection", ["kmeans", "kmeans_dissimilar", "uniform", "bsm"])
 @pytest.mark.parametrize("init", ["k-means++", "random"])
-def test_the_method_the_start_and_the_seed_reach_the_selection(processor, selection, init):
+def test_the_method_the_start_and_the_seed_reach_the_selection(processor, selection, init) -> None:
     frames = clip(24, seed=3)
     features = thumbnails(torch.from_numpy(frames).permute(0, 3, 1, 2))
     found = processor(text="<video>", videos=frames, selection=selection, init=init, seed=5, return_scenes=True)
@@ -383,7 +384,7 @@ def test_the_method_the_start_and_the_seed_reach_the_selection(processor, select
     assert torch.equal(found["scenes"][0]["indices"], expected)
 
 
-def test_a_batch_of_unequal_videos_is_padded_left_and_no_neighbor_matters(processor, model):
+def test_a_batch_of_unequal_videos_is_padded_left_and_no_neighbor_matters(processor, model) -> None:
     videos = [small_clip(30, seed=1), small_clip(2, seed=2), small_clip(12, seed=3)]
     text = ["<video>What happens here?", "<video>Why", "Now: <video>Who is it, and where, and when?"]
     batch = processor(text=text, videos=videos, padding=True, return_scenes=True, return_tensors="pt")
@@ -402,7 +403,7 @@ def test_a_batch_of_unequal_videos_is_padded_left_and_no_neighbor_matters(proces
         torch.testing.assert_close(batch_logits, model(**alone).logits[0, -1], atol=1e-4, rtol=1e-4)
 
 
-def test_text_images_and_videos_mix_in_any_number(processor, model, folder):
+def test_text_images_and_videos_mix_in_any_number(processor, model, folder) -> None:
     picture = Image.new("RGB", (31, 17), "red")
     video = str(folder / "steady.mp4")
     text = ["no picture at all", "<image> and <image>", "<video><image>", "<video> then <video>"]
@@ -423,14 +424,14 @@ def test_text_images_and_videos_mix_in_any_number(processor, model, folder):
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == 4
 
 
-def test_any_one_kind_of_input_is_enough(processor):
+def test_any_one_kind_of_input_is_enough(processor) -> None:
     assert set(processor(text="only text")) == {"input_ids", "attention_mask"}
     assert set(processor(images=Image.new("RGB", (9, 9)))) == {"pixel_values"}
     assert set(processor(videos=clip(3))) == {"pixel_values_videos", "video_num_scenes"}
     assert set(processor(text="a", videos=[], images=[[]])) == {"input_ids", "attention_mask"}
 
 
-def test_bytes_paths_arrays_and_pictures_in_one_list_are_all_kept(processor, folder, tmp_path):
+def test_bytes_paths_arrays_and_pictures_in_one_list_are_all_kept(processor, folder, tmp_path) -> None:
     video, picture = folder / "steady.mp4", tmp_path / "picture.png"
     Image.new("RGB", (16, 12), "blue").save(picture)
     videos = [
@@ -453,7 +454,7 @@ def test_bytes_paths_arrays_and_pictures_in_one_list_are_all_kept(processor, fol
 
 
 @pytest.mark.parametrize("form", ["gray", "gray channel", "RGBA", "float", "tensor", "PIL", "list"])
-def test_other_forms_of_frames_give_the_same_inputs(processor, form):
+def test_other_forms_of_frames_give_the_same_inputs(processor, form) -> None:
     gray = clip(6, shape=(24, 28, 1))
     frames = np.repeat(gray, 3, axis=-1)
     alpha = np.full_like(gray, 255)
@@ -473,7 +474,7 @@ def test_other_forms_of_frames_give_the_same_inputs(processor, form):
 
 
 @pytest.mark.parametrize("image", ["gray", "RGBA", "float"])
-def test_other_forms_of_images_give_the_same_pixels(processor, image):
+def test_other_forms_of_images_give_the_same_pixels(processor, image) -> None:
     gray = clip(1)[0, ..., :1]
     color = np.repeat(gray, 3, axis=-1)
     forms = {
@@ -486,7 +487,7 @@ def test_other_forms_of_images_give_the_same_pixels(processor, image):
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5])
-def test_short_videos_have_as_many_scenes_as_frames(processor, model, num_frames):
+def test_short_videos_have_as_many_scenes_as_frames(processor, model, num_frames) -> None:
     inputs = processor(text="<video>a", videos=clip(num_frames), return_scenes=True, return_tensors="pt")
     scenes = inputs.pop("scenes")[0]["indices"]
     assert scenes.shape == (min(4, num_frames), 3) and scenes.max() < num_frames
@@ -496,7 +497,7 @@ def test_short_videos_have_as_many_scenes_as_frames(processor, model, num_frames
     assert counts == [count_tokens(processor, inputs, processor.video_token_id)]
 
 
-def test_a_still_picture_as_a_video_is_one_scene_of_it(processor, tmp_path):
+def test_a_still_picture_as_a_video_is_one_scene_of_it(processor, tmp_path) -> None:
     picture = Image.fromarray(clip(1)[0])
     path = tmp_path / "still.png"
     picture.save(path)
@@ -508,7 +509,7 @@ def test_a_still_picture_as_a_video_is_one_scene_of_it(processor, tmp_path):
     assert found["pixel_values_videos"].shape[1] == 3
 
 
-def test_times_of_a_variable_rate_are_the_true_ones(processor, folder):
+def test_times_of_a_variable_rate_are_the_true_ones(processor, folder) -> None:
     inputs = processor(
         text="<video>", videos=folder / "variable.mkv", return_scenes=True, max_candidates=18, min_candidates=18
     )
@@ -520,7 +521,7 @@ def test_times_of_a_variable_rate_are_the_true_ones(processor, folder):
     assert named == pytest.approx(true[:, -1].tolist(), abs=0.051)
 
 
-def test_read_frames_may_be_passed_on(processor, folder):
+def test_read_frames_may_be_passed_on(processor, folder) -> None:
     frames = read_frames(folder / "variable.mkv", num_frames=9)
     found = processor(text="<video>", videos=frames, return_scenes=True)["scenes"][0]
     assert set(found["timestamps"].flatten().tolist()) <= set(frames.timestamps.tolist())
@@ -532,7 +533,7 @@ def test_read_frames_may_be_passed_on(processor, folder):
 
 @pytest.mark.parametrize("tensors", ["pt", "np", None])
 @pytest.mark.parametrize("with_encoder", [True, False])
-def test_return_tensors_sets_the_type_of_every_output(processor, model, tensors, with_encoder):
+def test_return_tensors_sets_the_type_of_every_output(processor, model, tensors, with_encoder) -> None:
     processor.frame_encoder = model.encode_frames if with_encoder else None
     try:
         inputs = processor(
@@ -547,7 +548,7 @@ def test_return_tensors_sets_the_type_of_every_output(processor, model, tensors,
     assert all(isinstance(value, kind) for name, value in inputs.items() if name != "scenes")
 
 
-def test_scenes_and_metadata_come_only_when_asked_for_and_survive_a_cast(processor):
+def test_scenes_and_metadata_come_only_when_asked_for_and_survive_a_cast(processor) -> None:
     plain = processor(text="<video>", videos=clip(), return_tensors="pt")
     assert "scenes" not in plain and "video_metadata" not in plain
     inputs = processor(text="<video>", videos=clip(), return_scenes=True, return_metadata=True, return_tensors="pt")
@@ -558,10 +559,10 @@ def test_scenes_and_metadata_come_only_when_asked_for_and_survive_a_cast(process
     assert cast["scenes"][0]["timestamps"].dtype == torch.float64
 
 
-def test_progress_is_reported_for_reading_and_encoding(bound, folder):
+def test_progress_is_reported_for_reading_and_encoding(bound, folder) -> None:
     calls = []
 
-    def progress(stage, done, total):
+    def progress(stage, done, total) -> None:
         calls.append((stage, done, total))
 
     bound(text="<video>", videos=folder / "steady.mp4", progress=progress, frame_batch_size=5)
@@ -573,7 +574,7 @@ def test_progress_is_reported_for_reading_and_encoding(bound, folder):
     assert ("reading", 12, 12) in calls
 
 
-def test_a_device_and_pixel_settings_can_be_given_a_call(processor):
+def test_a_device_and_pixel_settings_can_be_given_a_call(processor) -> None:
     frames = small_clip()
     plain = processor(text="<video>", videos=frames, return_tensors="pt", device="cpu")["pixel_values_videos"]
     raw = processor(text="<video>", videos=frames, return_tensors="pt", do_normalize=False)["pixel_values_videos"]
@@ -584,7 +585,7 @@ def test_a_device_and_pixel_settings_can_be_given_a_call(processor):
     assert torch.equal(first["pixel_values_videos"], plain)
 
 
-def test_a_video_processor_that_samples_by_default_does_not_thin_the_chosen_frames_again():
+def test_a_video_processor_that_samples_by_default_does_not_thin_the_chosen_frames_again() -> None:
     processor = tiny_processor(do_sample_frames=True, num_frames=5)
     inputs = processor(text="<video>", videos=small_clip(60), return_scenes=True, return_tensors="pt")
     assert set(inputs["scenes"][0]["indices"].flatten().tolist()) <= {0, 15, 30, 44, 59}
@@ -592,17 +593,17 @@ def test_a_video_processor_that_samples_by_default_does_not_thin_the_chosen_fram
 
 
 class Prompts(torch.utils.data.Dataset):
-    def __init__(self, processor):
+    def __init__(self, processor) -> None:
         self.processor = processor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index):
         return dict(self.processor(text="<video>a", videos=clip(24, seed=index), return_tensors="pt"))
 
 
-def test_a_forked_worker_of_a_data_loader_gives_the_inputs_of_its_parent(processor):
+def test_a_forked_worker_of_a_data_loader_gives_the_inputs_of_its_parent(processor) -> None:
     expected = [Prompts(processor)[index] for index in range(4)]
     loader = torch.utils.data.DataLoader(
         Prompts(processor), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
@@ -611,11 +612,11 @@ def test_a_forked_worker_of_a_data_loader_gives_the_inputs_of_its_parent(process
         torch.testing.assert_close(dict(one), dict(other))
 
 
-def test_threads_may_share_a_processor(bound):
+def test_threads_may_share_a_processor(bound) -> None:
     expected = [bound(text="<video>a", videos=clip(24, seed=seed), return_tensors="pt") for seed in range(6)]
     found = {}
 
-    def work(seed):
+    def work(seed) -> None:
         found[seed] = bound(text="<video>a", videos=clip(24, seed=seed), return_tensors="pt")
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
@@ -630,7 +631,7 @@ def test_threads_may_share_a_processor(bound):
 # Chats
 
 
-def test_the_template_is_qwen2s_with_its_system_message(processor):
+def test_the_template_is_qwen2s_with_its_system_message(processor) -> None:
     chat = conversation(clip(), "What?")
     assert processor.apply_chat_template(chat, add_generation_prompt=True) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -642,7 +643,7 @@ def test_the_template_is_qwen2s_with_its_system_message(processor):
     )
 
 
-def test_the_sentence_stands_between_the_video_and_the_question(processor):
+def test_the_sentence_stands_between_the_video_and_the_question(processor) -> None:
     inputs = processor.apply_chat_template(conversation(clip(), "What?"), **CHAT)
     text = processor.decode(inputs["input_ids"][0])
     before, after = text.replace("<video>", "").split("This video samples 4 frames")
@@ -650,7 +651,7 @@ def test_the_sentence_stands_between_the_video_and_the_question(processor):
     assert after.split(" seconds.")[1] == "\nWhat?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_generation_mask_covers_the_assistants_turns_alone(processor):
+def test_the_generation_mask_covers_the_assistants_turns_alone(processor) -> None:
     chat = [
         *conversation(clip(), "What?", answer="A dog runs."),
         *conversation("And then?", answer="It sleeps."),
@@ -664,7 +665,7 @@ def test_the_generation_mask_covers_the_assistants_turns_alone(processor):
     assert told == ["A dog runs.<|im_end|>It sleeps.<|im_end|>", "Ann.<|im_end|>"]
 
 
-def test_a_final_message_can_be_continued(processor):
+def test_a_final_message_can_be_continued(processor) -> None:
     chat = conversation(clip(), "What?", answer="I see")
     inputs = processor.apply_chat_template(
         chat, **(CHAT | {"add_generation_prompt": False}), continue_final_message=True
@@ -672,14 +673,14 @@ def test_a_final_message_can_be_continued(processor):
     assert processor.decode(inputs["input_ids"][0]).endswith("<|im_start|>assistant\nI see")
 
 
-def test_a_batch_of_chats_with_and_without_videos_is_padded_left(processor, folder):
+def test_a_batch_of_chats_with_and_without_videos_is_padded_left(processor, folder) -> None:
     chats = [conversation("Only text?"), conversation(folder / "steady.mp4", clip(2), "Both?")]
     inputs = processor.apply_chat_template(chats, **CHAT, processor_kwargs={"padding": True, "num_scenes": 3})
     assert inputs["video_num_scenes"].tolist() == [3, 2]
     assert inputs["attention_mask"][0, 0] == 0 and inputs["attention_mask"][:, -1].tolist() == [1, 1]
 
 
-def test_an_image_in_a_chat_is_one_pooled_frame(processor):
+def test_an_image_in_a_chat_is_one_pooled_frame(processor) -> None:
     chat = [
         {
             "role": "user",
@@ -690,7 +691,7 @@ def test_an_image_in_a_chat_is_one_pooled_frame(processor):
     assert count_tokens(processor, inputs, processor.image_token_id) == 10
 
 
-def test_collated_inputs_are_those_of_a_batch(processor):
+def test_collated_inputs_are_those_of_a_batch(processor) -> None:
     text, videos = ["<video>one", "two", "<video>three is longer"], [clip(2), clip(20, seed=1)]
     batch = processor(text=text, videos=videos, padding=True, return_tensors="pt")
     items = [
@@ -749,12 +750,12 @@ def test_collated_inputs_are_those_of_a_batch(processor):
         ({"text": "<video>" * 60, "videos": [clip(6)] * 60}, "but the model's context has 4096"),
     ],
 )
-def test_input_that_is_wrong_is_refused_with_both_numbers(processor, inputs, message):
+def test_input_that_is_wrong_is_refused_with_both_numbers(processor, inputs, message) -> None:
     with pytest.raises(ValueError, match=message):
         processor(**inputs)
 
 
-def test_a_prompt_over_the_models_context_is_refused_with_both_numbers(processor):
+def test_a_prompt_over_the_models_context_is_refused_with_both_numbers(processor) -> None:
     tokenizer_limit = processor.tokenizer.model_max_length
     processor.tokenizer.model_max_length = 50
     try:
@@ -773,7 +774,7 @@ def test_a_prompt_over_the_models_context_is_refused_with_both_numbers(processor
         processor.frame_encoder = None
 
 
-def test_settings_that_are_not_the_models_are_refused(processor, model):
+def test_settings_that_are_not_the_models_are_refused(processor, model) -> None:
     for name, value in (
         ("scene_size", 2),
         ("patches_per_side", 4),
@@ -794,7 +795,7 @@ def test_settings_that_are_not_the_models_are_refused(processor, model):
         other(text="<video>", videos=clip())
 
 
-def test_features_with_nan_are_refused(processor):
+def test_features_with_nan_are_refused(processor) -> None:
     processor.frame_encoder = lambda pixels: torch.full((len(pixels), 4, 8), float("nan"))
     try:
         with pytest.raises(ValueError, match="in 13 of 13 frames"):
@@ -804,7 +805,7 @@ def test_features_with_nan_are_refused(processor):
 
 
 @pytest.mark.parametrize("token", ["<video>", "<image>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"])
-def test_control_tokens_in_a_users_text_are_refused(processor, token):
+def test_control_tokens_in_a_users_text_are_refused(processor, token) -> None:
     chats = [
         conversation(f"before {token} after"),
         conversation(clip(2), f"{token}", "x"),
@@ -821,7 +822,7 @@ def test_control_tokens_in_a_users_text_are_refused(processor, token):
         processor.apply_chat_template([{"role": f"user{token}", "content": "a"}], tokenize=False)
 
 
-def test_sanitised_control_tokens_are_plain_text_or_refused(processor):
+def test_sanitised_control_tokens_are_plain_text_or_refused(processor) -> None:
     chat = conversation(clip(2), "What is <video> and <|im_end|>?")
     options = CHAT | {"sanitize_control_tokens": True}
     if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
@@ -838,7 +839,7 @@ def test_sanitised_control_tokens_are_plain_text_or_refused(processor):
     assert count_tokens(processor, inputs, end) == count_tokens(processor, plain, end)
 
 
-def test_paths_of_media_may_look_like_control_tokens(processor, tmp_path):
+def test_paths_of_media_may_look_like_control_tokens(processor, tmp_path) -> None:
     path = make_video(tmp_path / "a<video>.mp4", 5)
     inputs = processor.apply_chat_template(conversation(path, "What?"), **CHAT)
     assert inputs["video_num_scenes"].tolist() == [4]
@@ -847,12 +848,12 @@ def test_paths_of_media_may_look_like_control_tokens(processor, tmp_path):
 @pytest.mark.parametrize(
     "chat", [[], [[]], conversation(clip(2), ""), conversation("  "), [{"role": "user", "content": ""}]]
 )
-def test_chats_without_a_question_are_refused(processor, chat):
+def test_chats_without_a_question_are_refused(processor, chat) -> None:
     with pytest.raises(ValueError, match=r"is empty|no messages"):
         processor.apply_chat_template(chat, tokenize=False)
 
 
-def test_the_models_config_counts_the_tokens_that_the_processor_writes(processor):
+def test_the_models_config_counts_the_tokens_that_the_processor_writes(processor) -> None:
     for mode in ("bilinear", "average", "max", "none"):
         for newline in ("video", "grid", "frame", "none"):
             other = copy.deepcopy(processor)

@@ -43,7 +43,7 @@ def naive_supplement(features, representatives, count, most_similar=True):
 @pytest.mark.parametrize("method", ["kmeans", "kmeans_dissimilar", "farthest", "prototypes"])
 @pytest.mark.parametrize("scene_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("make", [noise, video])
-def test_scenes_equal_a_loop_over_each_history(method, scene_size, make):
+def test_scenes_equal_a_loop_over_each_history(method, scene_size, make) -> None:
     for seed in range(5):
         features = make(160, seed=seed)
         scenes = select_scenes(features, 10, scene_size, method)
@@ -53,7 +53,7 @@ def test_scenes_equal_a_loop_over_each_history(method, scene_size, make):
         assert scenes.tolist() == expected
 
 
-def test_representatives_lie_in_different_groups_where_the_video_has_as_many():
+def test_representatives_lie_in_different_groups_where_the_video_has_as_many() -> None:
     groups = torch.arange(6).repeat_interleave(10)
     features = 20 * torch.eye(6, 16)[groups] + 0.1 * noise(60, 16)
     for seed in range(20):
@@ -61,7 +61,7 @@ def test_representatives_lie_in_different_groups_where_the_video_has_as_many():
         assert groups[representatives].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_tie_for_the_centroid_goes_to_the_earlier_frame():
+def test_a_tie_for_the_centroid_goes_to_the_earlier_frame() -> None:
     # Two frames are always equally near to their mean, whatever float32 makes of it.
     for seed in range(50):
         pairs = 100 * torch.eye(4, 32).repeat_interleave(2, 0) + noise(8, 32, seed)
@@ -78,7 +78,7 @@ def groups_of(sizes, seed=0, dim=16):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_representatives_are_the_members_nearest_to_the_means_of_their_clusters(offset):
+def test_representatives_are_the_members_nearest_to_the_means_of_their_clusters(offset) -> None:
     for seed in range(5):
         features, groups = groups_of([3, 10, 25, 40, 60], seed)
         points = (features + offset).double().numpy()
@@ -102,7 +102,7 @@ def squared_error(features, representatives):
     return distances.min(1).sum()
 
 
-def test_k_means_finds_better_clusters_than_one_random_start_does():
+def test_k_means_finds_better_clusters_than_one_random_start_does() -> None:
     better = 0
     for seed in range(10):
         features = video(300, seed=seed) + 2 * (torch.arange(300) % 50 < 2)[:, None] * noise(300, 48, seed)
@@ -113,13 +113,13 @@ def test_k_means_finds_better_clusters_than_one_random_start_does():
 
 
 @pytest.mark.parametrize("method", ["kmeans", "farthest"])
-def test_equal_frames_tie_to_the_earlier_one_wherever_they_lie(method):
+def test_equal_frames_tie_to_the_earlier_one_wherever_they_lie(method) -> None:
     distinct = groups_of([1] * 40, dim=64)[0]
     repeated = distinct[torch.arange(4400) % 40]
     assert (select_scenes(repeated, 12, 3, method)[:, -1] < 40).all()
 
 
-def test_histories_begin_behind_the_representative_before_and_ties_go_to_the_earlier_frame():
+def test_histories_begin_behind_the_representative_before_and_ties_go_to_the_earlier_frame() -> None:
     # Two distinct frames, repeated: the first one of each represents it, and all in between are equally unlike it.
     features = torch.eye(2, 3).repeat_interleave(5, 0)
     for method in ("kmeans", "kmeans_dissimilar", "farthest"):
@@ -127,20 +127,20 @@ def test_histories_begin_behind_the_representative_before_and_ties_go_to_the_ear
 
 
 @pytest.mark.parametrize("method", ["kmeans", "kmeans_dissimilar"])
-def test_parallel_features_tie_in_similarity(method):
+def test_parallel_features_tie_in_similarity(method) -> None:
     # Lengths tell the frames apart, and so their clusters; all directions are the same.
     lengths = torch.tensor([1.0, 90, 91, 92, 93, 94, 200])
     features = lengths[:, None] * noise(1, 64)
     assert select_scenes(features, 3, 2, method).tolist() == [[0, 0], [1, 3], [4, 6]]
 
 
-def test_a_short_history_repeats_the_representative():
+def test_a_short_history_repeats_the_representative() -> None:
     features = torch.eye(9)
     for method in ("kmeans", "farthest", "prototypes"):
         assert select_scenes(features, 9, 3, method).tolist() == [[frame] * 3 for frame in range(9)]
 
 
-def test_frames_after_the_last_representative_are_unused():
+def test_frames_after_the_last_representative_are_unused() -> None:
     for seed in range(5):
         scenes = select_scenes(video(200, seed=seed), 8, 4)
         assert scenes.max() == scenes[-1, -1]
@@ -148,7 +148,7 @@ def test_frames_after_the_last_representative_are_unused():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 31, 32, 33, 95, 200])
-def test_the_number_of_scenes_depends_on_the_number_of_frames_alone(method, num_frames):
+def test_the_number_of_scenes_depends_on_the_number_of_frames_alone(method, num_frames) -> None:
     for features in (noise(num_frames), video(num_frames), torch.ones(num_frames, 4), torch.zeros(num_frames, 4)):
         scenes = select_scenes(features, 32, 3, method)
         assert scenes.shape == (min(32, num_frames), 3) == (num_selected_scenes(num_frames, 32), 3)
@@ -159,18 +159,18 @@ def test_the_number_of_scenes_depends_on_the_number_of_frames_alone(method, num_
         assert (last >= 0).all() if method == "uniform" else (last > 0).all()
 
 
-def test_a_still_picture_spreads_its_scenes_over_the_frames():
+def test_a_still_picture_spreads_its_scenes_over_the_frames() -> None:
     assert select_scenes(torch.ones(100, 8), 4, 3)[:, -1].tolist() == [0, 17, 50, 83]
     two_slides = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat_interleave(50, 0)
     assert select_scenes(two_slides, 4, 1)[:, 0].tolist() == [0, 25, 50, 75]
 
 
-def test_rows_of_equal_sums_are_still_distinct():
+def test_rows_of_equal_sums_are_still_distinct() -> None:
     features = torch.tensor([[3.0, 0.0], [0.0, 3.0], [1.0, 2.0], [2.0, 1.0], [3.0, 0.0]])
     assert select_scenes(features, 4, 1)[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_uniform_thins_the_pool_evenly_to_consecutive_scenes():
+def test_uniform_thins_the_pool_evenly_to_consecutive_scenes() -> None:
     assert select_scenes(noise(96), 32, 3, "uniform").flatten().tolist() == list(range(96))
     for num_frames in (6, 50, 511, 4096):
         frames = select_scenes(noise(num_frames), 2, 3, "uniform").flatten().double()
@@ -197,14 +197,14 @@ def naive_bipartite(features, num_scenes, scene_size):
 
 
 @pytest.mark.parametrize("scene_size", [1, 2, 3, 4, 6])
-def test_bipartite_matching_keeps_the_frames_on_the_most_similar_edges(scene_size):
+def test_bipartite_matching_keeps_the_frames_on_the_most_similar_edges(scene_size) -> None:
     for seed, num_frames in enumerate((5, 16, 61, 160, 200)):
         features = video(num_frames, seed=seed)
         scenes = select_scenes(features, 5, scene_size, "bsm")
         assert scenes.tolist() == naive_bipartite(features.numpy(), 5, scene_size)
 
 
-def test_dissimilar_scenes_differ_from_similar_ones_but_share_their_representatives():
+def test_dissimilar_scenes_differ_from_similar_ones_but_share_their_representatives() -> None:
     features = video(200)
     similar, dissimilar = (select_scenes(features, 8, 3, method) for method in ("kmeans", "kmeans_dissimilar"))
     assert torch.equal(similar[:, -1], dissimilar[:, -1])
@@ -213,12 +213,12 @@ def test_dissimilar_scenes_differ_from_similar_ones_but_share_their_representati
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
-def test_other_precisions_give_the_same_scenes(dtype, method):
+def test_other_precisions_give_the_same_scenes(dtype, method) -> None:
     features = video(150).to(dtype)
     assert torch.equal(select_scenes(features, 8, 3, method), select_scenes(features.float(), 8, 3, method))
 
 
-def test_features_may_be_a_view_that_requires_grad_and_stay_as_they_are():
+def test_features_may_be_a_view_that_requires_grad_and_stay_as_they_are() -> None:
     features = video(300)
     strided = features.repeat(1, 2).T.contiguous().T[:, :48].requires_grad_()
     before = strided.detach().clone()
@@ -242,20 +242,20 @@ def naive_farthest(features, count, alone):
     return sorted(chosen)
 
 
-def test_farthest_point_selection_equals_a_loop_over_all_distances():
+def test_farthest_point_selection_equals_a_loop_over_all_distances() -> None:
     for seed, make in enumerate((noise, video, noise, video)):
         features = make(90, seed=seed)
         expected = naive_farthest(features, 14, scene_selection.ALONE)
         assert select_scenes(features, 14, 3, "farthest")[:, -1].tolist() == expected
 
 
-def test_farthest_point_selection_finds_a_rare_pair_of_frames_before_common_ones():
+def test_farthest_point_selection_finds_a_rare_pair_of_frames_before_common_ones() -> None:
     features, _ = groups_of([200, 150, 100])
     features[61:63] = 30 * torch.eye(16)[10]
     assert {61, 62} & set(select_scenes(features, 4, 1, "farthest")[:, 0].tolist())
 
 
-def test_a_single_frame_gives_way_to_two_frames_that_are_almost_as_far_but_is_found_after_them():
+def test_a_single_frame_gives_way_to_two_frames_that_are_almost_as_far_but_is_found_after_them() -> None:
     features = 0.01 * noise(100, 8)
     features[30] = 10 * torch.eye(8)[0]
     features[60:62] = 8 * torch.eye(8)[1]
@@ -264,14 +264,14 @@ def test_a_single_frame_gives_way_to_two_frames_that_are_almost_as_far_but_is_fo
     assert 30 in three
 
 
-def test_black_frames_take_one_scene_of_farthest_point_selection():
+def test_black_frames_take_one_scene_of_farthest_point_selection() -> None:
     features = video(200) + 5
     black = torch.arange(4, 200, 20)
     features[black] = 0
     assert len(set(select_scenes(features, 16, 1, "farthest")[:, 0].tolist()) & set(black.tolist())) == 1
 
 
-def test_prototypes_of_a_row_of_numbers_are_those_that_a_hand_computes():
+def test_prototypes_of_a_row_of_numbers_are_those_that_a_hand_computes() -> None:
     # With the two nearest: densities exp(-.05), exp(-.025), exp(-.065), exp(-.25), exp(-.325), exp(-.905);
     # separations 0.1, 1.9 (the densest: the farthest frame), 0.2, 0.7, 0.1, 0.9.
     assert scene_selection.NEIGHBORS == 2
@@ -297,21 +297,21 @@ def naive_prototypes(features, count, neighbors):
 
 
 @pytest.mark.parametrize("count", [1, 7, 30])
-def test_prototypes_equal_a_loop_over_all_pairs(count):
+def test_prototypes_equal_a_loop_over_all_pairs(count) -> None:
     for seed, make in enumerate((noise, video, noise, video)):
         features = make(90, seed=seed)
         expected = naive_prototypes(features, count, scene_selection.NEIGHBORS)
         assert select_scenes(features, count, 3, "prototypes")[:, -1].tolist() == expected
 
 
-def test_prototypes_of_features_too_far_apart_for_an_exponential_are_still_ranked():
+def test_prototypes_of_features_too_far_apart_for_an_exponential_are_still_ranked() -> None:
     features = 1000 * noise(60, 8)
     features[20:23] = features[20] + noise(3, 8)  # the only dense place
     chosen = select_scenes(features, 5, 1, "prototypes")[:, 0].tolist()
     assert len(set(chosen) & {20, 21, 22}) >= 1
 
 
-def test_a_thinned_pool_keeps_what_is_rare():
+def test_a_thinned_pool_keeps_what_is_rare() -> None:
     features, _ = groups_of([300, 150, 60])
     features[100] = 30 * torch.eye(16)[9]
     features[401:403] = 30 * torch.eye(16)[12]
@@ -322,7 +322,7 @@ def test_a_thinned_pool_keeps_what_is_rare():
     assert thin_pool(torch.ones(100, 4), 4).tolist() == [0, 17, 50, 83]
 
 
-def test_a_pool_is_not_thinned_to_no_frames():
+def test_a_pool_is_not_thinned_to_no_frames() -> None:
     with pytest.raises(ValueError, match="`num_frames` must be a whole number of at least 1, but is 0"):
         thin_pool(noise(9), 0)
     with pytest.raises(ValueError, match=r"NaN.*frame 0"):
@@ -330,7 +330,7 @@ def test_a_pool_is_not_thinned_to_no_frames():
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_equal_features_give_equal_scenes_whatever_the_threads_and_the_global_seed(init):
+def test_equal_features_give_equal_scenes_whatever_the_threads_and_the_global_seed(init) -> None:
     # A common offset and half precision leave many frames nearly between two centroids.
     features = (video(1500, 256, shot=40) + 3).bfloat16()
     before, threads, torch_threads = torch.get_rng_state(), faiss.omp_get_max_threads(), torch.get_num_threads()
@@ -351,12 +351,12 @@ def test_equal_features_give_equal_scenes_whatever_the_threads_and_the_global_se
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_seed_changes_the_start():
+def test_the_seed_changes_the_start() -> None:
     features = noise(400)
     assert not torch.equal(select_scenes(features, 16, 3, seed=1), select_scenes(features, 16, 3, seed=2))
 
 
-def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd):
+def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd) -> None:
     # FAISS by itself takes 256 training points a centroid, and warns below 39: here 1,200 and 2.5.
     many = torch.cat([noise(2399, 8), torch.full((1, 8), 1e4)])
     assert 2399 in select_scenes(many, 2, 1)
@@ -385,21 +385,21 @@ def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd):
         ({"features": torch.ones(5, 4, dtype=torch.int64)}, "floating point.*torch.int64"),
     ],
 )
-def test_arguments_out_of_range_are_refused_with_their_values(arguments, message):
+def test_arguments_out_of_range_are_refused_with_their_values(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         select_scenes(**{"features": noise(9), "num_scenes": 3, "scene_size": 3, **arguments})
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
-def test_features_that_are_not_finite_are_refused_with_their_frames(method, bad):
+def test_features_that_are_not_finite_are_refused_with_their_frames(method, bad) -> None:
     features = noise(50)
     features[7, 3] = features[9, 0] = bad
     with pytest.raises(ValueError, match=r"in 2 of 50 frames .*frame 7"):
         select_scenes(features, 4, 3, method)
 
 
-def test_without_faiss_the_module_imports_and_only_k_means_asks_for_it():
+def test_without_faiss_the_module_imports_and_only_k_means_asks_for_it() -> None:
     program = (
         "import sys; sys.modules['faiss'] = None\n"
         "import torch\n"
@@ -414,14 +414,14 @@ def test_without_faiss_the_module_imports_and_only_k_means_asks_for_it():
 
 
 class Videos(torch.utils.data.Dataset):
-    def __len__(self):
+    def __len__(self) -> int:
         return 4
 
     def __getitem__(self, item):
         return select_scenes(video(1200, 256, seed=item), 16, 3), faiss.omp_get_max_threads()
 
 
-def test_a_forked_worker_of_a_data_loader_selects_as_its_parent_did():
+def test_a_forked_worker_of_a_data_loader_selects_as_its_parent_did() -> None:
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(2)
     try:
@@ -441,7 +441,7 @@ def test_a_forked_worker_of_a_data_loader_selects_as_its_parent_did():
     not torch.cuda.is_available() or faiss.get_num_gpus() == 0, reason="needs a GPU and FAISS with GPU support"
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_a_gpu_selects_the_scenes_of_the_cpu(method):
+def test_a_gpu_selects_the_scenes_of_the_cpu(method) -> None:
     features, _ = groups_of([300, 200, 100, 50, 20])
     on_gpu = select_scenes(features.cuda(), 5, 3, method)
     assert on_gpu.device.type == "cpu"

@@ -49,13 +49,13 @@ def pool(path, **settings):
         ({"fps": 0.25}, 30),
     ],
 )
-def test_the_pool_has_as_many_frames_as_the_rule_says(folder, settings, expected):
+def test_the_pool_has_as_many_frames_as_the_rule_says(folder, settings, expected) -> None:
     frames, _ = pool(folder / "two_minutes.mp4", **settings)
     assert len(frames) == expected
 
 
 @pytest.mark.parametrize("num_candidates", [120, 97, 12])
-def test_the_pool_runs_evenly_from_the_first_frame_to_the_last(folder, num_candidates):
+def test_the_pool_runs_evenly_from_the_first_frame_to_the_last(folder, num_candidates) -> None:
     settings = {"max_candidates": num_candidates, "candidate_fps": num_candidates / 120, "min_candidates": 1}
     frames, metadata = pool(folder / "two_minutes.mp4", **settings)
     numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
@@ -65,19 +65,19 @@ def test_the_pool_runs_evenly_from_the_first_frame_to_the_last(folder, num_candi
     assert metadata.timestamps == pytest.approx([number / 2 for number in numbers])
 
 
-def test_a_short_file_is_its_own_pool(folder):
+def test_a_short_file_is_its_own_pool(folder) -> None:
     frames, metadata = pool(folder / "short.mp4")
     assert len(frames) == 7 and metadata.duration == pytest.approx(1.0)
 
 
-def test_times_of_a_variable_rate_are_true(folder):
+def test_times_of_a_variable_rate_are_true(folder) -> None:
     for settings in ({}, {"num_frames": 5}, {"fps": 1.0}):
         _, metadata = pool(folder / "variable.mkv", **settings)
         true = [TIMES[index] / 1000 for index in metadata.frames_indices]
         assert metadata.timestamps == pytest.approx(true, abs=1e-3)
 
 
-def test_segments_and_frames_that_were_read_are_taken(folder):
+def test_segments_and_frames_that_were_read_are_taken(folder) -> None:
     _, metadata = pool(VideoSegment(folder / "two_minutes.mp4", start=10, end=20))
     assert metadata.duration == pytest.approx(10) and len(metadata.frames_indices) == 20
     _, metadata = pool([VideoSegment(folder / "two_minutes.mp4", end=5), VideoSegment(folder / "short.mp4")])
@@ -88,7 +88,7 @@ def test_segments_and_frames_that_were_read_are_taken(folder):
     assert metadata.timestamps == pytest.approx(read.timestamps.tolist())
 
 
-def test_files_are_read_at_the_size_of_the_settings(folder):
+def test_files_are_read_at_the_size_of_the_settings(folder) -> None:
     processor = tiny_video_processor()
     assert processor.load_video(folder / "short.mp4")[0].shape[-2:] == (20, 20)
     assert processor.load_video(folder / "short.mp4", size={"height": 8, "width": 12})[0].shape[-2:] == (8, 12)
@@ -99,7 +99,7 @@ def test_files_are_read_at_the_size_of_the_settings(folder):
     assert edge(folder / "short.mp4", return_tensors="pt")["pixel_values_videos"].shape[-2:] == (24, 32)
 
 
-def test_pixels_of_a_file_are_the_readers_normalised(folder):
+def test_pixels_of_a_file_are_the_readers_normalised(folder) -> None:
     processor = tiny_video_processor()
     pixels = processor(folder / "short.mp4", return_tensors="pt")["pixel_values_videos"]
     frames = read_frames(folder / "short.mp4", num_frames=7, size=(20, 20)).frames
@@ -107,7 +107,7 @@ def test_pixels_of_a_file_are_the_readers_normalised(folder):
     torch.testing.assert_close(pixels[0], expected)
 
 
-def test_the_video_processor_alone_gives_the_pool_not_scenes(folder):
+def test_the_video_processor_alone_gives_the_pool_not_scenes(folder) -> None:
     processor = tiny_video_processor()
     output = processor([folder / "two_minutes.mp4", clip(5)], return_metadata=True)
     assert [len(video) for video in output["pixel_values_videos"]] == [24, 5]
@@ -133,12 +133,12 @@ def kept_of(levels, capacity):
     return read.metadata.frames_indices
 
 
-def test_a_pool_that_is_not_full_keeps_all_frames_in_order():
+def test_a_pool_that_is_not_full_keeps_all_frames_in_order() -> None:
     assert kept_of([5, 9, 1], 3) == [0, 1, 2]
     assert kept_of([7], 3) == [0]
 
 
-def test_short_events_of_a_long_still_video_stay_in_the_pool():
+def test_short_events_of_a_long_still_video_stay_in_the_pool() -> None:
     levels = [100] * 3000
     events = [17, 470, 471, 472, 1333, 2600, 2998]
     for number in events:
@@ -150,19 +150,19 @@ def test_short_events_of_a_long_still_video_stay_in_the_pool():
     assert {470, 471, 472} & set(kept)
 
 
-def test_a_still_video_is_kept_evenly():
+def test_a_still_video_is_kept_evenly() -> None:
     gaps = np.diff(kept_of([100] * 1000, 50))
     assert gaps.max() <= 3 * 1000 / 50 and gaps.sum() == 999
 
 
-def test_the_first_and_the_last_frame_stay_and_the_same_frames_every_time():
+def test_the_first_and_the_last_frame_stay_and_the_same_frames_every_time() -> None:
     levels = np.random.default_rng(0).integers(0, 256, 300).tolist()
     kept = kept_of(levels, 20)
     assert kept[0] == 0 and kept[-1] == 299 and len(set(kept)) == 20
     assert kept == sorted(kept) == kept_of(levels, 20)
 
 
-def test_a_long_file_keeps_what_changes_and_its_true_times(folder):
+def test_a_long_file_keeps_what_changes_and_its_true_times(folder) -> None:
     settings = {"max_candidates": 30, "min_candidates": 1, "num_scenes": 4}
     frames, metadata = pool(folder / "two_minutes.mp4", **settings)
     numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
@@ -175,7 +175,7 @@ def test_a_long_file_keeps_what_changes_and_its_true_times(folder):
 
 
 @pytest.mark.parametrize("selection", ["uniform", "bsm"])
-def test_selections_by_time_take_evenly_spaced_frames_of_a_long_file(folder, selection):
+def test_selections_by_time_take_evenly_spaced_frames_of_a_long_file(folder, selection) -> None:
     settings = {"max_candidates": 30, "min_candidates": 1, "num_scenes": 4, "selection": selection}
     _, metadata = pool(folder / "two_minutes.mp4", **settings)
     assert len(metadata.frames_indices) == (12 if selection == "uniform" else 30)
@@ -183,14 +183,14 @@ def test_selections_by_time_take_evenly_spaced_frames_of_a_long_file(folder, sel
 
 
 @pytest.mark.parametrize("num_scenes", [1, 7, 32, 64])
-def test_uniform_reads_just_the_frames_that_an_even_index_spacing_names(folder, num_scenes):
+def test_uniform_reads_just_the_frames_that_an_even_index_spacing_names(folder, num_scenes) -> None:
     _, metadata = pool(folder / "two_minutes.mp4", num_scenes=num_scenes, scene_size=1, selection="uniform")
     if num_scenes > 1:  # a single frame is the middle one
         assert metadata.frames_indices == np.linspace(0, 239, num_scenes, dtype=int).tolist()
     assert len(metadata.frames_indices) == num_scenes
 
 
-def test_a_video_read_before_is_a_pool_thinned_above_its_limit(folder):
+def test_a_video_read_before_is_a_pool_thinned_above_its_limit(folder) -> None:
     read = read_frames(folder / "two_minutes.mp4", num_frames=60)
     _, metadata = FilaVideoVideoProcessor().load_video(read, max_candidates=30)
     assert metadata.timestamps == read.timestamps[np.linspace(0, 59, 30).round().astype(int)].tolist()
@@ -200,7 +200,7 @@ def test_a_video_read_before_is_a_pool_thinned_above_its_limit(folder):
 # Frames given as they are
 
 
-def test_arrays_are_the_pool_themselves():
+def test_arrays_are_the_pool_themselves() -> None:
     frames = clip(200)
     found, metadata = FilaVideoVideoProcessor().load_video(frames)
     assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames)
@@ -210,7 +210,7 @@ def test_arrays_are_the_pool_themselves():
     assert FilaVideoVideoProcessor(do_sample_frames=False).load_video(frames, num_frames=7)[0].shape[0] == 200
 
 
-def test_without_metadata_frames_count_as_taken_at_the_candidate_rate():
+def test_without_metadata_frames_count_as_taken_at_the_candidate_rate() -> None:
     _, metadata = FilaVideoVideoProcessor().load_video(clip(6), candidate_fps=2.0)
     assert metadata.timestamps == [0, 0.5, 1, 1.5, 2, 2.5] and metadata.duration == 3
 
@@ -230,7 +230,7 @@ def test_without_metadata_frames_count_as_taken_at_the_candidate_rate():
         ),
     ],
 )
-def test_metadata_gives_frames_their_numbers_and_times(kind, given, timestamps, duration):
+def test_metadata_gives_frames_their_numbers_and_times(kind, given, timestamps, duration) -> None:
     metadata = kind(**given)
     before = dict(metadata)
     _, found = FilaVideoVideoProcessor().load_video(clip(4), metadata)
@@ -238,7 +238,7 @@ def test_metadata_gives_frames_their_numbers_and_times(kind, given, timestamps, 
     assert all(np.array_equal(dict(metadata)[name], before[name]) for name in before)  # the caller's stays as it was
 
 
-def test_metadata_without_a_total_is_completed():
+def test_metadata_without_a_total_is_completed() -> None:
     _, metadata = FilaVideoVideoProcessor().load_video(clip(3), {"fps": 3.0, "frames_indices": [0, 5, 8]})
     assert metadata.total_num_frames == 9 and metadata.duration == 3
     _, metadata = FilaVideoVideoProcessor().load_video(clip(3), {"fps": 3.0})
@@ -260,7 +260,7 @@ def test_metadata_without_a_total_is_completed():
         ({"num_frames": 4}, [0, 10, 19, 29]),
     ],
 )
-def test_frames_that_are_given_are_thinned_above_the_limit_or_as_asked(settings, expected):
+def test_frames_that_are_given_are_thinned_above_the_limit_or_as_asked(settings, expected) -> None:
     processor = tiny_video_processor(max_candidates=18, min_candidates=18)
     frames = clip(30)
     found, metadata = processor.load_video(frames, {"total_num_frames": 30, "fps": 10.0}, **settings)
@@ -269,7 +269,7 @@ def test_frames_that_are_given_are_thinned_above_the_limit_or_as_asked(settings,
     assert metadata.timestamps == pytest.approx([number / 10 for number in expected])
 
 
-def test_frames_that_were_sampled_before_are_thinned_by_their_own_times():
+def test_frames_that_were_sampled_before_are_thinned_by_their_own_times() -> None:
     metadata = {"total_num_frames": 100, "fps": 10.0, "frames_indices": [0, 1, 2, 50, 51, 99]}
     processor = FilaVideoVideoProcessor()
     frames = clip(6)
@@ -279,7 +279,7 @@ def test_frames_that_were_sampled_before_are_thinned_by_their_own_times():
     assert thinned.frames_indices == [0, 50]
 
 
-def test_settings_of_sampling_may_be_the_processors_own(folder):
+def test_settings_of_sampling_may_be_the_processors_own(folder) -> None:
     processor = tiny_video_processor(do_sample_frames=True, num_frames=3)
     assert processor.load_video(clip(9))[0].shape[0] == 3
     assert processor.load_video(folder / "two_minutes.mp4")[0].shape[0] == 3
@@ -304,13 +304,13 @@ def test_settings_of_sampling_may_be_the_processors_own(folder):
         (clip(3), None, {"candidate_fps": float("nan")}, "`candidate_fps` must be positive, got nan"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_both_numbers(video, metadata, settings, message):
+def test_what_does_not_fit_is_refused_with_both_numbers(video, metadata, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         FilaVideoVideoProcessor().load_video(video, metadata, **settings)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"this is no video", b"\x89PNG\r\n\x1a\n broken"])
-def test_files_that_are_no_video_are_refused_by_name(tmp_path, content):
+def test_files_that_are_no_video_are_refused_by_name(tmp_path, content) -> None:
     path = tmp_path / "broken.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -319,12 +319,12 @@ def test_files_that_are_no_video_are_refused_by_name(tmp_path, content):
 
 
 @pytest.mark.parametrize("videos", [[], [[]], ()])
-def test_an_empty_batch_is_refused(videos):
+def test_an_empty_batch_is_refused(videos) -> None:
     with pytest.raises(ValueError, match=r"empty"):
         tiny_video_processor()(videos)
 
 
-def test_one_read_of_a_file_is_at_most_the_pool_in_memory(folder, monkeypatch):
+def test_one_read_of_a_file_is_at_most_the_pool_in_memory(folder, monkeypatch) -> None:
     made = []
     real = np.empty
     monkeypatch.setattr(np, "empty", lambda shape, *args, **kwargs: made.append(shape) or real(shape, *args, **kwargs))

@@ -39,7 +39,7 @@ def placeholder(processor, replacement: str) -> int:
 @pytest.mark.parametrize("time_marks", ["sentence", "llava_video", "none"])
 @pytest.mark.parametrize("newline", ["video", "grid", "frame", "none"])
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 14])
-def test_the_placeholder_is_the_most_frequent_token_of_every_video(processor, side, newline, time_marks):
+def test_the_placeholder_is_the_most_frequent_token_of_every_video(processor, side, newline, time_marks) -> None:
     other = with_tokens_per_scene(processor, side, newline, time_marks)
     for num_scenes in LENGTHS if side < 14 else LENGTHS[:8]:
         for duration in (1.0, 600.0, 11111.1):
@@ -54,7 +54,7 @@ def test_the_placeholder_is_the_most_frequent_token_of_every_video(processor, si
                 assert text == full  # nothing is thinned that need not be
 
 
-def test_only_a_request_for_offsets_thins_the_sentence(processor):
+def test_only_a_request_for_offsets_thins_the_sentence(processor) -> None:
     other = with_tokens_per_scene(processor, 1, "video")
     options = {"text": "<video>What?", "videos": clip(12), "num_scenes": 12, "scene_size": 1}
     plain = other(**options)
@@ -74,7 +74,7 @@ def test_only_a_request_for_offsets_thins_the_sentence(processor):
     assert masked["input_ids"] == other.apply_chat_template(chat, **settings)["input_ids"]
 
 
-def test_a_server_is_told_to_pass_metadata_on_and_they_name_the_times(processor):
+def test_a_server_is_told_to_pass_metadata_on_and_they_name_the_times(processor) -> None:
     assert processor.video_processor.do_sample_frames is True
     # As a server passes the 8 frames that its loader took of a video of 600 seconds: to be taken as they are.
     metadata = {
@@ -92,7 +92,7 @@ def test_a_server_is_told_to_pass_metadata_on_and_they_name_the_times(processor)
         assert "8 frames of a 600.0-second video at 0.0, 85.7, 171.4, 257.1, 342.8, 428.5, 514.2, 600.0" in text
 
 
-def test_metadata_without_a_rate_as_servers_invent_them_are_taken(processor):
+def test_metadata_without_a_rate_as_servers_invent_them_are_taken(processor) -> None:
     metadata = {"fps": None, "duration": None, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
     inputs = processor(
         text="<video>", videos=[clip(4)], video_metadata=[metadata], do_sample_frames=False, scene_size=1
@@ -100,7 +100,7 @@ def test_metadata_without_a_rate_as_servers_invent_them_are_taken(processor):
     assert "4 frames of a 4.0-second video at 0.0, 1.0, 2.0, 3.0" in processor.decode(inputs["input_ids"][0])
 
 
-def test_every_output_belongs_to_one_modality(processor):
+def test_every_output_belongs_to_one_modality(processor) -> None:
     inputs = processor(
         text="<image><video><video>", images=Image.new("RGB", (9, 9)), videos=[clip(3), clip(9)], return_tensors="pt"
     )
@@ -111,7 +111,7 @@ def test_every_output_belongs_to_one_modality(processor):
     assert all(len(inputs[name]) == 2 for name in ("pixel_values_videos", "video_num_scenes"))
 
 
-def test_the_tokens_counted_beforehand_are_those_of_the_prompt_and_the_model(processor):
+def test_the_tokens_counted_beforehand_are_those_of_the_prompt_and_the_model(processor) -> None:
     model = model_for(processor)
     for num_frames in (1, 2, 3, 4, 5, 12, 13, 24, 25, 100, 512):
         video = clip(num_frames, shape=(20, 20, 3))

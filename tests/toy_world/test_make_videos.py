@@ -43,7 +43,7 @@ def films(count=60, **settings):
     return [draw_film(Random(seed), **{**values, **settings}) for seed in range(count)]
 
 
-def test_videos_are_real_h264_of_the_annotated_duration(world, short):
+def test_videos_are_real_h264_of_the_annotated_duration(world, short) -> None:
     for record in short:
         with av.open(str(world / record["video"])) as container:
             assert container.streams.video[0].codec_context.name == "h264"
@@ -51,7 +51,7 @@ def test_videos_are_real_h264_of_the_annotated_duration(world, short):
         assert 5 <= record["duration"] <= 12
 
 
-def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_outside(world, short):
+def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_outside(world, short) -> None:
     for record in short:
         for event in record["events"]:
             frames = read_frames(world / record["video"], fps=8)
@@ -69,7 +69,7 @@ def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_o
                 assert (away[outside] > 40).mean() > 0.95
 
 
-def test_events_are_in_order_apart_and_of_different_things():
+def test_events_are_in_order_apart_and_of_different_things() -> None:
     for film in films():
         for before, after in itertools.pairwise(film.events):
             assert before.end + 0.49 < after.start
@@ -78,14 +78,14 @@ def test_events_are_in_order_apart_and_of_different_things():
         assert len({event.thing.name for event in film.events}) == len(film.events)
 
 
-def test_events_begin_anywhere():
+def test_events_begin_anywhere() -> None:
     """No grid that an evenly spread sample could meet."""
     starts = [event.start % 1 for film in films(200) for event in film.events]
     counts, _ = np.histogram(starts, bins=5, range=(0, 1))
     assert counts.min() > 0.7 * counts.mean()
 
 
-def test_scenes_return_and_backgrounds_move():
+def test_scenes_return_and_backgrounds_move() -> None:
     film = films(1, num_events=1, num_stretches=6, num_backgrounds=2)[0]
     backgrounds = [background for _, background in film.stretches]
     assert len(backgrounds) == 6
@@ -123,7 +123,7 @@ def answer_by_hand(film, question):
     return f"the {first if names.index(first) < names.index(second) else second}"
 
 
-def test_every_answer_follows_from_the_film():
+def test_every_answer_follows_from_the_film() -> None:
     seen = Counter()
     for seed, film in enumerate(films(100)):
         for question in ask_about_film(Random(seed), film, count=16, choice_share=0):
@@ -133,7 +133,7 @@ def test_every_answer_follows_from_the_film():
     assert min(seen.values()) > 0.5 * max(seen.values())
 
 
-def test_the_letter_of_a_choice_stands_before_the_right_answer_and_is_any():
+def test_the_letter_of_a_choice_stands_before_the_right_answer_and_is_any() -> None:
     letters = Counter()
     for seed, film in enumerate(films(150)):
         for question in ask_about_film(Random(seed), film, count=8, choice_share=1):
@@ -147,7 +147,7 @@ def test_the_letter_of_a_choice_stands_before_the_right_answer_and_is_any():
     assert min(letters.values()) > 0.8 * sum(letters.values()) / 4
 
 
-def test_questions_alone_do_not_tell_the_answer():
+def test_questions_alone_do_not_tell_the_answer() -> None:
     """For each wording the best constant answer is right about as often as chance."""
     answers = {}
     for seed, film in enumerate(films(400)):
@@ -159,14 +159,14 @@ def test_questions_alone_do_not_tell_the_answer():
         assert max(counts.values()) / counts.total() < 1.4 * chance[kind]
 
 
-def test_a_caption_with_times_names_each_event_at_its_start():
+def test_a_caption_with_times_names_each_event_at_its_start() -> None:
     film = films(1)[0]
     parts = caption_film_with_times(film).rstrip(".").split(". ")
     for part, event in zip(parts, film.events, strict=True):
         assert part == f"0:{int(event.start):02d} {event.caption}"
 
 
-def test_the_same_settings_make_the_same_files_and_a_larger_set_begins_with_the_smaller(tmp_path):
+def test_the_same_settings_make_the_same_files_and_a_larger_set_begins_with_the_smaller(tmp_path) -> None:
     settings = Settings("clip", side=32, fps=4)
     small = make_videos(tmp_path / "a", settings, count=2)
     large = make_videos(tmp_path / "b", settings, count=3, workers=2)
@@ -175,7 +175,7 @@ def test_the_same_settings_make_the_same_files_and_a_larger_set_begins_with_the_
         assert (tmp_path / "a" / record["video"]).read_bytes() == (tmp_path / "b" / record["video"]).read_bytes()
 
 
-def test_splits_and_seeds_share_no_video(tmp_path):
+def test_splits_and_seeds_share_no_video(tmp_path) -> None:
     sets = [Settings("picture", split, seed, side=32) for split in ("train", "test") for seed in (1, 2)]
     made = []
     for number, settings in enumerate(sets):
@@ -184,14 +184,14 @@ def test_splits_and_seeds_share_no_video(tmp_path):
     assert len(set(made)) == len(made) == 80
 
 
-def test_rare_events_are_short_in_long_videos(tmp_path):
+def test_rare_events_are_short_in_long_videos(tmp_path) -> None:
     (record,) = records_of(make_videos(tmp_path, Settings("rare", duration=(300, 301), side=32, fps=2), count=1))
     assert 300 <= record["duration"] <= 301
     assert 4 <= len(record["events"]) <= 6
     assert all(2 <= event["end"] - event["start"] <= 3.001 for event in record["events"])
 
 
-def test_pictures_carry_captions_and_questions(tmp_path):
+def test_pictures_carry_captions_and_questions(tmp_path) -> None:
     settings = Settings("picture-questions", side=64)
     for record in records_of(make_videos(tmp_path, settings, count=10)):
         assert Image.open(tmp_path / record["image"]).size == (64, 64)
@@ -203,7 +203,7 @@ def test_pictures_carry_captions_and_questions(tmp_path):
         assert replies == [Question(**question).reply for question in record["questions"]]
 
 
-def test_things_in_a_row_come_one_soon_after_another(tmp_path):
+def test_things_in_a_row_come_one_soon_after_another(tmp_path) -> None:
     counts = set()
     for record in records_of(make_videos(tmp_path, Settings("row", side=32, fps=4), count=12)):
         events = record["events"]
@@ -215,7 +215,9 @@ def test_things_in_a_row_come_one_soon_after_another(tmp_path):
 
 
 @pytest.mark.parametrize("count", (1, 2))
-def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_others_have_others(tmp_path, count):
+def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_others_have_others(
+    tmp_path, count
+) -> None:
     for kind in ("short", "picture-questions"):
         records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colors=count), count=12))
         captions = [turn["answer"] for record in records for turn in record["questions"] if turn["kind"] == "caption"]
@@ -224,7 +226,7 @@ def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_o
         assert len(set.union(*colors)) > 3
 
 
-def test_a_drawn_thing_covers_its_place_and_nothing_else():
+def test_a_drawn_thing_covers_its_place_and_nothing_else() -> None:
     picture = np.full((64, 64, 3), 100, np.uint8)
     draw_thing(picture, Thing("red", "square", 0.5, 0.5, 0.5))
     assert tuple(picture[32, 32]) == COLORS["red"]
@@ -232,7 +234,7 @@ def test_a_drawn_thing_covers_its_place_and_nothing_else():
     assert (picture[:, 49:] == 100).all()
 
 
-def test_the_command_line_makes_every_kind(tmp_path):
+def test_the_command_line_makes_every_kind(tmp_path) -> None:
     for kind in KINDS:
         short = ["--min-duration", "40", "--max-duration", "41"] if kind == "rare" else []
         arguments = ["--output", str(tmp_path), "--kind", kind, "--count", "1", "--side", "32", "--no-progress"]
@@ -254,19 +256,19 @@ def test_the_command_line_makes_every_kind(tmp_path):
         ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, problem):
+def test_settings_that_cannot_be_are_refused(settings, problem) -> None:
     with pytest.raises(ValueError, match=problem):
         Settings(**settings)
 
 
-def test_a_set_that_is_there_is_not_overwritten(tmp_path, capsys):
+def test_a_set_that_is_there_is_not_overwritten(tmp_path, capsys) -> None:
     arguments = ["make-videos", "--output", str(tmp_path), "--kind", "picture", "--count", "1", "--no-progress"]
     assert cli.main(arguments) == 0
     assert cli.main(arguments) == 2
     assert "is there already" in capsys.readouterr().err
 
 
-def test_events_that_do_not_fit_are_refused():
+def test_events_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"do not fit into 5\.0 s"):
         films(1, duration=5.0, num_events=5)
     with pytest.raises(ValueError, match="got num_events 49"):

@@ -17,7 +17,7 @@ def answers(batch, row: int, processor) -> str:
     return processor.tokenizer.decode(labels[labels != -100])
 
 
-def test_every_turn_of_the_assistant_is_learned_and_nothing_else(processor):
+def test_every_turn_of_the_assistant_is_learned_and_nothing_else(processor) -> None:
     chat = [
         *conversation(clip(20), "What?", answer="a green ring"),
         {"role": "user", "content": [{"type": "text", "text": "And then?"}]},
@@ -32,7 +32,7 @@ def test_every_turn_of_the_assistant_is_learned_and_nothing_else(processor):
     assert not learned[batch["attention_mask"] == 0].any()
 
 
-def test_of_a_prompt_and_its_completion_only_the_completion_is_learned(processor):
+def test_of_a_prompt_and_its_completion_only_the_completion_is_learned(processor) -> None:
     prompt = [
         *conversation(clip(20), "What?", answer="a green ring"),
         {"role": "user", "content": [{"type": "text", "text": "And then?"}]},
@@ -42,7 +42,7 @@ def test_of_a_prompt_and_its_completion_only_the_completion_is_learned(processor
     assert answers(batch, 0, processor) == "a red star<|im_end|>"
 
 
-def test_keys_that_datasets_fills_with_none_are_ignored(processor):
+def test_keys_that_datasets_fills_with_none_are_ignored(processor) -> None:
     """An Arrow table gives every block of a column the same keys."""
     chat = conversation(clip(20), "What?", answer="yes")
     missing = dict.fromkeys(("type", "text", "video", "path"))
@@ -53,7 +53,7 @@ def test_keys_that_datasets_fills_with_none_are_ignored(processor):
     assert all(torch.equal(plain[name], from_datasets[name]) for name in plain)
 
 
-def test_options_reach_the_processor(processor):
+def test_options_reach_the_processor(processor) -> None:
     row = {"messages": conversation(clip(30), "What?", answer="yes")}
     frames = {n: ChatCollator(processor, num_scenes=n)([row])["pixel_values_videos"].shape[1] for n in (2, 3)}
     assert frames == {2: 6, 3: 9}
@@ -67,12 +67,12 @@ def test_options_reach_the_processor(processor):
         ({"messages": conversation("What?")}, r"Row 1 .* no turn of the assistant.*\['user'\]"),
     ],
 )
-def test_a_row_that_cannot_be_learned_is_refused_by_its_number(processor, row, message):
+def test_a_row_that_cannot_be_learned_is_refused_by_its_number(processor, row, message) -> None:
     with pytest.raises(ValueError, match=message):
         ChatCollator(processor)([{"messages": conversation("Hello?", answer="hi")}, row])
 
 
-def test_a_plain_trainer_learns_from_chats(processor, tmp_path):
+def test_a_plain_trainer_learns_from_chats(processor, tmp_path) -> None:
     model = model_for(processor)
     rows = [{"messages": conversation(clip(20, seed=n), "What?", answer=f"answer {n}")} for n in range(2)]
     arguments = TrainingArguments(

@@ -29,28 +29,28 @@ def attention(model) -> torch.Tensor:
         return model(input_ids=tokens, output_attentions=True).attentions[0][0]
 
 
-def test_two_heads_attend_to_the_token_one_and_two_before(model):
+def test_two_heads_attend_to_the_token_one_and_two_before(model) -> None:
     heads = attention(model)
     for head, distance in ((0, 1), (1, 2)):
         assert heads[head].diagonal(-distance)[5:].min() > 0.9
 
 
-def test_a_third_attends_to_the_nearest_dozen_and_less_to_the_farther(model):
+def test_a_third_attends_to_the_nearest_dozen_and_less_to_the_farther(model) -> None:
     by_distance = attention(model)[2, -1].flip(0)
     assert by_distance[:12].sum() > 0.95 and by_distance[:12].diff().max() < 0
 
 
-def test_the_other_heads_are_as_they_were(model):
+def test_the_other_heads_are_as_they_were(model) -> None:
     untouched = build_model(model.config).eval()
     assert torch.equal(attention(model)[3:], attention(untouched)[3:])
 
 
-def test_a_language_model_without_biases_is_refused():
+def test_a_language_model_without_biases_is_refused() -> None:
     with pytest.raises(ValueError, match="which LlamaAttention has not"):
         look_back(tiny_model(tiny_clip_llama_config()))
 
 
-def test_the_command_writes_a_repository_that_loads(tmp_path, monkeypatch):
+def test_the_command_writes_a_repository_that_loads(tmp_path, monkeypatch) -> None:
     initial, looking = tmp_path / "initial", tmp_path / "looking"
     make_initial_checkpoint(initial)
     monkeypatch.setattr("sys.argv", ["look_back", str(initial), str(looking)])

@@ -13,12 +13,12 @@ def write_log(folder, lines):
     return folder
 
 
-def test_of_a_step_that_was_repeated_the_later_loss_counts(tmp_path):
+def test_of_a_step_that_was_repeated_the_later_loss_counts(tmp_path) -> None:
     lines = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 9.0}, {"step": 20, "loss": 1.0}, {"step": 20, "epoch": 1}]
     assert read_losses(write_log(tmp_path / "run", lines)) == ([10, 20], [2.0, 1.0])
 
 
-def test_each_run_gets_its_plot(tmp_path):
+def test_each_run_gets_its_plot(tmp_path) -> None:
     runs = [write_log(tmp_path / name, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]) for name in ("a", "b")]
     draw(runs[:1], tmp_path / "one.png")
     draw(runs, tmp_path / "two.png")
@@ -27,6 +27,6 @@ def test_each_run_gets_its_plot(tmp_path):
     assert len(set(two.convert("RGB").resize((200, 80)).getdata())) > 10
 
 
-def test_a_run_without_a_loss_is_named(tmp_path):
+def test_a_run_without_a_loss_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"log\.jsonl has no loss"):
         read_losses(write_log(tmp_path / "run", [{"step": 1}]))

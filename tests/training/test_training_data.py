@@ -54,7 +54,7 @@ def by_chat_template(record: dict, num_frames: int = 6) -> dict:
     )
 
 
-def test_a_sample_is_what_the_chat_template_gives_and_learns_the_assistant_s_turns():
+def test_a_sample_is_what_the_chat_template_gives_and_learns_the_assistant_s_turns() -> None:
     sample, expected = encode(video_record(1)), by_chat_template(video_record(1))
     assert torch.equal(sample["input_ids"], expected["input_ids"][0])
     assert torch.equal(sample["labels"] != IGNORED, torch.as_tensor(expected["assistant_masks"]).bool()[0])
@@ -62,13 +62,13 @@ def test_a_sample_is_what_the_chat_template_gives_and_learns_the_assistant_s_tur
     assert learned(sample) == "Number 1.<|im_end|>Only one.<|im_end|>No, it is gray.<|im_end|>"
 
 
-def test_the_frames_are_uniform_and_the_prompt_names_their_scenes_times():
+def test_the_frames_are_uniform_and_the_prompt_names_their_scenes_times() -> None:
     """28 frames at 10 a second. Of 6 even times the third, 1.08 s, and the last stand for the two scenes."""
     text = PROCESSOR.tokenizer.decode(encode(video_record(2))["input_ids"])
     assert "This video samples 2 frames of a 2.8-second video at 1.0, 2.7 seconds.\nWhat is it?" in text
 
 
-def test_lengths_are_drawn_from_the_list_and_again_the_same():
+def test_lengths_are_drawn_from_the_list_and_again_the_same() -> None:
     draw = encoder(num_scenes=[1, 2, 4])._draw
     drawn = [draw((0, 0, index))["num_scenes"] for index in range(60)]
     assert drawn == [draw((0, 0, index))["num_scenes"] for index in range(60)]
@@ -77,7 +77,7 @@ def test_lengths_are_drawn_from_the_list_and_again_the_same():
     assert draw((0, 0, 0))["num_frames"] == 3 * drawn[0]
 
 
-def test_several_images_and_a_video_in_several_turns():
+def test_several_images_and_a_video_in_several_turns() -> None:
     record = {
         "image": ["0.png", "1.png"],
         "video": "videos/0.mp4",
@@ -91,14 +91,14 @@ def test_several_images_and_a_video_in_several_turns():
     assert images[0] < videos[0] < images[-1] and learned(sample) == "A.<|im_end|>B.<|im_end|>"
 
 
-def test_words_alone_and_a_medium_without_a_placeholder():
+def test_words_alone_and_a_medium_without_a_placeholder() -> None:
     assert "pixel_values" not in encode({"conversations": turns("Hello?", "Hello.", medium="")})
     bare = {**video_record(0), "conversations": turns("What?", "It.", medium="")}
     placed = {**video_record(0), "conversations": turns("What?", "It.")}
     assert torch.equal(encode(bare)["input_ids"], encode(placed)["input_ids"])
 
 
-def test_a_long_video_record_is_read_from_its_segments():
+def test_a_long_video_record_is_read_from_its_segments() -> None:
     inputs = [
         {"id": str(n), "data_source": "", "file": f"videos/{n}.mp4", "caption": f"Scene {n}.", "duration": 2.5}
         for n in range(2)
@@ -111,7 +111,7 @@ def test_a_long_video_record_is_read_from_its_segments():
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_isolated_turns_have_the_loss_of_each_question_alone(attention):
+def test_isolated_turns_have_the_loss_of_each_question_alone(attention) -> None:
     """One row a video with three questions, against a row a question; token by token the same prompts."""
     model = model_for(PROCESSOR, attn_implementation=attention).train()
     mask_dtype = torch.float32 if attention == "eager" else None
@@ -133,7 +133,7 @@ def test_isolated_turns_have_the_loss_of_each_question_alone(attention):
     assert (seen - alone.loss).abs() > 1e-4
 
 
-def test_isolated_turns_learn_what_they_learn_alone():
+def test_isolated_turns_learn_what_they_learn_alone() -> None:
     """Gradients, of single images beside videos and of a sample with one question."""
     model = model_for(PROCESSOR).train()
     records = [video_record(0), image_record(1), {"conversations": turns("Hello?", "Hello.", medium="")}]
@@ -161,12 +161,12 @@ def test_isolated_turns_learn_what_they_learn_alone():
         (video_record(0, conversations=turns("What?", "Long. " * 5000)), "but the model's context has"),
     ],
 )
-def test_a_record_that_cannot_be_used_says_why(record, message):
+def test_a_record_that_cannot_be_used_says_why(record, message) -> None:
     with pytest.raises((ValueError, OSError), match=message):
         encode(record)
 
 
-def test_isolated_turns_refuse_media_behind_the_first_question():
+def test_isolated_turns_refuse_media_behind_the_first_question() -> None:
     record = {**video_record(0), "conversations": turns("One?", "1.", "<image>\nTwo?", "2.", medium="")}
     with pytest.raises(ValueError, match="must come before the first question"):
         encode(record, isolate_turns=True)
@@ -176,7 +176,7 @@ def sources(**weights) -> tuple[list[int], list[DataSet]]:
     return [10, 4], [DataSet("a", **weights.get("a", {})), DataSet("b", **weights.get("b", {}))]
 
 
-def test_an_epoch_has_the_sets_by_their_weights_and_an_order_by_the_seed():
+def test_an_epoch_has_the_sets_by_their_weights_and_an_order_by_the_seed() -> None:
     sizes, sets = sources(a={"weight": 0.5}, b={"count": 9})
     sampler = MixtureSampler(sizes, sets, seed=3)
     first = list(sampler)
@@ -190,7 +190,7 @@ def test_an_epoch_has_the_sets_by_their_weights_and_an_order_by_the_seed():
     assert {epoch for epoch, _, _ in second} == {1} and [key[1:] for key in second] != [key[1:] for key in first]
 
 
-def test_a_subset_is_the_same_in_every_run_and_epoch():
+def test_a_subset_is_the_same_in_every_run_and_epoch() -> None:
     path = str(world() / "videos.jsonl")
     one, two = RecordSet(DataSet(path, subset=0.5)), RecordSet(DataSet(path, subset=3))
     assert len(one) == NUM_VIDEOS // 2 and list(one.indices) == list(two.indices)
@@ -198,7 +198,7 @@ def test_a_subset_is_the_same_in_every_run_and_epoch():
         RecordSet(DataSet(path, subset=7))
 
 
-def test_sets_of_every_form_give_equal_records(tmp_path):
+def test_sets_of_every_form_give_equal_records(tmp_path) -> None:
     import datasets
 
     records = [image_record(number) for number in range(NUM_IMAGES)]
@@ -210,7 +210,7 @@ def test_sets_of_every_form_give_equal_records(tmp_path):
         assert [dict(found[index]) for index in range(len(found))] == records, path
 
 
-def test_images_that_datasets_holds_are_read(tmp_path):
+def test_images_that_datasets_holds_are_read(tmp_path) -> None:
     import datasets
 
     rows = [{"id": "a", "image": str(world() / "3.png"), "conversations": image_record(3)["conversations"]}]
@@ -221,7 +221,7 @@ def test_images_that_datasets_holds_are_read(tmp_path):
     )
 
 
-def test_missing_and_empty_sets_are_refused(tmp_path):
+def test_missing_and_empty_sets_are_refused(tmp_path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     for name, message in (("none.json", "no file"), ("empty.jsonl", "no records")):
         with pytest.raises(TrainingError, match=message):
@@ -237,7 +237,7 @@ def broken(tmp_path, count: int = 4) -> RecordSet:
     return RecordSet(DataSet(str(tmp_path / "broken.jsonl"), media=str(world())))
 
 
-def test_what_cannot_be_read_is_fatal_or_named_and_replaced(tmp_path):
+def test_what_cannot_be_read_is_fatal_or_named_and_replaced(tmp_path) -> None:
     records = broken(tmp_path)
     with pytest.raises(TrainingError, match=r"broken.jsonl, record 2, id v1, videos/gone.mp4: .*there is no file"):
         Mixture([records], encoder(), seed=0)[0, 0, 1]
@@ -248,7 +248,7 @@ def test_what_cannot_be_read_is_fatal_or_named_and_replaced(tmp_path):
     assert len(batch["unreadable"]) == 2 and batch["input_ids"].shape[0] == 2
 
 
-def test_a_set_of_nothing_but_unreadable_records_stops(tmp_path):
+def test_a_set_of_nothing_but_unreadable_records_stops(tmp_path) -> None:
     write_lines(tmp_path / "none.jsonl", [video_record(number, video=f"{number}.mp4") for number in range(3)])
     data = Mixture([RecordSet(DataSet(str(tmp_path / "none.jsonl")))], encoder(), seed=0, unreadable="skip")
     with pytest.raises(TrainingError, match="3 records in turn cannot be used"):
@@ -256,7 +256,7 @@ def test_a_set_of_nothing_but_unreadable_records_stops(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json"])
-def test_a_line_that_is_no_json_is_named(tmp_path, suffix):
+def test_a_line_that_is_no_json_is_named(tmp_path, suffix) -> None:
     path = tmp_path / f"torn.{suffix}"
     path.write_text(json.dumps(video_record(0)) + '\n{"id": "to\n')
     data = Mixture([RecordSet(DataSet(str(path), media=str(world())))], encoder(), seed=0, unreadable="skip")
@@ -273,7 +273,7 @@ def asked(*kinds: str) -> dict:
     return record
 
 
-def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path):
+def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path) -> None:
     path = write_lines(
         tmp_path / "asked.jsonl", [asked("what", "when", "count"), asked("what"), asked("when", "when")]
     )
@@ -286,6 +286,6 @@ def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path):
         RecordSet(DataSet(str(path), questions={"kind": ["side"]}))
 
 
-def test_questions_of_records_without_annotations_cannot_be_chosen():
+def test_questions_of_records_without_annotations_cannot_be_chosen() -> None:
     with pytest.raises(TrainingError, match=r"record 1: `questions` needs records as make-videos writes them"):
         RecordSet(DataSet(str(world() / "videos.jsonl"), questions={"kind": ["when"]}))

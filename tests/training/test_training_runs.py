@@ -53,12 +53,12 @@ def in_processes(*arguments, processes: int = 0) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("part", ALL_RATES)
-def test_only_what_has_a_rate_moves(tmp_path, part):
+def test_only_what_has_a_rate_moves(tmp_path, part) -> None:
     run(tmp_path / "out", {"max_steps": 1}, learning_rates={part: 1e-2})
     assert moved_parts(weights(world() / "model"), weights(tmp_path / "out")) == {part}
 
 
-def test_one_step_of_stage_4_moves_the_merger_in_float32_also_in_bfloat16(tmp_path):
+def test_one_step_of_stage_4_moves_the_merger_in_float32_also_in_bfloat16(tmp_path) -> None:
     """2e-6 is far below bfloat16's steps around a third."""
     for dtype in ("float32", "bfloat16"):
         trainer = run(tmp_path / dtype, {"max_steps": 1, "bf16": True}, learning_rates=STAGE_4, dtype=dtype)
@@ -70,7 +70,7 @@ def test_one_step_of_stage_4_moves_the_merger_in_float32_also_in_bfloat16(tmp_pa
         assert step.max() == pytest.approx(2e-6, rel=0.05) and (step > 1e-6).float().mean() > 0.9
 
 
-def test_the_loss_falls_and_the_log_says_at_which_rates(tmp_path):
+def test_the_loss_falls_and_the_log_says_at_which_rates(tmp_path) -> None:
     run(tmp_path / "out", {"max_steps": 12, "warmup_steps": 2}, learning_rates={**ALL_RATES, "scene_merger": 1e-4})
     loss = losses(tmp_path / "out")
     assert list(loss) == list(range(1, 13)) and loss[12] < loss[1] - 0.3
@@ -86,7 +86,7 @@ def test_the_loss_falls_and_the_log_says_at_which_rates(tmp_path):
     assert "resolved" in (tmp_path / "out" / "settings.yaml").read_text()
 
 
-def test_muon_takes_hidden_matrices_and_adamw_the_rest():
+def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     model = model_for(tiny_processor())
     optimizer = make_optimizer(model, "muon", ALL_RATES, weight_decay=0.1, settings={})
     by_muon = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
@@ -99,7 +99,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest():
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
 
 
-def test_muon_with_adamw_steps_like_the_two_alone():
+def test_muon_with_adamw_steps_like_the_two_alone() -> None:
     def stepped(make):
         torch.manual_seed(0)
         model = model_for(tiny_processor())
@@ -124,13 +124,13 @@ def test_muon_with_adamw_steps_like_the_two_alone():
         torch.testing.assert_close(together[name], value, msg=name)
 
 
-def test_without_muon_in_torch_the_error_says_what_to_do(monkeypatch):
+def test_without_muon_in_torch_the_error_says_what_to_do(monkeypatch) -> None:
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(TrainingError, match=r"needs torch\.optim\.Muon"):
         make_optimizer(model_for(tiny_processor()), "muon", ALL_RATES, 0.0, {})
 
 
-def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path):
+def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path) -> None:
     training = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
     run(tmp_path / "whole", training)
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
@@ -139,7 +139,7 @@ def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path):
+def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path) -> None:
     """With Muon and AdamW, over two epochs, with a worker; a checkpoint that a kill left in pieces is passed over."""
     training = {"max_steps": 9, "save_strategy": "steps", "save_steps": 2, "dataloader_num_workers": 1}
     data = [{"path": str(world() / "videos.jsonl"), "weight": 3}, {"path": str(world() / "images.json"), "count": 6}]
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path):
+def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path) -> None:
     """In a fresh process without the package: every auto class, the pipelines, and the settings of the run."""
     run(
         tmp_path / "out",
@@ -182,7 +182,7 @@ def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path):
         assert (result / name).read_bytes() == (checkpoint / name).read_bytes(), name
 
 
-def test_a_merger_that_the_start_has_not_is_new_and_said(tmp_path, caplog):
+def test_a_merger_that_the_start_has_not_is_new_and_said(tmp_path, caplog) -> None:
     caplog.set_level("WARNING")
     config = {"merger_type": "attention"}
     run(tmp_path / "out", {"max_steps": 1}, config=config, learning_rates={"multi_modal_projector": 1e-3})
@@ -194,7 +194,7 @@ def test_a_merger_that_the_start_has_not_is_new_and_said(tmp_path, caplog):
         run(tmp_path / "mean", {"max_steps": 1}, config={"merger_type": "mean"})
 
 
-def test_a_checkpoint_without_the_model_s_own_weights_is_refused(tmp_path):
+def test_a_checkpoint_without_the_model_s_own_weights_is_refused(tmp_path) -> None:
     folder = tmp_path / "model"
     model = FilaVideoForConditionalGeneration.from_pretrained(world() / "model")
     state = {name: value for name, value in model.state_dict().items() if "linear_2" not in name}
@@ -204,7 +204,7 @@ def test_a_checkpoint_without_the_model_s_own_weights_is_refused(tmp_path):
         run(tmp_path / "out", model=str(folder))
 
 
-def test_what_could_not_be_read_is_counted_over_workers_and_runs(tmp_path):
+def test_what_could_not_be_read_is_counted_over_workers_and_runs(tmp_path) -> None:
     records = [video_record(number % 4) for number in range(8)]
     records[3]["video"], records[5]["video"] = "gone.mp4", "lost.mp4"
     write_lines(tmp_path / "some.jsonl", records)
@@ -220,7 +220,7 @@ def test_what_could_not_be_read_is_counted_over_workers_and_runs(tmp_path):
         run(tmp_path / "strict", {"max_steps": 4}, data=data, batch_size=2)
 
 
-def test_adapters_are_saved_merged_and_reloaded(tmp_path):
+def test_adapters_are_saved_merged_and_reloaded(tmp_path) -> None:
     import peft
 
     lora = {"r": 4, "target_modules": r".*language_model.*\.(q|v)_proj", "modules_to_save": ["scene_merger"]}
@@ -243,7 +243,7 @@ def test_adapters_are_saved_merged_and_reloaded(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
+def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path) -> None:
     """DDP, plain and with gradient checkpointing, with batches where one process has images only; FSDP 2."""
     write_lines(tmp_path / "mixed.jsonl", [video_record(0), image_record(0), video_record(1), image_record(1)])
     data = [{"path": str(tmp_path / "mixed.jsonl"), "media": str(world()), "weight": 3}]

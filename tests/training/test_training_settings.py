@@ -28,7 +28,7 @@ def written(tmp_path, **changes) -> Path:
 
 
 @pytest.mark.parametrize("stage", TABLE_4)
-def test_the_stages_have_the_rates_and_the_batch_of_table_4(stage, monkeypatch, tmp_path):
+def test_the_stages_have_the_rates_and_the_batch_of_table_4(stage, monkeypatch, tmp_path) -> None:
     settings = load_settings(TRAINING / f"{stage}.yaml", [f"output={tmp_path}", "training.use_cpu=true"])
     parts = ("vision_tower", "multi_modal_projector", "language_model", "scene_merger")
     assert (tuple(settings.learning_rates.get(part) for part in parts), settings.batch_size) == TABLE_4[stage]
@@ -38,20 +38,20 @@ def test_the_stages_have_the_rates_and_the_batch_of_table_4(stage, monkeypatch, 
     assert batch == settings.batch_size
 
 
-def test_the_command_in_a_stage_s_header_names_its_file():
+def test_the_command_in_a_stage_s_header_names_its_file() -> None:
     for stage in TABLE_4:
         header = (TRAINING / f"{stage}.yaml").read_text().split("\nmodel:")[0]
         assert f"-m fila_video.training.train training/{stage}.yaml" in header
 
 
-def test_stage_4_takes_96_frames_for_32_and_the_baseline_32():
+def test_stage_4_takes_96_frames_for_32_and_the_baseline_32() -> None:
     video, base = (load_settings(TRAINING / f"{name}.yaml") for name in ("stage4_video", "stage4_base"))
     assert video.sampling.num_scenes * video.config["scene_size"] == 96 and video.config["merger_type"] == "weighted"
     assert base.sampling.num_scenes * base.config["scene_size"] == 32 and base.processor["num_scenes"] == 64
     assert video.sampling.selection == base.sampling.selection == "uniform"
 
 
-def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path):
+def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path) -> None:
     overrides = ["training.seed=7", "data.0.count=9", "learning_rates.scene_merger=2e-6", "config.merger_type=mean"]
     settings = load_settings(written(tmp_path), overrides)
     assert settings.training == {"seed": 7} and settings.data[0].count == 9
@@ -82,7 +82,7 @@ def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path):
         ({"sampling": {"num_scenes": [4, 0]}}, "must be a positive number, got 0"),
     ],
 )
-def test_wrong_settings_are_named(tmp_path, changes, message):
+def test_wrong_settings_are_named(tmp_path, changes, message) -> None:
     with pytest.raises(TrainingError, match=message.replace("(", r"\(")):
         load_settings(written(tmp_path, **changes))
 
@@ -91,12 +91,12 @@ def test_wrong_settings_are_named(tmp_path, changes, message):
     ("override", "message"),
     [("seed", "key=value"), ("data.3.count=1", "has 1 entries"), ("model.name=x", "one value")],
 )
-def test_wrong_overrides_are_named(tmp_path, override, message):
+def test_wrong_overrides_are_named(tmp_path, override, message) -> None:
     with pytest.raises(TrainingError, match=message):
         load_settings(written(tmp_path), [override])
 
 
-def test_a_key_without_a_value_keeps_its_default(tmp_path):
+def test_a_key_without_a_value_keeps_its_default(tmp_path) -> None:
     settings = load_settings(written(tmp_path, config=None, sampling=None, batch_size=None))
     assert (settings.config, settings.sampling, settings.batch_size) == ({}, Sampling(), None)
 
@@ -106,7 +106,7 @@ def made(**changes) -> Settings:
     return Settings(model="m", output="o", **changes)
 
 
-def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch):
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     settings = made(batch_size=128, training={"per_device_train_batch_size": 2, "use_cpu": True})
     with pytest.raises(TrainingError, match="`batch_size` 128 is no multiple of 6, 3 processes"):
@@ -121,12 +121,12 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch):
         ("lr_schedular_type", "Did you mean lr_scheduler_type"),
     ],
 )
-def test_training_arguments_that_are_set_elsewhere_or_unknown_are_refused(name, message):
+def test_training_arguments_that_are_set_elsewhere_or_unknown_are_refused(name, message) -> None:
     with pytest.raises(TrainingError, match=message):
         training_arguments(made(training={name: 1}))
 
 
-def test_each_stage_of_the_default_starts_from_the_one_before():
+def test_each_stage_of_the_default_starts_from_the_one_before() -> None:
     folder = TRAINING / "tiny"
     script = (folder / "run.sh").read_text().replace("\\\n", " ")
     runs = [shlex.split(line)[1:] for line in script.splitlines() if line.startswith("train stage")]

@@ -15,7 +15,7 @@ FUZZ_MEGABYTES = 300
 IN_ONE_PROCESS = 520
 
 
-def test_damaged_videos_neither_crash_nor_hang_nor_give_times_that_descend():
+def test_damaged_videos_neither_crash_nor_hang_nor_give_times_that_descend() -> None:
     """In processes of their own, so that a crash is seen. Seeded: the same files in every run."""
     for first in range(0, FUZZ_FILES, IN_ONE_PROCESS):
         count = min(IN_ONE_PROCESS, FUZZ_FILES - first)
@@ -26,7 +26,7 @@ def test_damaged_videos_neither_crash_nor_hang_nor_give_times_that_descend():
         print(f"files {first} to {first + count - 1}: {ran.stdout.strip().splitlines()[-1]}")
 
 
-def test_the_damage_is_the_same_at_every_call_and_reaches_every_extension():
+def test_the_damage_is_the_same_at_every_call_and_reaches_every_extension() -> None:
     seeds = make_seeds()
     assert len(seeds) >= 22
     files = list(fuzz_files(seeds, 0, 5 * len(seeds)))
@@ -64,7 +64,7 @@ assert resident() < memory + 30, (memory, resident())
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
-def test_500_reads_in_one_process_leave_memory_and_descriptors_where_they_were(tmp_path):
+def test_500_reads_in_one_process_leave_memory_and_descriptors_where_they_were(tmp_path) -> None:
     command = [sys.executable, "-c", REPEAT, str(TESTS), str(tmp_path), "500"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-2000:]

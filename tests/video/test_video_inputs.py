@@ -55,27 +55,27 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
     ],
     ids=lambda video: type(video).__name__,
 )
-def test_frames_of_every_form_are_the_same_uint8_tensor(video):
+def test_frames_of_every_form_are_the_same_uint8_tensor(video) -> None:
     frames = to_uint8_rgb(video)
     assert frames.dtype == torch.uint8
     assert torch.equal(frames, EXPECTED)
 
 
-def test_float16_frames_keep_their_values_within_a_step():
+def test_float16_frames_keep_their_values_within_a_step() -> None:
     frames = to_uint8_rgb(torch.from_numpy(FRAMES).half() / 255)
     assert (frames.int() - EXPECTED.int()).abs().max() <= 1
 
 
-def test_reversed_arrays_are_read_as_they_are():
+def test_reversed_arrays_are_read_as_they_are() -> None:
     assert torch.equal(to_uint8_rgb(FRAMES[::-1]), EXPECTED.flip(0))
 
 
 @pytest.mark.parametrize("video", [FRAMES[..., 0], FRAMES[..., :1], [Image.fromarray(f[..., 0]) for f in FRAMES]])
-def test_gray_frames_get_three_equal_channels(video):
+def test_gray_frames_get_three_equal_channels(video) -> None:
     assert torch.equal(to_uint8_rgb(video), EXPECTED[:, :1].expand(-1, 3, -1, -1))
 
 
-def test_transparent_pixels_are_laid_over_white():
+def test_transparent_pixels_are_laid_over_white() -> None:
     alpha = np.full((5, 6, 8, 1), 255, dtype=np.uint8)
     alpha[1:] = 0
     frames = np.concatenate([FRAMES, alpha], axis=-1)
@@ -85,7 +85,7 @@ def test_transparent_pixels_are_laid_over_white():
         assert (found[1:] == 255).all()
 
 
-def test_pictures_of_other_modes_are_converted():
+def test_pictures_of_other_modes_are_converted() -> None:
     picture = Image.fromarray(FRAMES[0]).quantize(200)
     expected = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
     assert torch.equal(to_uint8_rgb([picture, picture])[0], expected)
@@ -93,17 +93,17 @@ def test_pictures_of_other_modes_are_converted():
     assert set(to_uint8_rgb(one_bit).unique().tolist()) <= {0, 255}
 
 
-def test_a_list_may_mix_gray_color_and_transparent_pictures_of_one_size():
+def test_a_list_may_mix_gray_color_and_transparent_pictures_of_one_size() -> None:
     modes = [PICTURES[0].convert(mode) for mode in ("L", "RGB", "RGBA")]
     assert to_uint8_rgb(modes).shape == (3, 3, 6, 8)
 
 
 @pytest.mark.parametrize("video", [PICTURES[0], FRAMES[0], EXPECTED[0], FRAMES[0, ..., 0], FRAMES[0, ..., :1]])
-def test_a_still_picture_is_one_frame(video):
+def test_a_still_picture_is_one_frame(video) -> None:
     assert to_uint8_rgb(video).shape == (1, 3, 6, 8)
 
 
-def test_the_place_of_the_channels_can_be_named():
+def test_the_place_of_the_channels_can_be_named() -> None:
     ambiguous = torch.from_numpy(FRAMES)[:, :3, :4]  # (5, 3, 4, 3)
     assert to_uint8_rgb(ambiguous).shape == (5, 3, 3, 4)
     assert to_uint8_rgb(ambiguous, "channels_first").shape == (5, 3, 4, 3)
@@ -127,12 +127,12 @@ def test_the_place_of_the_channels_can_be_named():
         ([FRAMES[0], Path("nowhere/frame.png")], "nowhere/frame.png"),
     ],
 )
-def test_frames_that_are_none_are_refused_with_what_they_are(video, message):
+def test_frames_that_are_none_are_refused_with_what_they_are(video, message) -> None:
     with pytest.raises(ValueError, match=message):
         to_uint8_rgb(video)
 
 
-def test_every_video_of_a_nested_mixture_is_kept_in_order():
+def test_every_video_of_a_nested_mixture_is_kept_in_order() -> None:
     file, segment = io.BytesIO(b"d"), VideoSegment("e.mp4", start=1, end=2)
     read = VideoFrames(FRAMES, np.arange(5.0), VideoMetadata(total_num_frames=5))
     parts = ["a.mp4", Path("b.mp4"), b"c", file, segment, [segment, segment], read, FRAMES, EXPECTED, PICTURES]
@@ -144,13 +144,13 @@ def test_every_video_of_a_nested_mixture_is_kept_in_order():
     assert flatten_videos([bytearray(b"x"), memoryview(b"y")]) == [b"x", b"y"]
 
 
-def test_a_list_of_paths_is_a_list_of_videos_and_in_a_chat_a_list_of_frames():
+def test_a_list_of_paths_is_a_list_of_videos_and_in_a_chat_a_list_of_frames() -> None:
     assert flatten_videos(["a.png", "b.png"]) == ["a.png", "b.png"]
     assert flatten_videos([["a.png", "b.png"]]) == ["a.png", "b.png"]
     assert flatten_videos([[["a.png", b"b"]]]) == [["a.png", b"b"]]
 
 
-def test_an_array_of_five_dimensions_is_a_batch():
+def test_an_array_of_five_dimensions_is_a_batch() -> None:
     batch = np.stack([FRAMES, FRAMES[::-1]])
     found = flatten_videos(batch)
     assert len(found) == 2
@@ -160,12 +160,12 @@ def test_an_array_of_five_dimensions_is_a_batch():
 @pytest.mark.parametrize(
     "video", [5, {"id": "a.mp4"}, {}, [3.5], ["a.mp4", None], np.zeros(4), np.zeros((1,) * 6), object()]
 )
-def test_what_is_no_video_is_refused_with_its_type(video):
+def test_what_is_no_video_is_refused_with_its_type(video) -> None:
     with pytest.raises(ValueError, match=r"is not a video|dimensions|dictionary has"):
         flatten_videos(video)
 
 
-def test_rows_are_counted_only_where_videos_are_nested():
+def test_rows_are_counted_only_where_videos_are_nested() -> None:
     assert videos_of_rows([["a", "b"], []], 2) == [2, 0]
     assert videos_of_rows([[FRAMES], [PICTURES, "a"]], 2) == [1, 2]
     assert videos_of_rows([[["a.png", "b.png"]], ["c"]], 2) == [1, 1]
@@ -173,7 +173,7 @@ def test_rows_are_counted_only_where_videos_are_nested():
         assert videos_of_rows(flat, 2) is None
 
 
-def test_metadata_is_one_for_each_video_however_it_is_nested():
+def test_metadata_is_one_for_each_video_however_it_is_nested() -> None:
     one, two = {"total_num_frames": 3}, VideoMetadata(total_num_frames=4)
     assert flatten_metadata(None, 2) == [None, None]
     for nested in ([one, two], [[one], [two]], [[one, two]], ([one], two)):
@@ -183,14 +183,14 @@ def test_metadata_is_one_for_each_video_however_it_is_nested():
         flatten_metadata([one], 2)
 
 
-def test_frames_and_sources_are_told_apart():
+def test_frames_and_sources_are_told_apart() -> None:
     assert all(is_frame_sequence(video) for video in (FRAMES, EXPECTED, PICTURES, PICTURES[0], ["a.png", "b.png"]))
     sources = ("a.mp4", Path("a"), b"", io.BytesIO(), VideoSegment("a"), [VideoSegment("a")])
     assert not any(is_frame_sequence(video) for video in sources)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
-def test_a_file_with_one_picture_is_told_from_an_animation(tmp_path, kind):
+def test_a_file_with_one_picture_is_told_from_an_animation(tmp_path, kind) -> None:
     path = tmp_path / f"still.{kind.lower()}"
     path.write_bytes(encoded(PICTURES[0], kind))
     for source in (path, str(path), path.read_bytes()):
@@ -203,7 +203,7 @@ def test_a_file_with_one_picture_is_told_from_an_animation(tmp_path, kind):
     assert open_still_picture(io.BytesIO(b"")) is None
 
 
-def test_pictures_are_upright_from_bytes_and_from_files(tmp_path):
+def test_pictures_are_upright_from_bytes_and_from_files(tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     data = encoded(PICTURES[0], "JPEG", exif=exif)
@@ -214,7 +214,7 @@ def test_pictures_are_upright_from_bytes_and_from_files(tmp_path):
     assert load_picture(FRAMES) is FRAMES
 
 
-def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it():
+def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it() -> None:
     assert flatten_videos({"path": "a.mp4", "bytes": None}) == ["a.mp4"]
     assert flatten_videos({"path": "a.mp4", "bytes": b"x"}) == [b"x"]
     assert flatten_videos([{"url": "http://host/a.mp4"}, {"video": "b.mp4"}]) == ["http://host/a.mp4", "b.mp4"]
@@ -232,12 +232,12 @@ def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it():
         ({"id": 5}, r"this one has \['id'\]"),
     ],
 )
-def test_a_clip_that_makes_no_sense_is_refused(clip, message):
+def test_a_clip_that_makes_no_sense_is_refused(clip, message) -> None:
     with pytest.raises(ValueError, match=message):
         flatten_videos(clip)
 
 
-def test_a_folder_of_pictures_is_one_video_in_natural_order(tmp_path):
+def test_a_folder_of_pictures_is_one_video_in_natural_order(tmp_path) -> None:
     for number in (10, 2, 1):
         PICTURES[number % 5].save(tmp_path / f"frame{number}.png")
     (tmp_path / "notes.txt").write_text("no frame")
@@ -250,7 +250,7 @@ def test_a_folder_of_pictures_is_one_video_in_natural_order(tmp_path):
         flatten_videos(tmp_path / "empty")
 
 
-def test_a_column_of_a_dataset_is_a_list_of_videos():
+def test_a_column_of_a_dataset_is_a_list_of_videos() -> None:
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_dict({"video": ["a.mp4", "b.mp4"]})
     assert flatten_videos(table["video"]) == ["a.mp4", "b.mp4"]
@@ -259,7 +259,7 @@ def test_a_column_of_a_dataset_is_a_list_of_videos():
 class Batch:
     """Frames as torchcodec's `FrameBatch` holds them."""
 
-    def __init__(self, frames: torch.Tensor, times: list[float], duration: float):
+    def __init__(self, frames: torch.Tensor, times: list[float], duration: float) -> None:
         self.data, self.pts_seconds = frames, torch.tensor(times, dtype=torch.float64)
         self.duration_seconds = torch.full((len(times),), duration, dtype=torch.float64)
 
@@ -269,7 +269,7 @@ class Decoder:
 
     metadata = SimpleNamespace(num_frames=40, duration_seconds=5.0, begin_stream_seconds=3.0)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.decoded: list[int] = []
 
     def get_frames_at(self, indices: list[int]) -> Batch:
@@ -277,7 +277,7 @@ class Decoder:
         return Batch(EXPECTED[[index % 5 for index in indices]], [3 + index / 8 for index in indices], 1 / 8)
 
 
-def test_of_a_decoder_only_the_chosen_frames_are_decoded_with_their_times():
+def test_of_a_decoder_only_the_chosen_frames_are_decoded_with_their_times() -> None:
     decoder = Decoder()
     assert flatten_videos([decoder, [decoder]]) == [decoder, decoder]
     read = read_decoder(decoder, num_frames=3)
@@ -290,13 +290,13 @@ def test_of_a_decoder_only_the_chosen_frames_are_decoded_with_their_times():
     assert read.frames.shape == (40, 3, 4, 3) and done == [(16, 40), (32, 40), (40, 40)]
 
 
-def test_a_batch_of_frames_keeps_its_times():
+def test_a_batch_of_frames_keeps_its_times() -> None:
     (read,) = flatten_videos(Batch(EXPECTED, [1.0, 2.0, 3.5, 4.0, 5.0], 0.5))
     assert isinstance(read, VideoFrames) and np.array_equal(read.frames, FRAMES)
     assert read.metadata.timestamps == [1.0, 2.0, 3.5, 4.0, 5.0] and read.metadata.duration == 5.5
 
 
-def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path):
+def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path) -> None:
     try:
         from torchcodec.decoders import VideoDecoder
     except (ImportError, RuntimeError, OSError) as error:  # it needs FFmpeg's libraries

@@ -55,7 +55,7 @@ def convert(frame, size=None):
 
 
 @pytest.mark.parametrize("transfer", EXPECTED)
-def test_wide_colors_and_hdr_look_as_ffmpegs_filters_make_them(transfer):
+def test_wide_colors_and_hdr_look_as_ffmpegs_filters_make_them(transfer) -> None:
     expected = np.frombuffer(bytes.fromhex(EXPECTED[transfer]), dtype=np.uint8).reshape(4, 16, 3)
     found = convert(hdr_ramp(transfer))
     assert found.shape == (64, 256, 3) and found.dtype == np.uint8
@@ -65,7 +65,7 @@ def test_wide_colors_and_hdr_look_as_ffmpegs_filters_make_them(transfer):
 
 
 @pytest.mark.parametrize("transfer", [16, 18])
-def test_hdr_keeps_its_order_of_brightness_and_gray_stays_gray(transfer):
+def test_hdr_keeps_its_order_of_brightness_and_gray_stays_gray(transfer) -> None:
     gray = convert(hdr_ramp(transfer))[8, 8::16].astype(int)
     assert (np.diff(gray[:, 1]) >= 0).all() and gray[0, 1] <= 2 and gray[-1, 1] == 255
     assert np.abs(gray - gray[:, 1:2]).max() <= 2
@@ -73,7 +73,7 @@ def test_hdr_keeps_its_order_of_brightness_and_gray_stays_gray(transfer):
 
 @pytest.mark.parametrize("labels", [(1, 1, 1), (2, 2, 2), (6, 6, 5), (13, 1, 1)])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le", "rgb24"])
-def test_frames_that_are_not_wide_are_scaled_and_nothing_else(labels, pixel_format):
+def test_frames_that_are_not_wide_are_scaled_and_nothing_else(labels, pixel_format) -> None:
     frame = av.VideoFrame.from_ndarray(picture(21), format="rgb24").reformat(format=pixel_format)
     frame.color_trc, frame.color_primaries, frame.colorspace = labels
     scaler = av.video.reformatter.VideoReformatter()
@@ -81,14 +81,14 @@ def test_frames_that_are_not_wide_are_scaled_and_nothing_else(labels, pixel_form
     np.testing.assert_array_equal(convert(frame, (24, 32)), plain)
 
 
-def test_transparency_is_laid_over_black():
+def test_transparency_is_laid_over_black() -> None:
     pixels = np.zeros((8, 8, 4), dtype=np.uint8)
     pixels[..., 0], pixels[:, :4, 3], pixels[:, 4:, 3] = 200, 255, 51
     shown = convert(av.VideoFrame.from_ndarray(pixels, format="rgba"))
     assert shown[0, 0].tolist() == [200, 0, 0] and shown[0, 7].tolist() == [40, 0, 0]
 
 
-def test_lines_of_an_interlaced_frame_are_blended_also_across_the_rows_that_are_blended_at_a_time():
+def test_lines_of_an_interlaced_frame_are_blended_also_across_the_rows_that_are_blended_at_a_time() -> None:
     def stripes(number, width, height):
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
         pixels[1::2] = 200
@@ -113,7 +113,7 @@ def make_webp(count=5, size=(64, 48), durations=None):
     return file.getvalue()
 
 
-def test_an_animated_webp_is_read_with_its_own_times():
+def test_an_animated_webp_is_read_with_its_own_times() -> None:
     with open_source(make_webp(durations=[40, 50, 0, 70, 80])) as source:
         assert source.is_webp
         assert webp_times(source) == [0, 40, 90, 91, 161, 241]
@@ -121,7 +121,7 @@ def test_an_animated_webp_is_read_with_its_own_times():
     assert shown == [(number, number) for number in range(5)]
 
 
-def test_a_webp_that_breaks_off_is_an_error_and_one_picture_no_video():
+def test_a_webp_that_breaks_off_is_an_error_and_one_picture_no_video() -> None:
     data = make_webp()
     with open_source(data[: len(data) // 2]) as source, pytest.raises(VideoReadError, match="is damaged"):
         list(webp_frames(source))
@@ -131,7 +131,7 @@ def test_a_webp_that_breaks_off_is_an_error_and_one_picture_no_video():
         webp_times(source)
 
 
-def test_an_animation_that_repaints_a_large_canvas_for_ever_is_refused_before_it_is_decoded():
+def test_an_animation_that_repaints_a_large_canvas_for_ever_is_refused_before_it_is_decoded() -> None:
     limits = VideoLimits(canvas_pixels=3000)
     with open_source(make_webp(), limits=limits) as source, pytest.raises(VideoReadError, match="canvas_pixels"):
         webp_times(source)
@@ -146,7 +146,7 @@ def test_an_animation_that_repaints_a_large_canvas_for_ever_is_refused_before_it
             open_source(file.getvalue(), limits=VideoLimits(canvas_pixels=3000))
 
 
-def test_a_picture_is_turned_upright_and_one_over_the_limits_is_refused_unopened(tmp_path):
+def test_a_picture_is_turned_upright_and_one_over_the_limits_is_refused_unopened(tmp_path) -> None:
     image = PIL.Image.new("RGB", (8, 6))
     exif = image.getexif()
     exif[0x0112] = 6

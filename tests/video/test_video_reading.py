@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 from fractions import Fraction
+from typing import Never
 
 import av
 import numpy as np
@@ -75,7 +76,7 @@ def rgb(frame):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_frame_of_every_format_is_read_with_its_time(video, name):
+def test_every_frame_of_every_format_is_read_with_its_time(video, name) -> None:
     frames = read_frames(video(name), num_frames=10**6)
     assert [number_of(frame) for frame in frames.frames] == list(range(50))
     np.testing.assert_allclose(frames.timestamps, np.arange(50) / 25, atol=2e-3)
@@ -86,7 +87,7 @@ def test_every_frame_of_every_format_is_read_with_its_time(video, name):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in NO_TIMES])
-def test_sparse_frames_equal_a_straight_decode_bit_by_bit(video, name):
+def test_sparse_frames_equal_a_straight_decode_bit_by_bit(video, name) -> None:
     straight = straight_decode(video(name))
     for number in (3, 10):
         frames = read_frames(video(name), num_frames=number)
@@ -99,27 +100,27 @@ def test_sparse_frames_equal_a_straight_decode_bit_by_bit(video, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_frame_shown_at_a_time_is_read_wherever_it_lies(video, name):
+def test_the_frame_shown_at_a_time_is_read_wherever_it_lies(video, name) -> None:
     times = [0, 0.041, 0.5, 0.5, 0.79, 1.99, 7.0]
     frames = read_frames(video(name), times=times)
     assert [number_of(frame) for frame in frames.frames] == [0, 1, 12, 12, 19, 49, 49]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_keyframe_mode_gives_keyframes_with_their_own_times(video, name):
+def test_keyframe_mode_gives_keyframes_with_their_own_times(video, name) -> None:
     frames = read_frames(video(name), num_frames=5, seek_mode="keyframe")
     assert len(set(frames.timestamps)) == len(frames.timestamps) >= 1
     numbers = [number_of(frame) for frame in frames.frames]
     np.testing.assert_allclose(np.array(numbers) / 25, frames.timestamps, atol=2e-3)
 
 
-def test_keyframe_mode_takes_the_nearest_keyframe(video):
+def test_keyframe_mode_takes_the_nearest_keyframe(video) -> None:
     frames = read_frames(video("h264.mp4"), times=[0.2, 0.29, 0.9], seek_mode="keyframe")
     assert [number_of(frame) for frame in frames.frames] == [0, 12, 24]
     assert frames.timestamps.tolist() == [0, 0.48, 0.96]
 
 
-def test_variable_frame_rates_keep_their_times(tmp_path):
+def test_variable_frame_rates_keep_their_times(tmp_path) -> None:
     times = np.cumsum([0] + [20, 20, 500, 40, 1000] * 8)
     path = make_video(tmp_path / "variable.mkv", len(times), times=times)
     frames = read_frames(path, num_frames=100)
@@ -130,19 +131,19 @@ def test_variable_frame_rates_keep_their_times(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["offset.mkv", "offset.ts", "offset.mp4"])
-def test_a_stream_that_starts_late_begins_at_zero(tmp_path, name):
+def test_a_stream_that_starts_late_begins_at_zero(tmp_path, name) -> None:
     path = make_video(tmp_path / name, 30, times=5000 + np.arange(30) * 40)
     frames = read_frames(path, num_frames=4)
     np.testing.assert_allclose(frames.timestamps, [0, 9 * 0.04, 19 * 0.04, 29 * 0.04], atol=2e-3)
     assert [number_of(frame) for frame in frames.frames] == [0, 9, 19, 29]
 
 
-def test_a_webm_without_duration_as_a_browser_records_it_is_read_to_its_end(tmp_path):
+def test_a_webm_without_duration_as_a_browser_records_it_is_read_to_its_end(tmp_path) -> None:
     class Pipe(io.RawIOBase):  # a muxer that cannot seek back writes neither duration nor cues
-        def __init__(self, file):
+        def __init__(self, file) -> None:
             self.file = file
 
-        def writable(self):
+        def writable(self) -> bool:
             return True
 
         def write(self, data):
@@ -157,7 +158,7 @@ def test_a_webm_without_duration_as_a_browser_records_it_is_read_to_its_end(tmp_
     assert frames.metadata.duration == pytest.approx(1.6, abs=0.01)
 
 
-def test_recordings_joined_in_one_transport_stream_play_one_after_the_other(tmp_path):
+def test_recordings_joined_in_one_transport_stream_play_one_after_the_other(tmp_path) -> None:
     first = make_video(tmp_path / "a.ts", 25).read_bytes()
     second = make_video(tmp_path / "b.ts", 25, draw=lambda n, w, h: picture(n + 100, w, h)).read_bytes()
     frames = read_frames(first + second, num_frames=100)
@@ -167,7 +168,7 @@ def test_recordings_joined_in_one_transport_stream_play_one_after_the_other(tmp_
     assert [number_of(frame) for frame in twice.frames] == [0, 5, 10, 16, 21, 2, 7, 13, 18, 24]
 
 
-def test_an_edit_list_cuts_the_frames_before_it(tmp_path):
+def test_an_edit_list_cuts_the_frames_before_it(tmp_path) -> None:
     whole = make_video(tmp_path / "whole.mp4", 50)
     with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
@@ -182,14 +183,14 @@ def test_an_edit_list_cuts_the_frames_before_it(tmp_path):
     np.testing.assert_allclose(frames.timestamps, [seconds for seconds, _ in straight], atol=1e-6)
 
 
-def test_one_frame_is_a_video(tmp_path):
+def test_one_frame_is_a_video(tmp_path) -> None:
     frames = read_frames(make_video(tmp_path / "one.mp4", 1), num_frames=8)
     assert frames.frames.shape == (1, 48, 64, 3)
     assert frames.timestamps.tolist() == [0]
     assert frames.metadata.duration == pytest.approx(0.04, abs=0.01)
 
 
-def test_two_hours_are_read_to_the_end(tmp_path):
+def test_two_hours_are_read_to_the_end(tmp_path) -> None:
     times = np.arange(0, 7200_000, 500)
     path = make_video(tmp_path / "long.mkv", len(times), width=32, height=16, times=times, draw=tiny_picture)
     frames = read_frames(path, num_frames=16)
@@ -204,7 +205,7 @@ def tiny_picture(number, width, height):
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
 @pytest.mark.parametrize("mirror", [False, True])
-def test_phone_videos_are_turned_and_mirrored_as_a_player_shows_them(tmp_path, degrees, mirror):
+def test_phone_videos_are_turned_and_mirrored_as_a_player_shows_them(tmp_path, degrees, mirror) -> None:
     path = make_video(tmp_path / "turned.mp4", 3, rotation=degrees, mirror=mirror)
     upright = np.rot90(read_frames(make_video(tmp_path / "flat.mp4", 3), num_frames=1).frames[0], degrees // 90)
     frames = read_frames(path, num_frames=1)
@@ -214,14 +215,14 @@ def test_phone_videos_are_turned_and_mirrored_as_a_player_shows_them(tmp_path, d
     assert read_frames(path, num_frames=1, size=(20, 30)).frames.shape == (1, 20, 30, 3)
 
 
-def test_non_square_pixels_are_made_square(tmp_path):
+def test_non_square_pixels_are_made_square(tmp_path) -> None:
     path = make_video(tmp_path / "wide.mp4", 3, pixel_aspect=Fraction(4, 3))
     frames = read_frames(path, num_frames=1)
     assert frames.frames.shape == (1, 48, 85, 3)
     assert (frames.metadata.height, frames.metadata.width) == (48, 85)
 
 
-def test_interlaced_lines_do_not_comb(tmp_path):
+def test_interlaced_lines_do_not_comb(tmp_path) -> None:
     def moving(number, width, height):  # the two fields show a bar in two places
         image = np.zeros((height, width, 3), dtype=np.uint8)
         image[0::2, 8:24] = 255
@@ -236,7 +237,7 @@ def test_interlaced_lines_do_not_comb(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["interlaced.mkv", "interlaced.ts"])
-def test_sparse_interlaced_frames_equal_those_of_a_full_reading(tmp_path, name):
+def test_sparse_interlaced_frames_equal_those_of_a_full_reading(tmp_path, name) -> None:
     options = {"x264-params": "tff=1:keyint=12:bframes=2", "flags": "+ilme+ildct"}
     path = make_video(tmp_path / name, 50, options=options)
     full = read_frames(path, num_frames=50).frames
@@ -244,14 +245,14 @@ def test_sparse_interlaced_frames_equal_those_of_a_full_reading(tmp_path, name):
     np.testing.assert_array_equal(read_frames(path, num_frames=6).frames, full[[0, 9, 19, 29, 39, 49]])
 
 
-def test_high_dynamic_range_gives_a_picture(tmp_path):
+def test_high_dynamic_range_gives_a_picture(tmp_path) -> None:
     options = {"x265-params": "keyint=12:log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"}
     path = make_video(tmp_path / "hdr.mp4", 10, codec="libx265", pix_fmt="yuv420p10le", options=options)
     frames = read_frames(path, num_frames=10)
     assert [number_of(frame) for frame in frames.frames] == list(range(10))
 
 
-def test_transparency_is_laid_over_black(tmp_path):
+def test_transparency_is_laid_over_black(tmp_path) -> None:
     def see_through(number, width, height):
         return np.full((height, width, 4), 200, dtype=np.uint8) * np.array([1, 1, 1, 0], dtype=np.uint8)
 
@@ -264,7 +265,7 @@ def test_transparency_is_laid_over_black(tmp_path):
     assert read_frames(tmp_path / "alpha.mov", num_frames=1).frames.max() == 0
 
 
-def test_animated_webp_is_read_with_its_durations(tmp_path):
+def test_animated_webp_is_read_with_its_durations(tmp_path) -> None:
     images = [PIL.Image.fromarray(picture(number)) for number in range(8)]
     durations = [40, 40, 200, 40, 40, 40, 100, 40]
     images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], duration=durations, lossless=True)
@@ -275,7 +276,7 @@ def test_animated_webp_is_read_with_its_durations(tmp_path):
     assert [number_of(frame) for frame in read_frames(tmp_path / "a.webp", times=[0.1, 0.33]).frames] == [2, 4]
 
 
-def test_scaling_agrees_with_antialiased_bicubic_of_pillow(tmp_path):
+def test_scaling_agrees_with_antialiased_bicubic_of_pillow(tmp_path) -> None:
     path = make_video(tmp_path / "big.mp4", 2, width=640, height=360)
     full = read_frames(path, num_frames=1).frames[0]
     small = read_frames(path, num_frames=1, size=(96, 96)).frames[0]
@@ -284,14 +285,14 @@ def test_scaling_agrees_with_antialiased_bicubic_of_pillow(tmp_path):
     assert np.abs(small.astype(int) - expected.astype(int)).mean() < 1.5
 
 
-def test_frames_at_a_rate_are_those_shown_at_each_tick(video):
+def test_frames_at_a_rate_are_those_shown_at_each_tick(video) -> None:
     frames = read_frames(video("h264.mp4"), fps=10)
     assert [number_of(frame) for frame in frames.frames] == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22] + [
         25, 27, 30, 32, 35, 37, 40, 42, 45, 47]  # fmt: skip
     assert len(read_frames(video("h264.mp4"), fps=1000).frames) == 50
 
 
-def test_the_number_of_frames_may_depend_on_the_metadata(video):
+def test_the_number_of_frames_may_depend_on_the_metadata(video) -> None:
     seen = []
 
     def choose(metadata):
@@ -302,7 +303,7 @@ def test_the_number_of_frames_may_depend_on_the_metadata(video):
     assert seen[0].total_num_frames == 50 and seen[0].duration == pytest.approx(2.0)
 
 
-def test_iterating_gives_the_same_frames_as_reading(video):
+def test_iterating_gives_the_same_frames_as_reading(video) -> None:
     frames = read_frames(video("h264.mkv"), num_frames=9, size=(24, 32))
     pairs = list(iter_frames(video("h264.mkv"), num_frames=9, size=(24, 32)))
     assert [seconds for seconds, _ in pairs] == frames.timestamps.tolist()
@@ -310,7 +311,7 @@ def test_iterating_gives_the_same_frames_as_reading(video):
     assert frames.frames.dtype == np.uint8 and frames.frames.shape == (9, 24, 32, 3)
 
 
-def test_segments_of_several_files_are_one_video(video):
+def test_segments_of_several_files_are_one_video(video) -> None:
     segments = [
         VideoSegment(video("h264.mp4"), 1.0, 1.4),
         VideoSegment(video("vp9.webm")),
@@ -326,13 +327,13 @@ def test_segments_of_several_files_are_one_video(video):
     assert [number_of(frame) for frame in late.frames] == [34, 0, 3]
 
 
-def test_a_segment_may_start_between_two_frames(video):
+def test_a_segment_may_start_between_two_frames(video) -> None:
     frames = read_frames(VideoSegment(video("h264.mp4"), 0.5, 0.7), num_frames=100)
     assert [number_of(frame) for frame in frames.frames] == [12, 13, 14, 15, 16, 17]
     np.testing.assert_allclose(frames.timestamps, [0, 0.02, 0.06, 0.10, 0.14, 0.18], atol=1e-9)
 
 
-def test_probing_says_what_reading_would(video):
+def test_probing_says_what_reading_would(video) -> None:
     metadata = probe_video(video("h264.mp4"))
     assert isinstance(metadata, VideoMetadata)
     assert (metadata.total_num_frames, metadata.width, metadata.height) == (50, 64, 48)
@@ -340,7 +341,7 @@ def test_probing_says_what_reading_would(video):
     assert metadata.video_backend == "pyav" and metadata.frames_indices is None
 
 
-def test_metadata_gives_true_times_and_survives_copies_and_thinning(tmp_path):
+def test_metadata_gives_true_times_and_survives_copies_and_thinning(tmp_path) -> None:
     times = np.array([0, 20, 500, 540, 2000])
     metadata = read_frames(make_video(tmp_path / "v.mkv", 5, times=times), num_frames=5).metadata
     assert metadata.timestamps == pytest.approx((times / 1000).tolist())
@@ -353,14 +354,14 @@ def test_metadata_gives_true_times_and_survives_copies_and_thinning(tmp_path):
     assert metadata["fps"] == 2.0
 
 
-def test_progress_is_reported_to_the_end(video):
+def test_progress_is_reported_to_the_end(video) -> None:
     calls = []
     read_frames(video("h264.mp4"), num_frames=10, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 10) for done in range(1, 11)]
 
 
-def test_an_error_in_the_progress_callback_stops_the_reading(video):
-    def stop(done, total):
+def test_an_error_in_the_progress_callback_stops_the_reading(video) -> None:
+    def stop(done, total) -> Never:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -384,17 +385,17 @@ def test_an_error_in_the_progress_callback_stops_the_reading(video):
         ({"num_frames": 1, "seek_mode": "fast"}, "seek_mode must be"),
     ],
 )
-def test_wrong_arguments_say_what_is_wrong(video, arguments, message):
+def test_wrong_arguments_say_what_is_wrong(video, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         read_frames(video("h264.mp4"), **arguments)
 
 
-def test_a_segment_outside_its_video_is_an_error(video):
+def test_a_segment_outside_its_video_is_an_error(video) -> None:
     with pytest.raises(VideoReadError, match="does not lie within"):
         read_frames(VideoSegment(video("h264.mp4"), 3, 4), num_frames=1)
 
 
-def test_keyframe_mode_stays_within_a_segment(video):
+def test_keyframe_mode_stays_within_a_segment(video) -> None:
     segments = [VideoSegment(video("h264.mp4"), 0.4, 1.2), VideoSegment(video("h264.mp4"), 1.1, 1.3)]
     frames = read_frames(segments, num_frames=50, seek_mode="keyframe")
     assert [number_of(frame) for frame in frames.frames] == [
@@ -405,7 +406,7 @@ def test_keyframe_mode_stays_within_a_segment(video):
     np.testing.assert_allclose(frames.timestamps, [0.08, 0.56, 0.8], atol=1e-6)
 
 
-def test_decoded_frames_are_freed_without_garbage_collection(video):
+def test_decoded_frames_are_freed_without_garbage_collection(video) -> None:
     gc.collect()
     gc.disable()
     try:

@@ -42,7 +42,7 @@ def overwrite(data, low, high, byte=0):
 
 
 @pytest.mark.parametrize("name", ["mp4", "mkv", "ts"])
-def test_damage_in_the_middle_costs_only_the_frames_there(path, tmp_path, warnings, name):
+def test_damage_in_the_middle_costs_only_the_frames_there(path, tmp_path, warnings, name) -> None:
     settings = {"container_options": {"cluster_time_limit": "400"}} if name == "mkv" else {}
     whole = make_video(tmp_path / f"video.{name}", 120, width=96, height=64, **settings)
     expected = read_frames(whole, num_frames=1000)
@@ -57,7 +57,7 @@ def test_damage_in_the_middle_costs_only_the_frames_there(path, tmp_path, warnin
     assert "damaged" in warnings.text
 
 
-def test_the_warning_counts_what_was_lost(path, warnings):
+def test_the_warning_counts_what_was_lost(path, warnings) -> None:
     data = path.read_bytes()
     frames = read_frames(overwrite(data, 0.5, 0.6, 255), num_frames=120)
     lost = 120 - len(frames.frames)
@@ -66,13 +66,13 @@ def test_the_warning_counts_what_was_lost(path, warnings):
     assert "given as" in warnings.text
 
 
-def test_an_undamaged_file_gives_no_warning(path, warnings):
+def test_an_undamaged_file_gives_no_warning(path, warnings) -> None:
     read_frames(path, num_frames=10)
     assert warnings.text == ""
 
 
 @pytest.mark.parametrize("name", ["mp4", "mkv", "ts", "avi", "webm"])
-def test_a_file_cut_off_gives_the_frames_that_are_left(tmp_path, warnings, name):
+def test_a_file_cut_off_gives_the_frames_that_are_left(tmp_path, warnings, name) -> None:
     codec = {"avi": "mpeg4", "webm": "libvpx-vp9"}.get(name, "libx264")
     settings = {"container_options": {"movflags": "faststart"}} if name == "mp4" else {}
     whole = make_video(tmp_path / f"video.{name}", 120, codec=codec, **settings)
@@ -86,13 +86,13 @@ def test_a_file_cut_off_gives_the_frames_that_are_left(tmp_path, warnings, name)
         assert "cut off" in warnings.text
 
 
-def test_a_header_that_is_missing_is_an_error(path):
+def test_a_header_that_is_missing_is_an_error(path) -> None:
     data = make_video(io.BytesIO(), 30, container="mp4").getvalue()
     with pytest.raises(VideoReadError, match="too damaged to open"):
         read_frames(data[: len(data) // 2], num_frames=1)  # its index was at the end
 
 
-def test_a_file_without_one_readable_frame_is_an_error(path):
+def test_a_file_without_one_readable_frame_is_an_error(path) -> None:
     data = path.read_bytes()
     media = data.index(b"mdat") + 4
     with pytest.raises(VideoReadError, match="no frame of it can be decoded"):
@@ -104,7 +104,7 @@ def change_number(data, name, offset, value, width=">I"):
     return data[:at] + struct.pack(width, value) + data[at + struct.calcsize(width) :]
 
 
-def test_a_billion_frames_in_a_header_are_refused(path):
+def test_a_billion_frames_in_a_header_are_refused(path) -> None:
     data = change_number(path.read_bytes(), b"stsz", 8, 10**9)
     with pytest.raises(VideoReadError, match="announces 1000000000 samples in a file of"):
         probe_video(data)
@@ -119,7 +119,7 @@ def test_a_billion_frames_in_a_header_are_refused(path):
 
 
 @pytest.mark.parametrize("name", ["mkv", "avi", "mp4"])
-def test_a_picture_of_ten_billion_pixels_is_refused(tmp_path, name):
+def test_a_picture_of_ten_billion_pixels_is_refused(tmp_path, name) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = make_video(tmp_path / f"v.{name}", 5, codec="ffv1").read_bytes()
     if name == "mkv":
@@ -138,14 +138,14 @@ def test_a_picture_of_ten_billion_pixels_is_refused(tmp_path, name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 * 1024
 
 
-def test_a_webp_of_billions_of_pixels_is_refused(tmp_path):
+def test_a_webp_of_billions_of_pixels_is_refused(tmp_path) -> None:
     header = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + b"\xff\xff\xff" + b"\x00\x40\x00"
     data = b"RIFF" + struct.pack("<I", len(header) + 4) + b"WEBP" + header
     with pytest.raises(VideoReadError):
         probe_video(data)
 
 
-def test_a_source_that_stalls_is_given_up(path):
+def test_a_source_that_stalls_is_given_up(path) -> None:
     class Slow(io.BytesIO):
         def read(self, size=-1):
             time.sleep(0.3)
@@ -155,7 +155,7 @@ def test_a_source_that_stalls_is_given_up(path):
         read_frames(Slow(path.read_bytes() * 40), num_frames=3, limits=VideoLimits(stall_seconds=0.1))
 
 
-def test_the_time_that_a_consumer_takes_is_not_a_stall(path):
+def test_the_time_that_a_consumer_takes_is_not_a_stall(path) -> None:
     numbers = []
     for _, pixels in iter_frames(path, num_frames=3, limits=VideoLimits(stall_seconds=0.5)):
         time.sleep(0.8)
@@ -171,14 +171,14 @@ def test_the_time_that_a_consumer_takes_is_not_a_stall(path):
         ({"frame_pixels": 99}, "over the limit of 99"),
     ],
 )
-def test_a_whole_reading_stays_within_its_limits(path, limit, message):
+def test_a_whole_reading_stays_within_its_limits(path, limit, message) -> None:
     with pytest.raises(VideoReadError, match=message):
         read_frames(path, num_frames=120, limits=VideoLimits(**limit))
     with pytest.raises(VideoReadError, match=message):
         list(iter_frames(path, num_frames=120, limits=VideoLimits(**limit)))
 
 
-def test_an_error_of_the_machine_is_named_and_does_not_shorten_the_video(path):
+def test_an_error_of_the_machine_is_named_and_does_not_shorten_the_video(path) -> None:
     class Failing(io.BytesIO):
         def read(self, size=-1):
             if self.tell() > 3 * len(self.getvalue()) // 4:
@@ -190,7 +190,7 @@ def test_an_error_of_the_machine_is_named_and_does_not_shorten_the_video(path):
         read_frames(Failing(data), num_frames=1000)
 
 
-def test_a_file_that_the_disk_cannot_give_is_not_taken_for_a_damaged_one(path, tmp_path, monkeypatch):
+def test_a_file_that_the_disk_cannot_give_is_not_taken_for_a_damaged_one(path, tmp_path, monkeypatch) -> None:
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     read_frames(cut, num_frames=3)
@@ -207,7 +207,7 @@ def test_a_file_that_the_disk_cannot_give_is_not_taken_for_a_damaged_one(path, t
         read_frames(cut, num_frames=3)
 
 
-def test_segments_of_one_file_open_it_once(path, warnings):
+def test_segments_of_one_file_open_it_once(path, warnings) -> None:
     cut = path.read_bytes()[: path.stat().st_size // 2]
     frames = read_frames([VideoSegment(cut, 0, 0.5), VideoSegment(cut, 1, 1.5)], num_frames=100)
     assert [number_of(frame) for frame in frames.frames] == [*range(13), *range(25, 38)]

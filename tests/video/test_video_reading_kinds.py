@@ -34,7 +34,7 @@ def straight_decode(source):
         return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
-def check_all_and_some(source, total):
+def check_all_and_some(source, total) -> None:
     """All frames are read with their times, and any few of them are the same."""
     everything = read_frames(source, num_frames=10**6)
     assert [number_of(frame) for frame in everything.frames] == list(range(total))
@@ -106,7 +106,7 @@ def packed_bitstream(total):
     return mux(chunks, "mpeg4", "avi", "XVID")
 
 
-def test_a_packed_bitstream_in_avi_is_counted(warnings):
+def test_a_packed_bitstream_in_avi_is_counted(warnings) -> None:
     data = packed_bitstream(61)
     assert straight_decode(data) == list(range(61))
     check_all_and_some(data, 61)
@@ -114,7 +114,7 @@ def test_a_packed_bitstream_in_avi_is_counted(warnings):
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "h264"])
-def test_b_frames_in_avi_are_counted(warnings, codec):
+def test_b_frames_in_avi_are_counted(warnings, codec) -> None:
     if codec == "h264":
         data = make_video(io.BytesIO(), 61, container="avi").getvalue()
     else:
@@ -125,14 +125,14 @@ def test_b_frames_in_avi_are_counted(warnings, codec):
 
 
 @pytest.mark.parametrize("name", ["v.m4v", "v.m2v", "v.h264", "v.hevc", "v.mjpeg"])
-def test_raw_streams_are_counted(tmp_path, name):
+def test_raw_streams_are_counted(tmp_path, name) -> None:
     codec = {"m4v": "mpeg4", "m2v": "mpeg2video", "h264": "libx264", "hevc": "libx265", "mjpeg": "mjpeg"}[name[2:]]
     settings = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
     settings |= {"options": {"bf": "2", "qmax": "4"}} if codec in ("mpeg4", "mpeg2video") else {}
     check_all_and_some(make_video(tmp_path / name, 50, codec=codec, **settings), 50)
 
 
-def test_an_empty_chunk_in_avi_shows_the_last_picture_again(warnings):
+def test_an_empty_chunk_in_avi_shows_the_last_picture_again(warnings) -> None:
     packets = [data for data, _ in encode("mpeg4", 20, gop_size=5)]
     slots = [0, 1, 2, 3, 4, *range(6, 60, 4), 60]
     chunks = [None] * 61
@@ -145,7 +145,7 @@ def test_an_empty_chunk_in_avi_shows_the_last_picture_again(warnings):
     assert warnings.text == ""
 
 
-def test_the_aspect_byte_of_a_gif_is_ignored():
+def test_the_aspect_byte_of_a_gif_is_ignored() -> None:
     file = io.BytesIO()
     pictures = [PIL.Image.fromarray(picture(number)) for number in range(4)]
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=100)
@@ -154,7 +154,7 @@ def test_the_aspect_byte_of_a_gif_is_ignored():
     assert read_frames(bytes(data), num_frames=4).frames.shape == (4, 48, 64, 3)
 
 
-def test_a_palette_that_stands_in_the_first_packet_alone_survives_a_seek(tmp_path):
+def test_a_palette_that_stands_in_the_first_packet_alone_survives_a_seek(tmp_path) -> None:
     path = str(tmp_path / "palette.avi")
     palette = np.zeros((256, 4), dtype=np.uint8)
     palette[:] = np.arange(256)[:, None]
@@ -171,7 +171,7 @@ def test_a_palette_that_stands_in_the_first_packet_alone_survives_a_seek(tmp_pat
     assert numbers(path, num_frames=4, seek_mode="keyframe") == [0, 49, 99, 149]
 
 
-def test_of_two_tracks_the_one_that_moves_is_read(tmp_path):
+def test_of_two_tracks_the_one_that_moves_is_read(tmp_path) -> None:
     path = tmp_path / "preview.mp4"
     with av.open(str(path), "w") as out:
         preview, film = out.add_stream("mjpeg", rate=25), out.add_stream("libx264", rate=25)
@@ -208,7 +208,7 @@ def wild_ivf(*wild):
     ("packet", "time"),  # a few seconds too late at the end may be a pause
     [(packet, time) for packet in (1, 36, 50, 99) for time in (2**40, 10**9, -(2**40))] + [(36, 500), (50, 500)],
 )
-def test_one_wild_time_spoils_neither_the_sampling_nor_the_duration(warnings, packet, time):
+def test_one_wild_time_spoils_neither_the_sampling_nor_the_duration(warnings, packet, time) -> None:
     data = wild_ivf((packet, time))
     frames = read_frames(data, num_frames=1000)
     found = [number_of(frame) for frame in frames.frames]
@@ -221,14 +221,14 @@ def test_one_wild_time_spoils_neither_the_sampling_nor_the_duration(warnings, pa
     assert len(some.frames) == 5 and (np.diff(some.timestamps) > 0.5).all()
 
 
-def test_pauses_are_not_taken_for_damage(tmp_path, warnings):
+def test_pauses_are_not_taken_for_damage(tmp_path, warnings) -> None:
     times = [*range(0, 400, 40), *range(7_200_000, 7_200_400, 40), 9_000_000]
     frames = read_frames(make_video(tmp_path / "pauses.mkv", len(times), times=times), num_frames=100)
     np.testing.assert_allclose(frames.timestamps, np.array(times) / 1000, atol=1e-3)
     assert warnings.text == ""
 
 
-def test_frames_of_av1_on_which_no_other_depends_are_read_too(tmp_path):
+def test_frames_of_av1_on_which_no_other_depends_are_read_too(tmp_path) -> None:
     path = make_video(tmp_path / "av1.webm", 100, codec="libsvtav1", options={"preset": "8", "g": "24"})
     for count in (9, 13, 30):
         found, frames = numbers(path, num_frames=count), read_frames(path, num_frames=count)
@@ -236,7 +236,7 @@ def test_frames_of_av1_on_which_no_other_depends_are_read_too(tmp_path):
     assert numbers(path, times=[1.08, 1.3, 2.5, 3.1]) == [27, 32, 62, 77]
 
 
-def test_auto_takes_the_nearest_keyframe_within_half_the_spacing_and_the_exact_frame_elsewhere(tmp_path):
+def test_auto_takes_the_nearest_keyframe_within_half_the_spacing_and_the_exact_frame_elsewhere(tmp_path) -> None:
     path = make_video(tmp_path / "v.mp4", 50)  # keyframes: 0, 12, 24, 36, 48
     assert numbers(path, num_frames=10) == [0, 5, 10, 16, 21, 27, 32, 38, 43, 49]
     auto = read_frames(path, num_frames=10, seek_mode="auto")
@@ -250,7 +250,7 @@ def test_auto_takes_the_nearest_keyframe_within_half_the_spacing_and_the_exact_f
     np.testing.assert_array_equal([pixels for _, pixels in given], auto.frames)
 
 
-def test_auto_is_exact_where_there_is_one_keyframe_only(tmp_path):
+def test_auto_is_exact_where_there_is_one_keyframe_only(tmp_path) -> None:
     path = make_video(tmp_path / "v.mp4", 60, options={"preset": "ultrafast", "g": "1000"})
     np.testing.assert_array_equal(
         read_frames(path, num_frames=7, seek_mode="auto").frames, read_frames(path, num_frames=7).frames

@@ -28,10 +28,10 @@ def numbers(source, **arguments):
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves `server.data` at /video.mp4; /redirect goes to `server.target`."""
 
-    def log_message(self, *arguments):
+    def log_message(self, *arguments) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers.get("Range")))
         self.server.secrets.append(self.headers.get("Authorization"))
         data = self.server.data
@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def answer(self, status, data):
+    def answer(self, status, data) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -69,7 +69,7 @@ def open_files():
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_paths_urls_bytes_and_file_objects_give_the_same_frames(path, server):
+def test_paths_urls_bytes_and_file_objects_give_the_same_frames(path, server) -> None:
     sources_of_one_video = [path, str(path), path.as_uri(), path.read_bytes(), bytearray(path.read_bytes())]
     sources_of_one_video += [io.BytesIO(path.read_bytes()), VideoSegment(path), [VideoSegment(str(path))]]
     sources_of_one_video += [f"{server.url}/video.mp4"]
@@ -77,28 +77,28 @@ def test_paths_urls_bytes_and_file_objects_give_the_same_frames(path, server):
         assert numbers(source) == [0, 24, 49], source
 
 
-def test_a_path_relative_to_the_working_directory_and_with_odd_characters_is_read(path, tmp_path, monkeypatch):
+def test_a_path_relative_to_the_working_directory_and_with_odd_characters_is_read(path, tmp_path, monkeypatch) -> None:
     name = "concat:%03d ü #?.mp4"
     (tmp_path / name).write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
     assert numbers(name) == numbers(Path(name)) == numbers((tmp_path / name).as_uri()) == [0, 24, 49]
 
 
-def test_the_content_decides_and_not_the_name(path, tmp_path):
+def test_the_content_decides_and_not_the_name(path, tmp_path) -> None:
     (tmp_path / "video.m3u8").write_bytes(path.read_bytes())
     assert numbers(tmp_path / "video.m3u8") == [0, 24, 49]
 
 
-def test_a_file_object_is_left_open_where_it_stood(path):
+def test_a_file_object_is_left_open_where_it_stood(path) -> None:
     with open(path, "rb") as file:
         file.seek(5)
         assert numbers(file) == [0, 24, 49]
         assert file.tell() == 5 and not file.closed
 
 
-def test_a_file_object_that_cannot_seek_is_read(path):
+def test_a_file_object_that_cannot_seek_is_read(path) -> None:
     class Stream:
-        def __init__(self, data):
+        def __init__(self, data) -> None:
             self.file = io.BytesIO(data)
 
         def read(self, size=-1):
@@ -107,7 +107,7 @@ def test_a_file_object_that_cannot_seek_is_read(path):
     assert numbers(Stream(path.read_bytes())) == [0, 24, 49]
 
 
-def test_a_file_object_that_gives_more_than_asked_for_is_cut_short(path):
+def test_a_file_object_that_gives_more_than_asked_for_is_cut_short(path) -> None:
     class Greedy(io.BytesIO):
         def read(self, size=-1):
             return super().read(size + 100 if size >= 0 else size)
@@ -139,18 +139,18 @@ def test_a_file_object_that_gives_more_than_asked_for_is_cut_short(path):
         (lambda folder: io.StringIO("text"), "bytes"),
     ],
 )
-def test_what_is_no_video_is_refused_by_name_and_reason(tmp_path, make, message):
+def test_what_is_no_video_is_refused_by_name_and_reason(tmp_path, make, message) -> None:
     with pytest.raises(VideoReadError, match=message):
         read_frames(make(tmp_path), num_frames=1)
 
 
-def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(VideoReadError, match="device, pipe or socket"):
         read_frames(tmp_path / "pipe.mp4", num_frames=1)
 
 
-def test_sound_without_pictures_is_refused(tmp_path):
+def test_sound_without_pictures_is_refused(tmp_path) -> None:
     with av.open(str(tmp_path / "sound.m4a"), "w") as out:
         stream = out.add_stream("aac", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
@@ -161,7 +161,7 @@ def test_sound_without_pictures_is_refused(tmp_path):
         probe_video(tmp_path / "sound.m4a")
 
 
-def test_a_cover_picture_is_not_a_video(tmp_path):
+def test_a_cover_picture_is_not_a_video(tmp_path) -> None:
     with av.open(str(tmp_path / "song.mkv"), "w") as out:
         cover = io.BytesIO()
         PIL.Image.new("RGB", (32, 32)).save(cover, "JPEG")
@@ -176,14 +176,14 @@ def test_a_cover_picture_is_not_a_video(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
-def test_a_still_picture_is_not_a_video(kind):
+def test_a_still_picture_is_not_a_video(kind) -> None:
     file = io.BytesIO()
     PIL.Image.fromarray(picture(1)).save(file, kind)
     with pytest.raises(VideoReadError, match="still picture"):
         probe_video(file.getvalue())
 
 
-def test_encryption_is_named(path):
+def test_encryption_is_named(path) -> None:
     data = path.read_bytes().replace(b"avc1\0\0", b"encv\0\0").replace(b"btrt", b"sinf")
     assert b"encv" in data and b"sinf" in data
     with pytest.raises(VideoReadError, match="encrypted"):
@@ -211,7 +211,7 @@ def test_encryption_is_named(path):
         lambda name, url: f"[Script Info]\n[Events]\nDialogue: 0,0:00:00.00,0:00:02.00,,,{url}\n",
     ],
 )
-def test_playlists_and_indirections_neither_read_files_nor_call_out(path, server, tmp_path, monkeypatch, make):
+def test_playlists_and_indirections_neither_read_files_nor_call_out(path, server, tmp_path, monkeypatch, make) -> None:
     monkeypatch.chdir(path.parent)
     text = make(path, f"{server.url}/video.mp4").encode()
     for name in ("list.m3u8", "list.txt", "list.mp4", "list.mpd"):
@@ -222,13 +222,13 @@ def test_playlists_and_indirections_neither_read_files_nor_call_out(path, server
     assert server.requests == []
 
 
-def test_a_playlist_from_a_server_is_not_followed(server, path):
+def test_a_playlist_from_a_server_is_not_followed(server, path) -> None:
     server.data = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{path}\n#EXT-X-ENDLIST\n".encode()
     with pytest.raises(VideoReadError, match="playlist"):
         read_frames(f"{server.url}/video.mp4", num_frames=1)
 
 
-def test_a_movie_whose_media_lie_in_another_file_does_not_open_it(path, server):
+def test_a_movie_whose_media_lie_in_another_file_does_not_open_it(path, server) -> None:
     data = path.read_bytes()
     at = data.index(b"dref")
     for target in (str(path), f"{server.url}/video.mp4"):
@@ -252,37 +252,37 @@ def test_a_movie_whose_media_lie_in_another_file_does_not_open_it(path, server):
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a.mp4", "data:video/mp4;base64,AAAA"])
-def test_a_redirect_to_another_protocol_is_refused(server, target):
+def test_a_redirect_to_another_protocol_is_refused(server, target) -> None:
     server.target = target
     with pytest.raises(VideoReadError, match="did not give it"):
         read_frames(f"{server.url}/redirect", num_frames=1)
 
 
-def test_a_redirect_to_a_file_of_the_server_does_not_read_it(server, path):
+def test_a_redirect_to_a_file_of_the_server_does_not_read_it(server, path) -> None:
     server.target = path.as_uri()
     with pytest.raises(VideoReadError, match="did not give it"):
         read_frames(f"{server.url}/redirect", num_frames=1)
 
 
-def test_a_redirect_within_http_is_followed(server):
+def test_a_redirect_within_http_is_followed(server) -> None:
     server.target = f"{server.url}/video.mp4"
     assert numbers(f"{server.url}/redirect") == [0, 24, 49]
 
 
-def test_secrets_of_a_url_do_not_appear_in_messages(server):
+def test_secrets_of_a_url_do_not_appear_in_messages(server) -> None:
     with pytest.raises(VideoReadError) as caught:
         read_frames(f"{server.url.replace('//', '//me:secret@')}/none.mp4?token=secret", num_frames=1)
     assert "secret" not in str(caught.value) and "HTTP 404" in str(caught.value)
     assert server.secrets == ["Basic bWU6c2VjcmV0"]
 
 
-def test_private_hosts_are_refused_where_the_caller_says_so(server):
+def test_private_hosts_are_refused_where_the_caller_says_so(server) -> None:
     for read in (probe_video, functools.partial(read_frames, num_frames=1)):
         with pytest.raises(VideoReadError, match="not public"):
             read(f"{server.url}/video.mp4", allow_private_hosts=False)
 
 
-def test_closing_the_generator_early_frees_decoder_and_files(path):
+def test_closing_the_generator_early_frees_decoder_and_files(path) -> None:
     before, threads = open_files(), threading.active_count()
     for _ in range(20):
         frames = iter_frames(path, num_frames=50)
@@ -292,7 +292,7 @@ def test_closing_the_generator_early_frees_decoder_and_files(path):
     assert threading.active_count() == threads
 
 
-def test_reading_and_failing_leave_no_file_open(path, server, tmp_path):
+def test_reading_and_failing_leave_no_file_open(path, server, tmp_path) -> None:
     (tmp_path / "broken.mp4").write_bytes(path.read_bytes()[:700])
     read_frames(f"{server.url}/video.mp4", num_frames=2)
     before = open_files()
@@ -306,7 +306,7 @@ def test_reading_and_failing_leave_no_file_open(path, server, tmp_path):
     assert open_files() <= before
 
 
-def test_several_readers_share_one_file_object(path):
+def test_several_readers_share_one_file_object(path) -> None:
     data = io.BytesIO(path.read_bytes())
     segments = [VideoSegment(data, 0, 1), VideoSegment(data, 1, 2)]
     assert numbers(segments, num_frames=50) == list(range(50))

@@ -27,7 +27,7 @@ class Short(io.BytesIO):
 
 
 class NoSeek:
-    def __init__(self, data):
+    def __init__(self, data) -> None:
         self.file = io.BytesIO(data)
 
     def read(self, size=-1):
@@ -38,7 +38,7 @@ def numbers(container):
     return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
-def test_containers_on_any_kind_of_source_stand_alone(path, tmp_path, monkeypatch):
+def test_containers_on_any_kind_of_source_stand_alone(path, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data = path.read_bytes()
     for source in (path, str(path), path.as_uri(), data, bytearray(data), io.BytesIO(data), Short(data), NoSeek(data)):
@@ -46,7 +46,7 @@ def test_containers_on_any_kind_of_source_stand_alone(path, tmp_path, monkeypatc
             assert not opened.is_web and opened.head == data[:1024]
             found = []
 
-            def read(opened=opened, found=found):
+            def read(opened=opened, found=found) -> None:
                 with opened.container() as container:
                     found.append(numbers(container))
 
@@ -62,7 +62,7 @@ def test_containers_on_any_kind_of_source_stand_alone(path, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_object_is_left_open_where_it_stood_also_after_an_error(path):
+def test_a_file_object_is_left_open_where_it_stood_also_after_an_error(path) -> None:
     for data, fails in ((path.read_bytes(), False), (b"no video" * 100, True)):
         file = io.BytesIO(data)
         file.seek(5)
@@ -87,7 +87,7 @@ def table_bomb(count=60_000_000, fixed=1, pad=300_000, handler=b"vide", stts=(1,
     return box(b"ftyp", b"isom", bytes(4)) + box(b"moov", box(b"free", bytes(pad)), box(b"trak", media, times, sizes))
 
 
-def test_a_header_that_announces_more_than_the_file_holds_is_refused_at_once_however_it_is_read(tmp_path):
+def test_a_header_that_announces_more_than_the_file_holds_is_refused_at_once_however_it_is_read(tmp_path) -> None:
     data = table_bomb()
     (tmp_path / "bomb.mp4").write_bytes(data)
     for source in (tmp_path / "bomb.mp4", data, Short(data), NoSeek(data)):
@@ -99,7 +99,7 @@ def test_a_header_that_announces_more_than_the_file_holds_is_refused_at_once_how
         open_source(table_bomb(count=2000), limits=VideoLimits(packets=1000))
 
 
-def test_sound_whose_every_value_is_a_sample_is_no_bomb():
+def test_sound_whose_every_value_is_a_sample_is_no_bomb() -> None:
     data = table_bomb(count=30_000, fixed=4, handler=b"soun", stts=(1, 1))
     with open_source(data, limits=VideoLimits(packets=1000)) as opened:
         assert len(opened.head) == 1024
@@ -107,7 +107,7 @@ def test_sound_whose_every_value_is_a_sample_is_no_bomb():
         open_source(table_bomb(count=200_000, fixed=4, handler=b"soun", stts=(1, 1)))
 
 
-def test_raw_motion_jpeg_is_opened_and_one_jpeg_is_a_picture(tmp_path):
+def test_raw_motion_jpeg_is_opened_and_one_jpeg_is_a_picture(tmp_path) -> None:
     pictures = []
     for number in range(3):
         file = io.BytesIO()
@@ -122,7 +122,7 @@ def test_raw_motion_jpeg_is_opened_and_one_jpeg_is_a_picture(tmp_path):
             open_source(still)
 
 
-def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture():
+def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture() -> None:
     file = io.BytesIO()
     images = [PIL.Image.new("RGB", size) for size in ((64, 48), (16, 12))]
     images[0].save(file, "MPO", save_all=True, append_images=images[1:])
@@ -131,7 +131,7 @@ def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture():
         open_source(file.getvalue())
 
 
-def test_a_budget_names_the_source_the_limit_and_both_numbers():
+def test_a_budget_names_the_source_the_limit_and_both_numbers() -> None:
     budget = Budget(VideoLimits(packets=10, total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
     budget.spend(packets=10, pixels=600)
     with pytest.raises(VideoReadError, match=r"'a\.mp4': it has 11 packets or more, over the limit of 10; Vid"):
@@ -146,7 +146,7 @@ def test_a_budget_names_the_source_the_limit_and_both_numbers():
         budget.check_frame(30, 21)
 
 
-def test_a_budget_is_spent_by_several_threads_without_losing_count():
+def test_a_budget_is_spent_by_several_threads_without_losing_count() -> None:
     budget = Budget(VideoLimits(packets=40_000), "it")
     threads = [threading.Thread(target=lambda: [budget.spend(packets=1) for _ in range(10_000)]) for _ in range(4)]
     for thread in threads:
@@ -157,7 +157,7 @@ def test_a_budget_is_spent_by_several_threads_without_losing_count():
         budget.spend(packets=1)
 
 
-def test_deadlines_pass_without_progress_and_in_all():
+def test_deadlines_pass_without_progress_and_in_all() -> None:
     budget = Budget(VideoLimits(stall_seconds=0.1), "it")
     for _ in range(3):
         time.sleep(0.05)
@@ -172,7 +172,7 @@ def test_deadlines_pass_without_progress_and_in_all():
     Budget(VideoLimits(seconds=0.0, web_seconds=None), "it", is_web=True).check()
 
 
-def test_an_interrupt_while_ffmpeg_reads_a_file_object_is_not_lost(path, capfd):
+def test_an_interrupt_while_ffmpeg_reads_a_file_object_is_not_lost(path, capfd) -> None:
     class Interrupted(io.BytesIO):
         countdown = 4
 
@@ -190,7 +190,7 @@ def test_an_interrupt_while_ffmpeg_reads_a_file_object_is_not_lost(path, capfd):
     assert "ignored" not in capfd.readouterr().err
 
 
-def test_a_file_object_that_fails_is_an_error_of_its_own(path):
+def test_a_file_object_that_fails_is_an_error_of_its_own(path) -> None:
     class Failing(io.BytesIO):
         def read(self, size=-1):
             if self.tell() > 2000:
@@ -201,7 +201,7 @@ def test_a_file_object_that_fails_is_an_error_of_its_own(path):
         opened.container()
 
 
-def test_a_stream_without_end_meets_the_limit_of_bytes(tmp_path, monkeypatch):
+def test_a_stream_without_end_meets_the_limit_of_bytes(tmp_path, monkeypatch) -> None:
     class Endless:
         def read(self, size=-1):
             return bytes(size)
@@ -212,7 +212,7 @@ def test_a_stream_without_end_meets_the_limit_of_bytes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_opening_many_times_leaves_no_descriptor(path):
+def test_opening_many_times_leaves_no_descriptor(path) -> None:
     for source in (path, path.read_bytes(), NoSeek(path.read_bytes())):
         before = len(os.listdir("/proc/self/fd"))
         with open_source(source) as opened:
@@ -221,7 +221,7 @@ def test_opening_many_times_leaves_no_descriptor(path):
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_large_frames_are_refused_by_the_decoder_too(tmp_path):
+def test_large_frames_are_refused_by_the_decoder_too(tmp_path) -> None:
     make_video(tmp_path / "video.mkv", 3, width=320, height=240)
     with (
         pytest.raises((VideoReadError, av.FFmpegError)),

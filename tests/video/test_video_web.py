@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 import time
+from typing import Never
 
 import fila_video.video_sources_fila_video as sources
 import PIL.Image
@@ -19,14 +20,14 @@ BODY = bytes(range(256)) * 40
 STALL = 0.5  # seconds; tests allow ten times a limit
 
 
-def hold(connection, request, server):
+def hold(connection, request, server) -> None:
     server.ended.wait(60)
 
 
 def answer(*parts, then=None):
     """A behavior that sends these bytes, then does `then`."""
 
-    def behave(connection, request, server):
+    def behave(connection, request, server) -> None:
         for part in parts:
             server.send(connection, part)
         if then is not None:
@@ -101,7 +102,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_server_costs_no_more_than_its_limits_and_leaves_nothing(case, tmp_path, monkeypatch):
+def test_a_hostile_server_costs_no_more_than_its_limits_and_leaves_nothing(case, tmp_path, monkeypatch) -> None:
     behave, message = HOSTILE[case]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     limits = VideoLimits(download_bytes=2_000_000, stall_seconds=STALL, web_seconds=3 * STALL)
@@ -117,8 +118,8 @@ def test_a_hostile_server_costs_no_more_than_its_limits_and_leaves_nothing(case,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_always_makes_a_little_progress_meets_the_limit_of_all_seconds():
-    def trickle(connection, request, server):
+def test_a_server_that_always_makes_a_little_progress_meets_the_limit_of_all_seconds() -> None:
+    def trickle(connection, request, server) -> None:
         server.send(connection, head())
         while not server.ended.wait(0.05):
             server.send(connection, bytes(1 << 16))
@@ -134,7 +135,9 @@ def video(tmp_path_factory):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_video_is_fetched_whole_and_every_container_on_it_stands_alone(video, chunked, tmp_path, monkeypatch):
+def test_a_video_is_fetched_whole_and_every_container_on_it_stands_alone(
+    video, chunked, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     parts = [head(content_length=len(video)), video]
     if chunked:
@@ -149,7 +152,7 @@ def test_a_video_is_fetched_whole_and_every_container_on_it_stands_alone(video, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_redirects_are_followed_and_a_password_goes_to_its_own_host_alone(video):
+def test_redirects_are_followed_and_a_password_goes_to_its_own_host_alone(video) -> None:
     elsewhere = answer(head(content_length=len(video)), video)
     with HostileServer(elsewhere) as target, HostileServer(redirect(f"{target.url}/v.mp4?key=hidden")) as server:
         with open_source(server.url.replace("//", "//me:secret@") + "/v.mp4?token=secret") as opened:
@@ -158,7 +161,7 @@ def test_redirects_are_followed_and_a_password_goes_to_its_own_host_alone(video)
         assert b"GET /v.mp4?key=hidden " in target.requests[0] and b"uthorization" not in target.requests[0]
 
 
-def test_passwords_and_tokens_stay_out_of_messages():
+def test_passwords_and_tokens_stay_out_of_messages() -> None:
     with HostileServer(answer(head("404 Not Found", content_length=0))) as server:
         for read in (open_source, open_picture, lambda url: download(url, io.BytesIO())):
             with pytest.raises(VideoReadError, match="HTTP 404 Not Found") as caught:
@@ -167,7 +170,7 @@ def test_passwords_and_tokens_stay_out_of_messages():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_full_disk_is_an_error_that_names_itself():
+def test_a_full_disk_is_an_error_that_names_itself() -> None:
     message = r"could not be stored in the temporary folder \(.*No space left"
     with (
         HostileServer(answer(head(), BODY * 10)) as server,
@@ -177,7 +180,7 @@ def test_a_full_disk_is_an_error_that_names_itself():
         download(server.url, full)
 
 
-def resolve_to(addresses, monkeypatch):
+def resolve_to(addresses, monkeypatch) -> None:
     """Every name leads to these addresses. Connections to any of them go nowhere."""
     entries = [(socket.AF_INET6 if ":" in one else socket.AF_INET, 1, 6, "", (one, 80)) for one in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: entries)
@@ -189,7 +192,7 @@ def resolve_to(addresses, monkeypatch):
     + ["255.255.255.255", "::1", "::", "fe80::1%2", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"]
     + ["64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1"],
 )
-def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address, monkeypatch):
+def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address, monkeypatch) -> None:
     connected = []
     monkeypatch.setattr(socket, "create_connection", lambda place, *arguments, **options: connected.append(place))
     for found in ([address], ["93.184.216.34", address]):
@@ -201,7 +204,7 @@ def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address, 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "127.1", "[::1]", "localhost"])
-def test_this_machine_is_refused_however_it_is_written(host):
+def test_this_machine_is_refused_however_it_is_written(host) -> None:
     with HostileServer(answer(head(), BODY)) as server:
         port = server.url.rpartition(":")[2]
         with pytest.raises(VideoReadError, match="is not public"):
@@ -209,11 +212,11 @@ def test_this_machine_is_refused_however_it_is_written(host):
         assert server.requests == []
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatch):
+def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatch) -> None:
     """A name that leads elsewhere when it is asked for again gains nothing."""
     connected = []
 
-    def connect(place, *arguments, **options):
+    def connect(place, *arguments, **options) -> Never:
         connected.append(place)
         raise OSError("no network here")
 
@@ -224,7 +227,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatc
     assert connected == [("93.184.216.34", 80), ("2606:2800:220:1::1", 80)]
 
 
-def test_a_redirect_from_a_public_host_to_a_private_one_is_refused(monkeypatch):
+def test_a_redirect_from_a_public_host_to_a_private_one_is_refused(monkeypatch) -> None:
     with HostileServer(answer(head(), BODY)) as private, HostileServer(redirect(private.url)) as server:
         really = sources._public_addresses
         monkeypatch.setattr(
@@ -239,7 +242,7 @@ def test_a_redirect_from_a_public_host_to_a_private_one_is_refused(monkeypatch):
         assert len(server.requests) == 1 and private.requests == []
 
 
-def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(video, monkeypatch):
+def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(video, monkeypatch) -> None:
     with HostileServer(answer(head(content_length=len(video)), video)) as proxy:
         for name in ("http_proxy", "HTTP_PROXY"):
             monkeypatch.setenv(name, proxy.url.replace("//", "//user:word@"))
@@ -255,7 +258,7 @@ def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(vi
         assert len(proxy.requests) == 1
 
 
-def test_a_picture_from_a_server_is_fetched_within_the_same_limits():
+def test_a_picture_from_a_server_is_fetched_within_the_same_limits() -> None:
     file = io.BytesIO()
     PIL.Image.new("RGB", (8, 6), "red").save(file, "PNG")
     with HostileServer(answer(head(content_length=len(file.getvalue())), file.getvalue())) as server:
