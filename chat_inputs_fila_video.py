@@ -5,6 +5,8 @@ import binascii
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from .video_inputs_fila_video import clip_of
 
 ROLES = ("system", "user", "assistant")
@@ -135,6 +137,24 @@ def check_text(text: str) -> None:
         ) from error
 
 
+def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        ValueError: If a text of a normalized chat contains a control or placeholder token, which users may not write.
+    """
+    for message in chat:
+        content = message["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        # Blocks of text follow each other without a gap, and could make up a token together.
+        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        for token in tokenizer.added_tokens_decoder.values():
+            if token.special and token.content in text:
+                raise ValueError(
+                    f"A text contains {token.content!r}, which is a control token of the model and not for users "
+                    "to write: remove it."
+                )
+
+
 def _keys(block: dict) -> str:
     return ", ".join(map(_short, block)) or "no keys"
 
@@ -143,4 +163,4 @@ def _short(value: Any) -> str:
     return repr(value)[:80]
 
 
-__all__ = ["check_text", "normalize_chat"]
+__all__ = ["check_control_tokens", "check_text", "normalize_chat"]

@@ -93,7 +93,7 @@ class FilaVideoConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.vision_config = _build_config(
             self.vision_config,
             "siglip_vision_model",
@@ -163,7 +163,7 @@ class FilaVideoConfig(PreTrainedConfig):
         return output
 
 
-def _build_config(config: dict | PreTrainedConfig | None, model_type: str, **defaults) -> PreTrainedConfig:
+def _build_config(config: dict | PreTrainedConfig | None, model_type: str, **defaults: Any) -> PreTrainedConfig:
     """A sub-config from what the user gave: as it is, built from a dictionary, or the paper's own."""
     if config is None:
         return CONFIG_MAPPING[model_type](**defaults)

@@ -24,10 +24,12 @@ import inspect
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput, torch_compilable_check
 
@@ -143,7 +145,7 @@ class CompressedCache(DynamicCache):
     layers of a stage hold is padding: rows that lost more tokens than others have it on their left.
     """
 
-    def __init__(self, config) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config=config)
         self.valid: list[torch.Tensor] = []
 
@@ -202,7 +204,7 @@ def compressed_forward(
     boundaries: list[int],
     cache: Cache | None = None,
     output_hidden_states: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, tuple[torch.Tensor, ...] | None]:
     """
     The language model's layers, with tokens falling away between them.
@@ -295,7 +297,7 @@ def run_compressed(
     use_cache: bool | None,
     output_hidden_states: bool | None = None,
     output_attentions: bool | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> ModelOutput:
     """
     What the language model gives with the tokens of the videos falling away. It takes no `position_ids`: positions

@@ -180,7 +180,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
         return False
 
     @torch.no_grad()
-    def _init_weights(self, module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, FilaVideoWeightedMerger):
             init.constant_(module.weight, 1 / module.weight.shape[0])  # equation 7
@@ -246,7 +246,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
         return score_frames(self.language_model, torch.cat(parts), before, after, question, **windows).sum(dim=0)
 
-    def _encode_frames(self, pixel_values: torch.Tensor, **kwargs) -> tuple[torch.Tensor, BaseModelOutputWithPooling]:
+    def _encode_frames(
+        self, pixel_values: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, BaseModelOutputWithPooling]:
         """The patch features, and the tower's whole output for callers that asked for more of it."""
         num_layers = self.config.vision_config.num_hidden_layers
         layer = self.config.vision_feature_layer
@@ -409,7 +411,14 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         )
         return mask.unsqueeze(-1)
 
-    def _scatter(self, inputs_embeds, input_ids, visuals: tuple[torch.Tensor, ...], token_id: int, modality: str):
+    def _scatter(
+        self,
+        inputs_embeds: torch.Tensor,
+        input_ids: torch.Tensor | None,
+        visuals: tuple[torch.Tensor, ...],
+        token_id: int,
+        modality: str,
+    ) -> torch.Tensor:
         features = torch.cat(visuals).to(inputs_embeds.device, inputs_embeds.dtype)
         mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
         return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)

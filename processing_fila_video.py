@@ -2,20 +2,20 @@
 
 import inspect
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers.image_processing_utils import BatchFeature
+from transformers import PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring, logging
 
-from .chat_inputs_fila_video import check_text, normalize_chat
+from .chat_inputs_fila_video import check_control_tokens, check_text, normalize_chat
 from .configuration_fila_video import num_visual_tokens
-from .scene_selection_fila_video import num_selected_scenes, select_scenes, thin_pool
+from .frame_selector_fila_video import FrameSelector, describe_scenes
+from .scene_selection_fila_video import num_selected_scenes
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
@@ -24,7 +24,12 @@ from .video_inputs_fila_video import (
     load_images,
     videos_of_rows,
 )
-from .video_processing_fila_video import FilaVideoVideoProcessorKwargs, SceneSettings, pad_frames, thumbnails
+from .video_processing_fila_video import (
+    FilaVideoVideoProcessor,
+    FilaVideoVideoProcessorKwargs,
+    SceneSettings,
+    pad_frames,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -58,23 +63,6 @@ class FilaVideoProcessorKwargs(ProcessingKwargs, total=False):
 FilaVideoProcessorKwargs._defaults = {}
 
 
-class _Guest:
-    """Holds the frame encoder and its model, so that copies, pickles and saved files of a processor carry neither."""
-
-    def __init__(
-        self, encoder: Callable | None = None, model: torch.nn.Module | None = None, is_bound: bool = False
-    ) -> None:
-        self.encoder = encoder
-        self.model = (lambda: None) if model is None else weakref.ref(model)
-        self.is_bound = is_bound  # to the model alone, which then is not kept alive
-
-    def __deepcopy__(self, memo):
-        return _Guest()
-
-    def __reduce__(self):
-        return _Guest, ()
-
-
 def _video_setting(name: str) -> property:
     return property(
         lambda self: getattr(self.video_processor, name),
@@ -89,15 +77,15 @@ class FilaVideoProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor=None,
-        tokenizer=None,
-        video_processor=None,
-        chat_template=None,
-        patches_per_side=27,
-        pooling_mode="bilinear",
-        pooling_stride=2,
-        newline_position="video",
-        **kwargs,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        video_processor: FilaVideoVideoProcessor | None = None,
+        chat_template: str | dict[str, str] | None = None,
+        patches_per_side: int = 27,
+        pooling_mode: str = "bilinear",
+        pooling_stride: int = 2,
+        newline_position: str = "video",
+        **kwargs: Any,
     ) -> None:
         r"""
         patches_per_side (`int`, *optional*, defaults to 27):
@@ -117,7 +105,7 @@ class FilaVideoProcessor(ProcessorMixin):
         self.video_token = getattr(tokenizer, "video_token", "<video>")
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        self._frame_encoder = _Guest()
+        self._selector = FrameSelector()
         old_time_setting = kwargs.pop("add_time_instruction", None)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
         if old_time_setting is not None:
@@ -129,7 +117,7 @@ class FilaVideoProcessor(ProcessorMixin):
         register_task()
 
     @classmethod
-    def from_args_and_dict(cls, args, processor_dict: dict[str, Any], **kwargs):
+    def from_args_and_dict(cls, args: tuple, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         # Folders that were saved before have `add_time_instruction` among the processor's own settings.
         old_time_setting = kwargs.pop("add_time_instruction", processor_dict.get("add_time_instruction"))
         loaded = super().from_args_and_dict(args, processor_dict, **kwargs)
@@ -159,7 +147,7 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
         """
         self._check_model(model, self.scene_size)
-        self._frame_encoder = _Guest(None, model, is_bound=True)
+        self._selector = FrameSelector(None, model, is_bound=True)
         return self
 
     @property
@@ -173,23 +161,14 @@ class FilaVideoProcessor(ProcessorMixin):
         Raises:
             ValueError: When it is set to a model's method and a setting differs from the model's.
         """
-        guest = self._frame_encoder
-        if not guest.is_bound:
-            return guest.encoder
-        model = guest.model()
-        if model is None:
-            raise ValueError(
-                "The model that the processor was bound to is gone: keep a reference to it, bind another, or set "
-                "`processor.frame_encoder = None` to select scenes on thumbnails."
-            )
-        return model.encode_frames
+        return self._selector.encoder
 
     @frame_encoder.setter
     def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         model = getattr(encoder, "__self__", None)
         model = model if isinstance(model, torch.nn.Module) else None
         self._check_model(model, self.scene_size)
-        self._frame_encoder = _Guest(encoder, model)
+        self._selector = FrameSelector(encoder, model)
 
     def _check_model(self, model: torch.nn.Module | None, scene_size: int) -> None:
         config = getattr(model, "config", None)
@@ -209,13 +188,15 @@ class FilaVideoProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return list(dict.fromkeys([*super().model_input_names, "video_num_scenes"]))
 
-    def _merge_kwargs(self, *args, **kwargs):
+    def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         merged = super()._merge_kwargs(*args, **kwargs)
         if kwargs.get("return_text_replacement_offsets"):
             merged["videos_kwargs"].setdefault("thin_times", True)
         return merged
 
-    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+    def prepare_inputs_layout(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> tuple[Any, list[str] | None, Any, Any]:
         text = [text] if isinstance(text, str) else text if text is None else list(text)
         # Sanitized texts come from chats, where the rows agree, and may hold tokens that are none.
         count_rows = text is not None and not kwargs.get("sanitize_control_tokens")
@@ -242,7 +223,9 @@ class FilaVideoProcessor(ProcessorMixin):
                     f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
                 )
 
-    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs) -> None:
+    def validate_inputs(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> None:
         if images is None and text is None and videos is None:
             raise ValueError("Pass at least one of `text`, `images` and `videos`.")
         if audio is not None:
@@ -266,7 +249,7 @@ class FilaVideoProcessor(ProcessorMixin):
                     f"passed: found {found} {token} tokens and {passed} {name}."
                 )
 
-    def _process_videos(self, videos, **kwargs):
+    def _process_videos(self, videos: list, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
         given = {name: value for name, value in kwargs.items() if value is not None}
         return_scenes, return_metadata = given.pop("return_scenes", False), given.pop("return_metadata", False)
         progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
@@ -274,7 +257,10 @@ class FilaVideoProcessor(ProcessorMixin):
         _check_time_marks(marks.get("time_marks", self.time_marks))
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
         settings = self.video_processor.scene_settings(**given)
-        self._check_model(self._frame_encoder.model(), settings.scene_size)
+        self._check_model(self._selector.model, settings.scene_size)
+
+        def pixels(frames: torch.Tensor, device: Any) -> torch.Tensor:
+            return self.video_processor.pixels(frames, **{"device": device} | given)
 
         chosen, scenes, infos = [], [], []
         for video, info in zip(videos, metadata, strict=True):
@@ -285,9 +271,9 @@ class FilaVideoProcessor(ProcessorMixin):
                 )
             reading = None if progress is None else (lambda done, total: progress("reading", done, total))
             frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
-            inputs, indices = self._select(frames, settings, given, progress)
+            inputs, indices = self._selector.select(frames, settings, pixels, progress)
             chosen.append(inputs)
-            scenes.append(_describe_scenes(indices, info))
+            scenes.append(describe_scenes(indices, info))
             infos.append(info)
 
         name = "pixel_values_videos" if self.frame_encoder is None else "frame_features"
@@ -308,85 +294,21 @@ class FilaVideoProcessor(ProcessorMixin):
             processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         ), replacements
 
-    def _select(
-        self, frames: torch.Tensor, settings: SceneSettings, given: dict, progress: Callable | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        What the model gets of the chosen frames, pixels or patch features, and the scenes' indices in the pool.
-
-        Args:
-            given (`dict`): The call's settings, for those of pixels.
-        """
-        encoder, method, patch_features = self.frame_encoder, settings.selection, None
-        if len(frames) <= settings.num_selected_frames:
-            method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
-        elif encoder is not None and settings.encoded_candidates is not None and method not in ("uniform", "bsm"):
-            small = torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
-            kept = thin_pool(small, max(settings.encoded_candidates, settings.num_selected_frames))
-            if len(kept) < len(frames):
-                chosen, indices = self._select(
-                    frames[kept], replace(settings, encoded_candidates=None), given, progress
-                )
-                return chosen, kept[indices]
-        if method == "uniform":  # which reads no feature: only the chosen frames are encoded
-            features = torch.zeros(len(frames), 1)
-        elif encoder is None:
-            features = torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
-        else:
-            features, patch_features = self._encode(
-                frames, settings.frame_batch_size, settings.max_feature_bytes, given, progress
-            )
-        indices = select_scenes(
-            features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
-        )
-        order = indices.flatten()
-        if encoder is None:
-            return self.video_processor.pixels(frames[order], **given), indices
-        if patch_features is None:
-            order, repeated = order.unique(return_inverse=True)
-            patch_features = self._encode(frames[order], settings.frame_batch_size, float("inf"), given, progress)[1]
-            order = repeated
-        return patch_features[order.to(patch_features.device)], indices
-
-    @torch.no_grad()
-    def _encode(
-        self, frames: torch.Tensor, batch_size: int, max_bytes: float, given: dict, progress: Callable | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        The representative features `(num_frames, hidden_size)` of equation 1, float32, and the patch features
-        `(num_frames, num_patches, hidden_size)` they are the means of, or `None` where these take more than
-        `max_bytes`.
-        """
-        encoder, device = self.frame_encoder, getattr(self._frame_encoder.model(), "device", None)
-        total, done = len(frames), 0
-        representatives, patch_features = [], None
-        for batch in frames.split(batch_size):
-            encoded = encoder(self.video_processor.pixels(batch, device, **given))
-            if encoded.ndim != 3 or len(encoded) != len(batch):
-                raise ValueError(
-                    f"The frame encoder must give ({len(batch)}, num_patches, hidden_size) for {len(batch)} frames, "
-                    f"got {tuple(encoded.shape)}."
-                )
-            representatives.append(encoded.float().mean(dim=1))
-            if done == 0 and encoded[0].nbytes * total <= max_bytes:
-                patch_features = encoded.new_empty(total, *encoded.shape[1:])
-            if patch_features is not None:
-                patch_features[done : done + len(batch)] = encoded
-            done += len(batch)
-            if progress is not None:
-                progress("encoding", done, total)
-        return torch.cat(representatives), patch_features
-
     def _num_visual_tokens(self, num_frames: int) -> int:
         return num_visual_tokens(
             num_frames, self.patches_per_side, self.pooling_mode, self.pooling_stride, self.newline_position
         )
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.image_token * self._num_visual_tokens(1)
 
     def replace_video_token(
-        self, video_inputs: dict, video_idx: int, time_marks: str | None = None, thin_times: bool = False, **kwargs
+        self,
+        video_inputs: dict,
+        video_idx: int,
+        time_marks: str | None = None,
+        thin_times: bool = False,
+        **kwargs: Any,
     ) -> str:
         """What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes."""
         scenes = video_inputs["scenes"][video_idx]
@@ -405,11 +327,11 @@ class FilaVideoProcessor(ProcessorMixin):
                 return tokens + sentence
         return tokens
 
-    def _check_special_mm_tokens(self, text, text_inputs, modalities) -> None:
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: dict, modalities: list[str]) -> None:
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         masks = text_inputs.get("attention_mask", text_inputs["input_ids"])
         longest = max(int(sum(mask)) if "attention_mask" in text_inputs else len(mask) for mask in masks)
-        config = getattr(self._frame_encoder.model(), "config", None)
+        config = getattr(self._selector.model, "config", None)
         context = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
         context = min(self.tokenizer.model_max_length, context or self.tokenizer.model_max_length)
         if longest > context:
@@ -419,7 +341,9 @@ class FilaVideoProcessor(ProcessorMixin):
                 "shorten the text."
             )
 
-    def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
+    def _get_num_multimodal_tokens(
+        self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
+    ) -> MultiModalData:
         """
         Placeholder tokens of images of sizes `(height, width)` and of videos of sizes `(num_frames, height, width)`,
         the frames being the candidates.
@@ -435,7 +359,9 @@ class FilaVideoProcessor(ProcessorMixin):
             ]
         return MultiModalData(**counts)
 
-    def apply_chat_template(self, conversation, *args, sanitize_control_tokens: bool = False, **kwargs):
+    def apply_chat_template(
+        self, conversation: Any, *args: Any, sanitize_control_tokens: bool = False, **kwargs: Any
+    ) -> Any:
         """
         Renders chats, and with `tokenize=True` processes them; see `ProcessorMixin.apply_chat_template`.
 
@@ -447,7 +373,8 @@ class FilaVideoProcessor(ProcessorMixin):
         batched = batched and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
         chats = [normalize_chat(chat) for chat in (conversation if batched else [conversation])]
         for chat in chats:
-            self._check_chat(chat, sanitize_control_tokens)
+            if not sanitize_control_tokens:
+                check_control_tokens(chat, self.tokenizer)
         conversation = chats if batched else chats[0]
         if kwargs.pop("load_audio_from_video", False):
             logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
@@ -461,20 +388,6 @@ class FilaVideoProcessor(ProcessorMixin):
                 )
             kwargs["sanitize_control_tokens"] = True
         return super().apply_chat_template(conversation, *args, **kwargs)
-
-    def _check_chat(self, chat: list[dict], sanitize_control_tokens: bool) -> None:
-        for message in chat:
-            content = message["content"]
-            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            texts = [block["text"] for block in blocks if block["type"] == "text"]
-            # Blocks of text follow each other without a gap, and could make up a token together.
-            texts = ["".join(texts)]
-            for token in self.tokenizer.added_tokens_decoder.values():
-                if token.special and any(token.content in text for text in texts) and not sanitize_control_tokens:
-                    raise ValueError(
-                        f"A text contains {token.content!r}, which is a control token of the model and not for users "
-                        "to write: remove it."
-                    )
 
     def collate(self, items: list[BatchFeature]) -> BatchFeature:
         """
@@ -523,17 +436,6 @@ def llava_video_instruction(timestamps: list[float], duration: float, every: int
 def _check_time_marks(time_marks: str) -> None:
     if time_marks not in TIME_MARKS:
         raise ValueError(f"`time_marks` must be one of {', '.join(TIME_MARKS)}, got {time_marks!r}.")
-
-
-def _describe_scenes(indices: torch.Tensor, metadata) -> dict:
-    """Frame numbers in the video and times, both `(num_scenes, scene_size)`, and the video's duration in seconds."""
-    timestamps = torch.tensor(metadata.timestamps, dtype=torch.float64)
-    frame_numbers = torch.as_tensor(list(metadata.frames_indices))
-    return {
-        "indices": frame_numbers[indices],
-        "timestamps": timestamps[indices],
-        "duration": float(metadata.duration),
-    }
 
 
 # The settings of the pool and the selection belong to the video processor, where a call can override them.

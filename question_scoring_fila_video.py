@@ -87,7 +87,14 @@ def score_frames(
         windows = windows_of(len(chunk), window_size, window_stride)
         found = []
 
-        def score(attention: nn.Module, args: tuple, kwargs: dict, chunk=chunk, windows=windows, found=found) -> None:
+        def score(
+            attention: nn.Module,
+            args: tuple,
+            kwargs: dict,
+            chunk: torch.Tensor = chunk,
+            windows: list[torch.Tensor] = windows,
+            found: list[torch.Tensor] = found,
+        ) -> None:
             hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
             found.append(
                 _score_layer(language_model, attention, rotate, hidden, chunk, len(before), question, windows)

@@ -12,6 +12,7 @@ import logging
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
@@ -23,7 +24,7 @@ DONE, RECORD = "repository", "source.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def convert_once(model: str | Path, **settings) -> Path:
+def convert_once(model: str | Path, **settings: Any) -> Path:
     """
     The FiLA-Video repository of a source checkpoint: converted at the first call, found at all later ones. A Hub id
     follows the Hub's rules (`HF_HUB_OFFLINE`, tokens); what is converted is known by its commit, a local folder by its

@@ -254,7 +254,7 @@ class Untouchable:
 
 def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path) -> None:
     processor = tiny_processor()
-    processor._frame_encoder.encoder = Untouchable()
+    processor._selector._encoder = Untouchable()
     for other in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
         assert other.frame_encoder is None
         assert other.to_dict() == processor.to_dict()

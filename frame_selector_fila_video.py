@@ -1,0 +1,158 @@
+"""The frame selector: chooses the scenes of a pool of frames, by thumbnails or by a frame encoder's features."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers.video_utils import VideoMetadata
+
+from .scene_selection_fila_video import select_scenes, thin_pool
+from .video_processing_fila_video import SceneSettings, thumbnails
+
+
+class FrameSelector:
+    """
+    Selects scenes as equations 1 to 6 do. It is a guest of its processor: copies, pickles and saved files of the
+    processor carry neither the frame encoder nor its model.
+
+    Args:
+        encoder (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
+            From normalized pixels `(num_frames, 3, height, width)` to patch features `(num_frames, num_patches,
+            hidden_size)`. Without one, thumbnails of the frames serve.
+        model (`torch.nn.Module`, *optional*):
+            Whose method the encoder is. It is held by a weak reference.
+        is_bound (`bool`, *optional*, defaults to `False`):
+            Whether the encoder is the model's `encode_frames`, looked up when it is needed.
+    """
+
+    def __init__(
+        self, encoder: Callable | None = None, model: torch.nn.Module | None = None, is_bound: bool = False
+    ) -> None:
+        self._encoder = encoder
+        self._model = (lambda: None) if model is None else weakref.ref(model)
+        self._is_bound = is_bound
+
+    def __deepcopy__(self, memo: dict) -> "FrameSelector":
+        return FrameSelector()
+
+    def __reduce__(self) -> tuple:
+        return FrameSelector, ()
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        return self._model()
+
+    @property
+    def encoder(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        if not self._is_bound:
+            return self._encoder
+        if self.model is None:
+            raise ValueError(
+                "The model that the processor was bound to is gone: keep a reference to it, bind another, or set "
+                "`processor.frame_encoder = None` to select scenes on thumbnails."
+            )
+        return self.model.encode_frames
+
+    def select(
+        self,
+        frames: torch.Tensor,
+        settings: SceneSettings,
+        pixels: Callable[[torch.Tensor, Any], torch.Tensor],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The scenes of one video.
+
+        Args:
+            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): The pool, uint8.
+            settings (`SceneSettings`): How to select.
+            pixels (`Callable`): From frames and a device to normalized pixels, as the encoder and the model take them.
+            progress (`Callable[[str, int, int], None]`, *optional*): Called with "encoding", frames done and in all.
+
+        Returns:
+            `tuple`: what the model gets of the chosen frames, in the order of the scenes: pixels without an encoder,
+            patch features with one; and the scenes' indices in the pool, `(num_scenes, scene_size)`.
+        """
+        encoder, method, patch_features = self.encoder, settings.selection, None
+        if len(frames) <= settings.num_selected_frames:
+            method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
+        elif encoder is not None and settings.encoded_candidates is not None and method not in ("uniform", "bsm"):
+            kept = thin_pool(
+                _all_thumbnails(frames, settings), max(settings.encoded_candidates, settings.num_selected_frames)
+            )
+            if len(kept) < len(frames):
+                chosen, indices = self.select(
+                    frames[kept], replace(settings, encoded_candidates=None), pixels, progress
+                )
+                return chosen, kept[indices]
+        if method == "uniform":  # which reads no feature: only the chosen frames are encoded
+            features = torch.zeros(len(frames), 1)
+        elif encoder is None:
+            features = _all_thumbnails(frames, settings)
+        else:
+            features, patch_features = self._encode(frames, settings, settings.max_feature_bytes, pixels, progress)
+        indices = select_scenes(
+            features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
+        )
+        order = indices.flatten()
+        if encoder is None:
+            return pixels(frames[order], None), indices
+        if patch_features is None:
+            order, repeated = order.unique(return_inverse=True)
+            patch_features = self._encode(frames[order], settings, float("inf"), pixels, progress)[1]
+            order = repeated
+        return patch_features[order.to(patch_features.device)], indices
+
+    @torch.no_grad()
+    def _encode(
+        self,
+        frames: torch.Tensor,
+        settings: SceneSettings,
+        max_bytes: float,
+        pixels: Callable,
+        progress: Callable | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        The representative features `(num_frames, hidden_size)` of equation 1, float32, and the patch features
+        `(num_frames, num_patches, hidden_size)` they are the means of, or `None` where these take more than
+        `max_bytes`.
+        """
+        encoder, device = self.encoder, getattr(self.model, "device", None)
+        total, done = len(frames), 0
+        representatives, patch_features = [], None
+        for batch in frames.split(settings.frame_batch_size):
+            encoded = encoder(pixels(batch, device))
+            if encoded.ndim != 3 or len(encoded) != len(batch):
+                raise ValueError(
+                    f"The frame encoder must give ({len(batch)}, num_patches, hidden_size) for {len(batch)} frames, "
+                    f"got {tuple(encoded.shape)}."
+                )
+            representatives.append(encoded.float().mean(dim=1))
+            if done == 0 and encoded[0].nbytes * total <= max_bytes:
+                patch_features = encoded.new_empty(total, *encoded.shape[1:])
+            if patch_features is not None:
+                patch_features[done : done + len(batch)] = encoded
+            done += len(batch)
+            if progress is not None:
+                progress("encoding", done, total)
+        return torch.cat(representatives), patch_features
+
+
+def _all_thumbnails(frames: torch.Tensor, settings: SceneSettings) -> torch.Tensor:
+    return torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
+
+
+def describe_scenes(indices: torch.Tensor, metadata: VideoMetadata) -> dict[str, Any]:
+    """Frame numbers in the video and times, both `(num_scenes, scene_size)`, and the video's duration in seconds."""
+    timestamps = torch.tensor(metadata.timestamps, dtype=torch.float64)
+    frame_numbers = torch.as_tensor(list(metadata.frames_indices))
+    return {
+        "indices": frame_numbers[indices],
+        "timestamps": timestamps[indices],
+        "duration": float(metadata.duration),
+    }
+
+
+__all__ = ["FrameSelector", "describe_scenes"]
