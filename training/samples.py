@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from ..chat_inputs_fila_video import check_control_tokens
 from ..long_video.records import TIME_PLACEHOLDER, fill_time_instruction, record_source
 from ..processing_fila_video import FilaVideoProcessor
 from .data import RecordSet
@@ -96,7 +97,7 @@ class SampleEncoder:
     def _tokens(self, chat: list[dict], replacements: dict[str, list[str]]) -> tuple[list[int], list[int]]:
         """Token ids and labels of one chat, as `processor.apply_chat_template` would give them."""
         processor = self.processor
-        processor._check_chat(chat, False)
+        check_control_tokens(chat, processor.tokenizer)
         (text,), (spans,) = render_jinja_template(
             [chat],
             chat_template=processor.chat_template,
