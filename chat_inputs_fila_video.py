@@ -1,15 +1,25 @@
-"""Chats as people write them, brought into the one form that the chat template and the processor read."""
+"""Chats and batches as people write them, brought into the one form that the processor and the pipeline read."""
 
 import base64
 import binascii
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import Chat
 
-from .video_inputs_fila_video import clip_of
+from .video_inputs_fila_video import clip_of, flatten_videos, videos_of_rows
+from .video_reading_fila_video import VideoFrames, VideoSegment
 
 ROLES = ("system", "user", "assistant")
+# What is a video and can be nothing else; a list may also hold chats.
+VIDEO_TYPES = (str, Path, bytes, np.ndarray, torch.Tensor, Image.Image, VideoFrames, VideoSegment)
 # The keys under which a block of a kind may hold its medium, as transformers and OpenAI name them.
 MEDIA_KEYS = {
     "image": ("image", "url", "path", "base64", "image_url"),
@@ -155,6 +165,147 @@ def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -
                 )
 
 
+class NumberedInput:
+    """One of several inputs, with its number from 0, so that an error can name it."""
+
+    def __init__(self, number: int, content: Any) -> None:
+        self.number, self.content = number, content
+
+
+class _Rows(Dataset):
+    """The inputs that `make` gives of the rows of something that has a length, read when their turn comes."""
+
+    def __init__(self, rows: Sequence, make: Callable[[Any], Any]) -> None:
+        self.rows, self.make = rows, make
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> NumberedInput:
+        return NumberedInput(index, self.make(self.rows[index]))
+
+
+class _Ask:
+    """A video with the one question that is asked about each. A class, since workers pickle it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self, video: Any) -> dict[str, Any]:
+        return {"videos": video, "text": self.text}
+
+
+def _is_column(values: Any) -> bool:
+    """Whether it is a column of `datasets`, which is no list but like one."""
+    return isinstance(values, Sequence) and not isinstance(values, (*VIDEO_TYPES, list, tuple, bytearray, memoryview))
+
+
+def _is_iterator(values: Any) -> bool:
+    return isinstance(values, Iterator) and not hasattr(values, "read")  # a file, too, gives its lines
+
+
+def _each(values: Any, make: Callable[[Any], Any]) -> Any:
+    """What [`Pipeline.__call__`] takes of several inputs: a list, a generator or a dataset of numbered ones."""
+    if isinstance(values, (list, tuple)):
+        return [NumberedInput(number, make(value)) for number, value in enumerate(values)]
+    if _is_iterator(values):
+        return (NumberedInput(number, make(value)) for number, value in enumerate(values))
+    return _Rows(values, make)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """The video and the question in a row of a `datasets.Dataset`."""
+    return {"videos": row["videos" if "videos" in row else "video"], "text": row["text"]}
+
+
+def pipeline_inputs(videos: Any, text: Any) -> Any:
+    """
+    The arguments of a call of the pipeline as one input, or as several that are numbered.
+
+    Args:
+        videos, text: As [`VideoTextToTextPipeline.__call__`] describes them.
+
+    Returns:
+        One chat or dictionary with `videos` and `text`; or a list, a generator or a `Dataset` of `NumberedInput`.
+
+    Raises:
+        ValueError: If there is nothing to answer, or videos and questions differ in number.
+    """
+    if text is None or videos is None:
+        inputs = videos if text is None else text
+        if videos is None and isinstance(text, (list, tuple)) and not text:
+            raise ValueError("`text` is an empty batch: pass at least one question.")
+        if inputs is None or (isinstance(inputs, (list, tuple)) and not inputs):
+            raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
+        columns = getattr(inputs, "column_names", None)
+        if columns is not None:
+            if "text" not in columns or not {"videos", "video"} & set(columns):
+                raise ValueError(
+                    f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
+                    "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
+                )
+            return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), _row)
+        first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        if text is None and isinstance(first, VIDEO_TYPES):
+            raise ValueError("There is a video but no question: pass it as `text=`.")
+        is_chat = isinstance(first, dict) and "role" in first
+        if isinstance(inputs, (list, tuple)) and not is_chat:
+            return _each(inputs, _same)
+        return _each(inputs, _same) if _is_iterator(inputs) or isinstance(inputs, Dataset) else inputs
+    if isinstance(text, str):
+        if _is_iterator(videos) or _is_column(videos) or isinstance(videos, Dataset):
+            return _each(videos, _Ask(text))
+        return {"videos": videos, "text": text}
+    if not isinstance(text, (list, tuple)) and not _is_column(text):
+        raise ValueError(f"`text` must be a string, a list of strings or a chat, got a {type(text).__name__}.")
+    if not len(text):
+        raise ValueError("`text` is an empty batch: pass at least one question.")
+    if isinstance(text[0], (dict, list, tuple)):
+        raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
+    if not _is_column(videos) and videos_of_rows(videos, len(text)) is None:
+        videos = flatten_videos(videos)
+    if len(videos) != len(text):
+        raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
+    return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
+
+
+def as_chat(inputs: Any) -> tuple[list[dict], Any]:
+    """
+    The messages of one input, and the prompt that the result repeats.
+
+    Raises:
+        ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
+    """
+    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
+        inputs = Chat(list(inputs))
+    if isinstance(inputs, Chat):
+        *_, last = inputs.messages
+        if last["role"] == "assistant" and isinstance(last["content"], str):
+            # The base class continues the last block of a message.
+            last = {**last, "content": [{"type": "text", "text": last["content"]}]}
+            inputs = Chat([*inputs.messages[:-1], last])
+        return inputs.messages, inputs
+    if isinstance(inputs, str):
+        inputs = {"text": inputs}
+    if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
+        raise ValueError(
+            "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
+            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
+        )
+    if not inputs["text"].strip():
+        raise ValueError("The question is empty: ask something.")
+    unknown = inputs.keys() - {"videos", "text"}
+    if unknown:
+        raise ValueError(f"An input has `videos` and `text`, but this one also has {', '.join(sorted(unknown))}.")
+    videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
+    content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
+    return [{"role": "user", "content": content}], inputs["text"]
+
+
 def _keys(block: dict) -> str:
     return ", ".join(map(_short, block)) or "no keys"
 
@@ -163,4 +314,11 @@ def _short(value: Any) -> str:
     return repr(value)[:80]
 
 
-__all__ = ["check_control_tokens", "check_text", "normalize_chat"]
+__all__ = [
+    "NumberedInput",
+    "as_chat",
+    "check_control_tokens",
+    "check_text",
+    "normalize_chat",
+    "pipeline_inputs",
+]

@@ -1,25 +1,19 @@
 """The `video-text-to-text` pipeline: a video and a question in, text out."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch.utils.data import Dataset
 from transformers import AutoModelForImageTextToText, TextStreamer
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, Pipeline
 from transformers.pipelines.image_text_to_text import ReturnType
-from transformers.utils.chat_template_utils import Chat
 
+from .chat_inputs_fila_video import NumberedInput, as_chat, pipeline_inputs
 from .processing_fila_video import FilaVideoProcessorKwargs
-from .video_inputs_fila_video import flatten_videos, videos_of_rows
-from .video_reading_fila_video import VideoFrames, VideoSegment
 
 TASK = "video-text-to-text"
 # Whose options are whose. `generate` takes two tokenizers without naming them.
@@ -28,8 +22,6 @@ GENERATION_SETTINGS = {name for name in vars(GenerationConfig()) if not name.sta
 }
 OPTIONS_OF_GENERATE = {*inspect.signature(GenerationMixin.generate).parameters, "tokenizer", "assistant_tokenizer"}
 OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters, "tools"}
-# What is a video and can be nothing else; a list may also hold chats.
-VIDEO_TYPES = (str, Path, bytes, np.ndarray, torch.Tensor, Image.Image, VideoFrames, VideoSegment)
 
 
 class VideoTextToTextPipeline(ImageTextToTextPipeline):
@@ -89,7 +81,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         """
         streamer = kwargs.get("streamer") or (kwargs.get("generate_kwargs") or {}).get("streamer")
         try:
-            answers = Pipeline.__call__(self, _inputs(videos, text), **kwargs)
+            answers = Pipeline.__call__(self, pipeline_inputs(videos, text), **kwargs)
         except BaseException:
             _end(streamer)
             raise
@@ -133,7 +125,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     def preprocess(self, inputs: Any, on_error: str = "raise", **kwargs: Any) -> dict[str, Any]:
         number = None
-        if isinstance(inputs, _Numbered):
+        if isinstance(inputs, NumberedInput):
             number, inputs = inputs.number, inputs.content
         text = inputs.get("text") if isinstance(inputs, dict) else None
         try:
@@ -152,7 +144,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         processor_kwargs: dict | None = None,
         **template_kwargs: Any,
     ) -> dict[str, Any]:
-        messages, prompt = _as_chat(inputs)
+        messages, prompt = as_chat(inputs)
         if continue_final_message is None:
             continue_final_message = messages[-1]["role"] == "assistant"
         model_inputs = self.processor.apply_chat_template(
@@ -227,103 +219,6 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         self.processor.save_pretrained(save_directory)
 
 
-class _Numbered:
-    """One of several inputs, with its number from 0, so that an error can name it."""
-
-    def __init__(self, number: int, content: Any) -> None:
-        self.number, self.content = number, content
-
-
-class _Rows(Dataset):
-    """The inputs that `make` gives of the rows of something that has a length, read when their turn comes."""
-
-    def __init__(self, rows: Sequence, make: Callable[[Any], Any]) -> None:
-        self.rows, self.make = rows, make
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> _Numbered:
-        return _Numbered(index, self.make(self.rows[index]))
-
-
-class _Ask:
-    """A video with the one question that is asked about each. A class, since workers pickle it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __call__(self, video: Any) -> dict[str, Any]:
-        return {"videos": video, "text": self.text}
-
-
-def _is_column(values: Any) -> bool:
-    """Whether it is a column of `datasets`, which is no list but like one."""
-    return isinstance(values, Sequence) and not isinstance(values, (*VIDEO_TYPES, list, tuple, bytearray, memoryview))
-
-
-def _is_iterator(values: Any) -> bool:
-    return isinstance(values, Iterator) and not hasattr(values, "read")  # a file, too, gives its lines
-
-
-def _each(values: Any, make: Callable[[Any], Any]) -> Any:
-    """What [`Pipeline.__call__`] takes of several inputs: a list, a generator or a dataset of numbered ones."""
-    if isinstance(values, (list, tuple)):
-        return [_Numbered(number, make(value)) for number, value in enumerate(values)]
-    if _is_iterator(values):
-        return (_Numbered(number, make(value)) for number, value in enumerate(values))
-    return _Rows(values, make)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """The video and the question in a row of a `datasets.Dataset`."""
-    return {"videos": row["videos" if "videos" in row else "video"], "text": row["text"]}
-
-
-def _inputs(videos: Any, text: Any) -> Any:
-    """The arguments of a call as one input or as several, numbered; see [`VideoTextToTextPipeline.__call__`]."""
-    if text is None or videos is None:
-        inputs = videos if text is None else text
-        if videos is None and isinstance(text, (list, tuple)) and not text:
-            raise ValueError("`text` is an empty batch: pass at least one question.")
-        if inputs is None or (isinstance(inputs, (list, tuple)) and not inputs):
-            raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
-        columns = getattr(inputs, "column_names", None)
-        if columns is not None:
-            if "text" not in columns or not {"videos", "video"} & set(columns):
-                raise ValueError(
-                    f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
-                    "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
-                )
-            return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), _row)
-        first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        if text is None and isinstance(first, VIDEO_TYPES):
-            raise ValueError("There is a video but no question: pass it as `text=`.")
-        is_chat = isinstance(first, dict) and "role" in first
-        if isinstance(inputs, (list, tuple)) and not is_chat:
-            return _each(inputs, _same)
-        return _each(inputs, _same) if _is_iterator(inputs) or isinstance(inputs, Dataset) else inputs
-    if isinstance(text, str):
-        if _is_iterator(videos) or _is_column(videos) or isinstance(videos, Dataset):
-            return _each(videos, _Ask(text))
-        return {"videos": videos, "text": text}
-    if not isinstance(text, (list, tuple)) and not _is_column(text):
-        raise ValueError(f"`text` must be a string, a list of strings or a chat, got a {type(text).__name__}.")
-    if not len(text):
-        raise ValueError("`text` is an empty batch: pass at least one question.")
-    if isinstance(text[0], (dict, list, tuple)):
-        raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
-    if not _is_column(videos) and videos_of_rows(videos, len(text)) is None:
-        videos = flatten_videos(videos)
-    if len(videos) != len(text):
-        raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
-    return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
-
-
 def _end(streamer: Any) -> None:
     """Lets go whoever waits for the text of an answer that does not come. A `TextStreamer` prints: nobody waits."""
     if streamer is not None and type(streamer) is not TextStreamer:
@@ -337,34 +232,6 @@ def _ending(answers: Iterator, streamer: Any) -> GeneratorType:
     except BaseException:
         _end(streamer)
         raise
-
-
-def _as_chat(inputs: Any) -> tuple[list[dict], Any]:
-    """The messages of one input, and the prompt that the result repeats."""
-    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
-        inputs = Chat(list(inputs))
-    if isinstance(inputs, Chat):
-        *_, last = inputs.messages
-        if last["role"] == "assistant" and isinstance(last["content"], str):
-            # The base class continues the last block of a message.
-            last = {**last, "content": [{"type": "text", "text": last["content"]}]}
-            inputs = Chat([*inputs.messages[:-1], last])
-        return inputs.messages, inputs
-    if isinstance(inputs, str):
-        inputs = {"text": inputs}
-    if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
-        raise ValueError(
-            "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
-            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
-        )
-    if not inputs["text"].strip():
-        raise ValueError("The question is empty: ask something.")
-    unknown = inputs.keys() - {"videos", "text"}
-    if unknown:
-        raise ValueError(f"An input has `videos` and `text`, but this one also has {', '.join(sorted(unknown))}.")
-    videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
-    content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
-    return [{"role": "user", "content": content}], inputs["text"]
 
 
 def register_task() -> None:
