@@ -16,6 +16,7 @@ from .chat_inputs_fila_video import check_control_tokens, check_text, normalize_
 from .configuration_fila_video import num_visual_tokens
 from .frame_selector_fila_video import FrameSelector, describe_scenes
 from .scene_selection_fila_video import num_selected_scenes
+from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
@@ -33,7 +34,8 @@ from .video_processing_fila_video import (
 
 logger = logging.get_logger(__name__)
 
-TIME_MARKS = ("sentence", "llava_video", "none")
+TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
+TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
 SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 
 
@@ -45,8 +47,8 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
         A function, called with what is being done ("reading" or "encoding"), the number of frames done and their
         total.
     thin_times (`bool`, *optional*):
-        Whether the sentence names the times of every second, third, ... scene, or none, where otherwise another token
-        would be as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
+        Whether the times of every second, third, ... scene are named, or none, where otherwise another token would be
+        as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
         token, so this is done by default where offsets of replacements are asked for, as vLLM does.
     """
 
@@ -85,6 +87,10 @@ class FilaVideoProcessor(ProcessorMixin):
         pooling_mode: str = "bilinear",
         pooling_stride: int = 2,
         newline_position: str = "video",
+        visual_start: str = "",
+        visual_end: str = "",
+        video_intro: str = "",
+        video_outro: str = "",
         **kwargs: Any,
     ) -> None:
         r"""
@@ -96,11 +102,24 @@ class FilaVideoProcessor(ProcessorMixin):
             By how much.
         newline_position (`str`, *optional*, defaults to `"video"`):
             Where the model puts its newline embedding.
+        visual_start (`str`, *optional*, defaults to `""`):
+            Text before the tokens of each scene and each image.
+        visual_end (`str`, *optional*, defaults to `""`):
+            And behind them.
+        video_intro (`str`, *optional*, defaults to `""`):
+            Text before a video, which may name its `{count}` of scenes, also `{count_in_words}`, and its duration as
+            `{seconds}` or `{clock}`.
+        video_outro (`str`, *optional*, defaults to `""`):
+            And behind it.
         """
         self.patches_per_side = patches_per_side
         self.pooling_mode = pooling_mode
         self.pooling_stride = pooling_stride
         self.newline_position = newline_position
+        self.visual_start = visual_start
+        self.visual_end = visual_end
+        self.video_intro = video_intro
+        self.video_outro = video_outro
         self.image_token = getattr(tokenizer, "image_token", "<image>")
         self.video_token = getattr(tokenizer, "video_token", "<video>")
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
@@ -253,8 +272,8 @@ class FilaVideoProcessor(ProcessorMixin):
         given = {name: value for name, value in kwargs.items() if value is not None}
         return_scenes, return_metadata = given.pop("return_scenes", False), given.pop("return_metadata", False)
         progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
-        marks = {name: given.pop(name) for name in ("time_marks", "thin_times") if name in given}
-        _check_time_marks(marks.get("time_marks", self.time_marks))
+        marks = {name: given.pop(name) for name in (*TIME_SETTINGS, "thin_times") if name in given}
+        self._video_prompt(**marks)  # before anything is read
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
         settings = self.video_processor.scene_settings(**given)
         self._check_model(self._selector.model, settings.scene_size)
@@ -299,33 +318,37 @@ class FilaVideoProcessor(ProcessorMixin):
             num_frames, self.patches_per_side, self.pooling_mode, self.pooling_stride, self.newline_position
         )
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        return self.image_token * self._num_visual_tokens(1)
+    def _video_prompt(self, thin_times: bool = False, **marks: str | None) -> VideoPrompt:
+        """How the text of a video is made: the processor's settings, and a call's over them."""
+        own = {name: getattr(self, name) for name in (*TIME_SETTINGS, *TEXT_AROUND)}
+        return VideoPrompt(**own | {name: value for name, value in marks.items() if value is not None})
 
-    def replace_video_token(
-        self,
-        video_inputs: dict,
-        video_idx: int,
-        time_marks: str | None = None,
-        thin_times: bool = False,
-        **kwargs: Any,
-    ) -> str:
-        """What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes."""
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        return self.visual_start + self.image_token * self._num_visual_tokens(1) + self.visual_end
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, thin_times: bool = False, **kwargs: Any) -> str:
+        """
+        What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes.
+        `kwargs` may hold a call's `time_marks`, `time_template` and `scene_time`.
+        """
+        prompt = self._video_prompt(**{name: value for name, value in kwargs.items() if name in TIME_SETTINGS})
         scenes = video_inputs["scenes"][video_idx]
-        # One time a scene: its representative's, the last of its frames.
-        times, duration = scenes["timestamps"][:, -1].tolist(), scenes["duration"]
-        num_tokens = self._num_visual_tokens(len(times))
-        tokens = self.video_token * num_tokens
-        time_marks = self.time_marks if time_marks is None else time_marks
-        if time_marks == "none":
-            return tokens
-        write = llava_video_instruction if time_marks == "llava_video" else time_instruction
-        for every in range(1, len(times) + 1):
-            sentence = "\n" + write(times, duration, every)
-            counts = Counter(self.tokenizer(sentence, add_special_tokens=False)["input_ids"]) if thin_times else {}
+        num_scenes = len(scenes["timestamps"])
+        num_tokens = self._num_visual_tokens(num_scenes)
+        # CODEPATH: a newline at the end of the video belongs to no scene.
+        tokens_after = int(self.newline_position == "video")
+        tokens_each = [(num_tokens - tokens_after) // num_scenes] * num_scenes
+        what = (tokens_each, tokens_after, scenes["timestamps"].tolist(), scenes["duration"])
+        for every in (*range(1, num_scenes + 1), None):
+            text = prompt.text(self.video_token, *what, every)
+            if not thin_times:
+                break
+            counts = Counter()
+            for piece in filter(None, text.split(self.video_token)):
+                counts.update(self.tokenizer(piece, add_special_tokens=False)["input_ids"])
             if max(counts.values(), default=0) < num_tokens:
-                return tokens + sentence
-        return tokens
+                break
+        return text
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: dict, modalities: list[str]) -> None:
         super()._check_special_mm_tokens(text, text_inputs, modalities)
@@ -409,37 +432,8 @@ class FilaVideoProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
 
-def time_instruction(timestamps: list[float], duration: float, every: int = 1) -> str:
-    """
-    The paper's sentence (section 3.3), times in seconds rounded to a tenth.
-
-    Args:
-        timestamps (`list[float]`): One a frame that the model sees: of a scene, its representative's.
-        duration (`float`): Of the whole video.
-        every (`int`, *optional*, defaults to 1): Name the first time and every such one after it.
-    """
-    times = ", ".join(f"{timestamp:.1f}" for timestamp in timestamps[::every])
-    which = "" if every == 1 else f", one in {every}"
-    return f"This video samples {len(timestamps)} frames of a {duration:.1f}-second video{which} at {times} seconds."
-
-
-def llava_video_instruction(timestamps: list[float], duration: float, every: int = 1) -> str:
-    """The sentence that LLaVA-Video was trained with; see [`time_instruction`]."""
-    times = ",".join(f"{timestamp:.2f}s" for timestamp in timestamps[::every])
-    which = "These frames" if every == 1 else f"One in {every} of these frames"
-    return (
-        f"The video lasts for {duration:.2f} seconds, and {len(timestamps)} frames are uniformly sampled from it. "
-        f"{which} are located at {times}.Please answer the following questions related to this video."
-    )
-
-
-def _check_time_marks(time_marks: str) -> None:
-    if time_marks not in TIME_MARKS:
-        raise ValueError(f"`time_marks` must be one of {', '.join(TIME_MARKS)}, got {time_marks!r}.")
-
-
 # The settings of the pool and the selection belong to the video processor, where a call can override them.
-for setting in ("time_marks", *SceneSettings.__dataclass_fields__):
+for setting in (*TIME_SETTINGS, *SceneSettings.__dataclass_fields__):
     setattr(FilaVideoProcessor, setting, _video_setting(setting))
 
 FilaVideoProcessor.register_for_auto_class()

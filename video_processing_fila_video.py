@@ -16,6 +16,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .scene_selection_fila_video import INITS, METHODS
+from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
@@ -120,7 +121,13 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         `"exact"`, or `"keyframe"` to take the keyframe nearest to each candidate's time.
     time_marks (`str`, *optional*, defaults to `"sentence"`):
         What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
-        `"llava_video"`, the one that LLaVA-Video was trained with; or `"none"`.
+        `"llava_video"`, the one that LLaVA-Video was trained with; `"per_scene"`, a mark before the tokens of each
+        scene; or `"none"`.
+    time_template (`str`, *optional*, defaults to `"\nFrame from {timestamp}:"`):
+        A mark of `"per_scene"`: it may name the scene's `{timestamp}` (minutes and seconds, 00:07), `{seconds}` (a
+        float, as in `<{seconds:.1f} seconds>`) and `{number}` (from 1).
+    scene_time (`str`, *optional*, defaults to `"representative"`):
+        Which time of a scene a mark names: its `"representative"`'s, or the `"span"` of its frames.
     limits (`VideoLimits`, *optional*):
         What reading one video or picture may cost.
     allow_private_hosts (`bool`, *optional*, defaults to `True`):
@@ -140,6 +147,8 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     max_feature_bytes: int
     seek_mode: str
     time_marks: str
+    time_template: str
+    scene_time: str
     limits: Any
     allow_private_hosts: bool
 
@@ -168,7 +177,9 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     frame_batch_size = SceneSettings.frame_batch_size
     max_feature_bytes = SceneSettings.max_feature_bytes
     seek_mode = SceneSettings.seek_mode
-    time_marks = "sentence"
+    time_marks = VideoPrompt.time_marks
+    time_template = VideoPrompt.time_template
+    scene_time = VideoPrompt.scene_time
     limits = None
     allow_private_hosts = True
     valid_kwargs = FilaVideoVideoProcessorKwargs

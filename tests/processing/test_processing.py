@@ -12,8 +12,9 @@ from typing import Never
 import numpy as np
 import pytest
 import torch
-from fila_video.processing_fila_video import FilaVideoProcessor, time_instruction
+from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.scene_selection_fila_video import select_scenes, thin_pool
+from fila_video.time_marks_fila_video import time_instruction
 from fila_video.video_processing_fila_video import thumbnails
 from fila_video.video_reading_fila_video import read_frames
 from helpers.tiny_processor import SIZE, clip, config_for, conversation, mean_features, model_for, tiny_processor
@@ -324,7 +325,9 @@ def test_each_form_of_time_marks_can_be_asked_for_a_call_and_saved(processor, tm
     assert text(processor) == text(processor, time_marks="sentence") == papers
     assert text(processor, time_marks="llava_video") == llava
     assert text(processor, time_marks="none") == f"{tokens}?"
-    with pytest.raises(ValueError, match="`time_marks` must be one of sentence, llava_video, none, got 'often'"):
+    with pytest.raises(
+        ValueError, match="`time_marks` must be one of sentence, llava_video, per_scene, none, got 'often'"
+    ):
         text(processor, time_marks="often")
     other = copy.deepcopy(processor)
     other.time_marks = "llava_video"

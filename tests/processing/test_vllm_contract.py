@@ -36,7 +36,7 @@ def placeholder(processor, replacement: str) -> int:
     return int(torch.tensor(processor.tokenizer(replacement)["input_ids"]).mode().values)
 
 
-@pytest.mark.parametrize("time_marks", ["sentence", "llava_video", "none"])
+@pytest.mark.parametrize("time_marks", ["sentence", "llava_video", "per_scene", "none"])
 @pytest.mark.parametrize("newline", ["video", "grid", "frame", "none"])
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 14])
 def test_the_placeholder_is_the_most_frequent_token_of_every_video(processor, side, newline, time_marks) -> None:

@@ -1,0 +1,187 @@
+"""
+The text that a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes.
+
+    sentence     ■■■■■■■■■ This video samples 3 frames of a 9.0-second video at 1.0, 4.0, 8.0 seconds.
+    per_scene    Frame from 00:01:■■■ Frame from 00:04:■■■ Frame from 00:08:■■■
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from string import Formatter
+
+TIME_MARKS = ("sentence", "llava_video", "per_scene", "none")
+SCENE_TIMES = ("representative", "span")
+TEMPLATE_FIELDS = ("timestamp", "seconds", "number")
+INTRO_FIELDS = ("count", "count_in_words", "seconds", "clock")
+
+
+@dataclass(frozen=True)
+class VideoPrompt:
+    r"""
+    How the text of a video is made.
+
+    Args:
+        time_marks (`str`, *optional*, defaults to `"sentence"`):
+            `"sentence"`, the paper's behind the video's tokens (section 3.3); `"llava_video"`, the sentence that
+            LLaVA-Video was trained with; `"per_scene"`, a mark before the tokens of each scene; or `"none"`.
+        time_template (`str`, *optional*, defaults to `"\nFrame from {timestamp}:"`):
+            A mark of `"per_scene"`, as [`str.format`] takes it: `timestamp` is minutes and seconds as in 00:07,
+            `seconds` a float, `number` counts the scenes from 1. Where nothing precedes the first mark, line breaks at
+            its beginning fall away.
+        scene_time (`str`, *optional*, defaults to `"representative"`):
+            Whether a mark names the time of the scene's representative or, as in 00:05-00:07, the `"span"` from its
+            first frame to its last.
+        visual_start, visual_end (`str`, *optional*, defaults to `""`): Around the tokens of each scene.
+        video_intro, video_outro (`str`, *optional*, defaults to `""`):
+            Around the whole video. The first may name `count` and `count_in_words`, the number of scenes, and
+            `seconds` and `clock`, the duration as a float or as in 0:01:30.
+
+    Raises:
+        ValueError: If a setting is none that is known, or a template has another field or lacks its mark.
+    """
+
+    time_marks: str = "sentence"
+    time_template: str = "\nFrame from {timestamp}:"
+    scene_time: str = "representative"
+    visual_start: str = ""
+    visual_end: str = ""
+    video_intro: str = ""
+    video_outro: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (("time_marks", TIME_MARKS), ("scene_time", SCENE_TIMES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        _check_template("video_intro", self.video_intro, INTRO_FIELDS)
+        if not _check_template("time_template", self.time_template, TEMPLATE_FIELDS):
+            raise ValueError(
+                f"`time_template` ({self.time_template!r}) lacks the mark: it must name one of "
+                f"{', '.join(f'{{{name}}}' for name in TEMPLATE_FIELDS)}."
+            )
+
+    def text(
+        self,
+        token: str,
+        tokens_each: Sequence[int],
+        tokens_after: int,
+        timestamps: Sequence[Sequence[float]],
+        duration: float,
+        every: int | None = 1,
+    ) -> str:
+        """
+        The text of one video.
+
+        Args:
+            token (`str`): What stands for an embedding.
+            tokens_each (`Sequence[int]`): How many of them each scene has.
+            tokens_after (`int`): And how many more stand behind the last scene.
+            timestamps (`Sequence[Sequence[float]]`):
+                For each scene the seconds of its frames; the last one is its representative's.
+            duration (`float`): Seconds of the whole video.
+            every (`int`, *optional*, defaults to 1):
+                Name the first time and every such one after it; `None` names none.
+        """
+        intro = ""
+        if self.video_intro:
+            count, clock = len(timestamps), timedelta(seconds=int(duration))
+            intro = self.video_intro.format(
+                count=count, count_in_words=in_words(count), seconds=duration, clock=str(clock)
+            )
+        pieces = []
+        for index, (num_tokens, times) in enumerate(zip(tokens_each, timestamps, strict=True)):
+            if self.time_marks == "per_scene" and every is not None and index % every == 0:
+                mark = self._mark(index + 1, times)
+                pieces.append(mark if pieces or intro else mark.lstrip("\n"))
+            pieces += [self.visual_start, token * num_tokens, self.visual_end]
+        text = intro + "".join(pieces) + token * tokens_after + self.video_outro
+        if self.time_marks in ("sentence", "llava_video") and every is not None:
+            write = llava_video_instruction if self.time_marks == "llava_video" else time_instruction
+            # One time a scene, its representative's.
+            text += "\n" + write([times[-1] for times in timestamps], duration, every)
+        if text.count(token) != sum(tokens_each) + tokens_after:
+            raise ValueError(
+                f"{token!r} stands for a video's embeddings: no template or text around them can hold it."
+            )
+        return text
+
+    def _mark(self, number: int, times: Sequence[float]) -> str:
+        ends = (times[0], times[-1]) if self.scene_time == "span" else (times[-1],)
+        timestamps = [f"{int(seconds // 60):02d}:{int(seconds % 60):02d}" for seconds in ends]
+        return self.time_template.format(timestamp=_Span(timestamps), seconds=_Span(ends), number=number)
+
+
+class _Span(tuple):
+    """One value or two; in a template each is written as its format says, and equal ones once."""
+
+    def __format__(self, spec: str) -> str:
+        return "-".join(dict.fromkeys(format(value, spec) for value in self))
+
+
+def _check_template(name: str, template: str, known: tuple[str, ...]) -> list[str]:
+    """The fields that a template names."""
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+        named = [field for _, field, _, _ in parts]
+        if set(named) <= set(known):
+            times = {"seconds": 1.0, "timestamp": "00:01", "clock": "0:00:01", "count_in_words": "one"}
+            template.format(**times, number=1, count=1)
+        if any(conversion for _, _, _, conversion in parts):
+            raise ValueError("a field takes a format after a colon, and no conversion")
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"`{name}` ({template!r}) is no template: {error}.") from error
+    unknown = [field for field in named if field not in known]
+    if unknown:
+        raise ValueError(
+            f"`{name}` ({template!r}) names {{{unknown[0]}}}, but it can name only "
+            f"{', '.join(f'{{{field}}}' for field in known)}."
+        )
+    return named
+
+
+def time_instruction(timestamps: Sequence[float], duration: float, every: int = 1) -> str:
+    """
+    The paper's sentence (section 3.3), times in seconds rounded to a tenth.
+
+    Args:
+        timestamps (`Sequence[float]`): One a frame that the model sees: of a scene, its representative's.
+        duration (`float`): Of the whole video.
+        every (`int`, *optional*, defaults to 1): Name the first time and every such one after it.
+    """
+    times = ", ".join(f"{timestamp:.1f}" for timestamp in timestamps[::every])
+    which = "" if every == 1 else f", one in {every}"
+    return f"This video samples {len(timestamps)} frames of a {duration:.1f}-second video{which} at {times} seconds."
+
+
+def llava_video_instruction(timestamps: Sequence[float], duration: float, every: int = 1) -> str:
+    """The sentence that LLaVA-Video was trained with; see [`time_instruction`]."""
+    times = ",".join(f"{timestamp:.2f}s" for timestamp in timestamps[::every])
+    which = "These frames" if every == 1 else f"One in {every} of these frames"
+    return (
+        f"The video lasts for {duration:.2f} seconds, and {len(timestamps)} frames are uniformly sampled from it. "
+        f"{which} are located at {times}.Please answer the following questions related to this video."
+    )
+
+
+def in_words(number: int) -> str:
+    """A number from 0 to 999,999 as English spells it: 164 is "one hundred and sixty-four"."""
+    if not 0 <= number < 1_000_000:
+        raise ValueError(f"Only 0 to 999,999 can be spelled, got {number}.")
+    if number < 20:
+        return _SMALL[number]
+    if number < 100:
+        return _TENS[number // 10] + (f"-{_SMALL[number % 10]}" if number % 10 else "")
+    if number < 1000:
+        return f"{_SMALL[number // 100]} hundred" + (f" and {in_words(number % 100)}" if number % 100 else "")
+    thousands, rest = divmod(number, 1000)
+    joint = "" if not rest else " and " if rest < 100 else ", "
+    return f"{in_words(thousands)} thousand{joint}{in_words(rest) if rest else ''}"
+
+
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+__all__ = ["SCENE_TIMES", "TIME_MARKS", "VideoPrompt", "in_words", "llava_video_instruction", "time_instruction"]
