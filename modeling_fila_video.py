@@ -175,7 +175,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     def is_custom_code(cls) -> bool:
         """
         Custom code is taken to overwrite weights that a checkpoint gave, so modules without parameters of their own
-        are not initialised, SigLIP's attention among them. `_init_weights` here leaves loaded weights alone.
+        are not initialized, SigLIP's attention among them. `_init_weights` here leaves loaded weights alone.
         """
         return False
 
@@ -533,7 +533,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
 
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
-        Patch features `(num_frames, num_patches, hidden_size)` of normalised pixels `(num_frames, channels, height,
+        Patch features `(num_frames, num_patches, hidden_size)` of normalized pixels `(num_frames, channels, height,
         width)`, before merging and projection. With `processor.frame_encoder = model.encode_frames` the processor
         selects scenes by them.
         """

@@ -50,7 +50,7 @@ class FilaVideoAttentionMerger(nn.Module):
     def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__()
         self.hidden_size = config.vision_config.hidden_size
-        # Parameters of their own rather than `nn.Linear`, whose weights would get the model's normal initialisation.
+        # Parameters of their own rather than `nn.Linear`, whose weights would get the model's normal initialization.
         shape = (self.hidden_size, self.hidden_size)
         self.query_weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
         self.key_weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))

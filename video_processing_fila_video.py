@@ -354,7 +354,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
 
     def preprocess(self, videos, **kwargs) -> BatchFeature:
         """
-        Reads, resizes and normalises videos.
+        Reads, resizes and normalizes videos.
 
         Args:
             videos: One video or a nested list of them; what [`load_video`] takes.

@@ -261,7 +261,7 @@ def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe) -> None:
 @torch.no_grad()
 def initial_tensors(model: FilaVideoForConditionalGeneration, names: list[str], seed: int) -> dict[str, torch.Tensor]:
     """
-    The first values of parameters, as the model itself initialises them.
+    The first values of parameters, as the model itself initializes them.
 
     Args:
         model (`FilaVideoForConditionalGeneration`): On the meta device; the parameters' modules leave it.

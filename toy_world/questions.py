@@ -20,7 +20,7 @@ CAPTION_REQUESTS = ("Describe the video.", "What happens in this video?", "Tell 
 @dataclass(frozen=True)
 class Question:
     """
-    `kind` is one of what, colour, order, before, after, count, when, first, side and caption; `form` is "free" or,
+    `kind` is one of what, color, order, before, after, count, when, first, side and caption; `form` is "free" or,
     where the question ends with lettered options and the answer is a letter, "choice".
     """
 
@@ -43,9 +43,9 @@ class Question:
 def ask_about_film(rng: Random, film: Film, count: int, choice_share: float = 0.3) -> list[Question]:
     """
     `count` different questions at most, the kinds in turn from a random one, so that each is as frequent as its
-    subject allows: a colour or a shape is only asked for where it names one thing.
+    subject allows: a color or a shape is only asked for where it names one thing.
     """
-    makers = [_what, _colour, _order, _before, _after, _count, _when, _first]
+    makers = [_what, _color, _order, _before, _after, _count, _when, _first]
     rng.shuffle(makers)
     return _ask(rng, makers, film, count, choice_share)
 
@@ -54,7 +54,7 @@ def ask_about_picture(rng: Random, things: Sequence[Thing], count: int, choice_s
     """`count` different questions at most about a picture of one or two things."""
     events = tuple(Event(0, 0, thing) for thing in things)
     film = Film(0, 1, (), events)
-    makers = [_what, _colour, _count] + ([_side] if len(things) > 1 else [])
+    makers = [_what, _color, _count] + ([_side] if len(things) > 1 else [])
     rng.shuffle(makers)
     return [
         Question(each.kind, each.form, each.question.replace(" in the video", ""), each.answer)
@@ -117,7 +117,7 @@ def _shuffled(rng: Random, items: Sequence[str]) -> list[str]:
 def _rivals(rng: Random, film: Film) -> list[str]:
     """Wrong options for a thing's name: first the other things of the film, so that having seen them is no help."""
     names = _shuffled(rng, [event.thing.a_name for event in film.events])
-    others = [Thing(colour, shape, 0, 0, 0).a_name for colour in COLORS for shape in SHAPES]
+    others = [Thing(color, shape, 0, 0, 0).a_name for color in COLORS for shape in SHAPES]
     return names + _shuffled(rng, [name for name in others if name not in names])
 
 
@@ -127,19 +127,19 @@ def _unique(film: Film, field: str) -> list[Thing]:
 
 
 def _what(rng: Random, film: Film) -> Made | None:
-    things = _unique(film, "colour")
+    things = _unique(film, "color")
     if not things:
         return None
     thing = rng.choice(things)
-    return f"What shape is the {thing.colour} object?", thing.shape, _shuffled(rng, SHAPES)
+    return f"What shape is the {thing.color} object?", thing.shape, _shuffled(rng, SHAPES)
 
 
-def _colour(rng: Random, film: Film) -> Made | None:
+def _color(rng: Random, film: Film) -> Made | None:
     things = _unique(film, "shape")
     if not things:
         return None
     thing = rng.choice(things)
-    return f"What colour is the {thing.shape}?", thing.colour, _shuffled(rng, tuple(COLORS))
+    return f"What colour is the {thing.shape}?", thing.color, _shuffled(rng, tuple(COLORS))
 
 
 def _order(rng: Random, film: Film) -> Made | None:
@@ -168,11 +168,11 @@ def _neighbor(rng: Random, film: Film, word: str, step: int) -> Made | None:
 
 
 def _count(rng: Random, film: Film) -> Made | None:
-    """All things, or those of a colour or shape; of these, first how many is drawn, so that no number is rare."""
+    """All things, or those of a color or shape; of these, first how many is drawn, so that no number is rare."""
     if rng.random() < 0.4:
         number, things = len(film.events), "objects"
     else:
-        field, names, form = rng.choice((("colour", tuple(COLORS), "{} objects"), ("shape", SHAPES, "{}s")))
+        field, names, form = rng.choice((("color", tuple(COLORS), "{} objects"), ("shape", SHAPES, "{}s")))
         counts = Counter(dict.fromkeys(names, 0))
         counts.update(getattr(event.thing, field) for event in film.events)
         number = rng.choice(sorted(set(counts.values())))

@@ -43,7 +43,7 @@ SUPERSAMPLING = 4
 class Thing:
     """A colored shape. `size` is its side, `x` and `y` its middle, in parts of the picture's side."""
 
-    colour: str
+    color: str
     shape: str
     size: float
     x: float
@@ -52,11 +52,11 @@ class Thing:
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.shape}"
+        return f"{self.color} {self.shape}"
 
     @property
     def a_name(self) -> str:
-        return f"{'an' if self.colour == 'orange' else 'a'} {self.name}"
+        return f"{'an' if self.color == 'orange' else 'a'} {self.name}"
 
     def at(self, progress: float) -> tuple[float, float, float]:
         """Size, x and y when that part of its time, 0 to 1, has passed; a quarter of the picture is travelled."""
@@ -90,7 +90,7 @@ class Event:
         return {
             "start": round(self.start, 3),
             "end": round(self.end, 3),
-            "colour": thing.colour,
+            "color": thing.color,
             "shape": thing.shape,
             "size": round(thing.size, 3),
             "motion": thing.motion,
@@ -160,14 +160,14 @@ def draw_film(
     num_colors: int = len(COLORS),
 ) -> Film:
     """
-    A film whose events, none of the same colour and shape, begin anywhere, one after another with a gap of at least
+    A film whose events, none of the same color and shape, begin anywhere, one after another with a gap of at least
     half of the shortest event. Where there are more stretches than backgrounds, scenes return. The things have at most
     `num_colors` colors.
 
     Raises:
         ValueError: If the events do not fit the duration, or there are more than kinds of things.
     """
-    names = [(colour, shape) for colour in draw_colors(rng, num_colors) for shape in SHAPES]
+    names = [(color, shape) for color in draw_colors(rng, num_colors) for shape in SHAPES]
     if num_events > len(names):
         raise ValueError(
             f"There are {len(names)} kinds of things in {num_colors} colors, got num_events {num_events}."
@@ -178,10 +178,10 @@ def draw_film(
     if slack < 0:
         raise ValueError(f"{num_events} events of {sum(lengths):.1f} s in all do not fit into {duration:.1f} s.")
     rests, used, events = sorted(rng.uniform(0, slack) for _ in lengths), 0.0, []
-    for rest, length, (colour, shape) in zip(rests, lengths, rng.sample(names, num_events), strict=True):
+    for rest, length, (color, shape) in zip(rests, lengths, rng.sample(names, num_events), strict=True):
         start = rest + used + gap
         used += gap + length
-        events.append(Event(start, start + length, draw_new_thing(rng, colour, shape, rng.choice(MOTIONS))))
+        events.append(Event(start, start + length, draw_new_thing(rng, color, shape, rng.choice(MOTIONS))))
     backgrounds = [Background(rng, side) for _ in range(num_backgrounds)]
     starts = [0.0, *sorted(rng.uniform(0.05, 0.95) * duration for _ in range(num_stretches - 1))]
     stretches, last = [], None
@@ -196,12 +196,12 @@ def draw_colors(rng: Random, count: int) -> list[str]:
     return rng.sample(list(COLORS), count) if count < len(COLORS) else list(COLORS)
 
 
-def draw_new_thing(rng: Random, colour: str, shape: str, motion: str = "stands still") -> Thing:
+def draw_new_thing(rng: Random, color: str, shape: str, motion: str = "stands still") -> Thing:
     """One of random size, at a place where it stays within the picture while it moves."""
     size = rng.uniform(0.34, 0.56)
     margin = size / 2 + (0.13 if motion.startswith("moves") else 0.01)
     x, y = (rng.uniform(margin, 1 - margin) for _ in range(2))
-    return Thing(colour, shape, size, x, y, motion)
+    return Thing(color, shape, size, x, y, motion)
 
 
 def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0) -> None:
@@ -215,7 +215,7 @@ def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0) -> None
     columns = slice(max(left, 0), min(left + pixels, side))
     part = mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, None]
     seen = picture[rows, columns]
-    seen[:] = seen + part * (np.array(COLORS[thing.colour], dtype=np.float32) - seen)
+    seen[:] = seen + part * (np.array(COLORS[thing.color], dtype=np.float32) - seen)
 
 
 _MASKS: dict[tuple[str, int], np.ndarray] = {}

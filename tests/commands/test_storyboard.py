@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from fila_video.commands.storyboard import REPRESENTATIVE, SUPPLEMENT, clock, clocks, draw_storyboard
 
-COLOURS = [(10 * n, 200 - 10 * n, (37 * n) % 256) for n in range(12)]
+COLORS = [(10 * n, 200 - 10 * n, (37 * n) % 256) for n in range(12)]
 
 
 def plain_frames(height=90, width=160):
-    return np.stack([np.full((height, width, 3), colour, dtype=np.uint8) for colour in COLOURS])
+    return np.stack([np.full((height, width, 3), color, dtype=np.uint8) for color in COLORS])
 
 
 def draw(scenes, frames=None, **options):
@@ -16,10 +16,10 @@ def draw(scenes, frames=None, **options):
     return np.asarray(draw_storyboard(frames, np.array(scenes), np.arange(len(frames)) * 2.5, **options))
 
 
-def centre(board, colour):
-    """Where the pixels of exactly this colour lie: their mean x and y."""
-    y, x = np.nonzero((board == colour).all(axis=-1))
-    assert len(x) > 1000, f"no area of {colour}"
+def center(board, color):
+    """Where the pixels of exactly this color lie: their mean x and y."""
+    y, x = np.nonzero((board == color).all(axis=-1))
+    assert len(x) > 1000, f"no area of {color}"
     return x.mean(), y.mean()
 
 
@@ -40,7 +40,7 @@ def test_times_are_minutes_and_seconds_with_a_tenth(seconds, text) -> None:
 
 def test_a_row_holds_the_frames_of_a_scene_in_their_order() -> None:
     board = draw([[0, 4, 7], [2, 8, 11]], columns=1)
-    places = [[centre(board, COLOURS[index]) for index in scene] for scene in ([0, 4, 7], [2, 8, 11])]
+    places = [[center(board, COLORS[index]) for index in scene] for scene in ([0, 4, 7], [2, 8, 11])]
     for row in places:
         assert row[0][0] < row[1][0] < row[2][0]
     for above, below in zip(*places, strict=True):
@@ -49,7 +49,7 @@ def test_a_row_holds_the_frames_of_a_scene_in_their_order() -> None:
 
 def test_scenes_run_from_left_to_right_and_then_down() -> None:
     board = draw([[0], [3], [6], [9]], columns=2)
-    first, second, third, fourth = (centre(board, COLOURS[index]) for index in (0, 3, 6, 9))
+    first, second, third, fourth = (center(board, COLORS[index]) for index in (0, 3, 6, 9))
     assert first[0] < second[0] and abs(first[1] - second[1]) < 20
     assert third[1] > first[1] + 50 and abs(third[0] - first[0]) < 20
     assert fourth[0] > third[0]
@@ -58,17 +58,17 @@ def test_scenes_run_from_left_to_right_and_then_down() -> None:
 def test_only_the_last_frame_of_a_scene_is_framed_as_the_representative() -> None:
     board = draw([[0, 4, 7]])
     _, x = np.nonzero((board == REPRESENTATIVE).all(axis=-1))
-    frame_x, _ = centre(board, COLOURS[7])
-    other_x, _ = centre(board, COLOURS[4])
+    frame_x, _ = center(board, COLORS[7])
+    other_x, _ = center(board, COLORS[4])
     assert len(x) > 500
     assert other_x + 104 < x.min() < frame_x, "beyond the right edge of the frame before"
 
 
 def test_a_repeated_frame_is_faded() -> None:
     board = draw([[7, 7, 7]])
-    _, x = np.nonzero((board == COLOURS[7]).all(axis=-1))
+    _, x = np.nonzero((board == COLORS[7]).all(axis=-1))
     assert len(x) > 1000
-    assert x.max() - x.min() < 208, "the frame in full colour stands there once"
+    assert x.max() - x.min() < 208, "the frame in full color stands there once"
 
 
 def test_the_time_line_shows_where_in_the_video_the_frames_lie() -> None:
@@ -90,7 +90,7 @@ def test_thirty_two_scenes_make_a_board_of_a_pleasant_shape() -> None:
 @pytest.mark.parametrize("shape", [(160, 90), (90, 160), (40, 40)])
 def test_frames_keep_their_shape(shape) -> None:
     board = draw([[0]], plain_frames(*shape))
-    y, x = np.nonzero((board == COLOURS[0]).all(axis=-1))
+    y, x = np.nonzero((board == COLORS[0]).all(axis=-1))
     ratio = (y.max() - y.min() + 1) / (x.max() - x.min() + 1)
     assert ratio == pytest.approx(shape[0] / shape[1], rel=0.08)  # the border covers a little
 

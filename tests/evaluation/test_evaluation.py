@@ -204,12 +204,12 @@ def test_normalization_keeps_points_within_numbers() -> None:
     ],
 )
 def test_a_choice_counts_by_its_letter_or_its_text(answer, right) -> None:
-    assert is_right(Question(CHOICE, "B", "colour", "choice"), answer) is right
+    assert is_right(Question(CHOICE, "B", "color", "choice"), answer) is right
 
 
 def test_the_constant_answer_is_the_best_of_each_wording() -> None:
     def asked(text, answer, times, form="free"):
-        return [Question(text, answer, "colour", form)] * times
+        return [Question(text, answer, "color", form)] * times
 
     baseline = BlindBaseline(
         [*asked("What colour is first?", "red", 40), *asked("What colour is first?", "blue", 10)]
@@ -218,14 +218,14 @@ def test_the_constant_answer_is_the_best_of_each_wording() -> None:
         + asked("What colour comes after the red one?", "blue", 20)
         + asked("What colour comes after the green one?", "green", 11)
     )
-    assert baseline.answer(Question("What colour is first?", "?", "colour")) == "red"
-    assert baseline.chance(Question("What colour is first?", "?", "colour")) == 1 / 2
-    # Asked too seldom with that colour: those that differ in the colour alone count.
-    assert baseline.answer(Question("What colour comes after the green one?", "?", "colour")) == "blue"
+    assert baseline.answer(Question("What colour is first?", "?", "color")) == "red"
+    assert baseline.chance(Question("What colour is first?", "?", "color")) == 1 / 2
+    # Asked too seldom with that color: those that differ in the color alone count.
+    assert baseline.answer(Question("What colour comes after the green one?", "?", "color")) == "blue"
     # Never asked: what is most frequent in its kind.
-    assert baseline.answer(Question("What colour is in the middle?", "?", "colour")) == "green"
+    assert baseline.answer(Question("What colour is in the middle?", "?", "color")) == "green"
     assert baseline.answer(Question("What is heard?", "?", "sound")) == ""
-    choice = Question("Which?\nA. blue\nB. red\nC. green", "A", "colour", "choice")
+    choice = Question("Which?\nA. blue\nB. red\nC. green", "A", "color", "choice")
     assert baseline.answer(choice) == "C" and baseline.chance(choice) == 1 / 3
 
 
@@ -233,7 +233,7 @@ def test_one_of_two_named_things_is_guessed_by_its_place() -> None:
     def asked(first, second, answer):
         return Question(f"Which appears first, the {first} or the {second}?", f"the {answer}", "first")
 
-    things = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("star", "ring")]
+    things = [f"{color} {shape}" for color in ("red", "green", "blue") for shape in ("star", "ring")]
     pairs = [(one, other) for one in things for other in things if one != other]
     baseline = BlindBaseline([asked(*pair, pair[number % 3 > 0]) for number, pair in enumerate(pairs * 2)])
     question = asked("blue star", "red ring", "red ring")
@@ -289,7 +289,7 @@ def test_results_return_from_their_file_and_give_the_same_tables(results, tmp_pa
         "all but captions, free",
         "all but captions, choice",
         "what",
-        "colour",
+        "color",
         "captions, word for word",
     ]
     assert "| uniform | 83.3 |" in table or "| uniform | 100.0 |" in table

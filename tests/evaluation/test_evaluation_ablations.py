@@ -132,7 +132,7 @@ def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) ->
         ({"rows": [{"label": "A"}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "uniform", "seed": 3}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "best"}]}, "Unknown selection 'best'"),
-        ({"colour": "red"}, "it must have rows, sets, title, work"),
+        ({"color": "red"}, "it must have rows, sets, title, work"),
         ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
     ],
 )

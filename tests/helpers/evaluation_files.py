@@ -13,11 +13,11 @@ CHOICE = "What colour is shown?\nA. red\nB. green\nC. blue"
 
 
 def draw(number: int, width: int, height: int, events: list[tuple[str, int, int]]) -> np.ndarray:
-    """Grey that moves slowly; during an event, a square of its colour."""
+    """Gray that moves slowly; during an event, a square of its color."""
     image = np.full((height, width, 3), 90 + number % 20, dtype=np.uint8)
-    for colour, start, end in events:
+    for color, start, end in events:
         if start <= number < end:
-            image[height // 4 : -height // 4, width // 4 : -width // 4] = COLORS[colour]
+            image[height // 4 : -height // 4, width // 4 : -width // 4] = COLORS[color]
     return image
 
 
@@ -31,7 +31,7 @@ def make_set(folder: Path, num_videos: int = 3) -> Path:
         make_video(folder / name, 60, fps=10, draw=lambda *size, events=events: draw(*size, events))
         questions = [
             {"kind": "what", "form": "free", "question": "What colour appears first?", "answer": colors[0]},
-            {"kind": "colour", "form": "choice", "question": CHOICE, "answer": "ABC"[list(COLORS).index(colors[1])]},
+            {"kind": "color", "form": "choice", "question": CHOICE, "answer": "ABC"[list(COLORS).index(colors[1])]},
             {
                 "kind": "caption",
                 "form": "free",
@@ -47,11 +47,11 @@ def make_set(folder: Path, num_videos: int = 3) -> Path:
                 "data_source": "procedural",
                 "conversations": conversation(questions),
                 "questions": questions,
-                "events": [{"start": start / 10, "end": end / 10, "colour": colour} for colour, start, end in events],
+                "events": [{"start": start / 10, "end": end / 10, "color": color} for color, start, end in events],
             }
         )
     Image.fromarray(draw(0, 40, 40, [("red", 0, 1)])).save(folder / "image.png")
-    question = {"kind": "colour", "form": "free", "question": "What colour is the square?", "answer": "red"}
+    question = {"kind": "color", "form": "free", "question": "What colour is the square?", "answer": "red"}
     turns = conversation([question])
     lines.append({"id": "image", "image": "image.png", "conversations": turns, "questions": [question]})
     return write_lines(folder / "records.jsonl", lines)

@@ -26,7 +26,7 @@ def selection_table(seeds: int = 3) -> Table:
     shares = {"uniform": 0.3, "uniform_single": 0.36, "bsm": 0.25, "kmeans_dissimilar": 0.7, "kmeans": 0.85}
     shares |= {"kmeans_random": 0.5}
     labels = ("Uniform, merged triples", "Uniform, single frames", "BSM", "k-means, dissimilar", "k-means, similar")
-    labels += ("k-means, similar, random centres",)
+    labels += ("k-means, similar, random centers",)
     models = [f"{seed} model" for seed in range(seeds)]
     rows = [{"label": label, "selection": name, "models": models} for label, name in zip(labels, shares, strict=True)]
     results = {model: made_up({**shares, "blind": 0.18, "constant": 0.15}, seed) for seed, model in enumerate(models)}

@@ -95,7 +95,7 @@ def test_players_see_h264_with_the_right_total_duration(clips, tmp_path, names) 
     assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
 
 
-def test_colours_of_encoded_files_are_those_of_the_sub_videos(clips, tmp_path) -> None:
+def test_colors_of_encoded_files_are_those_of_the_sub_videos(clips, tmp_path) -> None:
     def red(frame, width, height):
         return np.full((height, width, 3), (200, 60, 30), dtype=np.uint8)
 

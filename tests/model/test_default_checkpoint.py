@@ -147,7 +147,7 @@ def test_digits_are_single_tokens_and_frequent_words_are_one(tokenizer) -> None:
     assert tokenizer.tokenize(" triangle") == ["Ġtriangle"]
 
 
-def test_the_tokenizer_normalises_as_qwen2_does(tokenizer) -> None:
+def test_the_tokenizer_normalizes_as_qwen2_does(tokenizer) -> None:
     assert tokenizer("e\u0301").input_ids == tokenizer("\u00e9").input_ids
 
 

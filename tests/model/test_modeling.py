@@ -36,13 +36,13 @@ def model():
 
 
 def linear_grid(grid: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear resizing of `(height, width, channels)`, pixel centres at halves, edges repeated."""
+    """Bilinear resizing of `(height, width, channels)`, pixel centers at halves, edges repeated."""
     for axis in (0, 1):
         length = grid.shape[axis]
-        centres = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
-        left = np.floor(centres).astype(int)
+        centers = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+        left = np.floor(centers).astype(int)
         right = np.minimum(left + 1, length - 1)
-        share = np.expand_dims(centres - left, tuple(n for n in range(3) if n != axis))
+        share = np.expand_dims(centers - left, tuple(n for n in range(3) if n != axis))
         grid = np.take(grid, left, axis) * (1 - share) + np.take(grid, right, axis) * share
     return grid
 

@@ -96,7 +96,7 @@ def test_without_the_sentence_the_video_is_its_tokens_alone(processor) -> None:
     assert plain.decode(inputs["input_ids"][0]) == "a" + "<video>" * 37 + "b"
 
 
-def test_pixels_are_the_chosen_frames_normalised(processor) -> None:
+def test_pixels_are_the_chosen_frames_normalized(processor) -> None:
     frames = small_clip()
     inputs = processor(text="<video>", videos=frames, return_scenes=True, return_tensors="pt")
     order = inputs["scenes"][0]["indices"].flatten()
@@ -173,7 +173,7 @@ class CountingEncoder:
         return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).mT.requires_grad_()
 
 
-def test_the_encoder_sees_normalised_chunks_and_each_frame_once(processor, monkeypatch) -> None:
+def test_the_encoder_sees_normalized_chunks_and_each_frame_once(processor, monkeypatch) -> None:
     encoder = CountingEncoder()
     processor.frame_encoder = encoder
     loaded = []

@@ -99,7 +99,7 @@ def test_files_are_read_at_the_size_of_the_settings(folder) -> None:
     assert edge(folder / "short.mp4", return_tensors="pt")["pixel_values_videos"].shape[-2:] == (24, 32)
 
 
-def test_pixels_of_a_file_are_the_readers_normalised(folder) -> None:
+def test_pixels_of_a_file_are_the_readers_normalized(folder) -> None:
     processor = tiny_video_processor()
     pixels = processor(folder / "short.mp4", return_tensors="pt")["pixel_values_videos"]
     frames = read_frames(folder / "short.mp4", num_frames=7, size=(20, 20)).frames

@@ -51,7 +51,7 @@ def test_videos_are_real_h264_of_the_annotated_duration(world, short) -> None:
         assert 5 <= record["duration"] <= 12
 
 
-def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_outside(world, short) -> None:
+def test_things_are_seen_in_their_color_from_their_start_to_their_end_and_not_outside(world, short) -> None:
     for record in short:
         for event in record["events"]:
             frames = read_frames(world / record["video"], fps=8)
@@ -59,13 +59,13 @@ def test_things_are_seen_in_their_colour_from_their_start_to_their_end_and_not_o
             if not still:
                 continue
             row, column = round(event["y"] * 64), round(event["x"] * 64)
-            colour = np.array(COLORS[event["colour"]], dtype=float)
-            away = np.abs(frames.frames[:, row - 1 : row + 2, column - 1 : column + 2].mean((1, 2)) - colour).max(1)
+            color = np.array(COLORS[event["color"]], dtype=float)
+            away = np.abs(frames.frames[:, row - 1 : row + 2, column - 1 : column + 2].mean((1, 2)) - color).max(1)
             inside = (frames.timestamps > event["start"] + 0.13) & (frames.timestamps < event["end"] - 0.13)
             outside = (frames.timestamps < event["start"] - 0.13) | (frames.timestamps > event["end"] + 0.13)
             assert (away[inside] < 40).all()
-            others = [each for each in record["events"] if each is not event and each["colour"] == event["colour"]]
-            if not others and event["colour"] not in ("white", "black"):
+            others = [each for each in record["events"] if each is not event and each["color"] == event["color"]]
+            if not others and event["color"] not in ("white", "black"):
                 assert (away[outside] > 40).mean() > 0.95
 
 
@@ -99,9 +99,9 @@ def answer_by_hand(film, question):
     things = [event.thing for event in film.events]
     words = question.question.rstrip("?").split()
     if question.kind == "what":
-        return next(thing.shape for thing in things if thing.colour == words[4])
-    if question.kind == "colour":
-        return next(thing.colour for thing in things if thing.shape == words[-1])
+        return next(thing.shape for thing in things if thing.color == words[4])
+    if question.kind == "color":
+        return next(thing.color for thing in things if thing.shape == words[-1])
     if question.kind == "order":
         place = ("first", "second", "third", "fourth", "last").index(words[-1])
         return things[-1 if place == 4 else place].a_name
@@ -111,7 +111,7 @@ def answer_by_hand(film, question):
     if question.kind == "count":
         kind = words[2]
         number = sum(
-            kind == "objects" or kind == thing.colour or kind in (f"{thing.shape}s", f"{thing.shape}es")
+            kind == "objects" or kind == thing.color or kind in (f"{thing.shape}s", f"{thing.shape}es")
             for thing in things
         )
         return NUMBERS[number]
@@ -129,7 +129,7 @@ def test_every_answer_follows_from_the_film() -> None:
         for question in ask_about_film(Random(seed), film, count=16, choice_share=0):
             assert question.answer == answer_by_hand(film, question), question
             seen[question.kind] += 1
-    assert set(seen) == {"what", "colour", "order", "before", "after", "count", "when", "first"}
+    assert set(seen) == {"what", "color", "order", "before", "after", "count", "when", "first"}
     assert min(seen.values()) > 0.5 * max(seen.values())
 
 
@@ -152,9 +152,9 @@ def test_questions_alone_do_not_tell_the_answer() -> None:
     answers = {}
     for seed, film in enumerate(films(400)):
         for question in ask_about_film(Random(seed), film, count=8, choice_share=0):
-            if question.kind in ("what", "colour", "when"):
+            if question.kind in ("what", "color", "when"):
                 answers.setdefault(question.kind, Counter())[question.answer] += 1
-    chance = {"what": 1 / len(SHAPES), "colour": 1 / len(COLORS), "when": 1 / len(PARTS)}
+    chance = {"what": 1 / len(SHAPES), "color": 1 / len(COLORS), "when": 1 / len(PARTS)}
     for kind, counts in answers.items():
         assert max(counts.values()) / counts.total() < 1.4 * chance[kind]
 
@@ -221,7 +221,7 @@ def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_o
     for kind in ("short", "picture-questions"):
         records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colors=count), count=12))
         captions = [turn["answer"] for record in records for turn in record["questions"] if turn["kind"] == "caption"]
-        colors = [{colour for colour in COLORS if colour in caption.lower()} for caption in captions]
+        colors = [{color for color in COLORS if color in caption.lower()} for caption in captions]
         assert max(map(len, colors)) == count
         assert len(set.union(*colors)) > 3
 

@@ -48,12 +48,12 @@ train stage4_few stage4_few
 train stage4_short stage4_short
 train stage4_pair stage4_pair
 # Kinds of question that stay at chance while everything is asked at once may be learned when nothing else is asked.
-train stage4_pair stage4_colour model=stage4_pair 'data.0.questions={kind: [colour], form: [free]}' \
+train stage4_pair stage4_color model=stage4_pair 'data.0.questions={kind: [color], form: [free]}' \
     training.max_steps=120 training.warmup_steps=3 training.seed=7
-train stage4_pair stage4_order model=stage4_colour 'data.0.questions={kind: [order, colour], form: [free]}' \
+train stage4_pair stage4_order model=stage4_color 'data.0.questions={kind: [order, color], form: [free]}' \
     training.max_steps=150 training.warmup_steps=3 training.seed=8
 train stage4_pair stage4_neighbours model=stage4_order \
-    'data.0.questions={kind: [order, colour, before, after], form: [free]}' \
+    'data.0.questions={kind: [order, color, before, after], form: [free]}' \
     training.max_steps=200 training.warmup_steps=3 training.seed=9
 train stage4_pair stage4_places model=stage4_neighbours 'data.0.questions={kind: [order], form: [free]}' \
     training.max_steps=180 training.warmup_steps=3 training.seed=10
@@ -79,15 +79,15 @@ train stage4_long stage4_rows model=stage4_looking \
 train stage4_mix stage4_mix
 train stage4_wide stage4_wide
 train stage4_long stage4_shapes model=stage4_wide \
-    'data=[{path: world/train_pair.jsonl, questions: {kind: [colour], form: [free]}}]' \
+    'data=[{path: world/train_pair.jsonl, questions: {kind: [color], form: [free]}}]' \
     'sampling={num_scenes: [6, 8], selection: uniform}' \
     'learning_rates={multi_modal_projector: 2.0e-3, language_model: 2.0e-3, scene_merger: 1.0e-3}' \
     training.max_steps=300 training.warmup_steps=5 training.seed=35
 train stage4_full stage4_full
 train stage4_full stage4_more model=stage4_full data.1.count=6000 data.3.count=800 \
-    'data.1.questions={kind: [colour, order, before, after, count, when, first, caption]}' \
+    'data.1.questions={kind: [color, order, before, after, count, when, first, caption]}' \
     training.max_steps=700 training.seed=37
-# Until here, things are told apart by their colour. Where all have the same, their shape is learned.
+# Until here, things are told apart by their color. Where all have the same, their shape is learned.
 train stage4_long stage4_alike model=stage4_more \
     'data=[{path: world/alike/train_pair.jsonl, questions: {kind: [count, order, before, after, when, first, caption], form: [free]}}]' \
     'sampling={num_scenes: [6, 8], selection: uniform}' \
