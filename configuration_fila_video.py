@@ -39,16 +39,24 @@ class FilaVideoConfig(PreTrainedConfig):
     merger_type (`str`, *optional*, defaults to `"weighted"`):
         How the frames of a scene become one (section 3.2, supplement C): `"weighted"` (equation 8), `"mean"`,
         `"attention"` or `"bsm"`.
+    projector_type (`str`, *optional*, defaults to `"mlp"`):
+        `"mlp"`, two linear layers with `projector_hidden_act` between them; `"norm_mlp"`, the same behind a norm; or
+        `"linear"`, one without bias.
     pooling_mode (`str`, *optional*, defaults to `"bilinear"`):
-        How a frame's grid of tokens shrinks after the projector: `"bilinear"`, `"average"`, `"max"` or `"none"`.
+        How a frame's grid of tokens shrinks: `"bilinear"`, `"average"`, `"max"`, `"pixel_shuffle"` (neighbors become
+        channels of one token) or `"none"`.
     pooling_stride (`int`, *optional*, defaults to 2):
         By how much the grid shrinks in height and width.
+    pooling_position (`str`, *optional*, defaults to `"after_projector"`):
+        Where it shrinks: `"after_projector"` or `"before_projector"`, the only place for a pixel shuffle.
     newline_position (`str`, *optional*, defaults to `"video"`):
         Where the learned newline embedding stands: after the whole `"video"`, after every row of the `"grid"`, after
         every `"frame"`, or nowhere (`"none"`).
     vision_feature_layer (`int`, *optional*, defaults to -1):
         Which hidden state of the vision tower is used, as an index into its `hidden_states`. The last one is taken
         before the tower's final norm, and the first, the bare embeddings, cannot be chosen.
+    vision_final_norm (`bool`, *optional*, defaults to `False`):
+        Whether the tower's output is used instead, which its final norm has gone over if it has one.
     vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
         `"full"` keeps every token of the tower, `"default"` drops the first one (CLIP's class token).
     layer_compression (`str`, *optional*):
@@ -79,10 +87,13 @@ class FilaVideoConfig(PreTrainedConfig):
     projector_hidden_act: str = "gelu"
     scene_size: int = 3
     merger_type: Literal["weighted", "mean", "attention", "bsm"] = "weighted"
-    pooling_mode: Literal["bilinear", "average", "max", "none"] = "bilinear"
+    projector_type: Literal["mlp", "norm_mlp", "linear"] = "mlp"
+    pooling_mode: Literal["bilinear", "average", "max", "pixel_shuffle", "none"] = "bilinear"
     pooling_stride: int = 2
+    pooling_position: Literal["after_projector", "before_projector"] = "after_projector"
     newline_position: Literal["video", "grid", "frame", "none"] = "video"
     vision_feature_layer: int = -1
+    vision_final_norm: bool = False
     vision_feature_select_strategy: Literal["full", "default"] = "full"
     layer_compression: Literal["cosine"] | None = None
     layer_compression_group: int | None = None
@@ -131,10 +142,26 @@ class FilaVideoConfig(PreTrainedConfig):
         for name in ("scene_size", "pooling_stride", "layer_compression_group"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.pooling_stride > self.patches_per_side and self.pooling_mode in ("average", "max"):
+        if self.pooling_stride > self.patches_per_side and self.pooling_mode in ("average", "max", "pixel_shuffle"):
             raise ValueError(
                 f"`pooling_stride` ({self.pooling_stride}) is larger than the vision tower's grid "
                 f"({self.patches_per_side} patches a side): no token would be left."
+            )
+        if self.pooling_mode == "pixel_shuffle":
+            if self.pooling_position != "before_projector":
+                raise ValueError(
+                    "`pooling_mode='pixel_shuffle'` makes wider tokens for the projector: set "
+                    "`pooling_position='before_projector'`."
+                )
+            if self.patches_per_side % self.pooling_stride:
+                raise ValueError(
+                    f"The vision tower's grid has {self.patches_per_side} patches a side, which a pixel shuffle by "
+                    f"`pooling_stride` ({self.pooling_stride}) does not divide."
+                )
+        if self.vision_final_norm and self.vision_feature_layer != -1:
+            raise ValueError(
+                f"`vision_final_norm` takes the vision tower's output, but `vision_feature_layer` is "
+                f"{self.vision_feature_layer}: choose one."
             )
         num_layers = self.vision_config.num_hidden_layers
         if self.vision_feature_layer == 0 or not -num_layers <= self.vision_feature_layer <= num_layers:
@@ -148,7 +175,7 @@ class FilaVideoConfig(PreTrainedConfig):
     @property
     def patches_per_side(self) -> int:
         """Patches along one side of the vision tower's square grid."""
-        return self.vision_config.image_size // self.vision_config.patch_size
+        return _square(self.vision_config, "image_size") // _square(self.vision_config, "patch_size")
 
     @property
     def num_patches(self) -> int:
@@ -173,8 +200,17 @@ def _build_config(config: dict | PreTrainedConfig | None, model_type: str, **def
     return config
 
 
+def _square(config: PreTrainedConfig, name: str) -> int:
+    """A size in pixels that some towers give as a pair."""
+    size = getattr(config, name)
+    height, width = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
+    if height != width or not isinstance(height, int):
+        raise ValueError(f"The vision tower's `{name}` is {size}, but its grid of patches must be a square.")
+    return height
+
+
 def pooled_grid_size(patches_per_side: int, pooling_mode: str, pooling_stride: int) -> int:
-    """Tokens along one side of a frame's grid after pooling: 27 becomes 14 (`bilinear`) or 13 (`average`, `max`)."""
+    """Tokens along one side of a frame's grid after pooling: 27 becomes 14 (`bilinear`) or 13 (all others)."""
     if pooling_mode == "none":
         return patches_per_side
     if pooling_mode == "bilinear":

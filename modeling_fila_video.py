@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.generation import utils as generation_utils
@@ -23,10 +22,11 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
+from .configuration_fila_video import FilaVideoConfig
 from .layer_compression_fila_video import CompressedCache, follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
+from .visual_projection_fila_video import FilaVideoMultiModalProjector, project_patches, visual_tokens
 
 if TYPE_CHECKING:
     # The Hub's loader and `save_pretrained` take along what these lines name: the pipeline leads them to the processor
@@ -93,67 +93,6 @@ class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
     image_hidden_states: tuple[torch.FloatTensor] | None = None
     video_hidden_states: tuple[torch.FloatTensor] | None = None
     kept_tokens: torch.LongTensor | None = None
-
-
-class FilaVideoMultiModalProjector(nn.Module):
-    """Two linear layers with an activation between them (section 4.1): vision width to language width."""
-
-    def __init__(self, config: FilaVideoConfig) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
-        self.act = ACT2FN[config.projector_hidden_act]
-        self.linear_2 = nn.Linear(config.text_config.hidden_size, config.text_config.hidden_size)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.linear_2(self.act(self.linear_1(features)))
-
-
-def pool_grids(grids: torch.Tensor, mode: str, stride: int) -> torch.Tensor:
-    """Shrinks `(num_frames, side, side, hidden_size)` in height and width, to the side of `pooled_grid_size`."""
-    # CODEPATH: OneVision and LLaVA-Video's defaults pool bilinearly, LLaVA-Video's evaluation by average.
-    if mode == "none":
-        return grids
-    grids = grids.permute(0, 3, 1, 2)
-    if mode == "bilinear":
-        side = pooled_grid_size(grids.shape[-1], mode, stride)
-        grids = nn.functional.interpolate(grids, size=(side, side), mode="bilinear")
-    elif mode == "average":
-        grids = nn.functional.avg_pool2d(grids, stride)
-    else:
-        grids = nn.functional.max_pool2d(grids, stride)
-    return grids.permute(0, 2, 3, 1)
-
-
-def visual_tokens(
-    features: torch.Tensor, num_frames_each: list[int], config: FilaVideoConfig, newline: torch.Tensor | None
-) -> tuple[torch.Tensor, ...]:
-    """
-    Pooled patches in raster order, with the newline where `config.newline_position` says.
-
-    Args:
-        features (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`):
-            One projected feature map an image, or a scene after merging.
-        num_frames_each (`list[int]`): How many of them belong to each image or video, in order.
-        config (`FilaVideoConfig`): The model's settings.
-        newline (`torch.Tensor` of shape `(hidden_size,)`, *optional*): The newline embedding, where one is used.
-
-    Returns:
-        One `(num_tokens, hidden_size)` tensor an image or video, as many tokens as `num_visual_tokens` counts.
-    """
-    side = config.patches_per_side
-    grids = pool_grids(features.unflatten(1, (side, side)), config.pooling_mode, config.pooling_stride)
-    position = config.newline_position
-    newline = None if newline is None else newline.to(grids)
-    # CODEPATH: LLaVA-Video ends every row of the grid with a newline, OneVision every video.
-    if position == "grid":
-        grids = torch.cat([grids, newline.expand(*grids.shape[:2], 1, -1)], dim=2)
-    tokens = grids.flatten(1, 2)
-    if position == "frame":
-        tokens = torch.cat([tokens, newline.expand(tokens.shape[0], 1, -1)], dim=1)
-    visuals = [frames.flatten(0, 1) for frames in tokens.split(num_frames_each)]
-    if position == "video":
-        visuals = [torch.cat([visual, newline[None]]) for visual in visuals]
-    return tuple(visuals)
 
 
 @auto_docstring
@@ -240,9 +179,10 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         `features` is what `encode_frames` gave of them, `before_ids` and `after_ids` the prompt around the video, and
         `question` says which of `after_ids` are the question. See [`score_frames`] for `windows`.
         """
-        dtype, parts = self.multi_modal_projector.linear_1.bias.dtype, []
+        parts = []
         for part in features.split(32):  # projected at full size, a pool takes gigabytes
-            parts.append(pool_for_scoring(self.multi_modal_projector(part.to(self.device, dtype)), question_tokens))
+            grids = project_patches(part.to(self.device), self.multi_modal_projector, self.config)
+            parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
         return score_frames(self.language_model, torch.cat(parts), before, after, question, **windows).sum(dim=0)
 
@@ -253,7 +193,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         num_layers = self.config.vision_config.num_hidden_layers
         layer = self.config.vision_feature_layer
         layer = layer if layer < 0 else layer - num_layers - 1
-        asked_for_all = kwargs.get("output_hidden_states", self.config.vision_config.output_hidden_states)
+        # CODEPATH: SmolVLM and InternVL take what their towers give, LLaVA a state before the last norm.
+        is_final = self.config.vision_final_norm
+        asked_for_all = is_final or kwargs.get("output_hidden_states", self.config.vision_config.output_hidden_states)
         if not asked_for_all:
             # Of all hidden states only one is captured. Before `select_hidden_states` existed (transformers 5.23),
             # indices could not be negative and counted from the first layer's output.
@@ -261,7 +203,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             kwargs["output_hidden_states"] = [layer if counts_all else num_layers + layer]
 
         outputs = self.vision_tower(pixel_values.to(dtype=self.vision_tower.dtype), return_dict=True, **kwargs)
-        features = outputs.hidden_states[layer]
+        features = outputs.last_hidden_state if is_final else outputs.hidden_states[layer]
         if not asked_for_all:
             outputs.hidden_states = None
         if self.training:
@@ -281,8 +223,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 
     def _embed_frames(self, features: torch.Tensor, num_frames_each: list[int]) -> tuple[torch.Tensor, ...]:
         """Frames `(num_frames, num_patches, hidden_size)` to one `(num_tokens, hidden_size)` an image or video."""
-        projected = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.bias.dtype))
-        return visual_tokens(projected, num_frames_each, self.config, self.image_newline)
+        return visual_tokens(features, num_frames_each, self.multi_modal_projector, self.image_newline, self.config)
 
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes images as one-frame videos; the scene merger does not act on them.")

@@ -12,7 +12,7 @@ from fila_video.configuration_fila_video import (
 )
 from helpers.tiny_models import IMAGE, VIDEO, tiny_clip_llama_config, tiny_config, tiny_text_config, tiny_vision_config
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig
+from transformers import AutoConfig, CLIPVisionConfig, InternVLVisionConfig, LlamaConfig
 
 
 def test_the_defaults_are_the_papers_model() -> None:
@@ -93,6 +93,8 @@ def test_every_setting_is_saved(tmp_path) -> None:
         "newline_position": "grid",
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
+        "pooling_position": "before_projector",
+        "projector_type": "norm_mlp",
         "projector_hidden_act": "relu",
         "image_token_id": 7,
         "video_token_id": 8,
@@ -148,6 +150,20 @@ def test_parts_of_a_saved_configuration_can_be_overridden(tmp_path) -> None:
         ({"image_token_id": VIDEO}, rf"both {VIDEO}"),
         ({"merger_type": "sum"}, r"merger_type"),
         ({"pooling_mode": "median"}, r"pooling_mode"),
+        ({"pooling_mode": "pixel_shuffle"}, r"set `pooling_position='before_projector'`"),
+        (
+            {"pooling_mode": "pixel_shuffle", "pooling_position": "before_projector"},
+            r"5 patches a side, which a pixel shuffle by `pooling_stride` \(2\) does not divide",
+        ),
+        (
+            {"vision_final_norm": True, "vision_feature_layer": -2},
+            r"`vision_final_norm`.*`vision_feature_layer` is -2",
+        ),
+        (
+            {"vision_config": InternVLVisionConfig(image_size=(28, 42), patch_size=(14, 14))},
+            r"`image_size` is \(28, 42\), but its grid of patches must be a square",
+        ),
+        ({"projector_type": "resampler"}, r"projector_type"),
         ({"newline_position": "end"}, r"newline_position"),
         ({"vision_feature_select_strategy": "cls"}, r"vision_feature_select_strategy"),
         ({"scene_size": "three"}, r"scene_size"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
+from fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
 from helpers.tiny_models import (
     tiny_clip_llama_config,
     tiny_config,
