@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 from torch import nn
-from transformers.video_utils import VideoMetadata
 
-from .video_reading_fila_video import VideoFrames
+from .video_reading_fila_video import TimedVideoMetadata, VideoFrames
 
 THUMBNAIL_SIZE = 16  # height and width of the picture that stands for a frame where there is no frame encoder
 
@@ -31,12 +30,12 @@ class SpreadPool:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.metadata: VideoMetadata | None = None
         self._capacity = capacity
         self._size = 0
         self._pixels: np.ndarray | None = None  # (capacity, height, width, 3), filled slot by slot, in any order
         self._thumbnails = np.empty((capacity, 3 * THUMBNAIL_SIZE**2), dtype=np.float32)
         self._seconds = np.empty(capacity)
+        self._numbers = np.empty(capacity, dtype=np.int64)
         # The slots as a list linked in the order of time; by slot, what differs from the one before, and what removing
         # it would cost.
         self._before, self._after = np.full(capacity, -1), np.full(capacity, -1)
@@ -44,9 +43,10 @@ class SpreadPool:
         self._cost = np.full(capacity, np.inf)
         self._last = -1
 
-    def add(self, seconds: float, frame: np.ndarray) -> None:
+    def add(self, number: int, seconds: float, frame: np.ndarray) -> None:
         """
         Args:
+            number (`int`): The frame's number within the video.
             seconds (`float`): The frame's time, later than those before.
             frame (`np.ndarray` of shape `(height, width, 3)`): uint8; it is copied.
         """
@@ -67,7 +67,8 @@ class SpreadPool:
                 difference = _distance(thumbnail, self._thumbnails[last])
             else:
                 self._remove(slot, difference, seconds)
-        self._pixels[slot], self._thumbnails[slot], self._seconds[slot] = frame, thumbnail, seconds
+        self._pixels[slot], self._thumbnails[slot] = frame, thumbnail
+        self._numbers[slot], self._seconds[slot] = number, seconds
         self._before[slot], self._after[slot], self._difference[slot] = last, -1, difference
         self._cost[slot] = np.inf
         if last >= 0:
@@ -96,10 +97,12 @@ class SpreadPool:
                 difference_after, seconds_after = difference, seconds
             self._cost[changed] = self._cost_of(changed, difference_after, seconds_after)
 
-    def frames(self) -> VideoFrames:
+    def frames(self, metadata: TimedVideoMetadata) -> VideoFrames:
         """
-        What was kept, in the order of time. `frames_indices` number the frames by their time at the video's mean rate,
-        which is exact where the rate is constant; their times are true in any case.
+        What was kept, in the order of time.
+
+        Args:
+            metadata ([`TimedVideoMetadata`]): The video's, which learns which frames these are.
         """
         order = self._seconds[: self._size].argsort(kind="stable")
         seconds = self._seconds[order]
@@ -115,13 +118,9 @@ class SpreadPool:
                 target[at], at = at, target[at]
             pixels[at] = held
             target[at] = at
-        numbers = np.floor(seconds * self.metadata.fps + 0.5).astype(int) - np.arange(self._size)
-        numbers = np.maximum.accumulate(numbers) + np.arange(self._size)  # no number twice
-        limit = self.metadata.total_num_frames - self._size + np.arange(self._size)
-        indices = np.minimum(numbers, limit).tolist()
-        self.metadata.frames_indices = indices
-        self.metadata.frame_times = dict(zip(indices, seconds.tolist(), strict=True))
-        return VideoFrames(pixels[: self._size], seconds, self.metadata)
+        metadata.frames_indices = self._numbers[order].tolist()
+        metadata.frame_times = dict(zip(metadata.frames_indices, seconds.tolist(), strict=True))
+        return VideoFrames(pixels[: self._size], seconds, metadata)
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from .video_inputs_fila_video import (
     to_uint8_rgb,
 )
 from .video_pool_fila_video import SpreadPool, thumbnails
-from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, iter_frames, read_frames
+from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SceneSettings:
     seed: int = 42
     frame_batch_size: int = 16
     max_feature_bytes: int = 1 << 30
-    seek_mode: str = "exact"
+    seek_mode: str = "auto"
 
     def __post_init__(self):
         for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
@@ -117,8 +118,10 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         Frames that go through the frame encoder at once.
     max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
         Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded again.
-    seek_mode (`str`, *optional*, defaults to `"exact"`):
-        `"exact"`, or `"keyframe"` to take the keyframe nearest to each candidate's time.
+    seek_mode (`str`, *optional*, defaults to `"auto"`):
+        `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where it
+        is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always the
+        nearest keyframe. The times are those of the frames taken.
     time_marks (`str`, *optional*, defaults to `"sentence"`):
         What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
         `"llava_video"`, the one that LLaVA-Video was trained with; `"per_scene"`, a mark before the tokens of each
@@ -309,27 +312,19 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             read = read_decoder(source, num_frames, fps, size, progress)
             return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
         reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
-        if num_frames is not None or fps is not None:
-            read = read_frames(source, num_frames=num_frames, fps=fps, **reading)
-            return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
-
-        def evenly(metadata: VideoMetadata) -> int:
-            if pool.num_dense(metadata.duration) is not None:
-                raise _TooLong
-            return pool.num_candidates(metadata.duration)
-
-        def densely(metadata: VideoMetadata) -> int:
-            spread.metadata = metadata
-            return pool.num_dense(metadata.duration)
-
-        # How long a video is shows once it is open, and one that is too long for its pool is read in another way.
-        try:
-            read = read_frames(source, num_frames=evenly, **reading)
-        except _TooLong:
-            spread = SpreadPool(pool.max_candidates)
-            for seconds, frame in iter_frames(source, num_frames=densely, **reading):
-                spread.add(seconds, frame)
-            read = spread.frames()
+        if num_frames is None and fps is None:
+            num_frames = lambda metadata: (  # noqa: E731
+                pool.num_dense(metadata.duration) or pool.num_candidates(metadata.duration)
+            )
+        with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
+            if callable(num_frames) and reader.total > pool.max_candidates:
+                spread = SpreadPool(pool.max_candidates)
+                with closing(iter(reader)) as frames:
+                    for frame in frames:
+                        spread.add(*frame)
+                read = spread.frames(reader.metadata)
+            else:
+                read = reader.read()
         return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
 
     def pixels(self, frames: torch.Tensor, device: torch.device | str | None = None, **settings) -> torch.Tensor:
@@ -377,10 +372,6 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         if kwargs.get("return_metadata", self.return_metadata):
             output["video_metadata"] = [info for _, info in loaded]
         return output
-
-
-class _TooLong(Exception):
-    """Raised through the reader by a function that chooses frames: this video needs another way to choose them."""
 
 
 def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, default_fps: float) -> VideoMetadata:

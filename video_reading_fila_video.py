@@ -341,17 +341,31 @@ def _check_arguments(num_frames, fps, times, size, seek_mode):
     return num_frames, times, size
 
 
-class _Reading:
+class FrameReader:
     """
-    One call of `read_frames` or `iter_frames`: the video is opened and its frames are chosen at once, and decoded by
-    iterating. To be closed.
+    One reading of a video, for callers who decide by its metadata what to do with its frames: it is opened and the
+    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed.
+
+    Takes the arguments of [`read_frames`].
 
     Attributes:
         metadata ([`TimedVideoMetadata`]): Of the whole video.
         total (`int`): The number of frames chosen.
     """
 
-    def __init__(self, source, num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts) -> None:
+    def __init__(
+        self,
+        source: Any,
+        *,
+        num_frames: int | Callable[[VideoMetadata], int] | None = None,
+        fps: float | None = None,
+        times: Any = None,
+        size: tuple[int, int] | None = None,
+        seek_mode: str = "exact",
+        progress: Callable[[int, int], None] | bool | None = None,
+        limits: VideoLimits | None = None,
+        allow_private_hosts: bool = True,
+    ) -> None:
         num_frames, times, size = _check_arguments(num_frames, fps, times, size, seek_mode)
         self._video = _Video(source, limits, allow_private_hosts)
         try:
@@ -385,28 +399,31 @@ class _Reading:
                 self.total,
             )
 
+    def read(self) -> VideoFrames:
+        """All frames chosen."""
+        frames, seconds, indices = None, [], []
+        with closing(iter(self)) as results:
+            for index, second, pixels in results:
+                if frames is None:
+                    frames = np.empty((self.total, *pixels.shape), dtype=np.uint8)
+                frames[len(indices)] = pixels
+                seconds.append(second)
+                indices.append(index)
+        metadata = self.metadata
+        metadata.frames_indices = indices
+        metadata.frame_times = dict(zip(indices, seconds, strict=True))
+        return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), metadata)
+
     def close(self) -> None:
         self._video.close()
 
 
-def iter_frames(
-    source: Any,
-    *,
-    num_frames: int | Callable[[VideoMetadata], int] | None = None,
-    fps: float | None = None,
-    times: Any = None,
-    size: tuple[int, int] | None = None,
-    seek_mode: str = "exact",
-    progress: Callable[[int, int], None] | bool | None = None,
-    limits: VideoLimits | None = None,
-    allow_private_hosts: bool = True,
-) -> Iterator[tuple[float, np.ndarray]]:
+def iter_frames(source: Any, **arguments: Any) -> Iterator[tuple[float, np.ndarray]]:
     """
-    [`read_frames`] as a generator, in the order of time and in bounded memory: `(timestamp in seconds, frame (H, W, 3)
-    uint8)`, as the frames are decoded. Closing the generator early frees the decoder.
+    [`read_frames`], with its arguments, as a generator, in the order of time and in bounded memory: `(timestamp in
+    seconds, frame (H, W, 3) uint8)`, as the frames are decoded. Closing the generator early frees the decoder.
     """
-    arguments = (num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts)
-    with closing(_Reading(source, *arguments)) as reading, closing(iter(reading)) as frames:
+    with closing(FrameReader(source, **arguments)) as reading, closing(iter(reading)) as frames:
         for _, seconds, pixels in frames:
             yield seconds, pixels
 
@@ -459,19 +476,12 @@ def read_frames(
         VideoReadError: If the source cannot be read.
         ValueError: If another argument is wrong.
     """
-    arguments = (num_frames, fps, times, size, seek_mode, progress, limits, allow_private_hosts)
-    frames, seconds, indices = None, [], []
-    with closing(_Reading(source, *arguments)) as reading, closing(iter(reading)) as results:
-        for index, second, pixels in results:
-            if frames is None:
-                frames = np.empty((reading.total, *pixels.shape), dtype=np.uint8)
-            frames[len(indices)] = pixels
-            seconds.append(second)
-            indices.append(index)
-        metadata = reading.metadata
-    metadata.frames_indices = indices
-    metadata.frame_times = dict(zip(indices, seconds, strict=True))
-    return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), metadata)
+    reading = FrameReader(
+        source, num_frames=num_frames, fps=fps, times=times, size=size, seek_mode=seek_mode, progress=progress,
+        limits=limits, allow_private_hosts=allow_private_hosts,
+    )  # fmt: skip
+    with closing(reading):
+        return reading.read()
 
 
 def probe_video(
@@ -506,6 +516,7 @@ def _progress_bar(name):
 
 
 __all__ = [
+    "FrameReader",
     "TimedVideoMetadata",
     "VideoFrames",
     "VideoLimits",

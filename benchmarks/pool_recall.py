@@ -41,11 +41,11 @@ def adaptive_times(film: Film, max_candidates: int) -> tuple[np.ndarray, float]:
     pool, spent = SpreadPool(max_candidates), 0.0
     for number, frame in enumerate(film.frames()):
         start = time.process_time()
-        pool.add(number / film.fps, frame)
+        pool.add(number, number / film.fps, frame)
         spent += time.process_time() - start
     total = round(film.duration * film.fps)
-    pool.metadata = TimedVideoMetadata(total_num_frames=total, fps=film.fps, duration=film.duration)
-    return pool.frames().timestamps, spent
+    metadata = TimedVideoMetadata(total_num_frames=total, fps=film.fps, duration=film.duration)
+    return pool.frames(metadata).timestamps, spent
 
 
 def num_found(film: Film, times: np.ndarray) -> int:

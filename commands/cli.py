@@ -41,7 +41,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-scenes", type=int, help="scenes to select (default: the model's setting)")
     parser.add_argument("--selection", choices=SELECTIONS, help="how (default: the model's setting)")
     parser.add_argument("--candidate-fps", type=float, help="candidate frames per second of video")
-    parser.add_argument("--seek-mode", choices=["auto", "exact", "keyframe"], help="how candidates are read")
+    parser.add_argument(
+        "--seek-mode", choices=["auto", "exact", "keyframe"], help="how candidates are read (default: auto)"
+    )
     parser.add_argument("--seed", type=int, help="of the selection (default: the model's setting)")
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from fila_video import video_reading_fila_video
 from fila_video.video_pool_fila_video import SpreadPool
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
-from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, read_frames
+from fila_video.video_reading_fila_video import TimedVideoMetadata, VideoReadError, VideoSegment, read_frames
+from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import SIZE, clip, tiny_video_processor
 from helpers.video_files import make_video, number_of
 from transformers.video_utils import VideoMetadata
@@ -57,11 +59,27 @@ def test_the_pool_has_as_many_frames_as_the_rule_says(folder, settings, expected
 @pytest.mark.parametrize("num_candidates", [120, 97, 12])
 def test_the_pool_runs_evenly_from_the_first_frame_to_the_last(folder, num_candidates) -> None:
     settings = {"max_candidates": num_candidates, "candidate_fps": num_candidates / 120, "min_candidates": 1}
+    settings["seek_mode"] = "exact"
     frames, metadata = pool(folder / "two_minutes.mp4", **settings)
     numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
     assert numbers == list(metadata.frames_indices)
     assert numbers[0] == 0 and numbers[-1] == 239
     assert np.ptp(np.diff(numbers)) <= 1
+    assert metadata.timestamps == pytest.approx([number / 2 for number in numbers])
+
+
+def test_by_default_candidates_are_keyframes_where_they_are_near_and_the_first_and_last_frame_stay(folder) -> None:
+    """A keyframe every 12 frames of 0.5 s; candidates 2.5 s apart."""
+    settings = {"max_candidates": 49, "candidate_fps": 49 / 120, "min_candidates": 1, "num_scenes": 4}
+    frames, metadata = pool(folder / "two_minutes.mp4", **settings)
+    _, exact = pool(folder / "two_minutes.mp4", **settings, seek_mode="exact")
+    numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert numbers == metadata.frames_indices and len(numbers) == len(exact.frames_indices) == 49
+    assert numbers[0] == exact.frames_indices[0] == 0 and numbers[-1] == exact.frames_indices[-1] == 239
+    assert numbers != exact.frames_indices
+    assert [number for number in numbers[1:-1] if number % 12 == 0] == list(range(12, 239, 12))
+    for number, wanted in zip(numbers, exact.frames_indices, strict=True):
+        assert number == wanted or (number % 12 == 0 and abs(number - wanted) < 2.5)
     assert metadata.timestamps == pytest.approx([number / 2 for number in numbers])
 
 
@@ -124,10 +142,9 @@ def frame_of(level, size=(32, 32)):
 def kept_of(levels, capacity):
     """The numbers of those frames, plain gray ones a second apart, that a pool of such a size keeps."""
     spread = SpreadPool(capacity)
-    spread.metadata = VideoMetadata(total_num_frames=len(levels), fps=1.0, duration=float(len(levels)))
     for second, level in enumerate(levels):
-        spread.add(float(second), frame_of(level))
-    read = spread.frames()
+        spread.add(second, float(second), frame_of(level))
+    read = spread.frames(TimedVideoMetadata(len(levels), fps=1.0, duration=float(len(levels))))
     assert [int(frame[0, 0, 0]) for frame in read.frames] == [levels[int(second)] for second in read.timestamps]
     assert read.metadata.frames_indices == read.timestamps.astype(int).tolist()
     return read.metadata.frames_indices
@@ -174,9 +191,37 @@ def test_a_long_file_keeps_what_changes_and_its_true_times(folder) -> None:
     assert torch.equal(frames, again)
 
 
+def test_frames_of_a_long_file_of_varying_rate_keep_their_own_numbers(tmp_path) -> None:
+    times = np.cumsum([0] + [200, 1800, 500, 1500] * 15)
+    path = make_video(tmp_path / "v.mkv", len(times), times=times, width=32, height=32)
+    frames, metadata = pool(path, max_candidates=20, min_candidates=1, num_scenes=4)
+    numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert len(numbers) == 20 and numbers == metadata.frames_indices
+    assert metadata.timestamps == pytest.approx((times[numbers] / 1000).tolist())
+
+
+@pytest.mark.parametrize("selection", ["kmeans", "uniform"])
+def test_a_video_longer_than_its_pool_is_downloaded_and_indexed_once(folder, selection, monkeypatch) -> None:
+    data = (folder / "two_minutes.mp4").read_bytes()
+    indexed = []
+    index = video_reading_fila_video.index_video
+    monkeypatch.setattr(video_reading_fila_video, "index_video", lambda one: indexed.append(one.name) or index(one))
+
+    def serve(connection, request, server) -> None:
+        server.send(connection, head(content_length=len(data)) + data)
+
+    with HostileServer(serve) as server:
+        _, metadata = pool(
+            server.url, max_candidates=30, min_candidates=1, num_scenes=4, scene_size=3, selection=selection
+        )
+        assert len(server.requests) == len(indexed) == 1
+    assert len(metadata.frames_indices) == (30 if selection == "kmeans" else 12)
+
+
 @pytest.mark.parametrize("selection", ["uniform", "bsm"])
 def test_selections_by_time_take_evenly_spaced_frames_of_a_long_file(folder, selection) -> None:
     settings = {"max_candidates": 30, "min_candidates": 1, "num_scenes": 4, "selection": selection}
+    settings["seek_mode"] = "exact"
     _, metadata = pool(folder / "two_minutes.mp4", **settings)
     assert len(metadata.frames_indices) == (12 if selection == "uniform" else 30)
     assert np.ptp(np.diff(metadata.frames_indices)) <= 1
@@ -184,7 +229,8 @@ def test_selections_by_time_take_evenly_spaced_frames_of_a_long_file(folder, sel
 
 @pytest.mark.parametrize("num_scenes", [1, 7, 32, 64])
 def test_uniform_reads_just_the_frames_that_an_even_index_spacing_names(folder, num_scenes) -> None:
-    _, metadata = pool(folder / "two_minutes.mp4", num_scenes=num_scenes, scene_size=1, selection="uniform")
+    settings = {"num_scenes": num_scenes, "scene_size": 1, "selection": "uniform", "seek_mode": "exact"}
+    _, metadata = pool(folder / "two_minutes.mp4", **settings)
     if num_scenes > 1:  # a single frame is the middle one
         assert metadata.frames_indices == np.linspace(0, 239, num_scenes, dtype=int).tolist()
     assert len(metadata.frames_indices) == num_scenes
