@@ -45,7 +45,7 @@ def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
     return (3 if b > 0 else 1), mirror
 
 
-def display_size(frame: av.VideoFrame, pixel_aspect: float | None) -> tuple[int, int]:
+def display_size(frame: av.VideoFrame, pixel_aspect: float | None = None) -> tuple[int, int]:
     """(height, width) of a frame as a player shows it: pixels made square by widening or narrowing, then turned."""
     width, height = frame.width, frame.height
     aspect = float(pixel_aspect or 0)

@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import av
 import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, plan_runs
-from .video_index_fila_video import index_video
+from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video, plan_runs
 from .video_pixels_fila_video import FrameConverter
-from .video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, VideoSegment, open_source
+from .video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, VideoSegment
 
 logger = logging.get_logger(__name__)
 
@@ -53,10 +52,8 @@ class VideoFrames:
     Frames of one video.
 
     Attributes:
-        frames (`np.ndarray` of shape `(T, H, W, 3)`):
-            uint8, RGB.
-        timestamps (`np.ndarray` of shape `(T,)`):
-            float64, seconds from the start of the video.
+        frames (`np.ndarray` of shape `(T, H, W, 3)`): uint8, RGB.
+        timestamps (`np.ndarray` of shape `(T,)`): float64, seconds from the start of the video.
         metadata ([`~transformers.video_utils.VideoMetadata`]):
             Its `frames_indices` number the frames in the order of presentation.
     """
@@ -66,130 +63,235 @@ class VideoFrames:
     metadata: VideoMetadata
 
 
+class ReadOptions(TypedDict, total=False):
+    """What [`read_frames`] takes besides the source, and explains."""
+
+    num_frames: int | Callable[[VideoMetadata], int] | None
+    fps: float | None
+    times: Any
+    size: tuple[int, int] | None
+    seek_mode: str
+    progress: Callable[[int, int], None] | None
+    limits: VideoLimits | None
+    allow_private_hosts: bool
+
+
 @dataclass
 class _Part:
-    """A stretch of one source within the video: its frames `low` to `high`, of which the first is number `first` of
-    the video; `seconds` are theirs within the video."""
+    """A stretch of one source within the video: its frames `low` to `high`, the first of which is number `first` of
+    the video."""
 
     source: OpenedSource
     index: Index
     first: int
     low: int
     high: int
-    seconds: np.ndarray
-    duration: float
 
 
-class _Video:
-    """The parts of a video, opened and indexed, until it is closed. Frames are numbered across the parts."""
+class FrameReader:
+    """
+    One reading of a video, for callers who decide by its metadata what to do with its frames: it is opened and the
+    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed.
 
-    def __init__(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
-        self.parts: list[_Part] = []
+    Takes the arguments of [`read_frames`].
+
+    Attributes:
+        metadata ([`TimedVideoMetadata`]): Of the whole video.
+        total (`int`): The number of frames chosen.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        num_frames: int | Callable[[VideoMetadata], int] | None = None,
+        fps: float | None = None,
+        times: Any = None,
+        size: tuple[int, int] | None = None,
+        seek_mode: str = "exact",
+        progress: Callable[[int, int], None] | None = None,
+        limits: VideoLimits | None = None,
+        allow_private_hosts: bool = True,
+    ) -> None:
+        times = _check_arguments(num_frames, fps, times, size, seek_mode)
         self._opened = ExitStack()
-        segments = [source]
-        if isinstance(source, (list, tuple)) and not isinstance(source, VideoSegment):
-            if not source or not all(isinstance(segment, VideoSegment) for segment in source):
-                raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
-            segments = source
+        try:
+            self._open(source, limits, allow_private_hosts)
+            self._wanted = self._choose(num_frames, fps, times, seek_mode)
+        except BaseException:
+            self.close()
+            raise
+        self.total = len(self._wanted)
+        self._size = tuple(map(int, size)) if size else (self.metadata.height, self.metadata.width)
+        self._progress = progress
+        self._tracks: set[Track] = set()
+        self._idle: list[tuple[Track, FrameConverter]] = []
+
+    def _open(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
+        """Opens and indexes the segments, and puts their frames behind one another."""
+        segments = source if type(source) in (list, tuple) else [source]
+        if segments is source and not (source and all(isinstance(segment, VideoSegment) for segment in source)):
+            raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
         indexed: dict[Any, tuple[OpenedSource, Index]] = {}  # segments of one file share it
-        with ExitStack() as opened:
-            for segment in segments:
-                segment = segment if isinstance(segment, VideoSegment) else VideoSegment(segment)
-                key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
-                if key not in indexed:
-                    one = open_source(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
-                    opened.enter_context(one)
-                    indexed[key] = one, index_video(one)
-                    if indexed[key][1].damage:
-                        logger.warning("%s %s.", one.name, indexed[key][1].damage)
-                self._add(segment, *indexed[key])
-            self._opened = opened.pop_all()
-        self.names = ", ".join(source.name for source, _ in indexed.values())
-        self.seconds = np.concatenate([part.seconds for part in self.parts])
-        self.duration = sum(part.duration for part in self.parts)
+        self._parts: list[_Part] = []
+        times, keys, duration = [], [], 0.0
+        for segment in segments:
+            segment = segment if isinstance(segment, VideoSegment) else VideoSegment(segment)
+            key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
+            if key not in indexed:
+                opened = OpenedSource(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
+                self._opened.enter_context(opened)
+                indexed[key] = opened, index_video(opened)
+                if indexed[key][1].damage:
+                    logger.warning("%s %s.", opened.name, indexed[key][1].damage)
+            opened, index = indexed[key]
+            start = 0.0 if segment.start is None else float(segment.start)
+            end = index.duration if segment.end is None else min(float(segment.end), index.duration)
+            if not 0 <= start < end:
+                raise opened.error(
+                    f"its segment from {segment.start} to {segment.end} seconds does not lie within its "
+                    f"{index.duration:.3f} seconds"
+                )
+            low = int(shown_at(index.seconds, [start])[0])
+            high = max(int(np.searchsorted(index.seconds, end - 1e-6)), low + 1)
+            self._parts.append(_Part(opened, index, sum(map(len, times)), low, high))
+            times.append(np.maximum(index.seconds[low:high] - start, 0) + duration)
+            keys.append(index.keys[index.packets[low:high]])
+            keys[-1][0] |= not keys[-1].any()  # a segment without a keyframe gives its first frame for one
+            duration += end - start
+        self._name = ", ".join(opened.name for opened, _ in indexed.values())
+        self._seconds, self._keys = np.concatenate(times), np.flatnonzero(np.concatenate(keys))
+        (height, width), total = self._parts[0].index.size, len(self._seconds)
+        self.metadata = TimedVideoMetadata(total, total / duration, width, height, duration, "pyav")
 
-    def _add(self, segment, source, index) -> None:
-        start = 0.0 if segment.start is None else float(segment.start)
-        end = index.duration if segment.end is None else min(float(segment.end), index.duration)
-        if not 0 <= start < end:
-            raise source.error(
-                f"its segment from {segment.start} to {segment.end} seconds does not lie within its "
-                f"{index.duration:.3f} seconds"
-            )
-        seconds = index.seconds
-        low = int(shown_at(seconds, [start])[0])
-        high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
-        seconds = np.maximum(seconds[low:high] - start, 0) + sum(part.duration for part in self.parts)
-        first = sum(part.high - part.low for part in self.parts)
-        self.parts.append(_Part(source, index, first, low, high, seconds, end - start))
-
-    def metadata(self) -> TimedVideoMetadata:
-        height, width = self.parts[0].index.size
-        total = len(self.seconds)
-        return TimedVideoMetadata(
-            total_num_frames=total,
-            fps=total / self.duration,
-            width=width,
-            height=height,
-            duration=self.duration,
-            video_backend="pyav",
-        )
-
-    def choose(self, num_frames, fps, times, seek_mode) -> np.ndarray:
+    def _choose(self, num_frames: Any, fps: float | None, times: np.ndarray | None, seek_mode: str) -> np.ndarray:
         """The numbers of the wanted frames, ascending; a number stands as often as `times` ask for its frame."""
         if times is not None:
-            frames = shown_at(self.seconds, times)
+            frames = shown_at(self._seconds, times)
         elif fps is not None:
-            frames = sample_at_rate(self.seconds, self.duration, fps)
+            frames = sample_at_rate(self._seconds, self.metadata.duration, fps)
         else:
             if callable(num_frames):
-                num_frames = _positive_int("what num_frames returned", num_frames(self.metadata()))
-            frames = spread_evenly(self.seconds, num_frames)
-        if seek_mode == "keyframe":
-            near = [self._nearest_keyframes(part, frames) for part in self.parts]
-            frames = np.concatenate(near)
-            return frames if times is not None else np.unique(frames)
-        if seek_mode == "auto" and times is None and len(frames) > 2:
-            return self._keyframes_where_near(frames)
-        return frames
-
-    def _nearest_keyframes(self, part, frames) -> np.ndarray:
-        """For the frames of one part, its keyframes nearest in time (the earlier of two as near)."""
-        frames = frames[(frames >= part.first) & (frames < part.first + part.high - part.low)]
-        keys = part.first + np.flatnonzero(part.index.keys[part.index.packets[part.low : part.high]])
-        if len(keys) == 0:
-            return np.full_like(frames, part.first)
-        times = self.seconds[keys]
-        after = np.minimum(np.searchsorted(times, self.seconds[frames]), len(keys) - 1)
+                num_frames = num_frames(self.metadata)
+                _check_count("what num_frames returned", num_frames)
+            frames = spread_evenly(self._seconds, int(num_frames))
+        if seek_mode == "exact" or (seek_mode == "auto" and (times is not None or len(frames) < 3)):
+            return frames
+        # The nearest keyframe of each, the earlier of two as near.
+        after = np.minimum(np.searchsorted(self._keys, frames), len(self._keys) - 1)
         before = np.maximum(after - 1, 0)
-        earlier = self.seconds[frames] - times[before] <= np.abs(times[after] - self.seconds[frames])
-        return keys[np.where(earlier, before, after)]
-
-    def _keyframes_where_near(self, frames) -> np.ndarray:
-        """The wanted frames, but for the first and the last each replaced by the nearest keyframe that is less than
-        half of their spacing away, and that no other one takes."""
-        near = np.concatenate([self._nearest_keyframes(part, frames) for part in self.parts])
-        spacing = (self.seconds[frames[-1]] - self.seconds[frames[0]]) / (len(frames) - 1)
+        moments, low, high = (self._seconds[at] for at in (frames, self._keys[before], self._keys[after]))
+        near = self._keys[np.where(moments - low <= np.abs(high - moments), before, after)]
+        if seek_mode == "keyframe":
+            return near if times is not None else np.unique(near)
+        spacing = (moments[-1] - moments[0]) / (len(frames) - 1)
+        close = np.abs(self._seconds[near] - moments) < spacing / 2
         chosen = frames.copy()
         for place in range(1, len(frames) - 1):
-            close = abs(self.seconds[near[place]] - self.seconds[frames[place]]) < spacing / 2
-            if close and chosen[place - 1] < near[place] < frames[place + 1]:
+            if close[place] and chosen[place - 1] < near[place] < frames[place + 1]:
                 chosen[place] = near[place]
         return chosen
 
-    def plan(self, frames: np.ndarray) -> list[tuple[_Part, Run]]:
-        """How to reach frames of ascending numbers."""
-        plan = []
-        for part in self.parts:
-            inside = frames[(frames >= part.first) & (frames < part.first + part.high - part.low)]
-            plan.extend((part, run) for run in plan_runs(part.index, np.unique(inside) - part.first + part.low))
-        return plan
+    def __iter__(self) -> Iterator[tuple[int, float, np.ndarray]]:
+        """`(number of the frame, seconds, frame (H, W, 3) uint8)`, in the order of time; what cannot be decoded is
+        left out."""
+        repeats = dict(zip(*np.unique(self._wanted, return_counts=True), strict=True))
+        done = 0
+        with closing(self._decode_all()) as frames:
+            for number, pixels in frames:
+                for _ in range(repeats[number]):
+                    done += 1
+                    yield number, float(self._seconds[number]), pixels
+                if self._progress is not None:
+                    self._progress(done, self.total)
+        if done == 0:
+            raise self._parts[0].source.error("none of the frames wanted from it can be decoded")
+        if done < self.total:
+            logger.warning(
+                "%s is damaged: %d of the %d frames wanted could not be decoded; they are left out.",
+                self._name, self.total - done, self.total,
+            )  # fmt: skip
+
+    def read(self) -> VideoFrames:
+        """All frames chosen."""
+        frames, seconds, indices = None, [], []
+        with closing(iter(self)) as results:
+            for index, second, pixels in results:
+                if frames is None:
+                    frames = np.empty((self.total, *pixels.shape), dtype=np.uint8)
+                frames[len(indices)] = pixels
+                seconds.append(second)
+                indices.append(index)
+        self.metadata.frames_indices = indices
+        self.metadata.frame_times = dict(zip(indices, seconds, strict=True))
+        return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), self.metadata)
 
     def close(self) -> None:
         self._opened.close()
 
+    def _decode_all(self) -> Iterator[tuple[int, np.ndarray]]:
+        """
+        `(number within the video, frame (H, W, 3) uint8)`, in the order of presentation.
 
-def shown_at(seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
+        Runs share the cores, each decoded by one thread. Where one run outweighs the others, or its frames may not
+        all wait to be taken, one run after the other is decoded by several threads.
+        """
+        plan: list[tuple[_Part, Run]] = []
+        for part in self._parts:
+            inside = np.unique(self._wanted) - part.first + part.low
+            inside = inside[(inside >= part.low) & (inside < part.high)]
+            plan.extend((part, run) for run in plan_runs(part.index, inside))
+        lengths = [run.stop - run.start + 1 for _, run in plan]
+        longest = max(len(run.frames) for _, run in plan)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = min(cores, MAX_THREADS)
+        # Runs begun before the first of them is over: a long one does not stop the other threads.
+        ahead = min(2 * threads, AHEAD_BYTES // (3 * self._size[0] * self._size[1]) // longest - 1)
+        try:
+            if threads == 1 or ahead < threads or max(lengths) * threads > 1.5 * sum(lengths):
+                for part, run in plan:
+                    yield from self._decode(part, run, threads)
+                return
+            with ThreadPoolExecutor(threads) as pool:
+                waiting: deque = deque()
+                try:
+                    for part, run in plan:
+                        waiting.append(pool.submit(lambda *task: list(self._decode(*task)), part, run, 1))
+                        if len(waiting) > ahead:
+                            yield from waiting.popleft().result()
+                    while waiting:
+                        yield from waiting.popleft().result()
+                finally:
+                    for future in waiting:
+                        future.cancel()
+                    for track in list(self._tracks):
+                        track.stopped = True
+        finally:
+            self._idle.clear()
+            while self._tracks:
+                self._tracks.pop().close()
+
+    def _decode(self, part: _Part, run: Run, threads: int) -> Iterator[tuple[int, np.ndarray]]:
+        track, convert = self._idle.pop() if self._idle else (None, FrameConverter(self._size))
+        if track is None or track.source is not part.source:
+            if track is not None:
+                self._tracks.discard(track)
+                track.close()
+            track = Track(part.source, threads if run.stop - run.start >= SHORT_RUN else 1, part.index.stream)
+            self._tracks.add(track)
+        part.source.budget.spend()
+        with closing(track.read(run, part.index)) as frames:
+            for number, frame in frames:
+                try:
+                    pixels = convert(frame)
+                except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
+                    continue
+                yield number - part.low + part.first, pixels
+                part.source.budget.spend()  # the time that the consumer took does not count as a stall
+        self._idle.append((track, convert))
+
+
+def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
     """The frame shown at each of `times`: (len(times),) int64; before the first frame it is the first one."""
     return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
 
@@ -227,219 +329,46 @@ def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
     return np.flatnonzero(first < until - 1e-6)
 
 
-class _Decoding:
-    """
-    Carries out a plan on all cores.
-
-    Args:
-        plan (`list[tuple[_Part, Run]]`): What to decode.
-        size (`tuple[int, int]`): (height, width) of the frames.
-    """
-
-    def __init__(self, plan: list[tuple[_Part, Run]], size: tuple[int, int]) -> None:
-        self._plan, self._size = plan, size
-        self._tracks: set[Track] = set()
-        self._idle: list[tuple[Track, FrameConverter]] = []
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """
-        `(number within the video, frame (H, W, 3) uint8)`, in the order of presentation.
-
-        Runs share the cores, each decoded by one thread. Where one run outweighs the others, or its frames may not
-        all wait to be taken, one run after the other is decoded by several threads.
-        """
-        lengths = [run.stop - run.start + 1 for _, run in self._plan]
-        longest = max(len(run.frames) for _, run in self._plan)
-        threads = min(_cores(), MAX_THREADS)
-        # Runs begun before the first of them is over: a long one does not stop the other threads.
-        ahead = min(2 * threads, AHEAD_BYTES // (3 * self._size[0] * self._size[1]) // longest - 1)
-        try:
-            if threads == 1 or ahead < threads or max(lengths) * threads > 1.5 * sum(lengths):
-                for part, run in self._plan:
-                    yield from self._decode(part, run, threads)
-                return
-            with ThreadPoolExecutor(threads) as pool:
-                waiting: deque = deque()
-                try:
-                    for part, run in self._plan:
-                        waiting.append(pool.submit(lambda *task: list(self._decode(*task)), part, run, 1))
-                        if len(waiting) > ahead:
-                            yield from waiting.popleft().result()
-                    while waiting:
-                        yield from waiting.popleft().result()
-                finally:
-                    for future in waiting:
-                        future.cancel()
-                    for track in list(self._tracks):
-                        track.stopped = True
-        finally:
-            for track, _ in self._idle:
-                self._put_away(track)
-
-    def _decode(self, part, run, threads) -> Iterator[tuple[int, np.ndarray]]:
-        track, convert = self._idle.pop() if self._idle else (None, FrameConverter(self._size))
-        if track is None or track.source is not part.source:
-            self._put_away(track)
-            threads = threads if run.stop - run.start >= SHORT_RUN else 1
-            track = Track(part.source, threads, part.index.stream)
-            self._tracks.add(track)
-        part.source.budget.spend()
-        try:
-            with closing(track.read(run, part.index)) as frames:
-                for number, frame in frames:
-                    try:
-                        pixels = convert(frame)
-                    except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
-                        continue
-                    yield number - part.low + part.first, pixels
-                    part.source.budget.spend()  # the time that the consumer took does not count as a stall
-        finally:
-            self._idle.append((track, convert))
-
-    def _put_away(self, track) -> None:
-        if track is not None:
-            self._tracks.discard(track)
-            track.close()
-
-
-def _cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _positive_int(name, value):
+def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
-    return int(value)
 
 
-def _check_arguments(num_frames, fps, times, size, seek_mode):
+def _check_arguments(num_frames: Any, fps: float | None, times: Any, size: Any, seek_mode: str) -> np.ndarray | None:
+    """Raises `ValueError` for what is wrong in itself, and returns `times` as an array."""
     if sum(value is not None for value in (num_frames, fps, times)) != 1:
         raise ValueError(f"Give exactly one of num_frames, fps and times; got {num_frames=}, {fps=}, {times=}.")
     if num_frames is not None and not callable(num_frames):
-        num_frames = _positive_int("num_frames", num_frames)
+        _check_count("num_frames", num_frames)
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a positive number, got {fps!r}.")
-    if times is not None:
-        times = np.asarray(times, dtype=np.float64)
-        if (
-            times.ndim != 1
-            or len(times) == 0
-            or not np.isfinite(times).all()
-            or times[0] < 0
-            or (np.diff(times) < 0).any()
-        ):
-            raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
     if size is not None:
         if len(size) != 2:
             raise ValueError(f"size must be (height, width), got {size!r}.")
-        height, width = size
-        size = (_positive_int("The height in size", height), _positive_int("The width in size", width))
+        _check_count("The height in size", size[0])
+        _check_count("The width in size", size[1])
     if seek_mode not in ("exact", "keyframe", "auto"):
         raise ValueError(f"seek_mode must be 'exact', 'keyframe' or 'auto', got {seek_mode!r}.")
-    return num_frames, times, size
+    if times is None:
+        return None
+    times = np.asarray(times, dtype=np.float64)
+    ascending = times.ndim == 1 and len(times) > 0 and np.isfinite(times).all() and (np.diff(times) >= 0).all()
+    if not ascending or times[0] < 0:
+        raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
+    return times
 
 
-class FrameReader:
-    """
-    One reading of a video, for callers who decide by its metadata what to do with its frames: it is opened and the
-    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed.
-
-    Takes the arguments of [`read_frames`].
-
-    Attributes:
-        metadata ([`TimedVideoMetadata`]): Of the whole video.
-        total (`int`): The number of frames chosen.
-    """
-
-    def __init__(
-        self,
-        source: Any,
-        *,
-        num_frames: int | Callable[[VideoMetadata], int] | None = None,
-        fps: float | None = None,
-        times: Any = None,
-        size: tuple[int, int] | None = None,
-        seek_mode: str = "exact",
-        progress: Callable[[int, int], None] | bool | None = None,
-        limits: VideoLimits | None = None,
-        allow_private_hosts: bool = True,
-    ) -> None:
-        num_frames, times, size = _check_arguments(num_frames, fps, times, size, seek_mode)
-        self._video = _Video(source, limits, allow_private_hosts)
-        try:
-            self._wanted = self._video.choose(num_frames, fps, times, seek_mode)
-        except BaseException:
-            self.close()
-            raise
-        self._size = size or self._video.parts[0].index.size
-        self._progress = _progress_bar(self._video.names) if progress is True else progress
-        self.metadata, self.total = self._video.metadata(), len(self._wanted)
-
-    def __iter__(self) -> Iterator[tuple[int, float, np.ndarray]]:
-        """`(number of the frame, seconds, frame (H, W, 3) uint8)`; what cannot be decoded is left out."""
-        decoding = _Decoding(self._video.plan(self._wanted), self._size)
-        repeats = dict(zip(*np.unique(self._wanted, return_counts=True), strict=True))
-        done = 0
-        with closing(iter(decoding)) as frames:
-            for number, pixels in frames:
-                for _ in range(repeats[number]):
-                    done += 1
-                    yield number, float(self._video.seconds[number]), pixels
-                if self._progress is not None:
-                    self._progress(done, self.total)
-        if done == 0:
-            raise self._video.parts[0].source.error("none of the frames wanted from it can be decoded")
-        if done < self.total:
-            logger.warning(
-                "%s is damaged: %d of the %d frames wanted could not be decoded; they are left out.",
-                self._video.names,
-                self.total - done,
-                self.total,
-            )
-
-    def read(self) -> VideoFrames:
-        """All frames chosen."""
-        frames, seconds, indices = None, [], []
-        with closing(iter(self)) as results:
-            for index, second, pixels in results:
-                if frames is None:
-                    frames = np.empty((self.total, *pixels.shape), dtype=np.uint8)
-                frames[len(indices)] = pixels
-                seconds.append(second)
-                indices.append(index)
-        metadata = self.metadata
-        metadata.frames_indices = indices
-        metadata.frame_times = dict(zip(indices, seconds, strict=True))
-        return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), metadata)
-
-    def close(self) -> None:
-        self._video.close()
-
-
-def iter_frames(source: Any, **arguments: Any) -> Iterator[tuple[float, np.ndarray]]:
+def iter_frames(source: Any, **options: Unpack[ReadOptions]) -> Iterator[tuple[float, np.ndarray]]:
     """
     [`read_frames`], with its arguments, as a generator, in the order of time and in bounded memory: `(timestamp in
     seconds, frame (H, W, 3) uint8)`, as the frames are decoded. Closing the generator early frees the decoder.
     """
-    with closing(FrameReader(source, **arguments)) as reading, closing(iter(reading)) as frames:
+    with closing(FrameReader(source, **options)) as reader, closing(iter(reader)) as frames:
         for _, seconds, pixels in frames:
             yield seconds, pixels
 
 
-def read_frames(
-    source: Any,
-    *,
-    num_frames: int | Callable[[VideoMetadata], int] | None = None,
-    fps: float | None = None,
-    times: Any = None,
-    size: tuple[int, int] | None = None,
-    seek_mode: str = "exact",
-    progress: Callable[[int, int], None] | bool | None = None,
-    limits: VideoLimits | None = None,
-    allow_private_hosts: bool = True,
-) -> VideoFrames:
+def read_frames(source: Any, **options: Unpack[ReadOptions]) -> VideoFrames:
     """
     Reads frames of a video.
 
@@ -461,10 +390,9 @@ def read_frames(
             keyframe where it is less than half the spacing of the wanted frames away, and the wanted frame elsewhere.
             The first and the last frame, and `times`, stay exact under `"auto"`. The times are always those of the
             frames given.
-        progress (`Callable` or `bool`, *optional*):
-            Called with the number of frames read and the number to read; `True` shows a progress bar.
-        limits ([`VideoLimits`], *optional*):
-            What reading each source may cost.
+        progress (`Callable[[int, int], None]`, *optional*):
+            Called with the number of frames read and the number to read.
+        limits ([`VideoLimits`], *optional*): What reading each source may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             Whether a URL may lead to this machine or its private network.
 
@@ -476,12 +404,8 @@ def read_frames(
         VideoReadError: If the source cannot be read.
         ValueError: If another argument is wrong.
     """
-    reading = FrameReader(
-        source, num_frames=num_frames, fps=fps, times=times, size=size, seek_mode=seek_mode, progress=progress,
-        limits=limits, allow_private_hosts=allow_private_hosts,
-    )  # fmt: skip
-    with closing(reading):
-        return reading.read()
+    with closing(FrameReader(source, **options)) as reader:
+        return reader.read()
 
 
 def probe_video(
@@ -491,28 +415,10 @@ def probe_video(
     Duration, fps, number of frames, width and height as shown. Only the first frame is decoded, or all where the file
     does not store when they are shown.
 
-    Args:
-        source: As for [`read_frames`].
-        limits ([`VideoLimits`], *optional*): What reading each source may cost.
-        allow_private_hosts (`bool`, *optional*, defaults to `True`): As for [`read_frames`].
-
-    Raises:
-        VideoReadError: If the source cannot be read.
+    Takes `source`, `limits` and `allow_private_hosts` of [`read_frames`], and raises what it raises.
     """
-    with closing(_Video(source, limits, allow_private_hosts)) as video:
-        return video.metadata()
-
-
-def _progress_bar(name):
-    bar = logging.tqdm(desc=f"Reading {name}", unit="frame", leave=False)
-
-    def update(done, total) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done >= total:
-            bar.close()
-
-    return update
+    with closing(FrameReader(source, num_frames=1, limits=limits, allow_private_hosts=allow_private_hosts)) as reader:
+        return reader.metadata
 
 
 __all__ = [

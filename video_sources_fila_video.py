@@ -6,6 +6,7 @@ concatenations and external references have nothing to open.
 """
 
 import base64
+import gc
 import http
 import io
 import ipaddress
@@ -19,6 +20,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
@@ -105,7 +107,6 @@ class Budget:
     def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False) -> None:
         self.limits = limits or VideoLimits()
         self.name = name
-        self.interrupt: BaseException | None = None  # a Ctrl-C that FFmpeg would have swallowed
         self._seconds_field = "web_seconds" if is_web else "seconds"
         self._frame_field, self._total_field = "frame_pixels", "total_pixels"
         self._lock = threading.Lock()
@@ -156,9 +157,7 @@ class Budget:
         self.check()
 
     def check(self) -> None:
-        """Raises [`VideoReadError`] if a deadline has passed, and what interrupted a file object's `read`."""
-        if self.interrupt is not None:
-            raise self.interrupt
+        """Raises [`VideoReadError`] if a deadline has passed."""
         now, seconds = time.monotonic(), getattr(self.limits, self._seconds_field)
         if seconds is not None and now - self._start > seconds:
             raise self.refuse(f"it took {now - self._start:.1f} seconds", self._seconds_field)
@@ -174,97 +173,76 @@ class Budget:
         return max(min(ends) - time.monotonic(), 0) + 0.01
 
 
-def open_source(source: Any, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> "OpenedSource":
+class OpenedSource:
     """
-    Opens a source of a video; to be used in a `with` statement, which frees what was fetched.
+    A source of a video that can be opened several times at once, by as many threads. To be closed, or used in a `with`
+    statement, which frees what was fetched.
 
     Args:
         source:
             A path, a `file://` or `http(s)://` URL, bytes, or a binary file object, which stays open and returns to
-            the position where it stood.
+            the position where it stood. What is neither a file of this machine nor bytes is copied to one.
         limits ([`VideoLimits`], *optional*):
             What reading it may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             Whether a URL may lead to this machine or its private network.
 
-    Raises:
-        VideoReadError: If there is nothing to read, or a limit is passed.
-    """
-    opened = OpenedSource(source, limits)
-    try:
-        opened._set(source, allow_private_hosts)
-        opened._look_at_head()
-    except BaseException as error:
-        opened.close()
-        if isinstance(error, (OSError, TypeError)):
-            raise opened.budget.error(f"it cannot be read ({error})") from error
-        raise
-    return opened
-
-
-class OpenedSource:
-    """
-    A source that can be opened several times at once, by as many threads.
-
     Attributes:
         name (`str`): How messages name it.
         budget ([`Budget`]): What is left of its limits.
-        is_web (`bool`): Whether it was downloaded.
         head (`bytes`): Its first 1024 bytes.
         is_webp (`bool`): Whether Pillow has to read it.
+
+    Raises:
+        VideoReadError: If there is nothing to read, or a limit is passed.
     """
 
-    def __init__(self, source: Any, limits: VideoLimits | None = None) -> None:
+    def __init__(self, source: Any, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> None:
         self.name = source_name(source)
-        self.is_web = isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-        self.budget = Budget(limits, f"the video {self.name}", self.is_web)
-        self.head = b""
-        self._path = self._data = self._file = self._temporary = None
-        self._lock = threading.Lock()
+        self.budget = Budget(limits, f"the video {self.name}", is_url(source))
+        self._path, self._data, self._cleanup = "", b"", ExitStack()
+        try:
+            if isinstance(source, (bytes, bytearray, memoryview)):
+                self._data = bytes(source)
+            elif is_url(source):
+                with self._temporary_file() as file:
+                    download(source, file, budget=self.budget, allow_private_hosts=allow_private_hosts)
+            elif isinstance(source, (str, os.PathLike)):
+                self._set_path(os.fspath(source))
+            elif not hasattr(source, "read"):
+                raise self.error("expected a path, a file:// or http(s):// URL, bytes or a binary file object")
+            elif _is_file_of_its_name(source):
+                self._set_path(source.name)
+            else:
+                self._copy(source)
+            self._look_at_head()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, (OSError, TypeError)):
+                raise self.error(f"it cannot be read ({error})") from error
+            raise
 
     def __enter__(self) -> "OpenedSource":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
-        if self._file is not None and not getattr(self._file, "closed", False):
-            self._file.seek(self._position)
-        if self._temporary is not None:
-            self._temporary.close()
+        self._cleanup.close()
 
     def error(self, problem: str) -> VideoReadError:
         return self.budget.error(problem)
 
-    def _set(self, source, allow_private_hosts) -> None:
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            self._data = bytes(source)
-        elif isinstance(source, (str, os.PathLike)):
-            self._set_name(os.fspath(source), allow_private_hosts)
-        elif not hasattr(source, "read"):
-            raise self.error("expected a path, a file:// or http(s):// URL, bytes or a binary file object")
-        elif getattr(source, "closed", False):
-            raise self.error("the file object is closed")
-        elif hasattr(source, "seek") and (not hasattr(source, "seekable") or source.seekable()):
-            self._position, self._file = source.tell(), source
-        else:
-            self._spool(source)
-
-    def _set_name(self, name, allow_private_hosts) -> None:
-        scheme, separator, _ = str(name).partition("://")
-        scheme = scheme.lower() if separator and isinstance(name, str) else "path"
-        if self.is_web:
-            with self._temporary_file() as file:
-                download(name, file, budget=self.budget, allow_private_hosts=allow_private_hosts)
-            return
-        if scheme == "file":
+    def _set_path(self, name: str | bytes) -> None:
+        scheme, separator, _ = os.fsdecode(name).partition("://")
+        if separator and isinstance(name, str):
             url = urllib.parse.urlsplit(name)
+            if scheme.lower() != "file":
+                raise self.error(f"the protocol {scheme.lower()!r} is not supported; file, http and https are")
             if url.netloc not in ("", "localhost"):
                 raise self.error(f"a file:// URL must name a file on this machine, not on {url.netloc!r}")
             name = urllib.request.url2pathname(url.path)
-        elif scheme != "path":
-            raise self.error(f"the protocol {scheme!r} is not supported; file, http and https are")
         try:
             mode = os.stat(name).st_mode
         except FileNotFoundError:
@@ -278,27 +256,30 @@ class OpenedSource:
         self._path = os.path.abspath(os.fsdecode(name))
 
     def _temporary_file(self) -> BinaryIO:
-        """A file that FFmpeg can open by its name and that goes with this source; the caller writes and closes it."""
-        self._temporary = tempfile.TemporaryDirectory(prefix="fila-video-", ignore_cleanup_errors=True)
-        self._temporary.close = self._temporary.cleanup
-        self._path = os.path.join(self._temporary.name, "video")
+        """A file that goes with this source and is read in its place; the caller writes and closes it."""
+        folder = tempfile.TemporaryDirectory(prefix="fila-video-", ignore_cleanup_errors=True)
+        self._path = os.path.join(self._cleanup.enter_context(folder), "video")
         return open(self._path, "wb")
 
-    def _spool(self, file) -> None:
-        with self._temporary_file() as target:
+    def _copy(self, file: Any) -> None:
+        if getattr(file, "closed", False):
+            raise self.error("the file object is closed")
+        with self._temporary_file() as target, ExitStack() as finally_:
+            if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
+                finally_.callback(file.seek, file.tell())
+                file.seek(0)
             while data := file.read(1 << 18):
                 if not isinstance(data, bytes):
                     raise self.error("the file object does not give bytes; open it in binary mode")
+                self.budget.check()
                 self.budget.spend()
+                if target.tell() + len(data) > self.budget.limits.download_bytes:
+                    raise self.budget.refuse(f"it gave {target.tell() + len(data)} bytes or more", "download_bytes")
                 target.write(data)
-                if target.tell() > self.budget.limits.download_bytes:
-                    raise self.budget.refuse(f"it gave {target.tell()} bytes or more", "download_bytes")
 
     def open(self) -> BinaryIO:
         """A new file object on the source, at its start, with a position of its own."""
-        if self._path is not None:
-            return open(self._path, "rb")
-        return io.BytesIO(self._data) if self._data is not None else _SharedFile(self._file, self._lock, self.budget)
+        return open(self._path, "rb") if self._path else io.BytesIO(self._data)
 
     def _look_at_head(self) -> None:
         """Refuses what is no video, or costs too much to open, before FFmpeg believes what it claims."""
@@ -336,14 +317,15 @@ class OpenedSource:
             "max_pixels": str(self.budget.frame_pixels),
         }
         file = f"file:{self._path}" if self._path else self.open()
-        wait = self.budget.limits.stall_seconds
+        kind = "mjpeg" if self.head.startswith(b"\xff\xd8\xff") else None  # not a single JPEG
         try:
             # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
-            kind = "mjpeg" if self.head.startswith(b"\xff\xd8\xff") else None  # not a single JPEG
             return av.open(
-                file, "r", kind, options=options, metadata_errors="ignore", buffer_size=1 << 17, timeout=wait
-            )
-        except VideoReadError:
+                file, "r", kind, options=options, metadata_errors="ignore", buffer_size=1 << 17,
+                timeout=self.budget.limits.stall_seconds,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            gc.collect()  # a container that was opened and not handed over: it and its streams hold each other
             raise
         except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
             self.budget.check()
@@ -351,6 +333,20 @@ class OpenedSource:
             if isinstance(error, (PermissionError, MemoryError)) or "Too many open files" in str(error):
                 raise self.error(f"it cannot be opened ({reason})") from error
             raise self.error(f"it is not a video, or too damaged to open ({reason})") from error
+
+
+def is_url(source: Any) -> bool:
+    """Whether a source lies on a web server."""
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+def _is_file_of_its_name(file: Any) -> bool:
+    """Whether a file object reads a file of this machine, which can be opened by its name instead."""
+    if not (isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO) and isinstance(file.name, str)):
+        return False
+    with suppress(OSError, ValueError):
+        return "://" not in file.name and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    return False
 
 
 def source_name(source: Any) -> str:
@@ -365,64 +361,6 @@ def source_name(source: Any) -> str:
         return f"given as {len(source)} bytes"
     name = getattr(source, "name", None)
     return repr(name) if isinstance(name, str) else f"given as a {type(source).__name__}"
-
-
-class _SharedFile:
-    """A reader of the caller's file object, with a position of its own; `read` gives all that was asked for."""
-
-    def __init__(self, file, lock, budget) -> None:
-        self._file, self._lock, self._budget, self._position = file, lock, budget, 0
-        with lock:
-            size = file.seek(0, os.SEEK_END)
-            self._size = file.tell() if size is None else size
-
-    def read(self, size: int = -1) -> bytes:
-        size = self._size - self._position if size < 0 else size
-        parts = []
-        try:
-            with self._lock:
-                self._file.seek(self._position)
-                while size > 0:
-                    self._budget.check()
-                    data = self._file.read(size)
-                    if not isinstance(data, bytes):
-                        raise TypeError("the file object does not give bytes; open it in binary mode")
-                    if not data:
-                        break
-                    parts.append(data[:size])
-                    self._position += len(parts[-1])
-                    size -= len(parts[-1])
-        except Exception:
-            raise
-        except BaseException as interrupt:  # FFmpeg, which called this, would drop it: `Budget.check` raises it
-            self._budget.interrupt = interrupt
-            return b""
-        return b"".join(parts)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        position = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence] + offset
-        if position < 0:
-            raise OSError("seek before the start")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> "_SharedFile":
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
 
 
 def is_still(head: bytes, file: BinaryIO) -> bool:
@@ -445,7 +383,7 @@ def is_still(head: bytes, file: BinaryIO) -> bool:
     return end < 0 or data[end + 2 : end + 5] != b"\xff\xd8\xff"
 
 
-def _check_boxes(file, budget) -> None:
+def _check_boxes(file: BinaryIO, budget: Budget) -> None:
     """
     Refuses headers that announce encryption, or more samples than the file or the limits hold: FFmpeg makes an entry
     of its own for each sample that a table announces, even if the file is a few bytes long.
@@ -539,7 +477,7 @@ def download(
         raise budget.error(f"the server did not give it ({str(error) or type(error).__name__})") from error
 
 
-def _store(response, headers, target, budget) -> None:
+def _store(response: Any, headers: dict[str, str], target: BinaryIO, budget: Budget) -> None:
     """Writes the body of a response to `target`."""
     if response.status not in (200, 203):
         known = {status.value: status.phrase for status in http.HTTPStatus}
@@ -569,7 +507,7 @@ def _store(response, headers, target, budget) -> None:
     budget.spend()
 
 
-def _connections(url, budget, allow_private_hosts) -> Any:
+def _connections(url: Any, budget: Budget, allow_private_hosts: bool) -> Any:
     """A connection pool of httpcore for one request, through the proxy that the environment names, if any."""
     tls = httpx.create_ssl_context() if url.scheme == "https" else None
     proxies = urllib.request.getproxies()
@@ -586,7 +524,7 @@ def _connections(url, budget, allow_private_hosts) -> Any:
     return httpcore.HTTPProxy(place, proxy_auth=login, ssl_context=tls, network_backend=_Network(budget, True))
 
 
-def _public_addresses(host, port, budget, through_proxy=False) -> list[str]:
+def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy: bool = False) -> list[str]:
     """The addresses of a host, all of which must be public."""
     name = host.lower().rstrip(".")
     private = name == "localhost" or name.endswith(_LOCAL_NAMES)
@@ -598,11 +536,10 @@ def _public_addresses(host, port, budget, through_proxy=False) -> list[str]:
         found = []
     addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
     for address in addresses:
-        inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+        inner = [getattr(address, "ipv4_mapped", None), getattr(address, "sixtofour", None)]
         if address in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        private |= any(not one.is_global or one.is_multicast for one in (inner or address, address) if one != inner)
-        private |= inner is not None and (not inner.is_global or inner.is_multicast)
+            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        private |= any(not one.is_global or one.is_multicast for one in (address, *filter(None, inner)))
     if private:
         raise budget.error("its host, or one that it is redirected to, is not public; allow_private_hosts is False")
     return [str(address) for address in addresses]
@@ -611,15 +548,17 @@ def _public_addresses(host, port, budget, through_proxy=False) -> list[str]:
 class _Network:
     """httpcore's sockets, where every call ends with the budget, and which lead to public hosts alone if need be."""
 
-    def __init__(self, budget, allow_private_hosts) -> None:
+    def __init__(self, budget: Budget, allow_private_hosts: bool) -> None:
         self._budget, self._allow_private_hosts = budget, allow_private_hosts
 
-    def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None) -> "_Connection":
+    def connect_tcp(
+        self, host: str, port: int, timeout: Any = None, local_address: Any = None, socket_options: Any = None
+    ) -> "_Connection":
         addresses = [host] if self._allow_private_hosts else _public_addresses(host, port, self._budget)
         backend = httpcore.SyncBackend()
         for number, address in enumerate(addresses, start=1):
+            wait = self._budget.seconds_left()
             try:
-                wait = self._budget.seconds_left()
                 stream = backend.connect_tcp(address, port, wait, local_address, socket_options)
                 return _Connection(stream, self._budget)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -628,24 +567,19 @@ class _Network:
 
 
 class _Connection:
-    def __init__(self, stream, budget) -> None:
+    def __init__(self, stream: Any, budget: Budget) -> None:
         self._stream, self._budget = stream, budget
+        self.get_extra_info, self.close = stream.get_extra_info, stream.close
 
-    def read(self, max_bytes, timeout=None) -> bytes:
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, self._budget.seconds_left())
 
-    def write(self, buffer, timeout=None) -> None:
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._budget.seconds_left())
 
-    def start_tls(self, ssl_context, server_hostname=None, timeout=None) -> "_Connection":
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: Any = None) -> "_Connection":
         wait = self._budget.seconds_left()
         return _Connection(self._stream.start_tls(ssl_context, server_hostname, wait), self._budget)
-
-    def get_extra_info(self, info) -> Any:
-        return self._stream.get_extra_info(info)
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 __all__ = [
@@ -656,6 +590,6 @@ __all__ = [
     "VideoSegment",
     "download",
     "is_still",
-    "open_source",
+    "is_url",
     "source_name",
 ]

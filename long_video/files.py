@@ -13,10 +13,10 @@ from typing import Any
 
 import av
 
-from ..video_index_fila_video import index_video
+from ..video_decoding_fila_video import index_video
 from ..video_pixels_fila_video import display_turn
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
-from ..video_sources_fila_video import open_source
+from ..video_sources_fila_video import OpenedSource
 
 _TICKS = 90000  # a second, of the encoded files
 _OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, a track ends when its last frame does
@@ -86,7 +86,7 @@ def _copy(segments: list[VideoSegment], target: Path) -> None:
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream, at, last = None, 0, None
         for segment, described in zip(segments, streams, strict=True):
-            with open_source(segment.source) as opened, opened.container() as container:
+            with OpenedSource(segment.source) as opened, opened.container() as container:
                 source = container.streams[described.number]
                 if stream is None:
                     stream = out.add_stream_from_template(source)
@@ -116,7 +116,7 @@ def _check_length(segments: list[VideoSegment], target: Path) -> None:
 
 def _describe(segment: VideoSegment) -> _Stream:
     """Raises [`_CannotCopy`] where players or the mp4 format may not take the file's packets as they are."""
-    with open_source(segment.source) as source:
+    with OpenedSource(segment.source) as source:
         index = index_video(source)
         if source.is_webp:
             raise _CannotCopy

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from fila_video.video_pixels_fila_video import FrameConverter, open_picture, webp_frames, webp_times
-from fila_video.video_sources_fila_video import VideoLimits, VideoReadError, open_source
+from fila_video.video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError
 from helpers.video_files import make_video, number_of, picture
 
 # Of the patches that `hdr_ramp` draws, row by row, what FFmpeg 5.1 makes of them:
@@ -114,7 +114,7 @@ def make_webp(count=5, size=(64, 48), durations=None):
 
 
 def test_an_animated_webp_is_read_with_its_own_times() -> None:
-    with open_source(make_webp(durations=[40, 50, 0, 70, 80])) as source:
+    with OpenedSource(make_webp(durations=[40, 50, 0, 70, 80])) as source:
         assert source.is_webp
         assert webp_times(source) == [0, 40, 90, 91, 161, 241]
         shown = [(frame.pts, number_of(convert(frame))) for frame in webp_frames(source)]
@@ -123,27 +123,27 @@ def test_an_animated_webp_is_read_with_its_own_times() -> None:
 
 def test_a_webp_that_breaks_off_is_an_error_and_one_picture_no_video() -> None:
     data = make_webp()
-    with open_source(data[: len(data) // 2]) as source, pytest.raises(VideoReadError, match="is damaged"):
+    with OpenedSource(data[: len(data) // 2]) as source, pytest.raises(VideoReadError, match="is damaged"):
         list(webp_frames(source))
     still = io.BytesIO()
     PIL.Image.new("RGB", (8, 6)).save(still, "WEBP")
-    with open_source(still.getvalue()) as source, pytest.raises(VideoReadError, match="still picture"):
+    with OpenedSource(still.getvalue()) as source, pytest.raises(VideoReadError, match="still picture"):
         webp_times(source)
 
 
 def test_an_animation_that_repaints_a_large_canvas_for_ever_is_refused_before_it_is_decoded() -> None:
     limits = VideoLimits(canvas_pixels=3000)
-    with open_source(make_webp(), limits=limits) as source, pytest.raises(VideoReadError, match="canvas_pixels"):
+    with OpenedSource(make_webp(), limits=limits) as source, pytest.raises(VideoReadError, match="canvas_pixels"):
         webp_times(source)
     limits = VideoLimits(animation_pixels=4 * 128 * 128)  # a small frame counts as one of 128 x 128
-    with open_source(make_webp(), limits=limits) as source, pytest.raises(VideoReadError, match="animation_pixels"):
+    with OpenedSource(make_webp(), limits=limits) as source, pytest.raises(VideoReadError, match="animation_pixels"):
         webp_times(source)
     for kind in ("GIF", "PNG"):
         images = [PIL.Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
         file = io.BytesIO()
         images[0].save(file, kind, save_all=True, append_images=images[1:])
         with pytest.raises(VideoReadError, match=r"64 x 48 have 3072 pixels, over the limit of 3000; .*canvas"):
-            open_source(file.getvalue(), limits=VideoLimits(canvas_pixels=3000))
+            OpenedSource(file.getvalue(), limits=VideoLimits(canvas_pixels=3000))
 
 
 def test_a_picture_is_turned_upright_and_one_over_the_limits_is_refused_unopened(tmp_path) -> None:

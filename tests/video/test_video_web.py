@@ -12,7 +12,7 @@ import fila_video.video_sources_fila_video as sources
 import PIL.Image
 import pytest
 from fila_video.video_pixels_fila_video import open_picture
-from fila_video.video_sources_fila_video import VideoLimits, VideoReadError, download, open_source
+from fila_video.video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, download
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of
 
@@ -108,7 +108,7 @@ def test_a_hostile_server_costs_no_more_than_its_limits_and_leaves_nothing(case,
     limits = VideoLimits(download_bytes=2_000_000, stall_seconds=STALL, web_seconds=3 * STALL)
     with HostileServer(behave) as server:
         before, start = len(os.listdir("/proc/self/fd")), time.monotonic()
-        with pytest.raises(VideoReadError, match=message) as caught, open_source(server.url, limits=limits) as opened:
+        with pytest.raises(VideoReadError, match=message) as caught, OpenedSource(server.url, limits=limits) as opened:
             opened.container()
         assert time.monotonic() - start < 10 * 3 * STALL
         assert caught.value.args[0].count("\n") == 0 and server.url in str(caught.value)
@@ -126,7 +126,7 @@ def test_a_server_that_always_makes_a_little_progress_meets_the_limit_of_all_sec
 
     limits = VideoLimits(web_seconds=1.0, stall_seconds=30.0)
     with HostileServer(trickle) as server, pytest.raises(VideoReadError, match="web_seconds"):
-        open_source(server.url, limits=limits)
+        OpenedSource(server.url, limits=limits)
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +143,8 @@ def test_a_video_is_fetched_whole_and_every_container_on_it_stands_alone(
     if chunked:
         parts = [head(transfer_encoding="chunked"), b"%x\r\n" % len(video) + video + b"\r\n0\r\n\r\n"]
     with HostileServer(answer(*parts)) as server:
-        with open_source(f"{server.url}/v.mp4") as opened, opened.container() as one, opened.container() as other:
-            assert opened.is_web and opened.name == f"'{server.url}/v.mp4'"
+        with OpenedSource(f"{server.url}/v.mp4") as opened, opened.container() as one, opened.container() as other:
+            assert opened.name == f"'{server.url}/v.mp4'"
             frames = [number_of(frame.to_ndarray(format="rgb24")) for frame in one.decode(video=0)]
             assert frames == list(range(20)) == [round(25 * frame.time) for frame in other.decode(video=0)]
         assert len(server.requests) == 1
@@ -155,7 +155,7 @@ def test_a_video_is_fetched_whole_and_every_container_on_it_stands_alone(
 def test_redirects_are_followed_and_a_password_goes_to_its_own_host_alone(video) -> None:
     elsewhere = answer(head(content_length=len(video)), video)
     with HostileServer(elsewhere) as target, HostileServer(redirect(f"{target.url}/v.mp4?key=hidden")) as server:
-        with open_source(server.url.replace("//", "//me:secret@") + "/v.mp4?token=secret") as opened:
+        with OpenedSource(server.url.replace("//", "//me:secret@") + "/v.mp4?token=secret") as opened:
             assert len(opened.head) == 1024 and "secret" not in opened.name
         assert b"Authorization: Basic bWU6c2VjcmV0" in server.requests[0]
         assert b"GET /v.mp4?key=hidden " in target.requests[0] and b"uthorization" not in target.requests[0]
@@ -163,7 +163,7 @@ def test_redirects_are_followed_and_a_password_goes_to_its_own_host_alone(video)
 
 def test_passwords_and_tokens_stay_out_of_messages() -> None:
     with HostileServer(answer(head("404 Not Found", content_length=0))) as server:
-        for read in (open_source, open_picture, lambda url: download(url, io.BytesIO())):
+        for read in (OpenedSource, open_picture, lambda url: download(url, io.BytesIO())):
             with pytest.raises(VideoReadError, match="HTTP 404 Not Found") as caught:
                 read(server.url.replace("//", "//me:secret@") + "/v.mp4?token=secret#secret")
             assert "secret" not in str(caught.value)
@@ -197,7 +197,7 @@ def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address, 
     monkeypatch.setattr(socket, "create_connection", lambda place, *arguments, **options: connected.append(place))
     for found in ([address], ["93.184.216.34", address]):
         resolve_to(found, monkeypatch)
-        for read in (open_source, open_picture):
+        for read in (OpenedSource, open_picture):
             with pytest.raises(VideoReadError, match="is not public; allow_private_hosts is False"):
                 read("http://example.com/v.mp4", allow_private_hosts=False)
     assert connected == []
@@ -223,7 +223,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatc
     resolve_to(["93.184.216.34", "2606:2800:220:1::1"], monkeypatch)
     monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(VideoReadError, match="no network here"):
-        open_source("http://example.com/v.mp4", allow_private_hosts=False)
+        OpenedSource("http://example.com/v.mp4", allow_private_hosts=False)
     assert connected == [("93.184.216.34", 80), ("2606:2800:220:1::1", 80)]
 
 
@@ -238,7 +238,7 @@ def test_a_redirect_from_a_public_host_to_a_private_one_is_refused(monkeypatch) 
             ),
         )
         with pytest.raises(VideoReadError, match="is not public"):
-            open_source(server.url, allow_private_hosts=False)
+            OpenedSource(server.url, allow_private_hosts=False)
         assert len(server.requests) == 1 and private.requests == []
 
 
@@ -248,13 +248,13 @@ def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(vi
             monkeypatch.setenv(name, proxy.url.replace("//", "//user:word@"))
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        with open_source("http://93.184.216.34/v.mp4", allow_private_hosts=False) as opened:
+        with OpenedSource("http://93.184.216.34/v.mp4", allow_private_hosts=False) as opened:
             assert len(opened.head) == 1024
         assert proxy.requests[0].startswith(b"GET http://93.184.216.34/v.mp4 HTTP/1.1")
         assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in proxy.requests[0]
         for url in ("http://127.0.0.1/", "http://10.0.0.1/", "http://localhost/", "http://metadata.internal/"):
             with pytest.raises(VideoReadError, match="is not public"):
-                open_source(url, allow_private_hosts=False)
+                OpenedSource(url, allow_private_hosts=False)
         assert len(proxy.requests) == 1
 
 
