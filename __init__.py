@@ -22,6 +22,7 @@ _MODULES = {
     "VideoReadError": "video_reading_fila_video",
     "VideoSegment": "video_reading_fila_video",
     "VideoTextToTextPipeline": "pipeline_fila_video",
+    "answer_all": "inference.answer_all",
     "iter_frames": "video_reading_fila_video",
     "load_model": "commands.loading",
     "probe_video": "video_reading_fila_video",
@@ -32,6 +33,7 @@ _MODULES = {
 if TYPE_CHECKING:
     from .commands.loading import load_model
     from .configuration_fila_video import FilaVideoConfig
+    from .inference.answer_all import answer_all
     from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
     from .pipeline_fila_video import VideoTextToTextPipeline
     from .processing_fila_video import FilaVideoProcessor
@@ -88,5 +90,5 @@ def __dir__() -> list[str]:
 
 __all__ = ["ChatCollator", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
-__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "iter_frames", "load_model", "probe_video"]
-__all__ += ["read_frames", "register", "select_scenes"]
+__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "iter_frames", "load_model"]
+__all__ += ["probe_video", "read_frames", "register", "select_scenes"]

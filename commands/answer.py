@@ -6,12 +6,8 @@ import sys
 from transformers import TextStreamer
 
 from ..pipeline_fila_video import VideoTextToTextPipeline
+from .cli import DEMONSTRATION, call_options
 from .loading import Progress, load_model, quiet
-
-DEMONSTRATION = (
-    "fila-video: the embedded model is a demonstration that knows films of colored shapes only. For real videos "
-    "name a model, such as --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
-)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,10 +29,4 @@ def announce_demonstration(args: argparse.Namespace) -> None:
         print(DEMONSTRATION, file=sys.stderr)
 
 
-def call_options(args: argparse.Namespace) -> dict:
-    """The processor's settings that the arguments name."""
-    names = ("num_scenes", "selection", "candidate_fps", "seek_mode", "seed")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-
-
-__all__ = ["announce_demonstration", "call_options", "run"]
+__all__ = ["announce_demonstration", "run"]

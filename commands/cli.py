@@ -27,6 +27,7 @@ SELECTIONS = {
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`.
 MODULES = {
+    "answer-all": ("inference.answer_all", "answer questions about thousands of videos, resumable"),
     "convert": ("convert_weights", "convert other checkpoints to this layout"),
     "converted": ("conversion.cached", "list or remove source checkpoints that were converted on first use"),
     "make-videos": ("toy_world.make_videos", "film procedural videos with exact annotations"),
@@ -34,8 +35,18 @@ MODULES = {
 }
 
 
+DEMONSTRATION = (
+    "fila-video: the embedded model is a demonstration that knows films of colored shapes only. For real videos "
+    "name a model, such as --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
+)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", metavar="VIDEO", help="path or URL of the video")
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="folder or Hub name (default: the embedded demonstration)")
     parser.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
     parser.add_argument("--num-scenes", type=int, help="scenes to select (default: the model's setting)")
@@ -45,6 +56,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--seek-mode", choices=["auto", "exact", "keyframe"], help="how candidates are read (default: auto)"
     )
     parser.add_argument("--seed", type=int, help="of the selection (default: the model's setting)")
+
+
+def call_options(args: argparse.Namespace) -> dict:
+    """The processor's settings that the arguments name."""
+    names = ("num_scenes", "selection", "candidate_fps", "seek_mode", "seed")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..video_reading_fila_video import probe_video, read_frames
-from .answer import announce_demonstration, call_options
-from .cli import SELECTIONS
+from .answer import announce_demonstration
+from .cli import SELECTIONS, call_options
 from .loading import Progress, load_model, quiet
 from .storyboard import clock, draw_storyboard
 

@@ -6,22 +6,32 @@ which results come back.
 
 import concurrent.futures
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import os
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
 
 ENGINES = ("local", "ray")
+RAY_SLICE = 4096  # items that Ray holds at a time
 
-Outcome = tuple[Any, str | None]  # what a task returned, or the message of its error
+_TASK: Callable | None = None  # of this process, where it is a worker
 
 
 class TaskError(ValueError):
     """A task failed on a worker; the message is the one of its error."""
+
+
+class WorkerDied(TaskError):
+    """The process that worked on an item ended without a word, and did so again with this item alone."""
+
+
+Outcome = tuple[Any, TaskError | None]  # what a task returned, or its error
 
 
 def run_tasks(
@@ -34,7 +44,7 @@ def run_tasks(
             A function at the top of a module, or a `functools.partial` of one; its errors of the kinds `ValueError`
             and `OSError` come back as [`TaskError`].
         items (`Iterable`):
-            Picklable; with `local` they are taken as workers come free, so that a generator costs no memory.
+            Picklable; they are taken as workers come free, so that a generator costs no memory.
         count (`int`):
             The number of items.
         engine (`str`, *optional*, defaults to `"local"`):
@@ -47,15 +57,42 @@ def run_tasks(
     if count == 0:
         return
     if engine == "ray":
-        results = _run_ray(task, items, count, workers)
+        results = _run_ray(_RayTask(task), items, workers)
     elif min(workers, count) <= 1:
         results = ((number, _attempt(task, item)) for number, item in enumerate(items))
     else:
-        results = _run_local(task, items, min(workers, count))
+        results = _run_local(_ready, (task,), items, min(workers, count))
     for number, (result, error) in results:
         if error is not None:
-            raise TaskError(error)
+            raise error
         yield number, result
+
+
+def run_workers(
+    make: Callable[[int], Callable], items: Iterable, *, engine: str = "local", workers: int = 1, gpus: int = 0
+) -> Iterator[tuple[int, object, TaskError | None]]:
+    """`(number of the item, result, error)`, as they are done, of tasks that take long to get ready.
+
+    Args:
+        make (`Callable[[int], Callable]`):
+            Is called once in each worker, with its number, and gives the task. Its `ValueError`s and `OSError`s come
+            back with each item, as the task's own do.
+        items (`Iterable`):
+            Picklable; they are taken as workers come free.
+        engine (`str`, *optional*, defaults to `"local"`):
+            `"local"`, in processes of their own also where `workers` is 1: what kills a worker, such as a file that
+            its decoder cannot bear, ends neither the run nor its neighbors. Or `"ray"`, a class actor a worker.
+        workers (`int`, *optional*, defaults to `1`):
+            How many.
+        gpus (`int`, *optional*, defaults to 0):
+            That Ray gives to each worker.
+    """
+    if engine == "ray":
+        results = _run_ray(_RayWorker, items, workers, make=make, gpus=gpus)
+    else:
+        results = _run_local(make, None, items, workers)
+    for number, (result, error) in results:
+        yield number, result, error
 
 
 def default_workers() -> int:
@@ -69,31 +106,106 @@ def _attempt(task: Callable, item: Any) -> Outcome:
     try:
         return task(item), None
     except (ValueError, OSError) as error:
-        return None, str(error)
+        return None, TaskError(str(error))
 
 
-def _run_local(task: Callable, items: Iterable, workers: int) -> Iterator[tuple[int, Outcome]]:
+def _ready(task: Callable) -> Callable:
+    return task
+
+
+def _start_worker(make: Callable, arguments: tuple | None, started: Any, ready: Any) -> None:
+    """In a new process: remembers how the task is made."""
+    global _TASK
+    _leave_with_parent()
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    _TASK = _Later(make, (number,) if arguments is None else arguments, ready)
+
+
+class _Later:
+    """A task that is made when its first item comes, so that an error of the making is the item's."""
+
+    def __init__(self, make: Callable, arguments: tuple, ready: Any = None) -> None:
+        self.make, self.arguments, self.ready, self.task = make, arguments, ready, None
+
+    def __call__(self, item: Any) -> Any:
+        if self.task is None:
+            self.task = self.make(*self.arguments)
+            if self.ready is not None:
+                self.ready.value = 1
+        return self.task(item)
+
+
+def _work(item: Any) -> Outcome:
+    return _attempt(_TASK, item)
+
+
+def _run_local(
+    make: Callable, arguments: tuple | None, items: Iterable, workers: int
+) -> Iterator[tuple[int, Outcome]]:
     # Never a plain fork: decoders and libraries of this process may hold threads and locks.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
         # Imported once, not by every worker.
         context.set_forkserver_preload(["fila_video.long_video.files"])
-    items = enumerate(items)
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
+    items, deaths = enumerate(items), 0
+    while True:
+        suspects = []
+        for number, outcome, item in _run_pool(context, make, arguments, items, workers):
+            if outcome is None:
+                suspects.append((number, item))
+                continue
+            deaths = 0
+            yield number, outcome
+        if not suspects:
+            return
+        # A worker died, and which item it was shows when each of those in work runs alone.
+        for suspect in sorted(suspects):
+            for number, outcome, _ in _run_pool(context, make, arguments, iter([suspect]), 1):
+                deaths = deaths + 1 if outcome is None else 0
+                died = WorkerDied("A worker process died, perhaps for want of memory; use fewer workers.")
+                if deaths > max(4, 2 * workers):
+                    raise died
+                yield number, (None, died) if outcome is None else outcome
+
+
+def _run_pool(
+    context: BaseContext, make: Callable, arguments: tuple | None, items: Iterator[tuple[int, Any]], workers: int
+) -> Iterator[tuple[int, Outcome | None, Any]]:
+    """Items with their outcomes, until there are no more or a worker dies: then `None` for those that were in work."""
+    started, ready = context.Value("i", 0), context.Value("i", 0)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(make, arguments, started, ready)
+    )
+    running, broken = {}, False
     try:
-        running = {}
         while True:
-            while len(running) < 2 * workers and (following := next(items, None)) is not None:
-                number, item = following
-                running[pool.submit(_attempt, task, item)] = number
+            while not broken and len(running) < 2 * workers and (following := next(items, None)) is not None:
+                try:
+                    running[pool.submit(_work, following[1])] = following
+                except concurrent.futures.BrokenExecutor:
+                    broken = True
+                    if ready.value:
+                        yield following[0], None, following[1]
+            if broken and not ready.value:
+                raise TaskError(
+                    "A worker process died before it was ready: for want of memory, or because a script starts the "
+                    "work without `if __name__ == '__main__':`."
+                )
             if not running:
                 return
             done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in done:
-                yield running.pop(future), future.result()
-    except concurrent.futures.BrokenExecutor as error:
-        raise TaskError("A worker process died, perhaps for want of memory; use fewer workers.") from error
+                number, item = running.pop(future)
+                try:
+                    outcome = future.result()
+                except concurrent.futures.BrokenExecutor:
+                    outcome, broken = None, True
+                    if not ready.value:
+                        break
+                yield number, outcome, item
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -134,31 +246,46 @@ def _import_ray() -> ModuleType:
     return ray
 
 
-def _run_ray(task: Callable, items: Iterable, count: int, workers: int) -> Iterator[tuple[int, Outcome]]:
+def _run_ray(
+    task: "_RayTask | type[_RayWorker]", items: Iterable, workers: int, make: Callable | None = None, gpus: int = 0
+) -> Iterator[tuple[int, Outcome]]:
     ray = _import_ray()
     with running("ray"):
         ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)  # the build has a progress bar of its own
-        tasks = ray.put(list(items))
-        blocks = min(count, max(4 * int(ray.cluster_resources().get("CPU", 1)), workers))
-        done = ray.data.range(count, override_num_blocks=blocks).map(
-            _RayTask(task, tasks), compute=ray.data.TaskPoolStrategy(size=workers or None)
-        )
-        for row in done.iter_rows():
-            yield row["number"], pickle.loads(row["outcome"])
+        logging.getLogger("ray.data").setLevel(logging.WARNING)  # who calls has a progress bar of their own
+        if make is None:
+            options = {"compute": ray.data.TaskPoolStrategy(size=workers or None)}
+        else:
+            options = {
+                "compute": ray.data.ActorPoolStrategy(size=workers),
+                "fn_constructor_args": (make,),
+                "num_gpus": gpus or None,
+            }
+        items, limit = enumerate(items), max(4 * int(ray.cluster_resources().get("CPU", 1)), workers)
+        # Pickled: a column of Arrow would want one type for all items and outcomes.
+        while part := [
+            {"number": number, "item": pickle.dumps(item)} for number, item in itertools.islice(items, RAY_SLICE)
+        ]:
+            blocks = min(len(part), limit if make is None else len(part))  # a slow task's outcomes come one by one
+            for row in ray.data.from_items(part, override_num_blocks=blocks).map(task, **options).iter_rows():
+                yield row["number"], pickle.loads(row["outcome"])
 
 
 class _RayTask:
-    """The task as Ray Data runs it, on a row that holds the item's number."""
+    """The task as Ray Data runs it, on a row that holds a pickled item."""
 
-    def __init__(self, task: Callable, items: Iterable) -> None:
-        self._task, self._items = task, items
+    def __init__(self, task: Callable) -> None:
+        self._task = task
 
     def __call__(self, row: dict) -> dict:
-        import ray
-
-        # Pickled: a column of Arrow would want one type for all outcomes.
-        return {"number": row["id"], "outcome": pickle.dumps(_attempt(self._task, ray.get(self._items)[row["id"]]))}
+        return {"number": row["number"], "outcome": pickle.dumps(_attempt(self._task, pickle.loads(row["item"])))}
 
 
-__all__ = ["ENGINES", "TaskError", "default_workers", "run_tasks", "running"]
+class _RayWorker(_RayTask):
+    """A class actor: Ray Data builds it once a worker. The devices that it may use, Ray has chosen."""
+
+    def __init__(self, make: Callable) -> None:
+        super().__init__(_Later(make, (0,)))
+
+
+__all__ = ["ENGINES", "TaskError", "WorkerDied", "default_workers", "run_tasks", "run_workers", "running"]

@@ -13,8 +13,7 @@ import fila_video
 import numpy as np
 import pytest
 import torch
-from fila_video.commands.answer import DEMONSTRATION
-from fila_video.commands.cli import SELECTIONS, main
+from fila_video.commands.cli import DEMONSTRATION, SELECTIONS, main
 from fila_video.commands.loading import DEFAULT_MODEL, Progress
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor

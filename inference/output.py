@@ -1,0 +1,176 @@
+"""The file of answers: rows are added and synced, and what was broken off goes on with the same settings only."""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from ..long_video.json_records import JsonRecordError, parse_record
+from .questions import VideoQuestions, WorkList
+
+SAMPLES, SAMPLE_BYTES = 64, 1 << 12  # of each file of weights, to tell models apart
+
+Answered = tuple[str, str | None, str | None, str | None]  # id, question, answer, error
+
+
+class Output:
+    """The file of the answers, which one run at a time writes; its settings stand beside it."""
+
+    def __init__(self, path: Path, settings: dict, resume: bool) -> None:
+        self.path, self.settings, self.resume = path, settings, resume
+        text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+        self.mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.beside = path.with_name(path.name + ".settings.json")
+        self.file: BinaryIO | None = None
+
+    def __enter__(self) -> "Output":
+        if not self.path.parent.is_dir():
+            raise ValueError(f"The output {self.path} cannot be written: there is no folder {self.path.parent}.")
+        if not self.resume and self.path.exists() and self.path.stat().st_size:
+            raise ValueError(f"The output {self.path} is there already: remove it, or go on with it.")
+        self._open()
+        try:
+            self._check_settings()
+        except BaseException:
+            self.file.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        self.file = open(self.path, "ab+")  # noqa: SIM115
+        try:
+            _lock(self.file, self.path)
+        except ValueError:
+            self.file.close()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def _check_settings(self) -> None:
+        kept = {}
+        if self.beside.exists():
+            with contextlib.suppress(ValueError):
+                kept = json.loads(self.beside.read_text(encoding="utf-8"))
+        if os.path.getsize(self.path) == 0 or kept == self.settings:
+            if kept != self.settings:
+                unfinished = self.beside.with_name(f"{self.beside.name}.tmp")
+                unfinished.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False), encoding="utf-8")
+                os.replace(unfinished, self.beside)
+            return
+        if kept:
+            different = [name for name in {**self.settings, **kept} if self.settings.get(name) != kept.get(name)]
+            pairs = "; ".join(f"{name}: {kept.get(name)} there, {self.settings.get(name)} now" for name in different)
+            raise ValueError(
+                f"The output {self.path} was begun with other settings ({pairs}). Name a new file, or give the "
+                "settings it was begun with."
+            )
+        # The file beside is lost or broken, but the rows carry its mark; `take_over` compares each.
+
+    def take_over(self, work: WorkList, retry_errors: bool) -> int:
+        """Takes what is answered from the list; returns how many that are. A row that was half written goes."""
+        self.file.seek(0)
+        done, end, again = 0, 0, []
+        for number, line in enumerate(self.file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = parse_record(line)
+                if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+                    raise JsonRecordError("it is no row of answers")
+            except JsonRecordError as error:
+                raise ValueError(f"The output {self.path}, line {number}: {error}. Name a new file.") from None
+            if row.get("settings") != self.mark:
+                raise ValueError(
+                    f"The output {self.path}, line {number}, was answered with other settings: name a new file."
+                )
+            if retry_errors and row.get("error") is not None:
+                again.append(end)
+            else:
+                done += work.remove(row["id"])
+            end += len(line)
+        self.file.truncate(end)
+        if again:
+            self._leave_out(again)
+        self.file.seek(0, os.SEEK_END)
+        return done
+
+    def _leave_out(self, starts: list[int]) -> None:
+        """Writes the output anew without some of its lines, whole or not at all."""
+        unfinished = self.path.with_name(f"{self.path.name}.tmp")
+        starts = iter([*starts, None])
+        start = next(starts)
+        with open(unfinished, "wb") as target:
+            self.file.seek(0)
+            at = 0
+            for line in self.file:
+                if at == start:
+                    start = next(starts)
+                else:
+                    target.write(line)
+                at += len(line)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(unfinished, self.path)
+        self.file.close()
+        self._open()
+
+    def write(self, videos: list[VideoQuestions], rows: list[Answered]) -> None:
+        """Adds rows and brings them to the disk."""
+        sources = {asked.id: video.video for video in videos for asked in video.asked}
+        lines = []
+        for name, question, answer, error in rows:
+            row = {"id": name, "video": sources[name], "question": question, "answer": answer, "error": error}
+            lines.append(json.dumps({**row, "settings": self.mark}, ensure_ascii=False) + "\n")
+        self.file.write("".join(lines).encode("utf-8", "backslashreplace"))
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keeps a second run out of the file, for as long as this process lives."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(f"Another run is writing to {path}.") from error
+
+
+def is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def model_mark(name: str) -> str:
+    """
+    The model's name, with a hash of its files where it is a folder: of its settings whole, of its weights in samples,
+    since training changes them everywhere.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in (".json", ".jinja", ".safetensors") or not file.is_file():
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with open(file, "rb") as opened:
+            if file.suffix != ".safetensors" or size <= SAMPLES * SAMPLE_BYTES:
+                digest.update(opened.read())
+                continue
+            for number in range(SAMPLES):
+                opened.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(opened.read(SAMPLE_BYTES))
+    return f"{folder.resolve().name} {digest.hexdigest()[:16]}"
+
+
+__all__ = ["Answered", "Output", "is_plain", "model_mark"]

@@ -1,0 +1,212 @@
+"""The questions about many videos, from a file, a folder or a table, ordered so that a video's stand together."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..long_video.json_records import JsonRecordError, read_json_records
+
+VIDEO_ENDINGS = {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
+VIDEO_ENDINGS |= {".webm", ".wmv", ".3gp"}
+SOURCES = ("video", "url", "path")
+# What a record may say of its video besides where it lies.
+MEDIA_SETTINGS = ("video_start", "video_end")
+
+
+@dataclass
+class Asked:
+    """A question with its id, or what is wrong with it."""
+
+    id: str
+    question: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class VideoQuestions:
+    """
+    A video, and what is asked about it.
+
+    Args:
+        video (`str` or `None`): Path or URL; `None` where a record is broken.
+        settings (`dict`): Those of [`MEDIA_SETTINGS`] that its records give.
+        asked (`list[Asked]`): In the order of the records.
+    """
+
+    video: str | None
+    settings: dict = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+
+
+class WorkList:
+    """
+    All questions of a source. They lie in a temporary file, not in memory, however many there are.
+
+    Args:
+        records (`str` or `os.PathLike`):
+            A file of JSON lines or of a JSON array, or a Parquet file. A record has a `video` (or `url`, `path`),
+            relative to the file's folder, and a `question`, or `questions` (texts, or objects with `question` and
+            maybe `id`); and, where wanted, an `id` (else the video as it is written), and `video_start` and
+            `video_end` in seconds. Other keys are passed over. Or a folder: each video under it is a record.
+        question (`str`, *optional*):
+            What is asked where a record asks nothing itself.
+
+    Raises:
+        ValueError: If there are no records, the source is none of these, or two questions have the same id.
+    """
+
+    def __init__(self, records: str | os.PathLike, question: str | None = None) -> None:
+        self.records = Path(records)
+        self.database = sqlite3.connect("")  # a file without a name, which goes with the process
+        self.database.execute("PRAGMA journal_mode = OFF")
+        self.database.execute(
+            "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT UNIQUE, media TEXT, question TEXT, error TEXT)"
+        )
+        for where, data in _read(self.records):
+            self._add(where, data, question)
+        if not len(self):
+            raise ValueError(f"{self.records} holds no records.")
+
+    def __len__(self) -> int:
+        return self.database.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
+
+    def _add(self, where: str, data: object, question: str | None) -> None:
+        try:
+            media, asked = _parse(data, self.records.parent if self.records.is_file() else self.records, question)
+        except ValueError as error:
+            name = str(data["id"]) if isinstance(data, dict) and data.get("id") is not None else where
+            # A name of its own for its video: what is wrong is nobody else's.
+            media, asked = where, [Asked(name, error=f"{where}: {error}")]
+        for row in asked:
+            values = (row.id, json.dumps(media, sort_keys=True), row.question, row.error)
+            try:
+                self.database.execute("INSERT INTO rows (id, media, question, error) VALUES (?, ?, ?, ?)", values)
+            except sqlite3.IntegrityError:
+                raise ValueError(
+                    f"{self.records}, {where}: the id {row.id!r} occurs twice. Answers are told apart by their ids: "
+                    "give each record, and each question of a record, an `id` of its own."
+                ) from None
+
+    def remove(self, name: str) -> bool:
+        """Takes a question from the list, by its id; whether it was there."""
+        return self.database.execute("DELETE FROM rows WHERE id = ?", (name,)).rowcount > 0
+
+    def __iter__(self) -> Iterator[VideoQuestions]:
+        """The videos in the order in which they first occur, each once."""
+        rows = self.database.execute(
+            "SELECT id, media, question, error FROM rows "
+            "JOIN (SELECT media AS shared, MIN(number) AS first FROM rows GROUP BY media) ON media = shared "
+            "ORDER BY first, number"
+        )
+        last, group = None, None
+        for name, media, question, error in rows:
+            if media != last:
+                if group is not None:
+                    yield group
+                settings, last = json.loads(media), media
+                group = VideoQuestions(None) if error else VideoQuestions(settings.pop("video"), settings)
+            group.asked.append(Asked(name, question, error))
+        if group is not None:
+            yield group
+
+
+def _read(records: Path) -> Iterator[tuple[str, object]]:
+    """Records with the place where each stands."""
+    if records.is_dir():
+        for folder, folders, files in os.walk(records):
+            folders.sort()
+            for name in sorted(files):
+                if os.path.splitext(name)[1].lower() in VIDEO_ENDINGS:
+                    name = os.path.relpath(os.path.join(folder, name), records)
+                    yield name, {"video": name}
+    elif not records.is_file():
+        raise ValueError(f"There are no records at {str(records)!r}: name a file or a folder.")
+    elif _starts(records) == b"PAR1":
+        yield from _read_table(records)
+    elif records.stat().st_size:
+        for number, data in read_json_records(records):
+            yield f"record {number}", data
+
+
+def _starts(file: Path) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(4)
+
+
+def _read_table(records: Path) -> Iterator[tuple[str, object]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ValueError("Parquet files take the package pyarrow: pip install pyarrow.") from error
+    number = 0
+    try:
+        with ParquetFile(records) as table:
+            known = {"id", "question", "questions", *SOURCES, *MEDIA_SETTINGS}
+            columns = [name for name in table.schema_arrow.names if name in known]
+            for batch in table.iter_batches(batch_size=64, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"record {number}", row
+    except ArrowException as error:
+        raise ValueError(f"{records} is no Parquet file that can be read: {error}") from error
+
+
+def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[Asked]]:
+    """What a record says of its video, and its questions."""
+    if isinstance(data, JsonRecordError):
+        raise data
+    if not isinstance(data, dict):
+        raise ValueError(f"a record is an object with a `video`, this is a {type(data).__name__}")
+    video = next((data[name] for name in SOURCES if data.get(name) is not None), None)
+    if isinstance(video, dict):  # as `datasets` stores one
+        if video.get("bytes") is not None:
+            raise ValueError("its video lies in the table itself: write the bytes to a file and name that")
+        video = video.get("path")
+    if not isinstance(video, str) or not video:
+        raise ValueError("it has no `video`: give its path or URL")
+    name = video if data.get("id") is None else str(data["id"])
+    if "://" not in video and not video.startswith("data:"):
+        video = str(folder / video)
+    media = {"video": video} | {key: data[key] for key in MEDIA_SETTINGS if data.get(key) is not None}
+
+    if data.get("question") is not None and data.get("questions") is not None:
+        raise ValueError("it has both a `question` and `questions`")
+    if data.get("questions") is None:
+        return media, [Asked(name, *_text(data.get("question", default) or default))]
+    if not isinstance(data["questions"], list) or not data["questions"]:
+        raise ValueError("its `questions` are not a list with questions in it")
+    asked = []
+    for number, question in enumerate(data["questions"], 1):
+        own = question.get("id") if isinstance(question, dict) else None
+        text = question.get("question") if isinstance(question, dict) else question
+        asked.append(Asked(f"{name}#{number if own is None else own}", *_text(text)))
+    return media, asked
+
+
+def _text(question: Any) -> tuple[str | None, str | None]:
+    """The question's text, or what is wrong with it."""
+    if question is None:
+        return None, "It has no `question`, and there is none for all."
+    if not isinstance(question, str) or not question.strip():
+        return None, f"Its question is no text, or an empty one: {question!r}."
+    return question, None
+
+
+def chunks(work: WorkList, size: int) -> Iterator[list[VideoQuestions]]:
+    """Videos until they have at least `size` questions together; those of one video are never parted."""
+    chunk = []
+    for group in work:
+        chunk.append(group)
+        if sum(len(group.asked) for group in chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+__all__ = ["MEDIA_SETTINGS", "VIDEO_ENDINGS", "Asked", "VideoQuestions", "WorkList", "chunks"]

@@ -1,0 +1,216 @@
+"""What answers: a model in this process, or vLLM's engine. Made once a worker, then called with videos' questions."""
+
+import json
+import zlib
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .output import Answered
+from .questions import Asked, VideoQuestions
+
+VLLM_FRAMES = 512  # that its loader hands over of each video, for scenes to be selected from
+
+
+@dataclass(frozen=True)
+class MakeWorker:
+    """
+    Makes the task of a worker: a class, since processes pickle it.
+
+    Args:
+        engine (`str`): `"vllm"`, or another for a model of this package.
+        model (`str`): Folder or Hub name.
+        device (`str`, *optional*): By default each worker takes the next GPU, or the best device there is.
+        batch_size (`int`): Answers that are generated side by side.
+        threads (`int`, *optional*): Of a worker on the CPU.
+        options (`dict`): Of the processor and of `generate`, as the pipeline takes them.
+    """
+
+    engine: str
+    model: str
+    device: str | None
+    batch_size: int
+    threads: int | None
+    options: dict
+
+    def __call__(self, number: int) -> "PipelineWorker | VllmWorker":
+        if self.engine == "vllm":
+            return VllmWorker(self.model, self.options)
+        import torch
+
+        from ..commands.loading import find_device, load_model, quiet
+        from ..pipeline_fila_video import VideoTextToTextPipeline
+
+        quiet()
+        device = self.device
+        if device is None and torch.cuda.is_available():
+            device = f"cuda:{number % torch.cuda.device_count()}"
+        if self.threads is not None and find_device(device).type == "cpu":
+            torch.set_num_threads(self.threads)
+        model, processor = load_model(self.model, device)
+        pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
+        return PipelineWorker(pipe, self.batch_size, self.options)
+
+
+class PipelineWorker:
+    """Answers with a `video-text-to-text` pipeline; each video is read and encoded once for all its questions."""
+
+    def __init__(self, pipe: Any, batch_size: int, options: dict) -> None:
+        self.pipe, self.batch_size = pipe, batch_size
+        preprocess, self.forward, _ = pipe._sanitize_parameters(**options)
+        self.reading = preprocess.get("processor_kwargs", {})
+
+    def __call__(self, videos: list[VideoQuestions]) -> list[Answered]:
+        answers, prepared = {}, []
+        for video in videos:
+            for asked, inputs, error in self._prepare(video):
+                if error is None:
+                    prepared.append((asked, inputs))
+                else:
+                    answers[asked.id] = (asked.id, asked.question, None, error)
+        prepared = iter(prepared)
+        while batch := list(islice(prepared, self.batch_size)):
+            for (asked, _), (answer, error) in zip(batch, self._generate(batch), strict=True):
+                answers[asked.id] = (asked.id, asked.question, answer, error)
+        return [answers[asked.id] for video in videos for asked in video.asked]
+
+    def _prepare(self, video: VideoQuestions) -> list[tuple[Asked, Any, str | None]]:
+        """The model's inputs for each question, or what is wrong."""
+        from ..video_inputs_fila_video import clip_of, flatten_videos
+
+        processor = self.pipe.processor
+        good = [asked for asked in video.asked if asked.error is None]
+        rows = [(asked, None, asked.error) for asked in video.asked if asked.error is not None]
+        try:
+            if good:
+                source = flatten_videos(clip_of({"video": video.video, **video.settings}))
+                visuals, (filling,) = processor._process_videos(source, return_tensors="pt", **self.reading)
+        except Exception as error:
+            return rows + [(asked, None, _message(error)) for asked in good]
+        for asked in good:
+            chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": asked.question}]}]
+            try:
+                text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+                text = [text.replace(processor.video_token, filling, 1)]
+                tokens = processor.tokenizer(text, return_tensors="pt")
+                processor._check_special_mm_tokens(text, tokens, modalities=["video"])
+                rows.append((asked, type(visuals)({**tokens, **visuals}).to(dtype=self.pipe.dtype), None))
+            except Exception as error:
+                rows.append((asked, None, _message(error)))
+        return rows
+
+    def _generate(self, batch: list[tuple[Asked, Any]]) -> list[tuple[str | None, str | None]]:
+        import torch
+
+        # With sampling, an answer depends on its question, not on what was answered before a run was broken off.
+        torch.manual_seed(zlib.crc32(batch[0][0].id.encode()))
+        columns = {"model_inputs": [inputs for _, inputs in batch], "text": [asked.question for asked, _ in batch]}
+        columns |= {name: [None] * len(batch) for name in ("scenes", "error")}
+        try:
+            outputs = self.pipe.forward(columns, **self.forward)
+        except Exception as error:
+            message = _message(error)
+            if len(batch) == 1:
+                return [(None, message)]
+            return [answer for row in batch for answer in self._generate([row])]
+        answers = []
+        for generated, prompt in zip(outputs["generated_sequence"], outputs["input_ids"], strict=True):
+            new = generated[0, prompt.shape[-1] :]
+            answers.append((self.pipe.processor.tokenizer.decode(new, skip_special_tokens=True), None))
+        return answers
+
+
+def _message(error: Exception) -> str:
+    """
+    What a row says of its error.
+
+    Raises:
+        RuntimeError: Where the device is lost: no later row can be answered, and none shall be blamed.
+    """
+    if "CUDA error" in str(error):
+        raise RuntimeError(f"The device failed, start again: {error}") from error
+    expected = isinstance(error, (ValueError, OSError))
+    return str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
+
+
+class VllmWorker:
+    """
+    Answers with vLLM's offline engine. Its loader reads the videos, and scenes are selected by thumbnails.
+
+    Raises:
+        ValueError: If vLLM is not installed, or an option is none that it knows.
+    """
+
+    def __init__(self, model: str, options: dict) -> None:
+        try:
+            from vllm import LLM, SamplingParams
+        except ImportError as error:
+            raise ValueError("The engine 'vllm' takes vLLM: pip install vllm in an environment of its own.") from error
+        options = dict(options)
+        limit = options.pop("max_new_tokens", None) or _saved_limit(model)
+        known = {"num_scenes", "selection", "candidate_fps", "min_candidates", "max_candidates", "seed"}
+        if unknown := options.keys() - known:
+            raise ValueError(f"With the engine 'vllm' there is no option {', '.join(sorted(unknown))}.")
+        self.sampling = SamplingParams(temperature=0.0, max_tokens=limit)
+        self.llm = LLM(
+            model,
+            trust_remote_code=True,
+            model_impl="transformers",
+            hf_overrides={"auto_map": {"AutoModel": "modeling_fila_video.FilaVideoModel"}},
+            limit_mm_per_prompt={"video": 1, "image": 0},
+            media_io_kwargs={"video": {"num_frames": VLLM_FRAMES}},
+            mm_processor_kwargs=options or None,
+            allowed_local_media_path="/",
+            max_num_batched_tokens=8192,
+            seed=0,
+        )
+
+    def __call__(self, videos: list[VideoQuestions]) -> list[Answered]:
+        chats, rows = [], []
+        for video in videos:
+            for asked in video.asked:
+                error = asked.error
+                if error is None and video.settings:
+                    error = f"The engine 'vllm' knows no {', '.join(video.settings)}: cut the clip, or use another."
+                rows.append([asked.id, asked.question, None, error])
+                if error is None:
+                    content = [
+                        {"type": "video_url", "video_url": {"url": _url(video.video)}},
+                        {"type": "text", "text": asked.question},
+                    ]
+                    chats.append((rows[-1], [{"role": "user", "content": content}]))
+        self._answer(chats)
+        return [tuple(row) for row in rows]
+
+    def _answer(self, chats: list[tuple[list, list[dict]]]) -> None:
+        if not chats:
+            return
+        try:
+            outputs = self.llm.chat([chat for _, chat in chats], self.sampling, use_tqdm=False)
+        except Exception as error:
+            # One bad video fails the call: each alone shows which it was. An engine that is dead answers none.
+            if type(error).__name__ == "EngineDeadError":
+                raise RuntimeError(f"vLLM's engine failed, start again: {error}") from error
+            if len(chats) == 1:
+                chats[0][0][3] = _message(error)
+            else:
+                for chat in chats:
+                    self._answer([chat])
+            return
+        for (row, _), output in zip(chats, outputs, strict=True):
+            row[2] = output.outputs[0].text
+
+
+def _url(video: str) -> str:
+    return video if "://" in video or video.startswith("data:") else "file://" + quote(str(Path(video).resolve()))
+
+
+def _saved_limit(model: str) -> int | None:
+    """The length of an answer that the model's own settings give."""
+    file = Path(model) / "generation_config.json"
+    return json.loads(file.read_text()).get("max_new_tokens") if file.is_file() else None
+
+
+__all__ = ["MakeWorker", "PipelineWorker", "VllmWorker"]

@@ -1,0 +1,381 @@
+"""Thousands of questions: each answered once, however often a run is broken off, and bad ones as rows of their own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fila_video import answer_all
+from fila_video.commands.cli import main
+from fila_video.inference.workers import PipelineWorker
+from fila_video.long_video.engines import TaskError, WorkerDied, run_workers
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
+from helpers.tiny_processor import model_for, tiny_processor
+from helpers.video_files import make_video
+
+QUESTION = "What happens?"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        make_video(folder / f"{number}.mp4", 30 + 10 * number)
+    (folder / "broken.mp4").write_bytes(b"no video" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    processor = tiny_processor()
+    model = model_for(processor)
+    return VideoTextToTextPipeline(model=model, processor=processor, device="cpu")
+
+
+def write_records(folder, *records, name="records.jsonl"):
+    path = folder / name
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
+    return path
+
+
+def rows_of(output) -> dict:
+    rows = [json.loads(line) for line in Path(output).read_text().splitlines()]
+    by_id = {row["id"]: row for row in rows}
+    assert len(by_id) == len(rows)
+    return by_id
+
+
+def answer(pipe, records, output, question=QUESTION, **settings):
+    return answer_all(records, output, question, model=pipe, max_new_tokens=4, progress=False, **settings)
+
+
+def test_answers_are_those_of_the_pipeline_whatever_form_the_records_have(videos, pipe, tmp_path) -> None:
+    expected = {}
+    for number in range(3):
+        (record,) = pipe(str(videos / f"{number}.mp4"), text=QUESTION, max_new_tokens=4, return_full_text=False)
+        expected[f"{number}.mp4"] = record["generated_text"]
+    records = [{"video": f"{number}.mp4", "other": None} for number in range(3)]
+    lines = write_records(videos, *records)
+    array = videos / "records.json"
+    array.write_text(json.dumps(records))
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(records), videos / "records.parquet")
+    for source in (lines, array, videos / "records.parquet", videos):
+        output = tmp_path / f"{source.name}.jsonl"
+        done = answer(pipe, source, output)
+        rows = rows_of(output)
+        assert {name: rows[name]["answer"] for name in expected} == expected
+        assert (done.total, done.answered, done.failed) == ((4, 4, 1) if source is videos else (3, 3, 0))
+
+
+def test_a_video_is_read_once_for_all_its_questions(videos, pipe, tmp_path, monkeypatch) -> None:
+    records = write_records(
+        tmp_path,
+        {"id": "a", "video": str(videos / "0.mp4"), "question": "What is red?"},
+        {"id": "b", "video": str(videos / "1.mp4")},
+        {"id": "c", "video": str(videos / "0.mp4"), "questions": ["What?", {"id": "last", "question": "Where?"}]},
+        {"id": "d", "video": str(videos / "0.mp4"), "video_start": 0.4},
+    )
+    read, load = [], pipe.processor.video_processor.load_video
+
+    def load_video(video, *args, **kwargs):
+        read.append(video)
+        return load(video, *args, **kwargs)
+
+    monkeypatch.setattr(pipe.processor.video_processor, "load_video", load_video, raising=False)
+    answer(pipe, records, tmp_path / "out.jsonl")
+    assert len(read) == 3  # the clip of the same file is another video
+    rows = rows_of(tmp_path / "out.jsonl")
+    assert list(rows) == ["a", "c#1", "c#last", "b", "d"]
+    for name, question in (("a", "What is red?"), ("c#1", "What?"), ("c#last", "Where?"), ("b", QUESTION)):
+        (record,) = pipe(rows[name]["video"], text=question, max_new_tokens=4, return_full_text=False)
+        assert (rows[name]["question"], rows[name]["answer"]) == (question, record["generated_text"])
+
+
+def test_what_cannot_be_answered_is_a_row_and_its_neighbors_are_answered(videos, pipe, tmp_path) -> None:
+    film = str(videos / "0.mp4")
+    records = write_records(
+        tmp_path,
+        {"id": "good", "video": film},
+        {"id": "broken", "video": str(videos / "broken.mp4")},
+        {"id": "missing", "video": "nowhere.mp4"},
+        {"id": "control", "video": film, "question": "What is <video>?"},
+        {"id": "empty", "video": film, "question": " "},
+        {"id": "long", "video": film, "question": "very " * 5000},
+        {"id": "both", "video": film, "question": "a", "questions": ["b"]},
+        {"id": "backwards", "video": film, "video_start": 2, "video_end": 1},
+        {"id": "without"},
+        "[1, 2]",
+        '{"id": "cut',
+    )
+    done = answer(pipe, records, tmp_path / "out.jsonl", batch_size=3)
+    rows = rows_of(tmp_path / "out.jsonl")
+    errors = {name: row["error"] for name, row in rows.items() if row["error"] is not None}
+    assert rows["good"]["answer"] is not None and (done.total, done.failed) == (11, 10) and len(errors) == 10
+    parts = {
+        "broken": "broken.mp4",
+        "missing": "nowhere.mp4",
+        "control": "<video>",
+        "empty": "empty",
+        "long": "tokens",
+    }
+    parts |= {"both": "both", "backwards": "after its start", "without": "no `video`", "record 10": "record 10"}
+    for name, part in (parts | {"record 11": "record 11"}).items():
+        assert part in errors[name] and rows[name]["answer"] is None
+
+
+def test_an_error_may_end_the_run_and_stays_in_its_way(videos, pipe, tmp_path) -> None:
+    records = write_records(
+        videos, {"video": "0.mp4"}, {"video": "broken.mp4"}, {"video": "1.mp4"}, name="three.jsonl"
+    )
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"broken\.mp4"):
+            answer(pipe, records, tmp_path / "out.jsonl", on_error="raise")
+        assert list(rows_of(tmp_path / "out.jsonl")) == ["0.mp4"]
+
+
+def test_a_run_goes_on_from_wherever_its_output_ends(videos, pipe, tmp_path) -> None:
+    records = write_records(
+        videos,
+        *({"id": f"film {n}", "video": f"{n}.mp4", "questions": [f"What {k}?" for k in range(3)]} for n in range(3)),
+        {"id": "broken", "video": "broken.mp4"},
+        name="many.jsonl",
+    )
+    whole = tmp_path / "whole.jsonl"
+    answer(pipe, records, whole)
+    text, settings = whole.read_bytes(), (tmp_path / "whole.jsonl.settings.json").read_bytes()
+    assert answer(pipe, records, whole).answered == 0 and whole.read_bytes() == text
+    for number, end in enumerate(random.Random(0).sample(range(len(text)), 20) + [0, text.index(b"\n") + 1]):
+        output = tmp_path / f"{number}.jsonl"
+        output.write_bytes(text[:end])
+        if number % 2:  # else killed before it was written, or lost: the rows carry its mark
+            (tmp_path / f"{number}.jsonl.settings.json").write_bytes(settings)
+        done = answer(pipe, records, output)
+        assert rows_of(output) == rows_of(whole)
+        assert done.answered == 10 - text[:end].count(b"\n")
+
+
+def test_other_settings_are_refused_and_named(videos, pipe, tmp_path) -> None:
+    records, output = write_records(videos, {"video": "0.mp4"}, name="one.jsonl"), tmp_path / "out.jsonl"
+    answer(pipe, records, output)
+    before = output.read_bytes()
+    with pytest.raises(ValueError, match="num_scenes"):
+        answer(pipe, records, output, num_scenes=2)
+    with pytest.raises(ValueError, match=r"question: What happens\? there, Who\? now"):
+        answer(pipe, records, output, question="Who?")
+    with pytest.raises(ValueError, match="is there already"):
+        answer(pipe, records, output, resume=False)
+    (tmp_path / "out.jsonl.settings.json").unlink()
+    with pytest.raises(ValueError, match="line 1, was answered with other settings"):
+        answer(pipe, records, output, num_scenes=2)
+    assert output.read_bytes() == before
+
+
+def test_errors_are_asked_again_where_wanted(videos, pipe, tmp_path) -> None:
+    records = write_records(tmp_path, *({"id": name, "video": name} for name in ("late.mp4", "broken.mp4", "0.mp4")))
+    for name in ("broken.mp4", "0.mp4"):
+        (tmp_path / name).write_bytes((videos / name).read_bytes())
+    output = tmp_path / "out.jsonl"
+    assert answer(pipe, records, output).failed == 2
+    (tmp_path / "late.mp4").write_bytes((videos / "1.mp4").read_bytes())
+    assert answer(pipe, records, output).answered == 0
+    done = answer(pipe, records, output, retry_errors=True)
+    assert (done.answered, done.failed) == (2, 1)
+    rows = rows_of(output)
+    assert {name for name, row in rows.items() if row["error"]} == {"broken.mp4"} and len(rows) == 3
+
+
+def test_records_may_grow_between_runs(videos, pipe, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    answer(pipe, write_records(videos, {"video": "0.mp4"}, name="grow.jsonl"), output)
+    records = write_records(videos, {"video": "1.mp4"}, {"video": "0.mp4"}, name="grow.jsonl")
+    assert answer(pipe, records, output).answered == 1
+    assert set(rows_of(output)) == {"0.mp4", "1.mp4"}
+
+
+def test_batches_give_every_row_its_own_answer(videos, pipe, tmp_path) -> None:
+    records = write_records(
+        videos, *({"id": f"{n}{q}", "video": f"{n}.mp4", "question": q} for q in "abc" for n in range(3))
+    )
+    answer(pipe, records, tmp_path / "one.jsonl")
+    answer(pipe, records, tmp_path / "four.jsonl", batch_size=4)
+    one, four = rows_of(tmp_path / "one.jsonl"), rows_of(tmp_path / "four.jsonl")
+    assert {name: row["question"] for name, row in one.items()} == {
+        name: row["question"] for name, row in four.items()
+    }
+    assert all(row["error"] is None and row["answer"] is not None for row in four.values())
+
+
+def test_what_breaks_one_answer_of_a_batch_leaves_the_others(videos, pipe, tmp_path, monkeypatch) -> None:
+    records = write_records(videos, *({"id": q, "video": "0.mp4", "question": q} for q in ("a", "odd", "b")))
+    forward = pipe.forward
+
+    def failing(inputs, **kwargs):
+        if "odd" in inputs["text"]:
+            raise IndexError("out of range")
+        return forward(inputs, **kwargs)
+
+    monkeypatch.setattr(pipe, "forward", failing)
+    answer(pipe, records, tmp_path / "out.jsonl", batch_size=3)
+    errors = {name: row["error"] for name, row in rows_of(tmp_path / "out.jsonl").items()}
+    assert errors == {"a": None, "odd": "IndexError: out of range", "b": None}
+
+
+def test_a_lost_device_ends_the_run_and_blames_no_row(videos, pipe, tmp_path, monkeypatch) -> None:
+    records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")
+
+    def lost(*args, **kwargs):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(pipe, "forward", lost)
+    with pytest.raises(RuntimeError, match="start again"):
+        answer(pipe, records, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("records", "part"),
+    [
+        ([{"id": 1, "video": "0.mp4"}, {"id": "1", "video": "1.mp4"}], "the id '1' occurs twice"),
+        ([], "holds no records"),
+    ],
+)
+def test_records_that_cannot_be_told_apart_are_refused_before_the_work(videos, pipe, tmp_path, records, part) -> None:
+    with pytest.raises(ValueError, match=part):
+        answer(pipe, write_records(videos, *records, name="bad.jsonl"), tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_second_run_on_the_same_output_is_refused(videos, pipe, tmp_path) -> None:
+    pytest.importorskip("fcntl")
+    records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")
+    from fila_video.inference.output import Output
+
+    with Output(tmp_path / "out.jsonl", {}, True), pytest.raises(ValueError, match="Another run is writing"):
+        answer(pipe, records, tmp_path / "out.jsonl")
+
+
+def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
+    records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")
+    for part, settings in {
+        "`engine`": {"engine": "slurm"},
+        "`on_error`": {"on_error": "ignore"},
+        "`workers`": {"workers": 0},
+        "`batch_size`": {"batch_size": -1},
+        "one worker": {"workers": 2},
+        "`no_such`": {"no_such": 1},
+    }.items():
+        with pytest.raises(ValueError, match=part):
+            answer(pipe, records, tmp_path / "out.jsonl", **settings)
+
+
+def test_the_command_says_what_is_wrong_before_anything_heavy_is_loaded(tmp_path) -> None:
+    code = (
+        "import sys; from fila_video.commands.cli import main\n"
+        f"status = main(['answer-all', '--records', 'nowhere', '--output', {str(tmp_path / 'o')!r}])\n"
+        "try: main(['answer-all', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys(); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "There are no records at 'nowhere'" in done.stderr and "--resume" in done.stdout
+
+
+class DiesOf:
+    """A worker's task: doubles numbers, and takes its process down at some."""
+
+    def __init__(self, deadly, at_start=False):
+        self.deadly, self.at_start = deadly, at_start
+
+    def __call__(self, number):
+        if self.at_start:
+            os._exit(1)
+        return self.double
+
+    def double(self, item):
+        if item in self.deadly:
+            os._exit(1)
+        if item < 0:
+            raise ValueError("negative")
+        return 2 * item
+
+
+def test_what_kills_a_worker_is_found_and_its_neighbors_live() -> None:
+    items = [0, 1, 2, -1, 4, 5]
+    results = {n: (result, error) for n, result, error in run_workers(DiesOf({2}), iter(items), workers=2)}
+    assert {n: result for n, (result, error) in results.items() if error is None} == {0: 0, 1: 2, 4: 8, 5: 10}
+    assert isinstance(results[2][1], WorkerDied)
+    assert type(results[3][1]) is TaskError and str(results[3][1]) == "negative"
+
+
+def test_workers_that_cannot_start_or_all_die_end_the_run() -> None:
+    with pytest.raises(TaskError, match="before it was ready"):
+        list(run_workers(DiesOf(set(), at_start=True), range(3)))
+    with pytest.raises(WorkerDied):
+        list(run_workers(DiesOf(set(range(1, 99))), range(99)))
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_results() -> None:
+    pytest.importorskip("ray")
+    results = {n: (result, str(error)) for n, result, error in run_workers(DiesOf({}), [3, -1, 5], engine="ray")}
+    assert results == {0: (6, "None"), 1: (None, "negative"), 2: (10, "None")}
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_loses_nothing_and_writes_nothing_twice(videos, tmp_path) -> None:
+    records = write_records(
+        tmp_path,
+        *({"id": f"{n}", "video": str(videos / f"{n % 3}.mp4"), "question": f"What {n}?"} for n in range(30)),
+        {"id": "broken", "video": str(videos / "broken.mp4"), "question": "What?"},
+    )
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    command = ["answer-all", "--records", str(records), "--max-new-tokens", "8", "--workers", "2"]
+    assert main([*command, "--output", str(whole)]) == 3
+    kills, dice = 0, random.Random(0)
+    while True:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "fila_video.commands.cli", *command, "--output", str(output)],
+            stderr=subprocess.DEVNULL,
+        )
+        # Killed some time after it has written something new, which takes as long as the machine needs.
+        size, patience = output.stat().st_size if output.exists() else 0, time.monotonic() + 300
+        while running.poll() is None and time.monotonic() < patience:
+            if output.exists() and output.stat().st_size > size and kills < 3:
+                time.sleep(dice.random() / 4)
+                running.send_signal(signal.SIGKILL)
+                kills += running.wait() != 3
+                break
+            time.sleep(0.02)
+        if running.wait() == 3:
+            break
+    assert kills >= 1
+    assert rows_of(output) == rows_of(whole) and len(rows_of(output)) == 31
+
+
+def test_with_sampling_an_answer_depends_on_its_question_alone(videos, pipe, tmp_path) -> None:
+    records = write_records(videos, *({"id": str(n), "video": f"{n}.mp4"} for n in range(3)), name="sample.jsonl")
+    options = {"do_sample": True, "temperature": 5.0}
+    answer(pipe, records, tmp_path / "whole.jsonl", **options)
+    answer(
+        pipe,
+        write_records(videos, {"id": "2", "video": "2.mp4"}, name="last.jsonl"),
+        tmp_path / "last.jsonl",
+        **options,
+    )
+    assert rows_of(tmp_path / "last.jsonl")["2"] == rows_of(tmp_path / "whole.jsonl")["2"]
+
+
+def test_no_question_at_all_is_an_error_of_each_row(videos, pipe) -> None:
+    from fila_video.inference.questions import Asked, VideoQuestions
+
+    worker = PipelineWorker(pipe, 1, {"max_new_tokens": 2})
+    rows = worker([VideoQuestions(str(videos / "0.mp4"), {}, [Asked("a", None, "It has no `question`.")])])
+    assert rows == [("a", None, None, "It has no `question`.")]
