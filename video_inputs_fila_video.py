@@ -14,7 +14,7 @@ from PIL import Image
 
 from .video_pixels_fila_video import open_picture
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
-from .video_sources_fila_video import VideoLimits, is_still
+from .video_sources_fila_video import VideoLimits, is_still, is_url
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -249,13 +249,15 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list:
     if metadata is None:
         return [None] * num_videos
 
-    def flatten(item):
-        return [one for part in item for one in flatten(part)] if isinstance(item, (list, tuple)) else [item]
-
-    metadata = flatten(metadata)
+    metadata = _leaves(metadata)
     if len(metadata) != num_videos:
         raise ValueError(f"`video_metadata` describes {len(metadata)} videos, but {num_videos} were passed.")
     return metadata
+
+
+def _leaves(item: Any) -> list:
+    """What a nested list holds, in order."""
+    return [leaf for part in item for leaf in _leaves(part)] if isinstance(item, (list, tuple)) else [item]
 
 
 def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.Image | None:
@@ -293,7 +295,7 @@ def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_
         return picture
     if isinstance(picture, (bytearray, memoryview)):
         picture = bytes(picture)
-    if isinstance(picture, str) and not picture.lower().startswith(("http://", "https://")):
+    if isinstance(picture, str) and not is_url(picture):
         text = picture.partition(",")[2] if picture.startswith("data:") else picture
         with suppress(ValueError):
             if len(picture) > 255 or not Path(picture).is_file():  # no name of a file is longer
@@ -308,20 +310,17 @@ def load_images(
     The images of a nested list, each a uint8 RGB tensor `(3, height, width)`, or as given where it is an array that is
     not to be rescaled.
     """
-    if isinstance(images, (list, tuple)):
-        return [image for item in images for image in load_images(item, do_rescale, limits, allow_private_hosts)]
-    image = load_picture(images, limits, allow_private_hosts)
-    return list(to_uint8_rgb(image)) if do_rescale or isinstance(image, Image.Image) else [image]
+    found = []
+    for image in _leaves(images):
+        image = load_picture(image, limits, allow_private_hosts)
+        found += to_uint8_rgb(image) if do_rescale or isinstance(image, Image.Image) else [image]
+    return found
 
 
 def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
     """How many images each prompt has, where they are nested that way."""
-
-    def count(item):
-        return sum(map(count, item)) if isinstance(item, (list, tuple)) else 1
-
     nested = isinstance(images, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in images)
-    return [count(row) for row in images] if nested and len(images) == num_rows else None
+    return [len(_leaves(row)) for row in images] if nested and len(images) == num_rows else None
 
 
 def to_uint8_rgb(

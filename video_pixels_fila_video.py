@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.ImageOps
 from av.sidedata.sidedata import SideDataContainer
 
-from .video_sources_fila_video import Budget, OpenedSource, VideoLimits, download, source_name
+from .video_sources_fila_video import Budget, OpenedSource, VideoLimits, download, is_url, source_name
 
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -90,7 +90,7 @@ class FrameConverter:
             array = array[:, ::-1]
         return np.ascontiguousarray(array)
 
-    def _scale(self, frame, width, height, pixel_format):
+    def _scale(self, frame: av.VideoFrame, width: int, height: int, pixel_format: str) -> av.VideoFrame:
         arguments = {"width": width, "height": height, "format": pixel_format, "interpolation": _SCALING}
         try:
             return self._scaler.reformat(frame, **arguments, **self._threads)
@@ -98,7 +98,7 @@ class FrameConverter:
             self._threads = {}
             return self._scaler.reformat(frame, **arguments)
 
-    def _deinterlaced(self, frame):
+    def _deinterlaced(self, frame: av.VideoFrame) -> av.VideoFrame:
         array = self._scale(frame, frame.width, frame.height, "rgb24").to_ndarray()
         blended = array.copy()
         for row in range(1, len(array) - 1, _ROWS):
@@ -107,7 +107,7 @@ class FrameConverter:
         return av.VideoFrame.from_ndarray(blended, format="rgb24")
 
 
-def _has_alpha(frame):
+def _has_alpha(frame: av.VideoFrame) -> bool:
     name = frame.format.name
     return name == "pal8" or name.startswith(("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16"))
 
@@ -136,12 +136,12 @@ def to_sdr(frame: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     return _codes()[(np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)]
 
 
-def _hable(light):
+def _hable(light: np.ndarray | float) -> np.ndarray | float:
     return (light * (light * 0.15 + 0.05) + 0.004) / (light * (light * 0.15 + 0.5) + 0.06) - 0.02 / 0.3
 
 
 @cache
-def _light_of(transfer) -> np.ndarray:
+def _light_of(transfer: int) -> np.ndarray:
     """(65536,) float32: the linear light of each code. PQ's unit is 100 cd/m2, HLG's and BT.1886's the peak."""
     code = np.arange(65536) / 65535
     if transfer == _PQ:
@@ -224,9 +224,8 @@ def open_picture(
     Raises:
         VideoReadError: If it cannot be read, or is too large.
     """
-    is_web = isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-    budget = Budget(limits, f"the picture {source_name(source)}", is_web)
-    if is_web:
+    budget = Budget(limits, f"the picture {source_name(source)}", is_url(source))
+    if is_url(source):
         file = io.BytesIO()
         download(source, file, budget=budget, allow_private_hosts=allow_private_hosts)
     elif isinstance(source, (str, os.PathLike)):

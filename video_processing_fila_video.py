@@ -55,7 +55,7 @@ class SceneSettings:
     max_feature_bytes: int = 1 << 30
     seek_mode: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -302,7 +302,15 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 frames = frames[torch.from_numpy(chosen)]
         return frames, metadata
 
-    def _read(self, source, num_frames, fps, progress, pool: SceneSettings, settings: dict):
+    def _read(
+        self,
+        source: Any,
+        num_frames: int | None,
+        fps: float | None,
+        progress: Callable[[int, int], None] | None,
+        pool: SceneSettings,
+        settings: dict[str, Any],
+    ) -> tuple[torch.Tensor, VideoMetadata]:
         size = get_size_dict(settings.get("size") or dict(self.size), default_to_square=self.default_to_square)
         exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
         size = (size["height"], size["width"]) if exact_size else None
@@ -343,11 +351,13 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         self._validate_preprocess_kwargs(**values)
         return self._preprocess(videos=[frames.to(device)], **values)["pixel_values_videos"][0]
 
-    def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
+    def _decode_and_sample_videos(
+        self, videos: Any, video_metadata: Any = None, do_sample_frames: Any = None, sample_indices_fn: Any = None
+    ) -> tuple[Any, Any]:
         # `preprocess` has loaded them item by item; the base class would judge a batch by its first video.
         return videos, video_metadata
 
-    def preprocess(self, videos, **kwargs) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """
         Reads, resizes and normalizes videos.
 
