@@ -27,6 +27,7 @@ _MODULES = {
     "load_model": "commands.loading",
     "probe_video": "video_reading_fila_video",
     "read_frames": "video_reading_fila_video",
+    "select_frames": "other_models.frames",
     "select_scenes": "scene_selection_fila_video",
 }
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .configuration_fila_video import FilaVideoConfig
     from .inference.answer_all import answer_all
     from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
+    from .other_models.frames import select_frames
     from .pipeline_fila_video import VideoTextToTextPipeline
     from .processing_fila_video import FilaVideoProcessor
     from .scene_selection_fila_video import select_scenes
@@ -91,4 +93,4 @@ def __dir__() -> list[str]:
 __all__ = ["ChatCollator", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
 __all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "iter_frames", "load_model"]
-__all__ += ["probe_video", "read_frames", "register", "select_scenes"]
+__all__ += ["probe_video", "read_frames", "register", "select_frames", "select_scenes"]

@@ -199,7 +199,8 @@ def read_decoder(
 
     Args:
         decoder (`torchcodec.decoders.VideoDecoder`): An open one.
-        num_frames (`int` or a function of the metadata, *optional*): So many, evenly from the first to the last.
+        num_frames (`int` or a function of the metadata, *optional*):
+            So many, evenly from the first to the last; the function may also return an array of frame numbers.
         fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds.
         size (`tuple[int, int]`, *optional*): Height and width to which frames are resized (bicubic).
         progress (`Callable[[int, int], None]`, *optional*): Is called with the frames done and their total.
@@ -216,7 +217,8 @@ def read_decoder(
         if callable(num_frames):
             num_frames = num_frames(TimedVideoMetadata(total, total / duration, duration=duration))
         # The frame shown at each of the even times, as `read_frames` chooses.
-        numbers = np.linspace(0, total - 1, min(num_frames or total, total)) + 1e-6
+        evenly = not isinstance(num_frames, np.ndarray)
+        numbers = np.linspace(0, total - 1, min(num_frames or total, total)) + 1e-6 if evenly else num_frames
     indices = np.unique(numbers.astype(int).clip(0, total - 1)).tolist()
     frames, times, begin = [], [], getattr(decoder.metadata, "begin_stream_seconds", None) or 0.0
     for at in range(0, len(indices), DECODED_AT_ONCE):

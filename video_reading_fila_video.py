@@ -173,6 +173,8 @@ class FrameReader:
         else:
             if callable(num_frames):
                 num_frames = num_frames(self.metadata)
+                if isinstance(num_frames, np.ndarray):
+                    return _frame_numbers(num_frames, len(self._seconds))
                 _check_count("what num_frames returned", num_frames)
             frames = spread_evenly(self._seconds, int(num_frames))
         if seek_mode == "exact" or (seek_mode == "auto" and (times is not None or len(frames) < 3)):
@@ -329,6 +331,13 @@ def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
     return np.flatnonzero(first < until - 1e-6)
 
 
+def _frame_numbers(numbers: np.ndarray, total: int) -> np.ndarray:
+    ascending = numbers.ndim == 1 and len(numbers) and numbers.dtype.kind in "iu" and (np.diff(numbers) >= 0).all()
+    if not ascending or not 0 <= numbers[0] <= numbers[-1] < total:
+        raise ValueError(f"The frames of this video are 0 to {total - 1}, to be asked for in this order; got {numbers}.")
+    return numbers.astype(np.int64)
+
+
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
@@ -378,7 +387,7 @@ def read_frames(source: Any, **options: Unpack[ReadOptions]) -> VideoFrames:
             [`VideoSegment`], which is one video, played in order.
         num_frames (`int` or `Callable`, *optional*):
             So many frames, evenly from the first to the last, at most every frame once; or a function of the video's
-            metadata (without `frames_indices`) that returns the number.
+            metadata (without `frames_indices`) that returns the number, or an array of the wanted frames' own numbers.
         fps (`float`, *optional*):
             The frames shown at 0, 1/fps, 2/fps, ... seconds, no frame twice.
         times (`Sequence[float]`, *optional*):

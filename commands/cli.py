@@ -31,6 +31,7 @@ MODULES = {
     "convert": ("convert_weights", "convert other checkpoints to this layout"),
     "converted": ("conversion.cached", "list or remove source checkpoints that were converted on first use"),
     "make-videos": ("toy_world.make_videos", "film procedural videos with exact annotations"),
+    "select": ("other_models.command", "choose the frames of a video for any other model"),
     "build-dataset": ("long_video.build", "build long training videos out of short captioned ones"),
 }
 

@@ -21,6 +21,7 @@ def draw_storyboard(
     duration: float | None = None,
     columns: int | None = None,
     frame_width: int = 208,
+    noun: str = "Scene",
 ) -> Image.Image:
     """
     Draws a row of frames for every scene, in order of time, with the representative marked and dated.
@@ -35,6 +36,7 @@ def draw_storyboard(
         duration (`float`, *optional*): Seconds of the whole video; with it, a time line is drawn under the headline.
         columns (`int`, *optional*): Scenes side by side. By default as many as make a pleasant shape.
         frame_width (`int`, *optional*, defaults to 208): Of a frame on the board, in pixels.
+        noun (`str`, *optional*, defaults to `"Scene"`): What the rows are called.
 
     Returns:
         `PIL.Image.Image`, RGB.
@@ -49,7 +51,7 @@ def draw_storyboard(
     if duration is not None:
         board.time_line(scenes, timestamps, duration)
     for number, scene in enumerate(scenes):
-        board.scene(number, frames[scene], timestamps[scene])
+        board.scene(f"{noun} {number + 1}", number, frames[scene], timestamps[scene])
     return board.image
 
 
@@ -163,22 +165,22 @@ class _Board:
         self.text((left, y + 32 * unit), clock(0), 16, FAINT)
         self.text((right, y + 32 * unit), clock(duration), 16, FAINT, "rs")
 
-    def scene(self, number: int, frames: np.ndarray, timestamps: np.ndarray) -> None:
+    def scene(self, name: str, number: int, frames: np.ndarray, timestamps: np.ndarray) -> None:
         unit = self.unit
         left = self.margin + number % self.columns * (self.card_width + self.spacing)
         top = self.top + number // self.columns * (self.card_height + self.spacing)
         box = (left, top, left + self.card_width, top + self.card_height)
         self.draw.rounded_rectangle(box, 12 * unit, fill=CARD, outline=EDGE, width=max(round(1.5 * unit), 1))
         baseline = top + self.padding + 17 * unit
-        self.text((left + self.padding, baseline), f"Scene {number + 1}", 20)
+        self.text((left + self.padding, baseline), name, 20)
         stamps = clocks([float(seconds) for seconds in timestamps])
         span = stamps[-1] if stamps[0] == stamps[-1] else f"{stamps[0]} to {stamps[-1]}"
         self.text((left + self.card_width - self.padding, baseline), span, 17, FAINT, "rs")
         for column, (frame, seconds) in enumerate(zip(frames, timestamps, strict=True)):
             x = left + self.padding + column * (self.frame_size[0] + self.gap)
-            is_representative = column == len(frames) - 1
+            is_representative = column == len(frames) - 1 > 0
             # A scene without enough of a past repeats its representative.
-            is_repeated = not is_representative and seconds == timestamps[-1]
+            is_repeated = column < len(frames) - 1 and seconds == timestamps[-1]
             stamp = "repeated" if is_repeated else stamps[column]
             self._frame(frame, x, top + self.padding + self.caption, stamp, is_representative, is_repeated)
 

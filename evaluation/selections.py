@@ -22,6 +22,25 @@ class Selection:
         return chosen.repeat(1, scene_size) if self.single else chosen
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Half of the scenes by each of two methods, joined by a `+`, in the order of their representatives."""
+
+    method: str
+
+    def scenes(self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int) -> torch.Tensor:
+        """As [`Selection.scenes`]. A frame that both choose stands twice."""
+        first, second = self.method.split("+")
+        counts = num_scenes - num_scenes // 2, num_scenes // 2
+        halves = [
+            Selection(method).scenes(features, count, scene_size, seed)
+            for method, count in zip((first, second), counts, strict=True)
+            if count
+        ]
+        chosen = torch.cat(halves)
+        return chosen[chosen[:, -1].argsort(stable=True)]
+
+
 # All give the language model the same number of visual tokens.
 SELECTIONS = {
     "uniform": Selection("uniform"),
@@ -85,4 +104,4 @@ def event_recall(events: list[tuple[float, float]], times: torch.Tensor) -> Reca
     return recall
 
 
-__all__ = ["SELECTIONS", "Recall", "Selection", "event_recall", "find_selection"]
+__all__ = ["SELECTIONS", "Mixture", "Recall", "Selection", "event_recall", "find_selection"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fila_video.evaluation import footage
 from fila_video.evaluation.footage import KINDS, SIDE, FootagePool, make_pool, markdown, measure
-from fila_video.evaluation.selections import SELECTIONS
+from fila_video.evaluation.selections import SELECTIONS, Mixture
 from fila_video.video_processing_fila_video import thumbnails
 
 
@@ -48,9 +48,21 @@ def test_measuring_counts_the_events_that_a_hand_counts() -> None:
     chosen = {"farthest": (SELECTIONS["farthest"], None), "uniform": (SELECTIONS["uniform"], None)}
     rows = measure([pool], thumbnails, chosen, (4, 1), seeds=2)
     farthest, _, uniform, _ = rows
-    assert (farthest["found"], farthest["junk"]) == ([[2]], [[1]])
+    assert (farthest["found"], farthest["represented"], farthest["junk"]) == ([[2]], [[2]], [[1]])
     taken = set(SELECTIONS["uniform"].scenes(torch.zeros(30, 1), 4, 3, 0).flatten().tolist())
     assert uniform["found"] == [[(4 in taken) + bool({11, 12} & taken)]]
+
+
+def test_a_mixture_is_the_scenes_of_both_halves_in_the_order_of_time() -> None:
+    features = torch.zeros(40, 2)
+    features[33] = torch.tensor([0.0, 9.0])
+    features[12] = torch.tensor([7.0, 0.0])
+    mixed = Mixture("uniform+farthest").scenes(features, 5, 2, 0)
+    parts = torch.cat(
+        [SELECTIONS["uniform"].scenes(features, 3, 2, 0), SELECTIONS["farthest"].scenes(features, 2, 2, 0)]
+    )
+    assert mixed.tolist() == sorted(parts.tolist(), key=lambda scene: scene[-1])
+    assert {12, 33} & set(mixed[:, -1].tolist())
 
 
 def test_the_command_writes_a_table_of_every_selection(material, monkeypatch, tmp_path, capsys) -> None:

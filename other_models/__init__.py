@@ -1,0 +1,1 @@
+"""Frames for video models other than FiLA-Video."""

@@ -1,0 +1,205 @@
+"""
+The frames worth showing to any video model of transformers: this package's reader, pool and selection in front of it.
+
+The processors of these models take a video's frames with a `VideoMetadata`, and find the times of the frames as
+`frames_indices / fps`. What is returned here makes these the true times, also where the frame rate of a file varies.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.video_utils import VideoMetadata
+
+from ..scene_selection_fila_video import select_scenes
+from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_sequence, open_still_picture, read_decoder
+from ..video_processing_fila_video import FilaVideoVideoProcessor, SceneSettings, thumbnails
+from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames
+
+CANDIDATES_SIZE = (64, 64)  # of candidates that are only looked at as thumbnails
+ENCODED_SIZE = (384, 384)  # of those that an encoder gets
+ENCODED_AT_ONCE = 16
+CLOCK = 1_000_000  # ticks a second that number the frames of a video without a constant rate
+SAME_TIME = 5e-7  # seconds
+
+
+def select_frames(
+    video: Any,
+    num_frames: int,
+    *,
+    selection: str | Callable[..., Any] = "farthest",
+    encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    size: tuple[int, int] | None = None,
+    candidate_fps: float = 1.0,
+    max_candidates: int = 512,
+    candidates_size: tuple[int, int] | None = None,
+    seed: int = 42,
+    seek_mode: str = "auto",
+    video_metadata: VideoMetadata | dict | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    limits: VideoLimits | None = None,
+    allow_private_hosts: bool = True,
+) -> tuple[np.ndarray, VideoMetadata]:
+    """
+    Chooses the frames of a video that a model of transformers shall see. Pass both results to its processor, with
+    `videos=[frames]`, `video_metadata=[metadata]` and `do_sample_frames=False`.
+
+    Args:
+        video:
+            A path, a URL, bytes, a binary file, [`VideoSegment`]s, a folder of pictures, torchcodec's `VideoDecoder`,
+            or frames as they are. A file is read twice: small candidates, then the chosen frames.
+        num_frames (`int`):
+            Frames to choose; a video with fewer gives all it has.
+        selection (`str` or `Callable`, *optional*, defaults to `"farthest"`):
+            How to choose them from the candidates, see [`select_scenes`]; `"uniform"`: every n-th frame from the first
+            one on, as transformers samples by default; or the model's own sampling, a function from the video's
+            `VideoMetadata` and `num_frames` to frame numbers, such as `processor.video_processor.sample_frames`.
+        encoder (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
+            From candidates `(n, 3, height, width)`, uint8, to their features `(n, dim)` or `(n, num_patches, dim)`. By
+            default thumbnails are compared.
+        size (`tuple[int, int]`, *optional*):
+            Height and width of the frames returned; by default those of the video.
+        candidate_fps (`float`, *optional*, defaults to 1.0):
+            Candidates a second, at least 96 and `num_frames` in all where the video has as many.
+        max_candidates (`int`, *optional*, defaults to 512):
+            Candidates of a long video: of those at `candidate_fps` the ones that differ most from their neighbors.
+        candidates_size (`tuple[int, int]`, *optional*):
+            Height and width of the candidates of a file: (384, 384) for an encoder, else (64, 64) by default.
+        seed (`int`, *optional*, defaults to 42):
+            Seed of k-means.
+        seek_mode (`str`, *optional*, defaults to `"auto"`):
+            How candidates are read, see [`read_frames`]. The chosen frames are always exact.
+        video_metadata (`VideoMetadata` or `dict`, *optional*):
+            Of frames given as they are; without it they count as taken at `candidate_fps`.
+        progress (`Callable[[str, int, int], None]`, *optional*):
+            Called with what is being done ("reading" or "encoding"), the number of frames done and their total.
+        limits ([`VideoLimits`], *optional*):
+            What reading the video may cost.
+        allow_private_hosts (`bool`, *optional*, defaults to `True`):
+            Whether a URL may lead to this machine or its private network.
+
+    Returns:
+        `tuple`: the frames in the order of time, `(num_frames, height, width, 3)`, uint8; and their `VideoMetadata`,
+        whose `frames_indices / fps` are their times in seconds. The indices number the video's frames, or, where its
+        rate is not constant, microseconds.
+
+    Raises:
+        VideoReadError: If the video cannot be read.
+        ValueError: If another argument is wrong.
+    """
+    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
+        raise ValueError(f"`num_frames` must be a whole number of at least 1, got {num_frames!r}.")
+    settings = SceneSettings(
+        num_scenes=num_frames,
+        scene_size=1,
+        candidate_fps=candidate_fps,
+        max_candidates=max_candidates,
+        selection="uniform" if callable(selection) else selection,
+        seed=seed,
+        seek_mode=seek_mode,
+    )
+    if num_frames > max_candidates:
+        raise ValueError(
+            f"`num_frames` {num_frames} is more than `max_candidates` {max_candidates}: raise the latter."
+        )
+    videos = flatten_videos(video)
+    if len(videos) != 1:
+        raise ValueError(f"Frames are selected from one video at a time, got {len(videos)}.")
+    video = videos[0]
+    access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
+    reading = None if progress is None else (lambda done, total: progress("reading", done, total))
+
+    def own_sampling(metadata: VideoMetadata) -> np.ndarray:
+        count = min(num_frames, metadata.total_num_frames)
+        if not callable(selection):
+            return np.arange(count) * metadata.total_num_frames // count
+        return np.asarray(selection(metadata, num_frames=count))
+
+    def choose(candidates: torch.Tensor) -> np.ndarray:
+        if len(candidates) <= num_frames:
+            return np.arange(len(candidates))
+        features = _features(candidates, encoder, progress)
+        return select_scenes(features, num_frames, 1, selection, seed=seed).flatten().numpy()
+
+    by_time = settings.selection == "uniform"
+    processor = FilaVideoVideoProcessor()
+    is_given = is_frame_sequence(video) or isinstance(video, VideoFrames)
+    if not is_given and (still := open_still_picture(video, limits)) is not None:
+        video, is_given = still, True
+    if is_given:
+        given = {"candidate_fps": candidate_fps, "max_candidates": max_candidates, **access}
+        frames, metadata = processor.load_video(video, video_metadata, do_sample_frames=not by_time, **given)
+        if by_time:
+            own = VideoMetadata(len(frames), metadata.sampled_fps, duration=metadata.duration)
+            chosen = own_sampling(own)
+        else:
+            chosen = choose(frames)
+        frames = frames[torch.from_numpy(chosen).long()]
+        if size is not None and tuple(frames.shape[2:]) != tuple(size):
+            frames = torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
+            frames = frames.round().clamp(0, 255).to(torch.uint8)
+        seconds = np.array(metadata.timestamps)[chosen]
+        metadata.frames_indices = [metadata.frames_indices[number] for number in chosen]
+        return frames.permute(0, 2, 3, 1).contiguous().numpy(), _timed(metadata, seconds)
+
+    if video_metadata is not None:
+        raise ValueError("`video_metadata` describes frames that are given as they are: a file has its own.")
+    wanted: dict[str, Any] = {"num_frames": own_sampling}
+    if not by_time:
+        height, width = candidates_size or (CANDIDATES_SIZE if encoder is None else ENCODED_SIZE)
+        pool = {"size": {"height": height, "width": width}, "selection": selection, "seek_mode": seek_mode}
+        pool |= {"candidate_fps": candidate_fps, "max_candidates": max_candidates, "num_scenes": num_frames}
+        candidates, metadata = processor.load_video(video, scene_size=1, progress=reading, **pool, **access)
+        chosen = choose(candidates)
+        wanted = {"times": [metadata.timestamps[number] for number in chosen]}
+        numbers = np.array(metadata.frames_indices)[chosen]
+    if is_decoder(video):
+        read = read_decoder(video, own_sampling if by_time else (lambda _: numbers), size=size, progress=reading)
+    else:
+        read = read_frames(video, size=size, progress=reading, **wanted, **access)
+    return read.frames, _timed(read.metadata, read.timestamps)
+
+
+def _features(
+    candidates: torch.Tensor, encoder: Callable | None, progress: Callable[[str, int, int], None] | None
+) -> torch.Tensor:
+    """`(num_candidates, dim)`, float32; the mean of its patches' features stands for a frame (equation 1)."""
+    features = []
+    for batch in candidates.split(ENCODED_AT_ONCE):
+        with torch.no_grad():
+            encoded = thumbnails(batch) if encoder is None else encoder(batch)
+        if encoded.ndim not in (2, 3) or len(encoded) != len(batch):
+            raise ValueError(
+                f"The encoder must give ({len(batch)}, dim) or ({len(batch)}, num_patches, dim) for {len(batch)} "
+                f"frames, got {tuple(encoded.shape)}."
+            )
+        features.append((encoded.mean(dim=1) if encoded.ndim == 3 else encoded).float())
+        if progress is not None and encoder is not None:
+            progress("encoding", sum(map(len, features)), len(candidates))
+    return torch.cat(features)
+
+
+def _timed(metadata: VideoMetadata, seconds: np.ndarray) -> VideoMetadata:
+    """
+    The metadata of frames shown at `seconds`, as plain numbers, which survive the copies that processors make.
+
+    The numbers of the frames are kept where they give the times at a constant rate, that of the file as a fraction.
+    """
+    duration, total = float(metadata.duration), metadata.total_num_frames
+    fps, numbers = float(Fraction(metadata.fps).limit_denominator(1001)), [int(n) for n in metadata.frames_indices]
+    if np.abs(np.array(numbers) / fps - seconds).max() > SAME_TIME:
+        fps, numbers, total = float(CLOCK), np.rint(seconds * CLOCK).astype(int).tolist(), round(duration * CLOCK)
+    return VideoMetadata(
+        total_num_frames=total,
+        fps=fps,
+        width=metadata.width,
+        height=metadata.height,
+        duration=duration,
+        video_backend=metadata.video_backend,
+        frames_indices=numbers,
+    )
+
+
+__all__ = ["select_frames"]

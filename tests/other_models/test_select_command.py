@@ -1,0 +1,68 @@
+"""`fila-video select`: pictures, their times, and a contact sheet."""
+
+import json
+
+import numpy as np
+import pytest
+from fila_video import select_frames
+from fila_video.commands.cli import main
+from helpers.video_files import make_video, number_of
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> str:
+    return str(make_video(tmp_path_factory.mktemp("videos") / "a film.mp4", 120))
+
+
+def test_the_folder_holds_the_chosen_frames_and_their_times(video, tmp_path) -> None:
+    output = tmp_path / "frames"
+    output.mkdir()  # an empty one is as good as none
+    options = ["--num-frames", "5", "--selection", "kmeans", "--seed", "3", "--candidate-fps", "8"]
+    assert main(["select", video, *options, "--output", str(output)]) == 0
+    frames, metadata = select_frames(video, 5, selection="kmeans", seed=3, candidate_fps=8)
+    described = json.loads((output / "frames.json").read_text())
+    assert described["video"] == video and described["duration"] == 4.8 and described["selection"] == "kmeans"
+    pictures = [np.asarray(Image.open(output / frame["picture"])) for frame in described["frames"]]
+    assert np.array_equal(pictures, frames)
+    assert [frame["index"] for frame in described["frames"]] == metadata.frames_indices
+    assert [frame["timestamp"] for frame in described["frames"]] == pytest.approx(metadata.timestamps, abs=5e-4)
+    assert [number_of(picture) for picture in pictures] == metadata.frames_indices
+    assert Image.open(output / "contact_sheet.jpg").width > 400
+    names = sorted(path.name for path in output.iterdir())
+    assert names == sorted(["contact_sheet.jpg", "frames.json", *(frame["picture"] for frame in described["frames"])])
+    assert names[: len(pictures)] == [frame["picture"] for frame in described["frames"]]  # in the order of time
+
+
+def test_a_model_compares_its_own_features(video, tmp_path) -> None:
+    assert main(["select", video, "--num-frames", "4", "--model", ".", "--output", str(tmp_path / "a")]) == 0
+    assert len(json.loads((tmp_path / "a" / "frames.json").read_text())["frames"]) == 4
+
+
+def test_what_is_wrong_is_said_in_a_line_and_leaves_nothing(video, tmp_path, capsys) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "note.txt").write_text("mine")
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    for path, count, output, message in (
+        (video, "4", full, "not an empty folder"),
+        (video, "4", tmp_path / "no" / "folder", "there is no folder"),
+        (video, "0", tmp_path / "new", "`num_frames` must be a whole number"),
+        (str(broken), "4", tmp_path / "new", "broken.mp4"),
+        (str(tmp_path / "missing.mp4"), "4", tmp_path / "new", "no such file"),
+    ):
+        assert main(["select", path, "--num-frames", count, "--output", str(output)]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.mp4", "full"]
+    assert [path.name for path in full.iterdir()] == ["note.txt"]
+
+
+def test_an_interrupted_command_leaves_no_folder(video, tmp_path, monkeypatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupt)
+    assert main(["select", video, "--num-frames", "4", "--output", str(tmp_path / "frames")]) == 130
+    assert not list(tmp_path.iterdir())

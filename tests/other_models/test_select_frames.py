@@ -1,0 +1,182 @@
+"""Choosing frames for other models: which, how exactly, from what forms of video, and what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from fila_video import VideoReadError, VideoSegment, read_frames, select_frames
+from helpers.video_files import make_video, number_of, picture
+from PIL import Image
+from transformers.video_utils import VideoMetadata
+
+
+def still(number: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """A gray film with its number in it, in which frames 77 to 80 are mostly red."""
+    image = picture(number, width, height)
+    image[height // 2 :] = (200, 30, 30) if 77 <= number <= 80 else (90, 90, 90)
+    return image
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> str:
+    """Forty seconds with one keyframe, 5 frames a second."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    return str(make_video(path, 200, fps=5, draw=still, options={"g": "400", "bf": "0"}))
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    # The lower half of a frame shows no number here.
+    return [number_of(np.concatenate([frame[: len(frame) // 2], 0 * frame[: len(frame) // 2]])) for frame in frames]
+
+
+def test_a_short_event_is_among_the_farthest_frames_and_not_among_the_uniform_ones(film) -> None:
+    chosen = numbers(select_frames(film, 4)[0])
+    assert any(77 <= number <= 80 for number in chosen)
+    assert numbers(select_frames(film, 4, selection="uniform")[0]) == [0, 50, 100, 150]
+
+
+def test_the_chosen_frames_are_those_of_the_file_at_its_own_size(film) -> None:
+    frames, metadata = select_frames(film, 6)
+    assert numbers(frames) == metadata.frames_indices
+    read = read_frames(film, times=metadata.timestamps)
+    assert np.array_equal(read.frames, frames)
+    assert (metadata.width, metadata.height, metadata.duration) == (64, 48, 40.0)
+    assert type(metadata) is VideoMetadata and metadata.total_num_frames == 200
+
+
+def test_another_size_changes_the_pictures_and_nothing_else(film) -> None:
+    frames, metadata = select_frames(film, 6, size=(24, 32))
+    assert frames.shape == (6, 24, 32, 3)
+    assert metadata == select_frames(film, 6)[1]
+    assert np.array_equal(frames, read_frames(film, times=metadata.timestamps, size=(24, 32)).frames)
+
+
+def test_an_encoder_gets_all_candidates_as_pictures_and_decides(film) -> None:
+    seen = []
+
+    def brightness_of_blue(frames: torch.Tensor) -> torch.Tensor:
+        assert frames.dtype == torch.uint8 and frames.shape[1:] == (3, 30, 40)
+        seen.append(len(frames))
+        features = frames[:, 2].float().flatten(1)
+        return features[:, None]  # (frames, patches, dim), of one patch
+
+    steps = []
+    select_frames(
+        film,
+        4,
+        encoder=brightness_of_blue,
+        candidates_size=(30, 40),
+        progress=lambda *step: steps.append(step),
+    )
+    assert sum(seen) == 96
+    assert ("encoding", 96, 96) in steps and {name for name, _, _ in steps} == {"reading", "encoding"}
+
+
+def test_a_film_longer_than_its_pool_keeps_its_event(tmp_path) -> None:
+    path = make_video(tmp_path / "long.mp4", 500, fps=1, draw=still)
+    chosen = numbers(select_frames(str(path), 4, max_candidates=60)[0])
+    assert any(77 <= number <= 80 for number in chosen)
+
+
+def test_all_forms_of_a_file_give_the_same_frames(film) -> None:
+    with open(film, "rb") as file:
+        data = file.read()
+    frames, metadata = select_frames(film, 5)
+    for form in (data, io.BytesIO(data), {"path": film}, VideoSegment(film)):
+        again, described = select_frames(form, 5)
+        assert np.array_equal(frames, again) and described == metadata
+
+
+def test_a_segment_counts_from_its_own_start(film) -> None:
+    frames, metadata = select_frames([VideoSegment(film, 10.0, 20.0)], 5)
+    assert all(50 <= number < 100 for number in numbers(frames))
+    assert metadata.timestamps == pytest.approx([(number - 50) / 5 for number in numbers(frames)])
+    assert metadata.duration == pytest.approx(10.0)
+
+
+def test_frames_that_are_given_are_chosen_from_as_they_are(film) -> None:
+    whole = read_frames(film, num_frames=200)
+    frames, metadata = select_frames(whole.frames, 5, video_metadata={"fps": 5.0, "total_num_frames": 200})
+    assert np.array_equal(frames, whole.frames[metadata.frames_indices])
+    assert metadata.timestamps == pytest.approx([number / 5 for number in numbers(frames)])
+    as_pictures = [Image.fromarray(frame) for frame in whole.frames]
+    assert np.array_equal(select_frames(as_pictures, 5)[0], frames)
+    read, timed = select_frames(whole, 5)
+    assert np.array_equal(read, frames) and timed.timestamps == pytest.approx(metadata.timestamps)
+    small, _ = select_frames(whole.frames, 5, size=(24, 32))
+    assert small.shape == (5, 24, 32, 3) and abs(small.mean() - frames.mean()) < 2
+
+
+def test_uniform_frames_of_given_ones_keep_their_own_times() -> None:
+    given = np.stack([picture(number) for number in range(10)])
+    metadata = VideoMetadata(1000, fps=10.0, duration=100.0, frames_indices=[number * 100 for number in range(10)])
+    frames, chosen = select_frames(given, 5, selection="uniform", video_metadata=metadata)
+    assert [number_of(frame) for frame in frames] == [0, 2, 4, 6, 8]
+    assert chosen.timestamps == [0.0, 20.0, 40.0, 60.0, 80.0]
+    assert metadata.frames_indices == [number * 100 for number in range(10)]  # the caller's own is left alone
+
+
+@pytest.mark.parametrize("selection", ["farthest", "uniform"])
+def test_a_decoder_gives_its_own_pixels_at_the_numbers_chosen_of_the_file(film, selection) -> None:
+    torchcodec = pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, RuntimeError))
+    decoder = torchcodec.VideoDecoder(film)
+    frames, metadata = select_frames(decoder, 5, selection=selection)
+    expected = decoder.get_frames_at(metadata.frames_indices).data.permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(frames, expected) and numbers(frames) == metadata.frames_indices
+    assert metadata.timestamps == pytest.approx([number / 5 for number in numbers(frames)])
+
+
+def test_a_film_with_fewer_frames_gives_all_of_them(tmp_path) -> None:
+    path = str(make_video(tmp_path / "short.mp4", 5))
+    for selection in ("farthest", "uniform"):
+        frames, metadata = select_frames(path, 8, selection=selection)
+        assert [number_of(frame) for frame in frames] == metadata.frames_indices == [0, 1, 2, 3, 4]
+
+
+def test_a_picture_is_a_film_of_one_frame(tmp_path) -> None:
+    Image.fromarray(picture(3)).save(tmp_path / "picture.png")
+    for selection in ("farthest", "uniform"):
+        frames, metadata = select_frames(tmp_path / "picture.png", 8, selection=selection)
+        assert np.array_equal(frames, picture(3)[None]) and metadata.frames_indices == [0]
+
+
+def test_a_rate_in_milliseconds_gives_times_and_not_frame_numbers(tmp_path) -> None:
+    milliseconds = [0, 40, 90, 200, 210, 300, 455, 500]
+    path = str(make_video(tmp_path / "variable.mp4", 8, times=milliseconds))
+    frames, metadata = select_frames(path, 8)
+    assert metadata.fps == 1_000_000 and metadata.frames_indices == [1000 * time for time in milliseconds]
+    assert [number_of(frame) for frame in frames] == list(range(8))
+    copied = VideoMetadata(**metadata)  # as processors copy it
+    assert copied.timestamps == [time / 1000 for time in milliseconds]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_frames": 0}, "`num_frames` must be a whole number of at least 1, got 0"),
+        ({"num_frames": 2.5}, "`num_frames` must be a whole number of at least 1, got 2.5"),
+        ({"num_frames": 600}, "`num_frames` 600 is more than `max_candidates` 512"),
+        ({"selection": "best"}, "Unknown `selection` 'best'"),
+        ({"selection": lambda metadata, num_frames: np.array([5, 200])}, "frames of this video are 0 to 199"),
+        ({"selection": lambda metadata, num_frames: np.array([5, 3])}, "in this order"),
+        ({"video_metadata": {"fps": 5.0}}, "a file has its own"),
+        ({"encoder": lambda frames: frames.float().mean()}, "The encoder must give"),
+        ({"candidate_fps": 0}, "`candidate_fps` must be positive"),
+        ({"size": (0, 10)}, "height in size"),
+    ],
+)
+def test_wrong_arguments_are_named(film, options, error) -> None:
+    arguments = {"num_frames": 4} | options
+    with pytest.raises(ValueError, match=error):
+        select_frames(film, arguments.pop("num_frames"), **arguments)
+
+
+def test_one_video_at_a_time_and_one_that_can_be_read(film, tmp_path) -> None:
+    with pytest.raises(ValueError, match="one video at a time, got 2"):
+        select_frames([film, film], 4)
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    with pytest.raises(VideoReadError, match="broken"):
+        select_frames(tmp_path / "broken.mp4", 4)
+    with pytest.raises(VideoReadError):
+        select_frames(tmp_path / "missing.mp4", 4)
