@@ -334,7 +334,7 @@ def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
 def _frame_numbers(numbers: np.ndarray, total: int) -> np.ndarray:
     ascending = numbers.ndim == 1 and len(numbers) and numbers.dtype.kind in "iu" and (np.diff(numbers) >= 0).all()
     if not ascending or not 0 <= numbers[0] <= numbers[-1] < total:
-        raise ValueError(f"The frames of this video are 0 to {total - 1}, to be asked for in this order; got {numbers}.")
+        raise ValueError(f"This video's frames are 0 to {total - 1}, to be asked for in this order, got {numbers}.")
     return numbers.astype(np.int64)
 
 

@@ -158,7 +158,7 @@ def test_a_rate_in_milliseconds_gives_times_and_not_frame_numbers(tmp_path) -> N
         ({"num_frames": 2.5}, "`num_frames` must be a whole number of at least 1, got 2.5"),
         ({"num_frames": 600}, "`num_frames` 600 is more than `max_candidates` 512"),
         ({"selection": "best"}, "Unknown `selection` 'best'"),
-        ({"selection": lambda metadata, num_frames: np.array([5, 200])}, "frames of this video are 0 to 199"),
+        ({"selection": lambda metadata, num_frames: np.array([5, 200])}, "frames are 0 to 199"),
         ({"selection": lambda metadata, num_frames: np.array([5, 3])}, "in this order"),
         ({"video_metadata": {"fps": 5.0}}, "a file has its own"),
         ({"encoder": lambda frames: frames.float().mean()}, "The encoder must give"),
