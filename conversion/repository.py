@@ -198,11 +198,14 @@ def generation_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Gener
 
 
 def code_files() -> list[Path]:
-    """The files of code that a repository needs: what `auto_map` and `custom_pipelines` name, and their siblings."""
+    """
+    The files of code that a repository needs: what `auto_map` and `custom_pipelines` name, and their siblings; and the
+    handler of Inference Endpoints, with the packages it needs.
+    """
     references = [*AUTO_MAP.values(), *(pipeline["impl"] for pipeline in CUSTOM_PIPELINES.values())]
     files = {ROOT / f"{reference.split('.')[0]}.py" for reference in references}
     siblings = {Path(found) for file in files for found in get_relative_import_files(file)}
-    return sorted(files | siblings)
+    return sorted(files | siblings | {ROOT / "handler.py", ROOT / "requirements.txt"})
 
 
 def source_license(folder: Path) -> str | None:

@@ -303,7 +303,8 @@ def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path) -> None:
     root = Path(__file__).resolve().parent.parent.parent
     clone = tmp_path / "clone"
     clone.mkdir()
-    for file in (*root.glob("*.py"), *root.glob("conversion/*.py"), root / "chat_template.jinja"):
+    others = (root / "chat_template.jinja", root / "requirements.txt")
+    for file in (*root.glob("*.py"), *root.glob("conversion/*.py"), *others):
         (clone / file.relative_to(root)).parent.mkdir(exist_ok=True)
         (clone / file.relative_to(root)).write_bytes(file.read_bytes())
     folder = save_llava_hf(tmp_path / "source", tiny_onevision())
@@ -313,6 +314,9 @@ def test_the_script_runs_from_a_clone_that_is_not_installed(tmp_path) -> None:
     assert "out is ready" in done.stdout and "Converting: 100%" in done.stderr
     model = load(tmp_path / "out")
     assert (model.config.scene_size, model.config.merger_type) == (1, "mean")
+    # What Inference Endpoints look for.
+    for name in ("handler.py", "requirements.txt"):
+        assert (tmp_path / "out" / name).read_bytes() == (root / name).read_bytes()
 
 
 def test_the_command_line_converts_as_the_script_does(tmp_path, capsys) -> None:

@@ -1,0 +1,118 @@
+"""Answers requests of Hugging Face's Inference Endpoints, which find this file in a repository by its name."""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, pipeline
+
+MEDIA_KEYS = ("video", "videos", "video_url", "image", "image_url", "url", "base64")
+# What a request may not decide, since it could reach into the server or needs an object of Python.
+SERVICE_SETTINGS = {"limits", "allow_private_hosts", "progress", "device", "return_tensors", "return_metadata"}
+
+
+class EndpointHandler:
+    """
+    The `video-text-to-text` pipeline behind a web server. Media come as `http` or `https` URLs or as base64, with or
+    without a `data:` head; files of the server are never read, and URLs may not lead into its private network.
+
+    Args:
+        path (`str`, *optional*): The repository's folder, by default the one of this file.
+    """
+
+    def __init__(self, path: str = "") -> None:
+        self.pipeline = pipeline(
+            "video-text-to-text",
+            model=path or str(Path(__file__).parent),
+            trust_remote_code=True,  # the code beside this file
+            device=0 if torch.cuda.is_available() else -1,
+        )
+        videos_kwargs = self.pipeline.processor.valid_processor_kwargs.__annotations__["videos_kwargs"].__annotations__
+        self.options = {name for name in vars(GenerationConfig()) if not name.startswith("_")} | set(videos_kwargs)
+        self.options -= SERVICE_SETTINGS | {"transformers_version"}
+
+    def __call__(self, data: dict[str, Any]) -> list:
+        """
+        Args:
+            data (`dict`):
+                `inputs`: a chat, a dictionary with `video` (or `videos`) and `text`, or a list of them; and
+                `parameters`, *optional*: options of `generate` (`max_new_tokens`, ...) and of the processor
+                (`num_scenes`, `selection`, `return_scenes`, ...).
+
+        Returns:
+            `list[dict]`: For each answer its `generated_text`, and with `return_scenes` its `scenes`, whose `indices`
+            and `timestamps` are lists; of several inputs, a list of such lists.
+
+        Raises:
+            ValueError: If the request has no input, a medium is neither a URL nor base64, or an option is unknown or
+            not the request's to decide; as `VideoReadError` where a video cannot be read.
+        """
+        if not isinstance(data, dict) or not data.get("inputs"):
+            raise ValueError('A request needs `inputs`, such as {"inputs": {"video": URL, "text": QUESTION}}.')
+        parameters = data.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise ValueError(f"`parameters` is a dictionary of options, got a {type(parameters).__name__}.")
+        refused = [name for name in parameters if name not in self.options]
+        if refused:
+            raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
+        inputs = data["inputs"]
+        batch = isinstance(inputs, list) and not (isinstance(inputs[0], dict) and "role" in inputs[0])
+        answers = self.pipeline(
+            [_request(each) for each in (inputs if batch else [inputs])],
+            return_full_text=False,
+            allow_private_hosts=False,
+            **parameters,
+        )
+        answers = [[_answer(record) for record in records] for records in answers]
+        return answers if batch else answers[0]
+
+
+def _request(inputs: Any) -> Any:
+    """One input as the pipeline takes it, its media being URLs or bytes."""
+    if isinstance(inputs, list):
+        return [_with_media(message) if isinstance(message, dict) else message for message in inputs]
+    if not isinstance(inputs, dict):
+        raise ValueError(f"An input is a chat or a dictionary with `video` and `text`, got a {type(inputs).__name__}.")
+    if isinstance(inputs.get("messages"), list):
+        return _request(inputs["messages"])
+    inputs = _with_media(inputs)
+    if "video" in inputs:
+        inputs["videos"] = [inputs.pop("video"), *inputs.pop("videos", [])]
+    return inputs
+
+
+def _with_media(value: Any, key: str | None = None) -> Any:
+    """A message, a block or a part of one, its media being URLs or bytes."""
+    if isinstance(value, dict):
+        if "path" in value or "bytes" in value:
+            raise ValueError("Media come as `url` or `base64`: a request cannot name files of the server.")
+        media = {name: _with_media(item, name) for name, item in value.items()}
+        if "base64" in media and media.get("type") in ("image", "video"):
+            media[media["type"]] = media.pop("base64")
+        return media
+    if isinstance(value, list):
+        return [_with_media(item, key) for item in value]
+    return _medium(value) if isinstance(value, str) and key in MEDIA_KEYS else value
+
+
+def _medium(text: str) -> str | bytes:
+    if text.startswith(("http://", "https://")):
+        return text
+    data = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{text[:80]!r} is neither an http or https URL nor base64.") from error
+
+
+def _answer(record: dict[str, Any]) -> dict[str, Any]:
+    """What JSON can hold of a record: the question, which may be a chat with a video in it, is not repeated."""
+    answer = {"generated_text": record["generated_text"]}
+    if "scenes" in record:
+        answer["scenes"] = [
+            {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in scenes.items()}
+            for scenes in record["scenes"]
+        ]
+    return answer

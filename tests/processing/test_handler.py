@@ -1,0 +1,98 @@
+"""The handler of Inference Endpoints, called as the service calls it: with what JSON can hold."""
+
+import base64
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+VIDEO = (ROOT / "examples" / "shapes.mp4").read_bytes()
+ENCODED = base64.b64encode(VIDEO).decode()
+QUESTION = "Which object appears right after the white star?"
+
+
+@pytest.fixture(scope="module")
+def handler():
+    spec = importlib.util.spec_from_file_location("handler", ROOT / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EndpointHandler(str(ROOT))
+
+
+def ask(handler, inputs, **parameters):
+    """The answer to a request that went through JSON both ways."""
+    request = json.loads(json.dumps({"inputs": inputs, "parameters": {"max_new_tokens": 8, **parameters}}))
+    return json.loads(json.dumps(handler(request)))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"video": ENCODED, "text": QUESTION},
+        {"videos": [f"data:video/mp4;base64,{ENCODED}"], "text": QUESTION},
+        [{"role": "user", "content": [{"type": "video", "base64": ENCODED}, {"type": "text", "text": QUESTION}]}],
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{ENCODED}"}},
+                        {"type": "text", "text": QUESTION},
+                    ],
+                }
+            ]
+        },
+    ],
+    ids=["base64", "data URL", "chat", "OpenAI's chat"],
+)
+def test_a_question_about_a_video_in_the_request_is_answered(handler, inputs) -> None:
+    assert ask(handler, inputs) == [{"generated_text": "a green ring"}]
+
+
+def test_several_inputs_are_answered_in_their_order_and_scenes_are_lists(handler) -> None:
+    inputs = [{"video": ENCODED, "text": QUESTION}, {"video": ENCODED, "text": "Which object appears first?"}]
+    first, second = ask(handler, inputs, return_scenes=True, num_scenes=4)
+    assert first[0]["generated_text"] and second[0]["generated_text"]
+    (scenes,) = first[0]["scenes"]
+    assert len(scenes["timestamps"]) == len(scenes["indices"]) == 4
+    assert scenes["duration"] > 0
+
+
+@pytest.mark.parametrize(
+    ("medium", "message"),
+    [
+        ("http://127.0.0.1:1/video.mp4", "private|loopback"),
+        ("http://localhost/video.mp4", "private|loopback"),
+        ("/etc/hostname.mp4", "neither an http or https URL nor base64"),
+        ("file:///etc/hostname", "neither an http or https URL nor base64"),
+        (str(ROOT / "examples" / "shapes.mp4"), "neither an http or https URL nor base64"),
+        ({"path": "examples/shapes.mp4"}, "cannot name files of the server"),
+        (base64.b64encode(b"not a video at all").decode(), "."),
+    ],
+)
+def test_what_a_stranger_may_not_reach_and_what_is_no_video_are_errors(handler, medium, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ask(handler, {"video": medium, "text": QUESTION})
+
+
+@pytest.mark.parametrize(
+    "name", ["allow_private_hosts", "limits", "processor_kwargs", "num_workers", "no_such_option"]
+)
+def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None:
+    with pytest.raises(ValueError, match=f"may not have {name}"):
+        ask(handler, {"video": ENCODED, "text": QUESTION}, **{name: True})
+
+
+@pytest.mark.parametrize("request_", [{}, {"inputs": ""}, {"inputs": []}, {"inputs": ["What?"]}, [], "What?"])
+def test_a_request_without_a_video_and_a_question_is_an_error(handler, request_) -> None:
+    with pytest.raises(ValueError, match=r"needs `inputs`|An input is"):
+        handler(request_)
+
+
+def test_the_packages_of_an_endpoint_are_those_of_the_installation() -> None:
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    installed = re.findall(r"[\w-]+>=[\d.]+", (ROOT / "setup.cfg").read_text())
+    assert lines and set(lines) <= set(installed)
