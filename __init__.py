@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 
 _MODULES = {
     "ChatCollator": "training.chat_collator",
+    "EncodedVideo": "encoded_video_fila_video",
     "FilaVideoConfig": "configuration_fila_video",
     "FilaVideoForConditionalGeneration": "modeling_fila_video",
     "FilaVideoModel": "modeling_fila_video",
@@ -34,6 +35,7 @@ _MODULES = {
 if TYPE_CHECKING:
     from .commands.loading import load_model
     from .configuration_fila_video import FilaVideoConfig
+    from .encoded_video_fila_video import EncodedVideo
     from .inference.answer_all import answer_all
     from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
     from .other_models.frames import select_frames
@@ -90,7 +92,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
 
 
-__all__ = ["ChatCollator", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
+__all__ = ["ChatCollator", "EncodedVideo", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
 __all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "iter_frames", "load_model"]
 __all__ += ["probe_video", "read_frames", "register", "select_frames", "select_scenes"]

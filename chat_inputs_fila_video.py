@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import Chat
 
+from .encoded_video_fila_video import EncodedVideo
 from .video_inputs_fila_video import clip_of, flatten_videos, videos_of_rows
 from .video_reading_fila_video import VideoFrames, VideoSegment
 
 ROLES = ("system", "user", "assistant")
 # What is a video and can be nothing else; a list may also hold chats.
-VIDEO_TYPES = (str, Path, bytes, np.ndarray, torch.Tensor, Image.Image, VideoFrames, VideoSegment)
+VIDEO_TYPES = (str, Path, bytes, np.ndarray, torch.Tensor, Image.Image, VideoFrames, VideoSegment, EncodedVideo)
 # The keys under which a block of a kind may hold its medium, as transformers and OpenAI name them.
 MEDIA_KEYS = {
     "image": ("image", "url", "path", "base64", "image_url"),

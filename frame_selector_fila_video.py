@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.video_utils import VideoMetadata
 
+from .encoded_video_fila_video import EncodedVideo
 from .scene_selection_fila_video import select_scenes, thin_pool
 from .video_processing_fila_video import SceneSettings, thumbnails
 
@@ -57,7 +58,7 @@ class FrameSelector:
 
     def select(
         self,
-        frames: torch.Tensor,
+        frames: torch.Tensor | EncodedVideo,
         settings: SceneSettings,
         pixels: Callable[[torch.Tensor, Any], torch.Tensor],
         progress: Callable[[str, int, int], None] | None = None,
@@ -66,7 +67,8 @@ class FrameSelector:
         The scenes of one video.
 
         Args:
-            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): The pool, uint8.
+            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)` or `EncodedVideo`):
+                The pool, uint8, or one with the features that `encode` gave.
             settings (`SceneSettings`): How to select.
             pixels (`Callable`): From frames and a device to normalized pixels, as the encoder and the model take them.
             progress (`Callable[[str, int, int], None]`, *optional*): Called with "encoding", frames done and in all.
@@ -75,40 +77,43 @@ class FrameSelector:
             `tuple`: what the model gets of the chosen frames, in the order of the scenes: pixels without an encoder,
             patch features with one; and the scenes' indices in the pool, `(num_scenes, scene_size)`.
         """
-        encoder, method, patch_features = self.encoder, settings.selection, None
+        method, patch_features = settings.selection, None
+        has_features = self.encoder is not None or isinstance(frames, EncodedVideo)
         if len(frames) <= settings.num_selected_frames:
             method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
-        elif encoder is not None and settings.encoded_candidates is not None and method not in ("uniform", "bsm"):
-            kept = thin_pool(
-                _all_thumbnails(frames, settings), max(settings.encoded_candidates, settings.num_selected_frames)
-            )
-            if len(kept) < len(frames):
-                chosen, indices = self.select(
-                    frames[kept], replace(settings, encoded_candidates=None), pixels, progress
-                )
-                return chosen, kept[indices]
+        elif has_features and (kept := self.thin(frames, settings)) is not None:
+            chosen, indices = self.select(frames[kept], replace(settings, encoded_candidates=None), pixels, progress)
+            return chosen, kept[indices]
         if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
-        elif encoder is None:
+        elif not has_features:
             features = _all_thumbnails(frames, settings)
         else:
-            features, patch_features = self._encode(frames, settings, settings.max_feature_bytes, pixels, progress)
+            features, patch_features = self.encode(frames, settings, settings.max_feature_bytes, pixels, progress)
         indices = select_scenes(
             features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
         )
         order = indices.flatten()
-        if encoder is None:
+        if not has_features:
             return pixels(frames[order], None), indices
         if patch_features is None:
             order, repeated = order.unique(return_inverse=True)
-            patch_features = self._encode(frames[order], settings, float("inf"), pixels, progress)[1]
+            patch_features = self.encode(frames[order], settings, float("inf"), pixels, progress)[1]
             order = repeated
         return patch_features[order.to(patch_features.device)], indices
 
+    def thin(self, frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor | None:
+        """Which frames of a pool are worth encoding, where `settings.encoded_candidates` keeps fewer than all."""
+        wanted = settings.encoded_candidates
+        if wanted is None or settings.selection in ("uniform", "bsm") or len(frames) <= settings.num_selected_frames:
+            return None
+        kept = thin_pool(_all_thumbnails(frames, settings), max(wanted, settings.num_selected_frames))
+        return kept if len(kept) < len(frames) else None
+
     @torch.no_grad()
-    def _encode(
+    def encode(
         self,
-        frames: torch.Tensor,
+        frames: torch.Tensor | EncodedVideo,
         settings: SceneSettings,
         max_bytes: float,
         pixels: Callable,
@@ -117,8 +122,18 @@ class FrameSelector:
         """
         The representative features `(num_frames, hidden_size)` of equation 1, float32, and the patch features
         `(num_frames, num_patches, hidden_size)` they are the means of, or `None` where these take more than
-        `max_bytes`.
+        `max_bytes`. What an encoded video has of them is taken as it is.
         """
+        if isinstance(frames, EncodedVideo):
+            if frames.patch_features is not None or max_bytes < float("inf"):
+                return frames.frame_features, frames.patch_features
+            frames = frames.frames
+            if self.encoder is None:
+                raise ValueError(
+                    "The patch features of this encoded video were too large to keep, so its chosen frames must be "
+                    "encoded again: bind the processor to the model, or encode the video with a larger "
+                    "`max_feature_bytes`."
+                )
         encoder, device = self.encoder, getattr(self.model, "device", None)
         total, done = len(frames), 0
         representatives, patch_features = [], None
@@ -140,7 +155,9 @@ class FrameSelector:
         return torch.cat(representatives), patch_features
 
 
-def _all_thumbnails(frames: torch.Tensor, settings: SceneSettings) -> torch.Tensor:
+def _all_thumbnails(frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor:
+    if isinstance(frames, EncodedVideo):
+        return frames.thumbnail_features
     return torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
 
 

@@ -68,8 +68,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,
                 `selection`, `num_frames`, ...), and of the pipeline (`batch_size`, `return_full_text`,
                 `return_tensors`, ...). `return_scenes=True` adds `scenes` to every result: a dictionary a video, with
-                `indices`, `timestamps` and `duration`. `on_error="record"` gives an input that cannot be read a row in
-                its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising.
+                `indices`, `timestamps` and `duration`; `return_scenes="pictures"` also adds the `pictures` of its
+                frames. `on_error="record"` gives an input that cannot be read a row in its place, `[{"input_text":
+                ..., "generated_text": None, "error": ...}]`, instead of raising.
 
         Returns:
             A list with a dictionary an answer (`input_text` and `generated_text`), or for several inputs a list of
@@ -91,7 +92,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         self,
         generate_kwargs: dict | None = None,
         processor_kwargs: dict | None = None,
-        return_scenes: bool | None = None,
+        return_scenes: bool | str | None = None,
         on_error: str | None = None,
         **kwargs: Any,
     ) -> tuple[dict, dict, dict]:
@@ -115,7 +116,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
                 raise ValueError(f"`{name}` is given twice, as an option and inside a dictionary: use one of them.")
             destination[name] = value
         if return_scenes:
-            processor_kwargs["return_scenes"] = True
+            processor_kwargs["return_scenes"] = return_scenes
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
         )

@@ -11,9 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring, logging
+from transformers.video_utils import VideoMetadata
 
 from .chat_inputs_fila_video import check_control_tokens, check_text, normalize_chat
 from .configuration_fila_video import num_visual_tokens
+from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
 from .frame_selector_fila_video import FrameSelector, describe_scenes
 from .scene_selection_fila_video import num_selected_scenes
 from .time_marks_fila_video import VideoPrompt
@@ -41,8 +43,10 @@ SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newl
 
 class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False):
     r"""
-    return_scenes (`bool`, *optional*, defaults to `False`):
-        Also return `scenes`: for each video the `indices` and `timestamps` of its scenes' frames and its `duration`.
+    return_scenes (`bool` or `str`, *optional*, defaults to `False`):
+        Also return `scenes`: for each video the `indices` and `timestamps` of its scenes' frames and its `duration`;
+        with `"pictures"` also their `pictures`, uint8 `(num_scenes, scene_size, height, width, 3)`, in the video's
+        shape and as large as the vision tower sees them, at most 256 pixels wide and high.
     progress (`Callable[[str, int, int], None]`, *optional*):
         A function, called with what is being done ("reading" or "encoding"), the number of frames done and their
         total.
@@ -52,7 +56,7 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
         token, so this is done by default where offsets of replacements are asked for, as vLLM does.
     """
 
-    return_scenes: bool
+    return_scenes: bool | str
     progress: Any
     thin_times: bool
 
@@ -275,6 +279,8 @@ class FilaVideoProcessor(ProcessorMixin):
         marks = {name: given.pop(name) for name in (*TIME_SETTINGS, "thin_times") if name in given}
         self._video_prompt(**marks)  # before anything is read
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
+        if return_scenes not in (True, False, "pictures"):
+            raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
         settings = self.video_processor.scene_settings(**given)
         self._check_model(self._selector.model, settings.scene_size)
 
@@ -289,13 +295,34 @@ class FilaVideoProcessor(ProcessorMixin):
                     "`candidate_fps` frames a second."
                 )
             reading = None if progress is None else (lambda done, total: progress("reading", done, total))
-            frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
-            inputs, indices = self._selector.select(frames, settings, pixels, progress)
+            pool_settings = settings
+            if isinstance(video, EncodedVideo):
+                if info is not None:
+                    raise ValueError(f"{video!r} has its own metadata: leave out `video_metadata`.")
+                asked = video.settings_of_question(self.video_processor, given)
+                pool_settings = self.video_processor.scene_settings(**asked)
+                video.check_encoder(self.frame_encoder, self._selector.model)
+                frames, info = video.frames if video.encoder is None else video, video.metadata
+            else:
+                frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
+            inputs, indices = self._selector.select(frames, pool_settings, pixels, progress)
             chosen.append(inputs)
             scenes.append(describe_scenes(indices, info))
+            if return_scenes == "pictures":
+                order, places = indices.unique(return_inverse=True)
+                small = isinstance(video, EncodedVideo)
+                pictures = video.pictures[order] if small else pictures_of(frames[order], info)
+                scenes[-1]["pictures"] = pictures[places]
             infos.append(info)
 
-        name = "pixel_values_videos" if self.frame_encoder is None else "frame_features"
+        # Features, which have no channels, or pixels.
+        kinds = {"frame_features" if inputs.ndim == 3 else "pixel_values_videos" for inputs in chosen}
+        if len(kinds) > 1:
+            raise ValueError(
+                "Of these videos some were encoded by a model and others are not: bind the processor to that model "
+                "(`processor.bind(model)`), or encode all of them."
+            )
+        name = kinds.pop()
         if return_tensors == "np":  # which knows no bfloat16
             chosen = [inputs.float().cpu() for inputs in chosen]
         processed = {
@@ -312,6 +339,40 @@ class FilaVideoProcessor(ProcessorMixin):
         return BatchFeature(
             processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         ), replacements
+
+    def encode_video(
+        self,
+        video: Any,
+        video_metadata: VideoMetadata | dict | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        **settings: Any,
+    ) -> EncodedVideo:
+        """
+        Reads a video once, and encodes its candidate frames where there is a frame encoder. What comes back is passed
+        like the video, in chats, as `videos` and to the pipeline; each question selects its scenes from it anew.
+
+        Args:
+            video: One video, in any form that this processor takes.
+            video_metadata (*optional*): Of frames given as they are.
+            progress (`Callable[[str, int, int], None]`, *optional*):
+                Called with "reading" or "encoding", the frames done and their total.
+            **settings:
+                Of the pool and the pixels (`candidate_fps`, `num_frames`, ...), which a question cannot set another
+                way, and of the selection (`num_scenes`, `selection`, ...), which it can. Patch features are kept up to
+                `max_feature_bytes`; above it the frames are, and a question's are encoded again.
+
+        Raises:
+            ValueError: If it is no video or several, or a setting is unknown; as `VideoReadError` where a file cannot
+            be read.
+        """
+        videos = flatten_videos(video)
+        if len(videos) != 1:
+            raise ValueError(f"Encode one video at a time, got {len(videos)}.")
+        if isinstance(videos[0], EncodedVideo):
+            raise ValueError(f"{videos[0]!r} is encoded already.")
+        given = {name: value for name, value in settings.items() if value is not None}
+        self._check_model(self._selector.model, given.get("scene_size", self.scene_size))
+        return encode_video(self, self._selector, videos[0], video_metadata, progress, given)
 
     def _num_visual_tokens(self, num_frames: int) -> int:
         return num_visual_tokens(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .encoded_video_fila_video import EncodedVideo
 from .video_pixels_fila_video import open_picture
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
 from .video_sources_fila_video import VideoLimits, is_still, is_url
@@ -37,7 +38,7 @@ def own_classes(video: Any) -> Any:
     if type(video) in (list, tuple):
         items = [own_classes(item) for item in video]
         return video if all(new is old for new, old in zip(items, video, strict=True)) else items
-    for own in (VideoFrames, VideoSegment):
+    for own in (VideoFrames, VideoSegment, EncodedVideo):
         if type(video).__name__ == own.__name__ and not isinstance(video, own):
             return own(**(video._asdict() if hasattr(video, "_asdict") else vars(video)))
     return video
@@ -77,7 +78,7 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
         raise ValueError(f"A video array has 2 to 5 dimensions, got one of shape {tuple(videos.shape)}.")
     if isinstance(videos, (str, Path)):
         return [pictures_of_folder(videos) if is_folder(videos) else videos]
-    if isinstance(videos, (bytes, bytearray, memoryview, Image.Image, VideoFrames, VideoSegment)):
+    if isinstance(videos, (bytes, bytearray, memoryview, Image.Image, VideoFrames, VideoSegment, EncodedVideo)):
         return [bytes(videos) if isinstance(videos, (bytearray, memoryview)) else videos]
     if isinstance(videos, dict):
         return flatten_videos(clip_of(videos), depth + 1)

@@ -318,6 +318,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             if num_frames is None and fps is None:
                 num_frames = lambda metadata: pool.num_candidates(metadata.duration)  # noqa: E731
             read = read_decoder(source, num_frames, fps, size, progress)
+            read.metadata.pool = "even" if callable(num_frames) else "given"
             return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
         reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
         if num_frames is None and fps is None:
@@ -331,8 +332,10 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                     for frame in frames:
                         spread.add(*frame)
                 read = spread.frames(reader.metadata)
+                read.metadata.pool = "spread"
             else:
                 read = reader.read()
+                read.metadata.pool = "even" if callable(num_frames) else "given"
         return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
 
     def pixels(self, frames: torch.Tensor, device: torch.device | str | None = None, **settings) -> torch.Tensor:

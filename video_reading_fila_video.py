@@ -36,6 +36,8 @@ class TimedVideoMetadata(VideoMetadata):
     """
 
     frame_times: dict[int, float] | None = None
+    # How they were chosen: "even" in time, "spread" over what differs, or "given" by whoever asked for them.
+    pool: str = "given"
 
     @property
     def timestamps(self) -> list[float]:

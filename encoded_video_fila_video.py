@@ -1,0 +1,417 @@
+"""A video that was read and encoded once, to be asked about many times; it stands wherever a video does."""
+
+import hashlib
+import json
+import os
+import tempfile
+import weakref
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers.processing_utils import ProcessorMixin
+from transformers.video_utils import VideoMetadata
+
+from .video_pool_fila_video import thumbnails
+from .video_reading_fila_video import TimedVideoMetadata
+from .video_sources_fila_video import VideoSegment
+
+FORMAT = "fila_video.encoded_video.1"
+PICTURE_SIDE = 256  # pixels of the longer side of the pictures for people, at most
+TENSORS = ("pictures", "thumbnail_features", "frames", "frame_features", "patch_features")
+# Settings that make the pixels, in which the processor that asks must agree with the one that read; settings that make
+# the pool, which cannot change without reading again; and those that choose from it, which a question may set anew.
+PIXEL_SETTINGS = ("size", "do_resize", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+PIXEL_SETTINGS += ("do_normalize", "image_mean", "image_std", "do_convert_rgb")
+POOL_SETTINGS = ("candidate_fps", "min_candidates", "max_candidates", "encoded_candidates", "seek_mode")
+POOL_SETTINGS += ("num_frames", "fps", "do_sample_frames")
+HANDLING = ("limits", "allow_private_hosts", "max_feature_bytes", "frame_batch_size", "device", "input_data_format")
+
+
+class EncodedVideo:
+    """
+    The pool of a video's candidate frames, as [`FilaVideoProcessor.encode_video`] makes it. It can be moved (`to`),
+    pickled, saved to one file and loaded, and passed wherever a video is; each question selects its scenes anew.
+
+    Attributes:
+        metadata (`TimedVideoMetadata`): Of the video; its `timestamps` are those of the pool's frames, in seconds.
+        pictures (`torch.Tensor` of shape `(num_frames, height, width, 3)`):
+            The frames for people to look at: uint8, in the video's shape, at most 256 pixels wide and high and no
+            larger than the vision tower's pictures.
+        thumbnail_features (`torch.Tensor` of shape `(num_frames, 768)`): What frames are thinned by.
+        frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`, *optional*):
+            uint8, at the vision tower's size; not kept where all patch features are.
+        frame_features (`torch.Tensor` of shape `(num_frames, hidden_size)`, *optional*):
+            What scenes are selected by (equation 1), float32; `None` where there was no frame encoder.
+        patch_features (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`, *optional*):
+            What the model reads of a chosen frame, where they fit into `max_feature_bytes`.
+        settings (`dict`): What was set for pixels and pool, and of the selection what was given.
+        sources (`list[dict]`): `name`, `size` (bytes) and `changed` (nanoseconds) of each file, as far as known.
+        encoder (`dict`, *optional*): `name`, `vision_weights` (a hash) and `dtype` of the model.
+    """
+
+    # No dataclass: transformers makes dictionaries of those that it finds in chats.
+    def __init__(
+        self,
+        metadata: VideoMetadata,
+        pictures: torch.Tensor,
+        thumbnail_features: torch.Tensor,
+        frames: torch.Tensor | None,
+        frame_features: torch.Tensor | None,
+        patch_features: torch.Tensor | None,
+        settings: dict[str, Any],
+        sources: list[dict[str, Any]],
+        encoder: dict[str, str] | None,
+    ) -> None:
+        self.metadata = metadata
+        self.pictures = pictures
+        self.thumbnail_features = thumbnail_features
+        self.frames = frames
+        self.frame_features = frame_features
+        self.patch_features = patch_features
+        self.settings = settings
+        self.sources = sources
+        self.encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, indices: torch.Tensor) -> "EncodedVideo":
+        """A smaller pool, of the frames that `indices` `(num_frames,)` name."""
+        metadata = TimedVideoMetadata(**vars_of(self.metadata))
+        metadata.frames_indices = [self.metadata.frames_indices[index] for index in indices.tolist()]
+        metadata.frame_times = getattr(self.metadata, "frame_times", None)
+        metadata.pool = "spread"  # whatever it was, these are no longer even
+        tensors = {name: getattr(self, name) for name in TENSORS}
+        chosen = {name: None if value is None else value[indices.to(value.device)] for name, value in tensors.items()}
+        return EncodedVideo(**{**vars(self), **chosen, "metadata": metadata})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that is kept."""
+        return sum(getattr(self, name).nbytes for name in TENSORS if getattr(self, name) is not None)
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Times of the pool's frames in seconds from the start of the video."""
+        return self.metadata.timestamps
+
+    def __repr__(self) -> str:
+        names = ", ".join(Path(source["name"]).name for source in self.sources)
+        kept = [
+            f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
+            for name in ("frames", "patch_features")
+            if (value := getattr(self, name)) is not None
+        ]
+        return (
+            f"EncodedVideo({names}: {len(self)} of {self.metadata.total_num_frames} frames, "
+            f"{self.metadata.duration:.1f} s, {', '.join(kept)}, {self.nbytes / 1e6:.1f} MB)"
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "EncodedVideo":
+        """
+        A copy on another device, its patch features in another dtype. Pictures and thumbnails stay on the CPU.
+        """
+        moved = {name: getattr(self, name) for name in ("frames", "frame_features", "patch_features")}
+        moved = {name: value.to(device) for name, value in moved.items() if value is not None}
+        if dtype is not None and "patch_features" in moved:
+            moved["patch_features"] = moved["patch_features"].to(dtype)
+        return EncodedVideo(**{**vars(self), **moved})
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file, whole or not at all."""
+        path = Path(path)
+        tensors = {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        record = {
+            "format": FORMAT,
+            "metadata": {**vars_of(self.metadata), "frames_indices": list(map(int, self.metadata.frames_indices))},
+            "timestamps": [float(seconds) for seconds in self.timestamps],
+            "pool": getattr(self.metadata, "pool", "given"),
+            "settings": self.settings,
+            "sources": self.sources,
+            "encoder": self.encoder,
+        }
+        if not path.parent.is_dir():
+            raise ValueError(f"{path} cannot be written: there is no folder {path.parent}.")
+        handle, half = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file(tensors, half, metadata={"fila_video": json.dumps(record)})
+            os.replace(half, path)
+        except BaseException:
+            Path(half).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path, check_source: bool = True) -> "EncodedVideo":
+        """
+        Reads what [`save`] wrote, onto the CPU.
+
+        Args:
+            check_source (`bool`, *optional*, defaults to `True`):
+                Whether a file of the video that still lies where it was read must be the same, by size and time of
+                change.
+
+        Raises:
+            ValueError: If the file is no encoded video, is damaged, or a source has changed. Whether the model is the
+            one that encoded it is checked when a question is asked.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"There is no encoded video {path}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                record = json.loads((file.metadata() or {}).get("fila_video", "{}"))
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"{path} is no encoded video, or damaged: {error}.") from error
+        if record.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} is no encoded video of this version: its format is {record.get('format')}, not {FORMAT}. "
+                "Encode the video again."
+            )
+        metadata = TimedVideoMetadata(**record["metadata"])
+        metadata.frame_times = dict(zip(metadata.frames_indices, record["timestamps"], strict=True))
+        metadata.pool = record["pool"]
+        if check_source:
+            for source in record["sources"]:
+                _check_unchanged(source, path)
+        kept = {name: found.get(name) for name in TENSORS}
+        num_frames = len(metadata.frames_indices)
+        if any(value is not None and len(value) != num_frames for value in kept.values()):
+            raise ValueError(f"{path} is damaged: its tensors are not all of its {num_frames} frames.")
+        return cls(metadata, **kept, **{name: record[name] for name in ("settings", "sources", "encoder")})
+
+    def settings_of_question(self, video_processor: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """
+        The settings of a question: those of the encoding, and the question's over them.
+
+        Args:
+            video_processor (`FilaVideoVideoProcessor`): Of the processor that asks.
+            given (`dict`): What the question sets.
+
+        Raises:
+            ValueError: If a setting needs pixels or a pool that this video does not have.
+        """
+        for name in PIXEL_SETTINGS:
+            now = _plain(given.get(name, getattr(video_processor, name, None)))
+            if name in self.settings and now != self.settings[name]:
+                raise ValueError(
+                    f"{self!r} was encoded with `{name}` {self.settings[name]}, but the processor has {now}: encode "
+                    "the video again with this processor."
+                )
+        for name in POOL_SETTINGS:
+            if name not in given or _plain(given[name]) == self.settings.get(name):
+                continue
+            if name == "encoded_candidates" and self.settings[name] is None:
+                continue  # all of the pool is there, and can be thinned
+            raise ValueError(
+                f"`{name}={given[name]}` needs another reading of {self!r}, which was encoded with "
+                f"{self.settings.get(name)}: pass the video itself, or encode it again with this setting."
+            )
+        pool = {name: self.settings[name] for name in POOL_SETTINGS if self.settings.get(name) is not None}
+        asked = {name: value for name, value in self.settings.items() if name not in (*PIXEL_SETTINGS, *POOL_SETTINGS)}
+        merged = asked | pool | given
+        settings = video_processor.scene_settings(**merged)
+        spacing, total = getattr(self.metadata, "pool", "given"), self.metadata.total_num_frames
+        if spacing == "spread" and settings.selection in ("uniform", "bsm"):
+            raise ValueError(
+                f"`selection={settings.selection!r}` goes by time, but of this long video {self!r} keeps the frames "
+                "that differ most: encode it again with that selection, or choose one that goes by what frames show."
+            )
+        needed = min(settings.num_selected_frames, settings.max_candidates, total)
+        if spacing != "given" and len(self) < needed:
+            raise ValueError(
+                f"`num_scenes={settings.num_scenes}` needs {needed} candidate frames, but {self!r} has {len(self)}: "
+                f"encode the video again with `num_scenes={settings.num_scenes}`."
+            )
+        return merged
+
+    def check_encoder(self, encoder: Callable | None, model: nn.Module | None) -> None:
+        """
+        Raises:
+            ValueError: If the features are not those of the frame encoder that would make them now.
+        """
+        if self.encoder is None or encoder is None:
+            return
+        now = describe_encoder(encoder, model)
+        if now["vision_weights"] != self.encoder["vision_weights"]:
+            raise ValueError(
+                f"{self!r} was encoded by {_named(self.encoder)}, but is asked of {_named(now)}: encode the video "
+                "again with this model, or load the other one."
+            )
+
+
+def encode_video(
+    processor: ProcessorMixin,
+    selector: Any,
+    video: Any,
+    metadata: VideoMetadata | dict | None,
+    progress: Callable[[str, int, int], None] | None,
+    given: dict[str, Any],
+) -> EncodedVideo:
+    """See [`FilaVideoProcessor.encode_video`]: `selector` is its `FrameSelector`, `given` are its settings."""
+    video_processor = processor.video_processor
+    settings = video_processor.scene_settings(**given)
+    allowed = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *vars(settings)}
+    for name in given:
+        if name not in allowed:
+            raise ValueError(f"`{name}` is no setting of encoding a video: set it when you ask.")
+    reading = None if progress is None else (lambda done, total: progress("reading", done, total))
+    frames, metadata = video_processor.load_video(video, metadata, progress=reading, **given)
+    recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in PIXEL_SETTINGS}
+    recorded |= {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in POOL_SETTINGS}
+    recorded |= {name: value for name, value in given.items() if name in vars(settings) and name not in HANDLING}
+    encoded = EncodedVideo(
+        metadata=metadata,
+        pictures=pictures_of(frames, metadata),
+        thumbnail_features=torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)]),
+        frames=frames,
+        frame_features=None,
+        patch_features=None,
+        settings=recorded,
+        sources=_sources_of(video),
+        encoder=None,
+    )
+    if selector.encoder is None:
+        return encoded
+    kept = selector.thin(encoded, settings)
+    if kept is not None:
+        encoded = encoded[kept]
+
+    def pixels(batch: torch.Tensor, device: torch.device | None) -> torch.Tensor:
+        return video_processor.pixels(batch, **{"device": device} | given)
+
+    frame_features, patch_features = selector.encode(
+        encoded.frames, settings, settings.max_feature_bytes, pixels, progress
+    )
+    if patch_features is not None:
+        encoded.frames = None
+    encoded.frame_features, encoded.patch_features = frame_features, patch_features
+    encoded.encoder = describe_encoder(selector.encoder, selector.model)
+    return encoded
+
+
+def pictures_of(frames: torch.Tensor, metadata: VideoMetadata) -> torch.Tensor:
+    """
+    Frames `(num_frames, 3, height, width)`, uint8, as pictures `(num_frames, height, width, 3)` in the shape of the
+    video, which the vision tower sees squeezed into a square.
+    """
+    height, width = frames.shape[2:]
+    aspect = (metadata.width or width) / (metadata.height or height)
+    size = (width / aspect, width) if aspect > 1 else (height, height * aspect)
+    shrink = min(PICTURE_SIDE / max(size), 1.0)
+    size = tuple(max(round(side * shrink), 1) for side in size)
+    if size == (height, width):
+        return frames.permute(0, 2, 3, 1).contiguous()
+    smaller = []
+    for batch in frames.split(32):
+        scaled = nn.functional.interpolate(batch.float(), size, mode="bilinear", antialias=True)
+        smaller.append(scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu())
+    return torch.cat(smaller)
+
+
+def describe_encoder(encoder: Callable, model: nn.Module | None) -> dict[str, str]:
+    """The name of a frame encoder's model, and a hash of its vision weights that the same weights always give."""
+    if model is None:
+        return {"name": getattr(encoder, "__qualname__", type(encoder).__name__), "vision_weights": "", "dtype": ""}
+    tower = next((part for name, part in model.named_modules() if name.split(".")[-1] == "vision_tower"), model)
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    parameter = next(tower.parameters(), torch.empty(0))
+    return {
+        "name": name,
+        "vision_weights": _hash(tower),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+    }
+
+
+# By vision tower: which tensors were hashed, and their hash. A tower takes a second, so it is hashed once.
+_hashes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _hash(tower: nn.Module) -> str:
+    weights = [plain for weight in (*tower.parameters(), *tower.buffers()) for plain in _plain_tensors(weight)]
+    which = [(weight.data_ptr(), weight._version) for weight in weights]
+    known = _hashes.get(tower)
+    if known is not None and known[0] == which:
+        return known[1]
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(f"{weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    _hashes[tower] = which, digest.hexdigest()
+    return digest.hexdigest()
+
+
+def _plain_tensors(weight: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that a quantized one is made of."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return [weight]
+    return [part for name in weight.__tensor_flatten__()[0] for part in _plain_tensors(getattr(weight, name))]
+
+
+def _named(encoder: dict[str, str]) -> str:
+    if not encoder["vision_weights"]:
+        return f"the function {encoder['name']}"
+    return f"{encoder['name']} (vision weights {encoder['vision_weights'][:12]}, {encoder['dtype']})"
+
+
+def vars_of(metadata: VideoMetadata) -> dict[str, Any]:
+    """The fields of a metadata as they are in JSON."""
+    names = ("total_num_frames", "fps", "width", "height", "duration", "video_backend", "frames_indices")
+    return {name: getattr(metadata, name) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON gives it back."""
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "keys") or hasattr(value, "longest_edge"):  # a SizeDict, or a dictionary
+        return {key: side for key, side in dict(value).items() if side is not None}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _sources_of(video: Any) -> list[dict[str, Any]]:
+    """What is known of the files of a video."""
+    if isinstance(video, dict):
+        video = next((video[name] for name in ("path", "video", "url", "bytes") if video.get(name) is not None), video)
+    segments = video if isinstance(video, (list, tuple)) and video and isinstance(video[0], VideoSegment) else [video]
+    sources = [part.source if isinstance(part, VideoSegment) else part for part in segments]
+    found = {}
+    for source in sources:
+        name, size, changed = f"a {type(source).__name__}", None, None
+        if isinstance(source, (str, Path)):
+            name = str(source)
+            if os.path.exists(name):
+                name, stat = os.path.abspath(name), os.stat(name)
+                size, changed = stat.st_size, stat.st_mtime_ns
+        elif isinstance(source, bytes):
+            size = len(source)
+        found[name] = {"name": name, "size": size, "changed": changed}
+    return list(found.values())
+
+
+def _check_unchanged(source: dict[str, Any], path: str | Path) -> None:
+    if source["changed"] is None or not os.path.exists(source["name"]):
+        return
+    stat = os.stat(source["name"])
+    for what, then, now in (
+        ("size in bytes", source["size"], stat.st_size),
+        ("time of change", source["changed"], stat.st_mtime_ns),
+    ):
+        if then != now:
+            raise ValueError(
+                f"{source['name']} has changed since {path} was made of it: its {what} was {then} and is {now}. "
+                "Encode it again, or load with `check_source=False`."
+            )
+
+
+__all__ = ["EncodedVideo", "encode_video", "pictures_of"]
