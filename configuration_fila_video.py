@@ -175,7 +175,12 @@ class FilaVideoConfig(PreTrainedConfig):
     @property
     def patches_per_side(self) -> int:
         """Patches along one side of the vision tower's square grid."""
-        return _square(self.vision_config, "image_size") // _square(self.vision_config, "patch_size")
+        return self.frame_side // _square(self.vision_config, "patch_size")
+
+    @property
+    def frame_side(self) -> int:
+        """Pixels along one side of the vision tower's square frames."""
+        return _square(self.vision_config, "image_size")
 
     @property
     def num_patches(self) -> int:

@@ -18,19 +18,17 @@ from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 from .files import WEIGHT_DTYPES, StoredTensor, foreign, read_checkpoint, read_json
 from .layouts import (
-    Recipe,
-    check_depth,
     compare,
     find_layout,
     parts_recipe,
-    pixel_settings,
     rename,
     rename_language,
     rename_vision,
-    tower_config,
     unused_reason,
 )
-from .repository import build_processor, chat_template, generation_config, load_tokenizer
+from .recipes import Recipe, pixel_settings
+from .repository import VIDEO_TOKEN, build_processor, chat_template, generation_config, load_tokenizer
+from .towers import check_depth, tower_config
 
 HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
@@ -111,7 +109,7 @@ def plan_conversion(
     for name, value in (("max_position_embeddings", longest), ("tokenizer_model_max_length", recipe.max_length)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{main / 'config.json'}: `{name}` must be a positive number of tokens, got {value!r}.")
-    tokenizer = load_tokenizer(main, text_config, recipe.max_length)
+    tokenizer = load_tokenizer(main, text_config, recipe)
     _place_tokens(recipe, tokenizer, main)
 
     with foreign(main / "config.json", "and the options given describe no model that can be built"):
@@ -148,7 +146,7 @@ def plan_conversion(
         shape, kind = targets[name]
         keep = not kind.is_floating_point or any(part in name for part in strict)
         tensors[name] = (shape, kind if keep else dtype)
-    template = chat_template(main, tokenizer, recipe.chatml)
+    template = chat_template(main, tokenizer, recipe)
     pixels = pixel_settings(folders.get("vision tower", main))
     processor = build_processor(config, tokenizer, template, pixels, recipe, as_source)
     initial = initial_tensors(model, new, seed)
@@ -220,20 +218,22 @@ def _names_in_memory(model: PreTrainedModel) -> Callable[[str], str]:
 def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """The ids of `<image>` and `<video>`; the embedding grows where it has no rows to spare for them."""
     text_config: PreTrainedConfig = recipe.model["text_config"]
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("image", "video")}
+    tokens = {"image": recipe.image_token, "video": VIDEO_TOKEN}
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
     for name, token_id in ids.items():
         theirs = recipe.model.setdefault(f"{name}_token_id", token_id)
         if theirs != token_id:
             raise ValueError(
-                f"The configuration says that <{name}> is token {theirs}, but the tokenizer that it is {token_id}. "
-                "Are they of the same checkpoint?"
+                f"The configuration says that {tokens[name]} is token {theirs}, but the tokenizer that it is "
+                f"{token_id}. Are they of the same checkpoint?"
             )
     rows, needed = text_config.vocab_size, len(tokenizer)
     if needed <= rows:
         return
-    if needed - 2 > rows:
+    without_ours = needed - sum(token_id >= rows for token_id in ids.values())
+    if without_ours > rows:
         raise ValueError(
-            f"{folder}: the tokenizer has {needed - 2} tokens, but the embedding {rows} rows. Are they of the same "
+            f"{folder}: the tokenizer has {without_ours} tokens, but the embedding {rows} rows. Are they of the same "
             "checkpoint?"
         )
     recipe.grown_from = rows

@@ -6,16 +6,20 @@ from typing import Never
 RELATIVES = {
     "llava": ("LLaVA 1.5 or LLaVA-Interleave in transformers' layout", "it has neither pooling nor a newline"),
     "llava_next": ("LLaVA-NeXT in transformers' layout", "it was trained on tiled pictures, not on videos"),
-    "llava_next_video": ("LLaVA-NeXT-Video", "it pools before its projector"),
     "llava_next_video2": ("LLaVA-NeXT-Video", "its layout in transformers was never released"),
     "video_llava": ("Video-LLaVA", "it has two vision towers"),
     "vipllava": ("VipLLaVA", "it joins several layers of its vision tower"),
-    "llava_onevision1_5": ("LLaVA-OneVision 1.5", "its vision tower (RICE-ViT) and patch merger are others"),
-    "llavaonevision1_5": ("LLaVA-OneVision 1.5", "its vision tower (RICE-ViT) and patch merger are others"),
-    "internvl": ("InternVL", "it shuffles pixels into channels before its projector"),
-    "internvl_chat": ("InternVL", "it shuffles pixels into channels before its projector"),
-    "smolvlm": ("SmolVLM", "it shuffles pixels into channels before its projector"),
-    "idefics3": ("Idefics3", "it shuffles pixels into channels before its projector"),
+    "llava_onevision1_5": (
+        "LLaVA-OneVision 1.5",
+        "transformers lacks its vision tower (RICE-ViT) and merger",
+    ),
+    "llavaonevision1_5": (
+        "LLaVA-OneVision 1.5",
+        "transformers lacks its vision tower (RICE-ViT) and merger",
+    ),
+    "internvl_chat": ("InternVL in its own layout", "take the checkpoint of the same name that ends in -HF"),
+    "idefics2": ("Idefics2", "a resampler reads its pictures, which have no grid then"),
+    "idefics3": ("Idefics3 or SmolVLM 1", "it was trained on tiled pictures, not on videos"),
     "perception_lm": ("PerceptionLM", "its vision tower is timm's Perception Encoder"),
     "qwen2_vl": ("Qwen2-VL", "it merges frames in its vision tower and has positions in three dimensions"),
     "qwen2_5_vl": ("Qwen2.5-VL", "it merges frames in its vision tower and has positions in three dimensions"),
@@ -28,11 +32,18 @@ RELATIVES = {
     "siglip2": ("SigLIP 2, a vision tower", "it is half of a model"),
     "clip": ("CLIP, a vision tower", "it is half of a model"),
 }
+# Models that read videos by themselves: they can have the frames that scene selection chooses.
+READ_VIDEOS = {
+    *("video_llava", "llava_onevision1_5", "llavaonevision1_5", "idefics3", "perception_lm"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "gemma3"),
+}
+SELECT_FRAMES = "With transformers' own code for it, `fila_video.select_frames` chooses the frames that it sees. "
 PARTS_HINT = "A language model and a vision tower become a model to train with --language-model and --vision-tower."
 OTHER_LANGUAGE_MODELS = ("Llama", "Mistral", "Mixtral", "Mpt", "Gemma", "Phi", "QwenMoe", "Qwen3")
 INSTEAD = (
-    "LLaVA-OneVision and LLaVA-Video can be converted (lmms-lab/llava-onevision-qwen2-*, "
-    "lmms-lab/LLaVA-Video-*-Qwen2, llava-hf/llava-onevision-qwen2-*-ov-hf). "
+    "LLaVA-OneVision, LLaVA-Video, LLaVA-NeXT-Video, SmolVLM2 and InternVL 3 can be converted "
+    "(lmms-lab/llava-onevision-qwen2-*, lmms-lab/LLaVA-Video-*-Qwen2, llava-hf/llava-onevision-qwen2-*-ov-hf, "
+    "llava-hf/LLaVA-NeXT-Video-*-hf, HuggingFaceTB/SmolVLM2-*, OpenGVLab/InternVL3*-hf). "
 ) + PARTS_HINT
 
 
@@ -50,8 +61,9 @@ def refuse(name: str, config: dict) -> Never:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in RELATIVES:
         what, why = RELATIVES[model_type]
+        instead = (SELECT_FRAMES if model_type in READ_VIDEOS else "") + INSTEAD
         raise ValueError(
-            f"{name} is {what} (`model_type` {model_type!r}), which cannot be converted: {why}. {INSTEAD}"
+            f"{name} is {what} (`model_type` {model_type!r}), which cannot be converted: {why}. {instead}"
         )
     if model_type is None:
         raise ValueError(

@@ -13,9 +13,9 @@ from ..configuration_fila_video import AUTO_MAP, CUSTOM_PIPELINES, FilaVideoConf
 from ..processing_fila_video import FilaVideoProcessor
 from ..video_processing_fila_video import FilaVideoVideoProcessor
 from .files import find_file, foreign, read_json, read_text
-from .layouts import Recipe
+from .recipes import Recipe
 
-IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
+VIDEO_TOKEN = "<video>"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt"),
     *("special_tokens_map.json", "tokenizer.model", "chat_template.jinja"),
@@ -44,19 +44,24 @@ FLATTEN_CONTENT = """\
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
-TIME_MARKS = {"none": "no", "sentence": "the paper's sentence", "llava_video": "LLaVA-Video's sentence"}
+TIME_MARKS = {
+    "none": "no",
+    "sentence": "the paper's sentence",
+    "llava_video": "LLaVA-Video's sentence",
+    "per_scene": "a mark before each scene, as the source's before each frame",
+}
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load_tokenizer(
-    folder: Path, text_config: PreTrainedConfig, max_length: int | None = None
-) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, text_config: PreTrainedConfig, recipe: Recipe) -> PreTrainedTokenizerBase:
     """
-    A checkpoint's tokenizer with `<image>` and `<video>`, whose ids are the next free ones where it had none. Its
-    longest prompt is `max_length` where that is given, and never longer than the language model's context.
+    A checkpoint's tokenizer with the tokens of images and videos, whose ids are the next free ones where it had none.
+    Its longest prompt is the recipe's `max_length`, where that is given, and never longer than the language model's
+    context.
 
     Raises:
         FileNotFoundError: If there is no vocabulary.
+        ValueError: If a control token that the source needs is none of its tokens.
     """
     if not any(find_file(folder / name) for name in VOCABULARY_FILES):
         raise FileNotFoundError(f"{folder} has no tokenizer: one of {', '.join(VOCABULARY_FILES)} is needed.")
@@ -68,32 +73,44 @@ def load_tokenizer(
                 shutil.copyfile(folder / name, Path(staging, name))
         with foreign(folder / "tokenizer_config.json", "and the files beside it describe no tokenizer"):
             # Left, for answers to several prompts at once.
-            tokenizer = AutoTokenizer.from_pretrained(staging, padding_side="left")
-            tokens = [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
+            # The processor looks for the token of images under this name.
+            own = {} if recipe.image_token == "<image>" else {"image_token": recipe.image_token}
+            tokenizer = AutoTokenizer.from_pretrained(staging, padding_side="left", **own)
+            known = tokenizer.get_vocab().keys()
+            names = (recipe.image_token, VIDEO_TOKEN)
+            tokens = [AddedToken(token, special=True, normalized=False) for token in names]
             tokenizer.add_tokens(tokens, special_tokens=True)
-    longest = max_length or tokenizer.model_max_length
+    missing = [token for token in recipe.control_tokens if token not in known]
+    if missing:
+        raise ValueError(
+            f"{folder}: the tokenizer has no {' and no '.join(missing)}, which {recipe.layout} needs. Are its files "
+            "of this checkpoint?"
+        )
+    longest = recipe.max_length or tokenizer.model_max_length
     tokenizer.model_max_length = min(longest, getattr(text_config, "max_position_embeddings", longest))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, chatml: bool) -> str:
+def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> str:
     """
-    The chat template: this project's own where the source was trained on it (`chatml`); the one of the checkpoint if
-    it knows videos; else the language model's, with placeholders for what is no text.
+    The chat template: this project's own where the source was trained on it (`recipe.chatml`); the one of the
+    checkpoint if it knows videos; else the recipe's, or the language model's with placeholders for what is no text.
 
     Raises:
         ValueError: If there is none.
     """
     is_chatml = {"<|im_start|>", "<|im_end|>"} <= tokenizer.get_vocab().keys()
-    own = None if chatml and is_chatml else _saved_template(folder) or tokenizer.chat_template
+    own = None if recipe.chatml and is_chatml else _saved_template(folder) or tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
     if own and not isinstance(own, str):
         raise ValueError(f"{folder}: the chat template is a {type(own).__name__}, but must be a text.")
     if own and VIDEO_TOKEN in own:
         return own
+    if recipe.template is not None:
+        return recipe.template
     if not own and not is_chatml:
         raise ValueError(f"{folder}: the tokenizer has no chat template. Add it there as chat_template.jinja.")
     # This project's own is what LLaVA-NeXT trained its Qwen2 models on.
@@ -129,7 +146,7 @@ def build_processor(
         as_source (`bool`): Whether frames are chosen as the source does: evenly, each exactly where it is due.
     """
     pixels = {
-        "size": {"height": config.vision_config.image_size, "width": config.vision_config.image_size},
+        "size": {"height": config.frame_side, "width": config.frame_side},
         "image_mean": pixels.get("image_mean", [0.5, 0.5, 0.5]),
         "image_std": pixels.get("image_std", [0.5, 0.5, 0.5]),
     }
@@ -139,6 +156,8 @@ def build_processor(
             raise ValueError(f"The source's `{name}` must be three numbers, one a color channel, got {value!r}.")
     selection = {"num_scenes": recipe.num_scenes, "scene_size": config.scene_size}
     selection["time_marks"] = time_marks(config, recipe)
+    if recipe.time_template is not None:
+        selection["time_template"] = recipe.time_template
     if as_source:
         selection |= {"selection": "uniform", "seek_mode": "exact"}
     # Room for all scenes, however large they are.
@@ -154,6 +173,7 @@ def build_processor(
         pooling_mode=config.pooling_mode,
         pooling_stride=config.pooling_stride,
         newline_position=config.newline_position,
+        **recipe.texts,
     )
 
 

@@ -33,11 +33,11 @@ def edit(file, **changes) -> None:
 @pytest.mark.parametrize(
     ("model_type", "named"),
     [
-        ("llava_next_video", "is LLaVA-NeXT-Video .*pools before its projector"),
+        ("llava_next_video2", "is LLaVA-NeXT-Video "),
         ("llava_next", "is LLaVA-NeXT in transformers' layout"),
         ("llava", "is LLaVA 1.5 or LLaVA-Interleave"),
-        ("internvl", "is InternVL"),
-        ("smolvlm", "is SmolVLM"),
+        ("internvl_chat", "is InternVL in its own layout"),
+        ("idefics3", "is Idefics3 or SmolVLM 1"),
         ("qwen2_5_vl", r"is Qwen2\.5-VL"),
         ("never_heard_of", "is of `model_type` 'never_heard_of'"),
         (["a", "list"], "is of `model_type`"),

@@ -54,16 +54,19 @@ def byte_letters() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def qwen2_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]], *more: str) -> Qwen2Tokenizer:
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, model_max_length=2048)
+def qwen2_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]], *more: str, **named: str) -> Qwen2Tokenizer:
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, model_max_length=2048, **named)
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", *more], special_tokens=True)
     tokenizer.eos_token = "<|im_end|>"
     return tokenizer
 
 
-def tiny_tokenizer(*more: str) -> Qwen2Tokenizer:
-    """Qwen2's with nothing but bytes: `<|endoftext|>` 256, `<|im_start|>` 257, `<|im_end|>` 258, then `more`."""
-    return qwen2_tokenizer({letter: byte for byte, letter in enumerate(byte_letters())}, [], *more)
+def tiny_tokenizer(*more: str, **named: str) -> Qwen2Tokenizer:
+    """
+    Qwen2's with nothing but bytes: `<|endoftext|>` 256, `<|im_start|>` 257, `<|im_end|>` 258, then `more`; some of
+    them `named`, as attributes of the tokenizer.
+    """
+    return qwen2_tokenizer({letter: byte for byte, letter in enumerate(byte_letters())}, [], *more, **named)
 
 
 def qwen_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
