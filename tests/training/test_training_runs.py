@@ -265,3 +265,50 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path) -> Non
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=2e-5), name
         for key, value in weights(tmp_path / name).items():
             torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3, msg=f"{name}: {key}")
+
+
+COMPRESSION = yaml.safe_load((TRAINING / "stage5_compression.yaml").read_text())
+
+
+def compression_run(steps: int) -> dict:
+    """Stage 5 from the tiny stage-4 model: its settings but for paths, sizes and length, at a rate that shows."""
+    training = {"max_steps": steps, "per_device_train_batch_size": 1, "gradient_checkpointing": True}
+    return {
+        "model": str(world() / "model"),
+        "config": {**COMPRESSION["config"], "layer_compression_group": 4},
+        "learning_rates": dict.fromkeys(COMPRESSION["learning_rates"], 1e-3),
+        "sampling": {**COMPRESSION["sampling"], "num_scenes": [1, 2, 4]},
+        "batch_size": 4,
+        "data": [{"path": str(world() / "videos.jsonl"), "count": 24}],
+        "training": {**training, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, "weight_decay": 0.0},
+    }
+
+
+def test_compression_tuning_starts_from_stage_4_and_learns(tmp_path) -> None:
+    run(tmp_path / "out", **compression_run(steps=12))
+    by_step = losses(tmp_path / "out")
+    assert sum(by_step[step] for step in (10, 11, 12)) < sum(by_step[step] for step in (1, 2, 3))
+    before, after = weights(world() / "model"), weights(tmp_path / "out")
+    assert moved_parts(before, after) == {"multi_modal_projector", "language_model"}
+    model = FilaVideoForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert (model.config.layer_compression, model.config.layer_compression_group) == ("cosine", 4)
+    processor = FilaVideoProcessor.from_pretrained(tmp_path / "out").bind(model)
+    video = str(world() / "videos" / "0.mp4")
+    inputs = processor(text="<video>What is it?", videos=[video], return_tensors="pt")
+    answer = model.generate(**inputs, min_new_tokens=3, max_new_tokens=3, do_sample=False)
+    assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
+    plain = FilaVideoForConditionalGeneration.from_pretrained(tmp_path / "out", layer_compression=None)
+    assert not torch.equal(model(**inputs).logits[:, -1], plain(**inputs).logits[:, -1])  # tokens did fall away
+
+
+@pytest.mark.slow
+def test_compression_tuning_in_two_processes_is_that_of_one(tmp_path) -> None:
+    changes = compression_run(steps=3)
+    changes["batch_size"] = 2
+    result = in_processes(settings_file(tmp_path / "two", **changes), processes=2)
+    assert result.returncode == 0, result.stderr[-4000:]
+    run(tmp_path / "one", **changes)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
+    expected = weights(tmp_path / "one")
+    for key, value in weights(tmp_path / "two").items():
+        torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3, msg=key)

@@ -17,6 +17,7 @@ TABLE_4 = {
     "stage3_image": ((2e-6, 2e-6, 1e-5, None), 128),
     "stage4_video": ((2e-6, 2e-6, 1e-5, 2e-6), 128),
     "stage4_base": ((2e-6, 2e-6, 1e-5, None), 128),
+    "stage5_compression": ((None, 1e-5, 1e-5, None), 32),
 }
 
 
@@ -49,6 +50,14 @@ def test_stage_4_takes_96_frames_for_32_and_the_baseline_32() -> None:
     assert video.sampling.num_scenes * video.config["scene_size"] == 96 and video.config["merger_type"] == "weighted"
     assert base.sampling.num_scenes * base.config["scene_size"] == 32 and base.processor["num_scenes"] == 64
     assert video.sampling.selection == base.sampling.selection == "uniform"
+
+
+def test_compression_tuning_is_as_long_as_xcomps_and_shows_as_many_tokens() -> None:
+    settings = load_settings(TRAINING / "stage5_compression.yaml")
+    assert sum(source.count for source in settings.data) == 2247 * settings.batch_size
+    tokens = [196 * scenes for scenes in settings.sampling.num_scenes]
+    assert min(tokens) <= 128 * 16 < min(tokens) + 196 and max(tokens) <= 1024 * 16 < max(tokens) + 196
+    assert settings.config["layer_compression_group"] == 16
 
 
 def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path) -> None:
