@@ -28,6 +28,7 @@ _MODULES = {
     "load_model": "commands.loading",
     "probe_video": "video_reading_fila_video",
     "read_frames": "video_reading_fila_video",
+    "read_subtitles": "subtitles_fila_video",
     "select_frames": "other_models.frames",
     "select_scenes": "scene_selection_fila_video",
 }
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .pipeline_fila_video import VideoTextToTextPipeline
     from .processing_fila_video import FilaVideoProcessor
     from .scene_selection_fila_video import select_scenes
+    from .subtitles_fila_video import read_subtitles
     from .training.chat_collator import ChatCollator
     from .video_processing_fila_video import FilaVideoVideoProcessor
     from .video_reading_fila_video import (
@@ -95,4 +97,4 @@ def __dir__() -> list[str]:
 __all__ = ["ChatCollator", "EncodedVideo", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
 __all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "iter_frames", "load_model"]
-__all__ += ["probe_video", "read_frames", "register", "select_frames", "select_scenes"]
+__all__ += ["probe_video", "read_frames", "read_subtitles", "register", "select_frames", "select_scenes"]

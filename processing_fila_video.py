@@ -18,6 +18,7 @@ from .configuration_fila_video import num_visual_tokens
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
 from .frame_selector_fila_video import FrameSelector, describe_scenes
 from .scene_selection_fila_video import num_selected_scenes
+from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
 from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
     flatten_metadata,
@@ -37,6 +38,7 @@ from .video_processing_fila_video import (
 logger = logging.get_logger(__name__)
 
 TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
+SUBTITLE_TOKENS = 2048
 TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
 SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 
@@ -54,11 +56,21 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
         Whether the times of every second, third, ... scene are named, or none, where otherwise another token would be
         as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
         token, so this is done by default where offsets of replacements are asked for, as vLLM does.
+    subtitles (*optional*):
+        What is said: a file of subtitles, or the number or language of a track inside the video, as [`read_subtitles`]
+        takes them; for several videos a list, with `None` for those without. The lines spoken during each scene stand
+        beside its time. With `return_scenes`, `scenes` has them as `subtitles`, and `subtitles_left_out` counts those
+        that found no room.
+    subtitle_tokens (`int`, *optional*, defaults to 2048):
+        Tokens of all subtitles of a video at most. Whole lines beyond are left out, with a warning: those farthest
+        from their scene's representative.
     """
 
     return_scenes: bool | str
     progress: Any
     thin_times: bool
+    subtitles: Any
+    subtitle_tokens: int
 
 
 class FilaVideoProcessorKwargs(ProcessingKwargs, total=False):
@@ -278,6 +290,9 @@ class FilaVideoProcessor(ProcessorMixin):
         progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
         marks = {name: given.pop(name) for name in (*TIME_SETTINGS, "thin_times") if name in given}
         self._video_prompt(**marks)  # before anything is read
+        max_subtitle_tokens = given.pop("subtitle_tokens", SUBTITLE_TOKENS)
+        subtitles = subtitles_of_videos(given.pop("subtitles", None), videos)
+        subtitles = [self._read_subtitles(*pair, given) for pair in zip(subtitles, videos, strict=True)]
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
         if return_scenes not in (True, False, "pictures"):
             raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
@@ -288,7 +303,7 @@ class FilaVideoProcessor(ProcessorMixin):
             return self.video_processor.pixels(frames, **{"device": device} | given)
 
         chosen, scenes, infos = [], [], []
-        for video, info in zip(videos, metadata, strict=True):
+        for video, info, lines in zip(videos, metadata, subtitles, strict=True):
             if info is None and is_frame_sequence(video):
                 logger.warning_once(
                     "Frames were passed without `video_metadata`: the prompt names times as if they had been taken at "
@@ -313,6 +328,8 @@ class FilaVideoProcessor(ProcessorMixin):
                 small = isinstance(video, EncodedVideo)
                 pictures = video.pictures[order] if small else pictures_of(frames[order], info)
                 scenes[-1]["pictures"] = pictures[places]
+            if lines is not None:
+                self._add_subtitles(scenes[-1], lines, max_subtitle_tokens, self._video_prompt(**marks))
             infos.append(info)
 
         # Features, which have no channels, or pixels.
@@ -374,6 +391,32 @@ class FilaVideoProcessor(ProcessorMixin):
         self._check_model(self._selector.model, given.get("scene_size", self.scene_size))
         return encode_video(self, self._selector, videos[0], video_metadata, progress, given)
 
+    def _read_subtitles(self, subtitles: Any, video: Any, given: dict[str, Any]) -> Subtitles | None:
+        if subtitles is None:
+            return None
+        lines = read_subtitles(subtitles, video, **self.video_processor.access(**given))
+        try:
+            check_control_tokens([{"content": "\n".join(line.text for line in lines)}], self.tokenizer)
+        except ValueError as error:
+            raise ValueError(f"Subtitles cannot be used: {error}") from error
+        return lines
+
+    def _add_subtitles(self, scenes: dict[str, Any], lines: Subtitles, max_tokens: int, prompt: VideoPrompt) -> None:
+        """Adds to `scenes` what is said during each of them."""
+        times = scenes["timestamps"]
+
+        def count_tokens(texts: list[str]) -> list[int]:
+            return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+        head = prompt.spoken_head(times[-1].tolist())  # the longest
+        spoken = lines_beside_scenes(lines, times[:, -1].tolist(), max_tokens, count_tokens, head)
+        if spoken.num_left_out:
+            logger.warning(
+                f"{spoken.num_left_out} of {spoken.num_lines} lines of subtitles are left out: `subtitle_tokens` is "
+                f"{max_tokens}. Those nearest to the scenes' times are kept."
+            )
+        scenes["subtitles"], scenes["subtitles_left_out"] = spoken.texts, spoken.num_left_out
+
     def _num_visual_tokens(self, num_frames: int) -> int:
         return num_visual_tokens(
             num_frames, self.patches_per_side, self.pooling_mode, self.pooling_stride, self.newline_position
@@ -401,7 +444,7 @@ class FilaVideoProcessor(ProcessorMixin):
         tokens_each = [(num_tokens - tokens_after) // num_scenes] * num_scenes
         what = (tokens_each, tokens_after, scenes["timestamps"].tolist(), scenes["duration"])
         for every in (*range(1, num_scenes + 1), None):
-            text = prompt.text(self.video_token, *what, every)
+            text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"))
             if not thin_times:
                 break
             counts = Counter()

@@ -68,6 +68,7 @@ class VideoPrompt:
         timestamps: Sequence[Sequence[float]],
         duration: float,
         every: int | None = 1,
+        spoken: Sequence[str] | None = None,
     ) -> str:
         """
         The text of one video.
@@ -81,6 +82,7 @@ class VideoPrompt:
             duration (`float`): Seconds of the whole video.
             every (`int`, *optional*, defaults to 1):
                 Name the first time and every such one after it; `None` names none.
+            spoken (`Sequence[str]`, *optional*): What is said during each scene, which then stands beside its time.
         """
         intro = ""
         if self.video_intro:
@@ -94,16 +96,26 @@ class VideoPrompt:
                 mark = self._mark(index + 1, times)
                 pieces.append(mark if pieces or intro else mark.lstrip("\n"))
             pieces += [self.visual_start, token * num_tokens, self.visual_end]
+            if spoken is not None and spoken[index] and self.time_marks == "per_scene":
+                pieces.append(self.spoken_head(times) + " " + spoken[index])
         text = intro + "".join(pieces) + token * tokens_after + self.video_outro
         if self.time_marks in ("sentence", "llava_video") and every is not None:
             write = llava_video_instruction if self.time_marks == "llava_video" else time_instruction
             # One time a scene, its representative's.
             text += "\n" + write([times[-1] for times in timestamps], duration, every)
+        if spoken is not None and self.time_marks != "per_scene":
+            for times, words in zip(timestamps, spoken, strict=True):
+                text += f"{self.spoken_head(times)} {words}" if words else ""
         if text.count(token) != sum(tokens_each) + tokens_after:
             raise ValueError(
                 f"{token!r} stands for a video's embeddings: no template or text around them can hold it."
             )
         return text
+
+    def spoken_head(self, times: Sequence[float]) -> str:
+        """What stands before the words of a scene."""
+        named = self.time_marks in ("sentence", "llava_video")  # else the time stands before the scene, or nowhere
+        return f"\nSubtitles at {times[-1]:.1f} seconds:" if named else "\nSubtitles:"
 
     def _mark(self, number: int, times: Sequence[float]) -> str:
         ends = (times[0], times[-1]) if self.scene_time == "span" else (times[-1],)

@@ -186,6 +186,7 @@ class OpenedSource:
             What reading it may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             Whether a URL may lead to this machine or its private network.
+        kind (`str`, *optional*, defaults to `"video"`): What messages call it.
 
     Attributes:
         name (`str`): How messages name it.
@@ -197,9 +198,16 @@ class OpenedSource:
         VideoReadError: If there is nothing to read, or a limit is passed.
     """
 
-    def __init__(self, source: Any, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> None:
+    def __init__(
+        self,
+        source: Any,
+        *,
+        limits: VideoLimits | None = None,
+        allow_private_hosts: bool = True,
+        kind: str = "video",
+    ) -> None:
         self.name = source_name(source)
-        self.budget = Budget(limits, f"the video {self.name}", is_url(source))
+        self.budget = Budget(limits, f"the {kind} {self.name}", is_url(source))
         self._path, self._data, self._cleanup = "", b"", ExitStack()
         try:
             if isinstance(source, (bytes, bytearray, memoryview)):

@@ -20,7 +20,12 @@ def run(args: argparse.Namespace) -> int:
         options["max_new_tokens"] = args.max_new_tokens
     pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
     streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    pipe(args.video, text=args.question, streamer=streamer, progress=Progress(), **options)
+    (answer,) = pipe(
+        args.video, text=args.question, streamer=streamer, progress=Progress(), return_scenes=True, **options
+    )
+    if left_out := answer["scenes"][0].get("subtitles_left_out"):
+        message = f"{left_out} lines of subtitles found no room and were left out: raise --subtitle-tokens."
+        print(f"fila-video: {message}", file=sys.stderr)
     return 0
 
 

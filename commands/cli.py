@@ -61,8 +61,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call_options(args: argparse.Namespace) -> dict:
     """The processor's settings that the arguments name."""
-    names = ("num_scenes", "selection", "candidate_fps", "seek_mode", "seed")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    names = ("num_scenes", "selection", "candidate_fps", "seek_mode", "seed", "subtitles", "subtitle_tokens")
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def add_subtitle_arguments(parser: argparse.ArgumentParser, what: str = "file, or a track's number or") -> None:
+    parser.add_argument(
+        "--subtitles", type=track_or_file, help=f"what is said: {what} language inside the video, such as 0 or eng"
+    )
+    parser.add_argument("--subtitle-tokens", type=int, help="tokens of all subtitles at most (default: 2048)")
+
+
+def track_or_file(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +82,7 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, help="length of the answer at most (default: the model's setting)"
     )
+    add_subtitle_arguments(parser)
 
 
 def add_scenes_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,8 @@ Answers questions about thousands of videos, and goes on where it was broken off
     fila-video answer-all --records FILE|FOLDER --question "What happens?" --output answers.jsonl
 
 Each row of the output has `id`, `video`, `question`, `answer`, `error` (of `answer` and `error` one is null) and
-`settings`, a mark of what answered. The exit status is 0, or 3 where rows have errors, or 2 where the run stopped.
+`settings`, a mark of what answered. Where subtitles found no room, `subtitles_left_out` counts their lines. The exit
+status is 0, or 3 where rows have errors, or 2 where the run stopped.
 """
 
 import argparse
@@ -138,10 +139,10 @@ def answer_all(
         results = _results(work, model if is_pipeline else name, engine, workers, batch_size, device, options)
         with _progress(total, done, progress) as advance:
             for videos, rows in results:
-                failed = [row for row in rows if row[3] is not None]
+                failed = [row for row in rows if row.error is not None]
                 if failed and on_error == "raise":
-                    file.write(videos, [row for row in rows if row[3] is None])
-                    raise ValueError(f"{failed[0][0]}: {failed[0][3]}")
+                    file.write(videos, [row for row in rows if row.error is None])
+                    raise ValueError(f"{failed[0].id}: {failed[0].error}")
                 file.write(videos, rows)
                 summary.answered, summary.failed = summary.answered + len(rows), summary.failed + len(failed)
                 advance(len(rows), summary.failed)
@@ -178,7 +179,7 @@ def _results(
     for number, rows, error in running:
         videos = in_work.pop(number)
         if isinstance(error, WorkerDied):
-            rows = [(asked.id, asked.question, None, str(error)) for video in videos for asked in video.asked]
+            rows = [Answered(asked.id, asked.question, error=str(error)) for video in videos for asked in video.asked]
         elif error is not None:
             raise error
         yield videos, rows
@@ -217,13 +218,14 @@ def _progress(total: int, done: int, shown: bool) -> Iterator[Callable[[int, int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..commands.cli import add_model_arguments
+    from ..commands.cli import add_model_arguments, add_subtitle_arguments
 
     parser.add_argument("--records", required=True, metavar="SOURCE", help="JSON lines, Parquet, or folder of videos")
     parser.add_argument("--question", help="what to ask where a record asks nothing itself")
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON lines; what is there goes on")
     add_model_arguments(parser)
     parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
+    add_subtitle_arguments(parser, "of every record, a track's number or")
     parser.add_argument("--engine", choices=ENGINES, default="local", help="what runs the model (default: local)")
     parser.add_argument("--workers", type=int, default=1, help="processes, or Ray's actors (default: 1)")
     parser.add_argument("--batch-size", type=int, help="answers side by side (default: 1; vllm: 64)")

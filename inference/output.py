@@ -5,14 +5,22 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..long_video.json_records import JsonRecordError, parse_record
 from .questions import VideoQuestions, WorkList
 
 SAMPLES, SAMPLE_BYTES = 64, 1 << 12  # of each file of weights, to tell models apart
 
-Answered = tuple[str, str | None, str | None, str | None]  # id, question, answer, error
+
+class Answered(NamedTuple):
+    """A row: of `answer` and `error` one is `None`. Lines of subtitles that found no room are counted."""
+
+    id: str
+    question: str | None = None
+    answer: str | None = None
+    error: str | None = None
+    subtitles_left_out: int = 0
 
 
 class Output:
@@ -121,8 +129,9 @@ class Output:
         """Adds rows and brings them to the disk."""
         sources = {asked.id: video.video for video in videos for asked in video.asked}
         lines = []
-        for name, question, answer, error in rows:
+        for name, question, answer, error, left_out in rows:
             row = {"id": name, "video": sources[name], "question": question, "answer": answer, "error": error}
+            row |= {"subtitles_left_out": left_out} if left_out else {}
             lines.append(json.dumps({**row, "settings": self.mark}, ensure_ascii=False) + "\n")
         self.file.write("".join(lines).encode("utf-8", "backslashreplace"))
         self.file.flush()

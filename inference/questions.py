@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ VIDEO_ENDINGS = {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"
 VIDEO_ENDINGS |= {".webm", ".wmv", ".3gp"}
 SOURCES = ("video", "url", "path")
 # What a record may say of its video besides where it lies.
-MEDIA_SETTINGS = ("video_start", "video_end")
+MEDIA_SETTINGS = ("video_start", "video_end", "subtitles")
 
 
 @dataclass
@@ -50,8 +51,9 @@ class WorkList:
         records (`str` or `os.PathLike`):
             A file of JSON lines or of a JSON array, or a Parquet file. A record has a `video` (or `url`, `path`),
             relative to the file's folder, and a `question`, or `questions` (texts, or objects with `question` and
-            maybe `id`); and, where wanted, an `id` (else the video as it is written), and `video_start` and
-            `video_end` in seconds. Other keys are passed over. Or a folder: each video under it is a record.
+            maybe `id`); and, where wanted, an `id` (else the video as it is written), `video_start` and `video_end`
+            in seconds, and `subtitles` (a file, or a track's number or language). Other keys are passed over. Or a
+            folder: each video under it is a record.
         question (`str`, *optional*):
             What is asked where a record asks nothing itself.
 
@@ -173,6 +175,9 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
     if "://" not in video and not video.startswith("data:"):
         video = str(folder / video)
     media = {"video": video} | {key: data[key] for key in MEDIA_SETTINGS if data.get(key) is not None}
+    subtitles = media.get("subtitles")
+    if isinstance(subtitles, str) and "://" not in subtitles and not re.fullmatch("[A-Za-z]{2,3}", subtitles):
+        media["subtitles"] = str(folder / subtitles)
 
     if data.get("question") is not None and data.get("questions") is not None:
         raise ValueError("it has both a `question` and `questions`")

@@ -67,13 +67,13 @@ class PipelineWorker:
         for video in videos:
             for asked, inputs, error in self._prepare(video):
                 if error is None:
-                    prepared.append((asked, inputs))
+                    prepared.append((asked, *inputs))
                 else:
-                    answers[asked.id] = (asked.id, asked.question, None, error)
+                    answers[asked.id] = Answered(asked.id, asked.question, error=error)
         prepared = iter(prepared)
         while batch := list(islice(prepared, self.batch_size)):
-            for (asked, _), (answer, error) in zip(batch, self._generate(batch), strict=True):
-                answers[asked.id] = (asked.id, asked.question, answer, error)
+            for (asked, _, left_out), (answer, error) in zip(batch, self._generate(batch), strict=True):
+                answers[asked.id] = Answered(asked.id, asked.question, answer, error, left_out)
         return [answers[asked.id] for video in videos for asked in video.asked]
 
     def _prepare(self, video: VideoQuestions) -> list[tuple[Asked, Any, str | None]]:
@@ -85,8 +85,12 @@ class PipelineWorker:
         rows = [(asked, None, asked.error) for asked in video.asked if asked.error is not None]
         try:
             if good:
-                source = flatten_videos(clip_of({"video": video.video, **video.settings}))
-                visuals, (filling,) = processor._process_videos(source, return_tensors="pt", **self.reading)
+                settings = dict(video.settings)
+                words = settings.pop("subtitles", self.reading.get("subtitles"))
+                source = flatten_videos(clip_of({"video": video.video, **settings}))
+                reading = {**self.reading, "subtitles": words, "return_scenes": True, "return_tensors": "pt"}
+                visuals, (filling,) = processor._process_videos(source, **reading)
+                left_out = visuals.pop("scenes")[0].get("subtitles_left_out", 0)
         except Exception as error:
             return rows + [(asked, None, _message(error)) for asked in good]
         for asked in good:
@@ -96,18 +100,19 @@ class PipelineWorker:
                 text = [text.replace(processor.video_token, filling, 1)]
                 tokens = processor.tokenizer(text, return_tensors="pt")
                 processor._check_special_mm_tokens(text, tokens, modalities=["video"])
-                rows.append((asked, type(visuals)({**tokens, **visuals}).to(dtype=self.pipe.dtype), None))
+                inputs = type(visuals)({**tokens, **visuals}).to(dtype=self.pipe.dtype)
+                rows.append((asked, (inputs, left_out), None))
             except Exception as error:
                 rows.append((asked, None, _message(error)))
         return rows
 
-    def _generate(self, batch: list[tuple[Asked, Any]]) -> list[tuple[str | None, str | None]]:
+    def _generate(self, batch: list[tuple[Asked, Any, int]]) -> list[tuple[str | None, str | None]]:
         import torch
 
         # With sampling, an answer depends on its question, not on what was answered before a run was broken off.
         torch.manual_seed(zlib.crc32(batch[0][0].id.encode()))
-        columns = {"model_inputs": [inputs for _, inputs in batch], "text": [asked.question for asked, _ in batch]}
-        columns |= {name: [None] * len(batch) for name in ("scenes", "error")}
+        columns = {name: [None] * len(batch) for name in ("scenes", "error")}
+        columns |= {"model_inputs": [row[1] for row in batch], "text": [row[0].question for row in batch]}
         try:
             outputs = self.pipe.forward(columns, **self.forward)
         except Exception as error:
@@ -182,7 +187,7 @@ class VllmWorker:
                     ]
                     chats.append((rows[-1], [{"role": "user", "content": content}]))
         self._answer(chats)
-        return [tuple(row) for row in rows]
+        return [Answered(*row) for row in rows]
 
     def _answer(self, chats: list[tuple[list, list[dict]]]) -> None:
         if not chats:

@@ -391,3 +391,13 @@ def test_the_model_runs_on_the_device_that_was_asked_for(video, capsys, monkeypa
     argv = {"answer": ["What?", "--max-new-tokens", "1"], "scenes": ["--json"]}[command]
     assert main([command, video, *argv, "--device", "cpu", "--num-scenes", "1"]) == 0
     assert seen[0] == torch.device("cpu")
+
+
+def test_subtitles_that_find_no_room_are_said(video, tmp_path, capsys) -> None:
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,100 --> 00:00:00,900\nHello there\n")
+    command = ["answer", video, "What?", "--subtitles", str(words), "--max-new-tokens", "1"]
+    assert main(command) == 0
+    assert capsys.readouterr().err == DEMONSTRATION + "\n"
+    assert main([*command, "--subtitle-tokens", "1"]) == 0
+    assert "1 lines of subtitles found no room" in capsys.readouterr().err

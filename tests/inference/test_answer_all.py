@@ -323,10 +323,13 @@ def test_workers_that_cannot_start_or_all_die_end_the_run() -> None:
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_results() -> None:
+def test_ray_gives_the_same_rows(videos, tmp_path) -> None:
     pytest.importorskip("ray")
-    results = {n: (result, str(error)) for n, result, error in run_workers(DiesOf({}), [3, -1, 5], engine="ray")}
-    assert results == {0: (6, "None"), 1: (None, "negative"), 2: (10, "None")}
+    settings = {"question": QUESTION, "max_new_tokens": 8, "progress": False}
+    for engine in ("local", "ray"):
+        done = answer_all(videos, tmp_path / engine, engine=engine, **settings)
+        assert (done.answered, done.failed) == (4, 1)
+    assert rows_of(tmp_path / "local") == rows_of(tmp_path / "ray")
 
 
 @pytest.mark.slow
@@ -373,9 +376,39 @@ def test_with_sampling_an_answer_depends_on_its_question_alone(videos, pipe, tmp
     assert rows_of(tmp_path / "last.jsonl")["2"] == rows_of(tmp_path / "whole.jsonl")["2"]
 
 
+def test_records_name_their_subtitles(videos, pipe, tmp_path) -> None:
+    (videos / "words.srt").write_text("1\n00:00:00,100 --> 00:00:00,900\nHello there\n")
+    (videos / "list.srt").write_text("nothing")
+    records = write_records(
+        videos,
+        {"id": "words", "video": "0.mp4", "subtitles": "words.srt"},
+        {"id": "none", "video": "0.mp4"},
+        {"id": "broken", "video": "0.mp4", "subtitles": "list.srt"},
+        {"id": "track", "video": "0.mp4", "subtitles": "eng"},
+        name="spoken.jsonl",
+    )
+    seen, forward = {}, pipe.forward
+
+    def watching(inputs, **kwargs):
+        seen[len(seen)] = pipe.processor.tokenizer.decode(inputs["model_inputs"][0]["input_ids"][0])
+        return forward(inputs, **kwargs)
+
+    pipe.forward = watching
+    try:
+        answer(pipe, records, tmp_path / "out.jsonl", subtitle_tokens=40)
+        answer(pipe, records, tmp_path / "tight.jsonl", subtitle_tokens=1)
+    finally:
+        del pipe.forward
+    assert ["Hello there" in text for text in seen.values()] == [True, False, False, False]
+    rows = rows_of(tmp_path / "out.jsonl")
+    assert "list.srt" in rows["broken"]["error"] and "there are none in it" in rows["track"]["error"]
+    assert "subtitles_left_out" not in rows["words"]
+    assert rows_of(tmp_path / "tight.jsonl")["words"]["subtitles_left_out"] == 1
+
+
 def test_no_question_at_all_is_an_error_of_each_row(videos, pipe) -> None:
     from fila_video.inference.questions import Asked, VideoQuestions
 
     worker = PipelineWorker(pipe, 1, {"max_new_tokens": 2})
     rows = worker([VideoQuestions(str(videos / "0.mp4"), {}, [Asked("a", None, "It has no `question`.")])])
-    assert rows == [("a", None, None, "It has no `question`.")]
+    assert rows == [("a", None, None, "It has no `question`.", 0)]

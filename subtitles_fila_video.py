@@ -1,0 +1,246 @@
+"""Words that are spoken: subtitles of files and tracks, and the lines that stand beside each scene of a video."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import av
+
+from .video_reading_fila_video import probe_video
+from .video_sources_fila_video import OpenedSource, VideoLimits, VideoSegment, source_name
+
+MAX_BYTES = 1 << 26  # of a file of subtitles; those of a film have some 100 KB
+MAX_LINES = 200_000
+FORMATS = {"WEBVTT": "webvtt", "[Script Info]": "ass", "": "srt"}
+
+
+class SubtitleLine(NamedTuple):
+    """A text, and the seconds from the start of the video between which it is shown."""
+
+    start: float
+    end: float
+    text: str
+
+
+class Subtitles(tuple):
+    """The lines of a video in the order of time, as [`read_subtitles`] gives them."""
+
+
+def read_subtitles(
+    subtitles: Any, video: Any = None, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True
+) -> Subtitles:
+    """
+    Args:
+        subtitles (`str`, `Path`, `bytes`, file object or `int`):
+            A file in the format SRT, WebVTT or ASS (a path, a URL, its bytes or a binary file), or a track inside of
+            `video`: its number among the tracks of subtitles, from 0, or its language as two or three letters, such as
+            `"eng"`, of which the first such track is taken. Or what this function returned.
+        video (*optional*):
+            A path, URL, bytes, a binary file, a `VideoSegment` or a list of them; the times of lines are then those of
+            the joined segments.
+        limits, allow_private_hosts (*optional*): As of the reader of videos.
+
+    Returns:
+        [`Subtitles`], a tuple of [`SubtitleLine`].
+
+    Raises:
+        VideoReadError: If there is no such file or track, it is damaged, or a limit is passed.
+    """
+    if type(subtitles).__name__ == Subtitles.__name__:  # also of another copy of this code
+        return subtitles
+    access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
+    segments = [video] if isinstance(video, VideoSegment) else video
+    is_segments = isinstance(segments, (list, tuple)) and all(isinstance(item, VideoSegment) for item in segments)
+    segments = segments if is_segments else [VideoSegment(video)]
+    if not is_track(subtitles):
+        if len(segments) > 1:
+            raise ValueError("A file of subtitles belongs to one file, not to several segments: name a track instead.")
+        lines = _lines_of_file(subtitles, access)
+        return Subtitles(_cut(lines, segments[0], 0.0))
+    lines, at = [], 0.0
+    for number, segment in enumerate(segments, 1):
+        lines += _cut(_lines_of_track(subtitles, segment.source, access), segment, at)
+        if number < len(segments):
+            at += probe_video(segment, **access).duration
+    return Subtitles(lines)
+
+
+def is_track(subtitles: Any) -> bool:
+    """Whether subtitles are named as a track of the video: by its number, or by a language."""
+    if isinstance(subtitles, int) and not isinstance(subtitles, bool):
+        return True
+    return isinstance(subtitles, str) and re.fullmatch("[A-Za-z]{2,3}", subtitles) is not None
+
+
+def _cut(lines: list[SubtitleLine], segment: VideoSegment, at: float) -> list[SubtitleLine]:
+    """The lines of a segment that begins at `at` seconds; one that its start or end cuts belongs to it."""
+    start, end = segment.start or 0.0, float("inf") if segment.end is None else segment.end
+    kept = (line for line in lines if line.end > start and line.start < end)
+    return [
+        line._replace(start=max(line.start, start) - start + at, end=min(line.end, end) - start + at) for line in kept
+    ]
+
+
+def _lines_of_file(source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
+    limits = access["limits"] or VideoLimits()
+    limits = replace(limits, download_bytes=min(limits.download_bytes, MAX_BYTES))
+    with OpenedSource(source, kind="subtitles", **access | {"limits": limits}) as opened:
+        with opened.open() as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise opened.error(f"they have more than {MAX_BYTES} bytes")
+        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        try:
+            text = data.decode(encoding).lstrip()
+        except UnicodeDecodeError as error:
+            raise opened.error(f"they are not UTF-8 text (byte {error.start}); convert the file") from error
+        kind = next(kind for start, kind in FORMATS.items() if text.startswith(start))
+        if kind == "srt" and "-->" not in text:
+            raise opened.error("they are in none of the formats SRT, WebVTT and ASS")
+        try:
+            # A line break at the end, or FFmpeg leaves the last line out.
+            with av.open(io.BytesIO(text.encode() + b"\n"), format=kind, metadata_errors="ignore") as container:
+                return _lines(container, container.streams.subtitles[0], opened)
+        except (av.FFmpegError, IndexError) as error:
+            raise opened.error(f"they are damaged ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
+    is_file = isinstance(source, (str, bytes, bytearray, memoryview))
+    if not is_file and not hasattr(source, "__fspath__") and not hasattr(source, "read"):
+        raise ValueError(
+            f"Subtitles are named as the track {track!r} of the video, but a {type(source).__name__} has no tracks: "
+            "pass a file of subtitles, or what `read_subtitles` gives of the video's file."
+        )
+    with OpenedSource(source, **access) as opened, opened.container() as container:
+        streams = container.streams.subtitles
+        if isinstance(track, int):
+            found = streams[track : track + 1] if track >= 0 else ()
+        else:
+            found = [stream for stream in streams if (stream.language or "").lower() == track.lower()][:1]
+        if not found:
+            there = [f"{number} ({stream.language or 'no language'})" for number, stream in enumerate(streams)]
+            there = f"its tracks of subtitles are {', '.join(there)}" if there else "there are none in it"
+            raise opened.error(f"it has no subtitles {track!r}; {there}")
+        start = 0.0
+        if container.streams.video and container.streams.video[0].start_time is not None:
+            start = float(container.streams.video[0].start_time * container.streams.video[0].time_base)
+        try:
+            lines = _lines(container, found[0], opened)
+        except av.FFmpegError as error:
+            raise opened.error(f"its subtitles {track!r} are damaged ({error.strerror or error})") from error
+    return [line._replace(start=line.start - start, end=line.end - start) for line in lines if line.end > start]
+
+
+def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSource) -> list[SubtitleLine]:
+    lines = []
+    for packet in container.demux(stream):
+        opened.budget.spend(packets=1)
+        if packet.pts is None:
+            continue
+        start = float(packet.pts * packet.time_base)
+        end = start + float((packet.duration or 0) * packet.time_base)
+        for decoded in packet.decode():
+            for piece in decoded if hasattr(decoded, "__iter__") else [decoded]:
+                if piece.type != b"ass" and piece.type != b"text":
+                    raise opened.error("its subtitles are pictures, not text")
+                text = _plain(bytes(piece.ass or piece.text).decode("utf-8", "replace"))
+                if lines and lines[-1].text == text and start <= lines[-1].end + 0.1:
+                    lines[-1] = lines[-1]._replace(end=max(end, lines[-1].end))  # shown on, as live captions are
+                elif text:
+                    lines.append(SubtitleLine(start, end, text))
+        if len(lines) > MAX_LINES:
+            raise opened.error(f"its subtitles have more than {MAX_LINES} lines")
+    return sorted(lines)
+
+
+def _plain(event: str) -> str:
+    """The text of what FFmpeg decodes all formats to: a line of ASS, with its marks of style."""
+    text = event.split(",", 8)[-1]
+    text = re.sub(r"\{\\[^}]*\}", "", text).replace("\\{{}", "{").replace("\\}", "}").replace("\u2060", "")
+    return " ".join(re.sub(r"\\[Nnh]", " ", text).split())
+
+
+class SpokenLines(NamedTuple):
+    """What is said during each scene, and how many of the lines found no room."""
+
+    texts: list[str]
+    num_lines: int
+    num_left_out: int
+
+
+def lines_beside_scenes(
+    lines: Sequence[SubtitleLine],
+    representatives: Sequence[float],
+    max_tokens: int,
+    count_tokens: Callable[[list[str]], list[int]],
+    head: str,
+) -> SpokenLines:
+    """
+    Gives each line to a scene: to the one whose representative is nearest to the line's middle, so that scenes border
+    on each other halfway between their representatives. Where not all lines fit, whole lines are left out, those
+    farthest from their scene's representative first: every scene keeps the core of what was said.
+
+    Args:
+        lines (`Sequence[SubtitleLine]`): Of the whole video.
+        representatives (`Sequence[float]`): Seconds of each scene's representative, ascending.
+        max_tokens (`int`): Of all lines with their heads.
+        count_tokens (`Callable[[list[str]], list[int]]`): Counts the tokens of texts.
+        head (`str`): What stands before the lines of a scene.
+
+    Raises:
+        ValueError: If `max_tokens` is under 1.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"`subtitle_tokens` must be at least 1, got {max_tokens}.")
+    lines = sorted(lines)
+    placed = []
+    for number, line in enumerate(lines):
+        middle = (line.start + line.end) / 2
+        scene = min(range(len(representatives)), key=lambda index: abs(representatives[index] - middle))
+        placed.append((abs(representatives[scene] - middle), number, scene))
+    *costs, head_cost = count_tokens([*(f" {line.text}" for line in lines), head])
+    kept: list[list[int]] = [[] for _ in representatives]
+    used = 0
+    for _, number, scene in sorted(placed):
+        used += costs[number] + (0 if kept[scene] else head_cost)
+        if used > max_tokens:
+            break
+        kept[scene].append(number)
+    texts = [" ".join(lines[number].text for number in sorted(numbers)) for numbers in kept]
+    return SpokenLines(texts, len(lines), len(lines) - sum(map(len, kept)))
+
+
+def subtitles_of_videos(subtitles: Any, videos: list) -> list:
+    """
+    The subtitles of each video of a call: one given for each, one of a single video, or the same track of all.
+
+    Raises:
+        ValueError: If there is not one for each.
+    """
+    if isinstance(subtitles, (list, tuple)) and type(subtitles).__name__ != Subtitles.__name__:
+        if len(subtitles) != len(videos):
+            raise ValueError(
+                f"`subtitles` are given for {len(subtitles)} videos, but {len(videos)} were passed: give one for "
+                "each, `None` for those without."
+            )
+        return list(subtitles)
+    if len(videos) > 1 and subtitles is not None and not is_track(subtitles):
+        raise ValueError(
+            f"{source_name(subtitles) if isinstance(subtitles, str) else 'One file'} cannot be the subtitles of "
+            f"{len(videos)} videos: pass a list with one for each."
+        )
+    return [subtitles] * len(videos)
+
+
+__all__ = [
+    "SpokenLines",
+    "SubtitleLine",
+    "Subtitles",
+    "is_track",
+    "lines_beside_scenes",
+    "read_subtitles",
+    "subtitles_of_videos",
+]

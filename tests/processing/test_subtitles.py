@@ -1,0 +1,189 @@
+"""What is said stands beside the scenes: files and tracks of subtitles, a budget, and nothing left out silently."""
+
+import io
+import logging
+
+import av
+import pytest
+from fila_video import VideoReadError, VideoSegment, VideoTextToTextPipeline, read_subtitles
+from fila_video.subtitles_fila_video import SubtitleLine, lines_beside_scenes
+from helpers.tiny_processor import clip, model_for, tiny_processor
+from helpers.video_files import make_video
+
+SRT = (
+    "1\n00:00:00,500 --> 00:00:01,000\n<i>Hello</i> there,\nfriend\n\n"
+    "2\n00:00:02,000 --> 00:00:02,500\n{curly} & plain\n"
+)
+VTT = (
+    "WEBVTT\n\nNOTE a note\n\n00:00.500 --> 00:01.000 align:start\n<v Bob><i>Hello</i> there,\nfriend\n\n"
+    "00:02.000 --> 00:02.500\n{curly} &amp; plain\n"
+)
+LINES = [(0.5, 1.0, "Hello there, friend"), (2.0, 2.5, "{curly} & plain")]
+
+
+def rounded(lines):
+    return [(round(line.start, 3), round(line.end, 3), line.text) for line in lines]
+
+
+def film_with_tracks(path, tracks, start_ms=0):
+    """A film of four seconds with a track of subtitles for each language of `tracks`."""
+    make_video(path.with_suffix(".mp4"), 100)
+    with av.open(str(path.with_suffix(".mp4"))) as source, av.open(str(path), "w") as out:
+        picture = out.add_stream_from_template(source.streams.video[0])
+        containers = [av.open(io.BytesIO(text.encode()), format="srt") for _, text in tracks]
+        streams = []
+        for (language, _), container in zip(tracks, containers, strict=True):
+            streams.append(out.add_stream_from_template(container.streams.subtitles[0]))
+            streams[-1].metadata["language"] = language
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = picture
+                packet.pts += round(start_ms / 1000 / packet.time_base)
+                packet.dts += round(start_ms / 1000 / packet.time_base)
+                out.mux(packet)
+        for stream, container in zip(streams, containers, strict=True):
+            for packet in container.demux(subtitles=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    packet.pts += start_ms
+                    packet.dts += start_ms
+                    out.mux(packet)
+            container.close()
+    return str(path)
+
+
+@pytest.mark.parametrize("text", [SRT, VTT, SRT.rstrip("\n")])
+def test_both_formats_give_plain_lines_with_their_seconds(tmp_path, text) -> None:
+    assert rounded(read_subtitles(text.encode())) == LINES
+    for encoding in ("utf-8-sig", "utf-16"):
+        path = tmp_path / f"{encoding}.srt"
+        path.write_text(text, encoding=encoding)
+        assert rounded(read_subtitles(path)) == rounded(read_subtitles(str(path))) == LINES
+
+
+@pytest.mark.parametrize("start_ms", [0, 700])
+def test_tracks_inside_the_file_are_found_by_number_and_language(tmp_path, start_ms) -> None:
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT), ("fra", SRT.replace("Hello", "Salut"))], start_ms)
+    for name, hello in ((0, "Hello"), ("eng", "Hello"), (1, "Salut"), ("FRA", "Salut")):
+        lines = read_subtitles(name, film)
+        assert rounded(lines) == [(start, end, text.replace("Hello", hello)) for start, end, text in LINES]
+    for wrong in (2, -1, "deu"):
+        with pytest.raises(VideoReadError, match=r"film\.mkv.*0 \(eng\), 1 \(fra\)"):
+            read_subtitles(wrong, film)
+
+
+def test_lines_follow_the_clips_of_a_video(tmp_path) -> None:
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)])
+    (line,) = read_subtitles("eng", [VideoSegment(film, 1.5, 3.0)])
+    assert rounded([line]) == [(0.5, 1.0, "{curly} & plain")]
+    joined = read_subtitles(0, [VideoSegment(film, 0.0, 1.5), VideoSegment(film, 1.0, 3.0)])
+    assert rounded(joined) == [(0.5, 1.0, LINES[0][2]), (2.5, 3.0, LINES[1][2])]
+    with pytest.raises(ValueError, match="several segments"):
+        read_subtitles(SRT.encode(), [VideoSegment(film, 0.0, 1.0)] * 2)
+
+
+def test_a_line_that_is_shown_on_is_taken_once() -> None:
+    text = "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\nthe same\n\n" for n in range(1, 4))
+    assert rounded(read_subtitles(text.encode())) == [(1.0, 4.0, "the same")]
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"no subtitles at all", "none of the formats"),
+        (b"", "empty"),
+        (SRT.encode().replace(b"Hello", b"Gr\xfc\xdfe"), "not UTF-8"),
+    ],
+)
+def test_what_is_no_file_of_subtitles_is_named(tmp_path, data, part) -> None:
+    path = tmp_path / "words.srt"
+    path.write_bytes(data)
+    with pytest.raises(VideoReadError, match=rf"subtitles .*words\.srt.*{part}"):
+        read_subtitles(path)
+    with pytest.raises(VideoReadError, match="no such file"):
+        read_subtitles(tmp_path / "missing.srt")
+
+
+def test_subtitles_of_private_hosts_are_refused_like_videos() -> None:
+    with pytest.raises(VideoReadError, match="allow_private_hosts is False"):
+        read_subtitles("http://127.0.0.1:9/words.srt", allow_private_hosts=False)
+
+
+def test_every_line_has_one_scene_and_the_budget_keeps_those_nearest_to_its_time() -> None:
+    lines = [SubtitleLine(second, second + 1, f"line{second}") for second in range(20)]
+    count = lambda texts: [1] * len(texts)  # noqa: E731
+    spoken = lines_beside_scenes(lines, [4.5, 14.6], 100, count, "head")
+    assert spoken.texts == [" ".join(f"line{n}" for n in part) for part in (range(10), range(10, 20))]
+    assert (spoken.num_lines, spoken.num_left_out) == (20, 0)
+    tight = lines_beside_scenes(lines, [4.5, 14.5], 2 + 6, count, "head")
+    assert tight.texts == ["line3 line4 line5", "line13 line14 line15"] and tight.num_left_out == 14
+    assert lines_beside_scenes(lines, [4.5], 1, count, "head").texts == [""]
+    assert lines_beside_scenes([], [4.5], 1, count, "head") == ([""], 0, 0)
+    with pytest.raises(ValueError, match="subtitle_tokens"):
+        lines_beside_scenes(lines, [4.5], 0, count, "head")
+
+
+def prompt_of(processor, film, **options):
+    outputs = processor(text="<video>Q", videos=[film], return_scenes=True, **options)
+    text = processor.tokenizer.decode(outputs["input_ids"][0]).replace("<video>", "")
+    return text, outputs["scenes"][0]
+
+
+def test_the_words_stand_beside_the_time_of_their_scene(tmp_path) -> None:
+    film, processor = str(make_video(tmp_path / "film.mp4", 100)), tiny_processor(num_scenes=2)
+    text, scenes = prompt_of(processor, film, subtitles=SRT.encode())
+    times = scenes["timestamps"][:, -1].tolist()
+    middles = [(start + end) / 2 for start, end, _ in LINES]
+    nearest = [min(range(2), key=lambda index: abs(times[index] - middle)) for middle in middles]
+    for (_, _, words), scene in zip(LINES, nearest, strict=True):
+        assert words in scenes["subtitles"][scene]
+    written = "".join(
+        f"\nSubtitles at {time:.1f} seconds: {words}"
+        for time, words in zip(times, scenes["subtitles"], strict=True)
+        if words
+    )
+    assert written in text and text.index("This video samples") < text.index(written) < text.index("Q")
+    assert scenes["subtitles_left_out"] == 0
+    text, scenes = prompt_of(processor, film, subtitles=SRT.encode(), time_marks="per_scene")
+    marks = text.split("Frame from ")[1:]
+    for mark, words in zip(marks, scenes["subtitles"], strict=True):
+        assert (f"Subtitles: {words}" in mark) if words else ("Subtitles" not in mark)
+
+
+def test_lines_without_room_are_counted_and_said(tmp_path, caplog) -> None:
+    film, processor = str(make_video(tmp_path / "film.mp4", 100)), tiny_processor()
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level(logging.WARNING):
+        text, scenes = prompt_of(processor, film, subtitles=SRT.encode(), subtitle_tokens=1)
+    assert scenes["subtitles_left_out"] == 2 and "Hello" not in text
+    assert "2 of 2 lines of subtitles are left out" in caplog.text
+
+
+def test_each_video_has_its_own_subtitles(tmp_path) -> None:
+    films = [film_with_tracks(tmp_path / f"{n}.mkv", [("eng", SRT.replace("Hello", f"Hello{n}"))]) for n in range(2)]
+    processor = tiny_processor()
+    for subtitles in ("eng", [SRT.replace("Hello", f"Hello{n}").encode() for n in range(2)]):
+        outputs = processor(text=["<video>a", "<video>b"], videos=films, subtitles=subtitles, padding=True)
+        texts = processor.tokenizer.batch_decode(outputs["input_ids"])
+        assert ["Hello0" in texts[0], "Hello1" in texts[0], "Hello1" in texts[1]] == [True, False, True]
+    with pytest.raises(ValueError, match="given for 1 videos, but 2"):
+        processor(text=["<video>a", "<video>b"], videos=films, subtitles=[SRT.encode()])
+    with pytest.raises(ValueError, match="cannot be the subtitles of 2 videos"):
+        processor(text=["<video>a", "<video>b"], videos=films, subtitles=SRT.encode())
+    with pytest.raises(ValueError, match="has no tracks"):
+        processor(text="<video>a", videos=[clip()], subtitles="eng")
+
+
+def test_subtitles_cannot_speak_for_the_model(tmp_path) -> None:
+    film = str(make_video(tmp_path / "film.mp4", 30))
+    with pytest.raises(ValueError, match=r"Subtitles cannot be used: .*im_end"):
+        tiny_processor()(text="<video>a", videos=[film], subtitles=SRT.replace("friend", "<|im_end|>").encode())
+
+
+def test_the_pipeline_takes_them_and_gives_them_back(tmp_path) -> None:
+    film, processor = str(make_video(tmp_path / "film.mp4", 100)), tiny_processor()
+    pipe = VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+    path = tmp_path / "words.vtt"
+    path.write_text(VTT)
+    (record,) = pipe(film, text="What?", subtitles=str(path), max_new_tokens=2, return_scenes=True)
+    assert " ".join(filter(None, record["scenes"][0]["subtitles"])) == " ".join(text for _, _, text in LINES)
