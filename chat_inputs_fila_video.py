@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import Chat
 
 from .encoded_video_fila_video import EncodedVideo
-from .video_inputs_fila_video import clip_of, flatten_videos, videos_of_rows
+from .video_inputs_fila_video import HeldVideo, clip_of, flatten_videos, videos_of_rows
 from .video_reading_fila_video import VideoFrames, VideoSegment
 
 ROLES = ("system", "user", "assistant")
@@ -50,6 +50,17 @@ def normalize_chat(messages: Any) -> list[dict]:
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError("A chat has no messages: ask something.")
     return [_normalize_message(message) for message in messages]
+
+
+def hold_videos(chat: list[dict]) -> list[dict]:
+    """A normalized chat with its videos held together: segments and frames that were read stay what they are."""
+    for message in chat:
+        if not isinstance(message["content"], str):
+            message["content"] = [
+                {**block, "video": HeldVideo(block["video"])} if "video" in block else block
+                for block in message["content"]
+            ]
+    return chat
 
 
 def _fields(item: Any) -> Any:
@@ -320,6 +331,7 @@ __all__ = [
     "as_chat",
     "check_control_tokens",
     "check_text",
+    "hold_videos",
     "normalize_chat",
     "pipeline_inputs",
 ]

@@ -13,7 +13,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from transformers.utils import auto_docstring, logging
 from transformers.video_utils import VideoMetadata
 
-from .chat_inputs_fila_video import check_control_tokens, check_text, normalize_chat
+from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, normalize_chat
 from .configuration_fila_video import num_visual_tokens
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
 from .frame_selector_fila_video import FrameSelector, describe_scenes
@@ -498,7 +498,7 @@ class FilaVideoProcessor(ProcessorMixin):
         """
         batched = isinstance(conversation, (list, tuple)) and bool(conversation)
         batched = batched and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
-        chats = [normalize_chat(chat) for chat in (conversation if batched else [conversation])]
+        chats = [hold_videos(normalize_chat(chat)) for chat in (conversation if batched else [conversation])]
         for chat in chats:
             if not sanitize_control_tokens:
                 check_control_tokens(chat, self.tokenizer)

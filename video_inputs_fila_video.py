@@ -23,6 +23,13 @@ PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".ti
 DECODED_AT_ONCE = 16  # frames of a decoder that stand in memory at full size
 
 
+class HeldVideo:
+    """A video in a chat on its way through transformers, which takes lists, tuples and dataclasses in it apart."""
+
+    def __init__(self, video: Any) -> None:
+        self.video = video
+
+
 def is_frame_sequence(video: Any) -> bool:
     """Whether a video is given as frames rather than as a source to read."""
     if isinstance(video, (np.ndarray, torch.Tensor, Image.Image)):
@@ -69,7 +76,7 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
     Raises:
         ValueError: If something in it is no video.
     """
-    videos = own_classes(videos)
+    videos = own_classes(videos.video if isinstance(videos, HeldVideo) else videos)
     if isinstance(videos, (np.ndarray, torch.Tensor)):
         if videos.ndim == 5:
             return list(videos)
@@ -420,6 +427,7 @@ def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
 
 
 __all__ = [
+    "HeldVideo",
     "clip_of",
     "flatten_metadata",
     "flatten_videos",

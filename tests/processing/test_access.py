@@ -6,6 +6,115 @@ import PIL.Image
 import pytest
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_sources_fila_video import VideoLimits, VideoReadError
+from helpers.hostile_servers import HostileServer, head
+from helpers.tiny_processor import tiny_processor
+from helpers.video_files import make_video
+
+
+def png(width: int = 8, height: int = 6) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def server():
+    """Serves a picture and a video by the endings of their names."""
+    files = {b".png": png(), b".mp4": make_video(io.BytesIO(), 12, container="mp4").getvalue()}
+
+    def serve(connection, request, server) -> None:
+        data = files[request.split()[1][-4:]]
+        server.send(connection, head(content_length=len(data)) + data)
+
+    with HostileServer(serve) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def image_call(processor, url, **options):
+    return processor(text="<image>What?", images=url, **options)
+
+
+def nested_image_call(processor, url, **options):
+    return processor(text=["<image>What?", "<image><image>Which?"], images=[[url], [url, url]], **options)
+
+
+def video_call(processor, url, **options):
+    return processor(text="<video>What?", videos=url.replace(".png", ".mp4"), **options)
+
+
+def pictures_call(processor, url, **options):
+    return processor(text="<video>What?", videos=[[[url, url]]], **options)
+
+
+def chat(processor, block, **options):
+    messages = [{"role": "user", "content": [block, {"type": "text", "text": "What?"}]}]
+    return processor.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs=options)
+
+
+def image_block(processor, url, **options):
+    return chat(processor, {"type": "image", "url": url}, **options)
+
+
+def openai_image_block(processor, url, **options):
+    return chat(processor, {"type": "image_url", "image_url": {"url": url}}, **options)
+
+
+def video_block(processor, url, **options):
+    return chat(processor, {"type": "video", "url": url.replace(".png", ".mp4")}, **options)
+
+
+def clip_block(processor, url, **options):
+    block = {"type": "video_url", "video_url": {"url": url.replace(".png", ".mp4")}}
+    return chat(processor, {**block, "video_start": 0, "video_end": 0.3}, **options)
+
+
+CALLS = (
+    image_call,
+    nested_image_call,
+    video_call,
+    pictures_call,
+    image_block,
+    openai_image_block,
+    video_block,
+    clip_block,
+)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_service_forbids_its_own_network_to_every_form_of_a_url(processor, server, call) -> None:
+    url = f"{server.url}/a.png"
+    call(processor, url)
+    fetched = len(server.requests)
+    assert fetched >= 1
+    with pytest.raises(VideoReadError, match="is not public; allow_private_hosts is False"):
+        call(processor, url, allow_private_hosts=False)
+    service = tiny_processor(allow_private_hosts=False)
+    with pytest.raises(VideoReadError, match="is not public; allow_private_hosts is False"):
+        call(service, url)
+    assert len(server.requests) == fetched
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (VideoLimits(download_bytes=20), "over the limit of 20; "),
+        (VideoLimits(frame_pixels=40), "over the limit of 40; |not a video, or too damaged to open"),
+    ],
+)
+def test_limits_hold_for_every_form_of_a_url(processor, server, call, limits, message) -> None:
+    url = f"{server.url}/a.png"
+    with pytest.raises(VideoReadError, match=message):
+        call(processor, url, limits=limits)
+    limited = tiny_processor()
+    limited.video_processor.limits = limits
+    with pytest.raises(VideoReadError, match=message):
+        call(limited, url)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +128,5 @@ def test_a_service_forbids_private_hosts_for_videos_and_lists_of_pictures(video)
 
 
 def test_the_limits_of_a_call_hold_for_a_picture() -> None:
-    file = io.BytesIO()
-    PIL.Image.new("RGB", (8, 6)).save(file, "PNG")
     with pytest.raises(VideoReadError, match="over the limit of 40"):
-        FilaVideoVideoProcessor().load_video(file.getvalue(), limits=VideoLimits(frame_pixels=40))
+        FilaVideoVideoProcessor().load_video(png(), limits=VideoLimits(frame_pixels=40))

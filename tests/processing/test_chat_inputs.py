@@ -2,9 +2,12 @@
 
 import copy
 
+import PIL.Image
 import pytest
 from fila_video.chat_inputs_fila_video import normalize_chat
-from fila_video.video_reading_fila_video import VideoSegment
+from fila_video.video_reading_fila_video import VideoSegment, read_frames
+from helpers.tiny_processor import tiny_processor
+from helpers.video_files import make_video
 
 QUESTION = {"type": "text", "text": "What?"}
 
@@ -78,3 +81,31 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
 def test_what_is_not_plain_is_refused_with_what_is_wrong(chat, message) -> None:
     with pytest.raises(ValueError, match=message):
         normalize_chat(chat)
+
+
+@pytest.mark.parametrize("form", ["dictionary", "segment", "segments", "frames", "pictures", "array"])
+def test_every_form_of_a_video_reaches_the_frames_through_a_chat(tmp_path, form) -> None:
+    """A clip, above all, is the clip and not the whole video."""
+    path = make_video(tmp_path / "v.mp4", 50)
+    read = read_frames(path, times=[1.0, 1.04, 1.08])
+    block = {"type": "video"} | {
+        "dictionary": {"url": str(path), "video_start": 1, "video_end": 1.12},
+        "segment": {"video": VideoSegment(path, 1, 1.12)},
+        "segments": {"video": [VideoSegment(path, 1, 1.04), VideoSegment(path, 1.04, 1.12)]},
+        "frames": {"video": read},
+        "pictures": {"video": [PIL.Image.fromarray(frame) for frame in read.frames]},
+        "array": {"video": read.frames},
+    }[form]
+    processor = tiny_processor()
+    chat = [{"role": "user", "content": [block, QUESTION]}]
+    before = copy.deepcopy(chat)
+    for given in (chat, [chat]):
+        made = processor.apply_chat_template(
+            given, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"return_scenes": True}
+        )
+        assert (
+            made["scenes"][0]["indices"].unique().tolist() == read.metadata.frames_indices
+            if form == "frames"
+            else [0, 1, 2]
+        )
+    assert len(chat[0]["content"]) == len(before[0]["content"]) == 2
