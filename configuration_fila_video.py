@@ -59,6 +59,9 @@ class FilaVideoConfig(PreTrainedConfig):
         Whether the tower's output is used instead, which its final norm has gone over if it has one.
     vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
         `"full"` keeps every token of the tower, `"default"` drops the first one (CLIP's class token).
+    background_tokens (`int`, *optional*, defaults to 0):
+        Tokens for each frame of the pool that is in no scene: 1, its mean patch, which takes no new weights; or 2, the
+        other by a learned query, which starts as the mean too. FiLA-Video has none, DynFocus two.
     layer_compression (`str`, *optional*):
         `"cosine"` lets the tokens of a video's scenes fall away through the language model's layers (XComp's LP-Comp);
         by default all of them go through all layers.
@@ -95,6 +98,7 @@ class FilaVideoConfig(PreTrainedConfig):
     vision_feature_layer: int = -1
     vision_final_norm: bool = False
     vision_feature_select_strategy: Literal["full", "default"] = "full"
+    background_tokens: Literal[0, 1, 2] = 0
     layer_compression: Literal["cosine"] | None = None
     layer_compression_group: int | None = None
     layer_compression_rounding: Literal["round", "ceil"] = "round"
@@ -162,6 +166,11 @@ class FilaVideoConfig(PreTrainedConfig):
             raise ValueError(
                 f"`vision_final_norm` takes the vision tower's output, but `vision_feature_layer` is "
                 f"{self.vision_feature_layer}: choose one."
+            )
+        if self.layer_compression is not None and self.background_tokens:
+            raise ValueError(
+                "`layer_compression` drops tokens of the grids of scenes and knows no others: set `background_tokens` "
+                f"({self.background_tokens}) to 0."
             )
         num_layers = self.vision_config.num_hidden_layers
         if self.vision_feature_layer == 0 or not -num_layers <= self.vision_feature_layer <= num_layers:

@@ -9,7 +9,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from .encoded_video_fila_video import EncodedVideo
-from .scene_selection_fila_video import select_scenes, thin_pool
+from .scene_selection_fila_video import select_scenes, thin_pool, unselected_frames
 from .video_processing_fila_video import SceneSettings, thumbnails
 
 
@@ -62,9 +62,9 @@ class FrameSelector:
         settings: SceneSettings,
         pixels: Callable[[torch.Tensor, Any], torch.Tensor],
         progress: Callable[[str, int, int], None] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        The scenes of one video.
+        The scenes of one video, and the frames of its background.
 
         Args:
             frames (`torch.Tensor` of shape `(num_frames, 3, height, width)` or `EncodedVideo`):
@@ -74,16 +74,18 @@ class FrameSelector:
             progress (`Callable[[str, int, int], None]`, *optional*): Called with "encoding", frames done and in all.
 
         Returns:
-            `tuple`: what the model gets of the chosen frames, in the order of the scenes: pixels without an encoder,
-            patch features with one; and the scenes' indices in the pool, `(num_scenes, scene_size)`.
+            `tuple`: what the model gets of the chosen frames, in the order of the scenes and then of the background:
+            pixels without an encoder, patch features with one; the scenes' indices in the pool, `(num_scenes,
+            scene_size)`; and the background's, `(num_background,)`, ascending.
         """
         method, patch_features = settings.selection, None
         has_features = self.encoder is not None or isinstance(frames, EncodedVideo)
         if len(frames) <= settings.num_selected_frames:
             method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
-        elif has_features and (kept := self.thin(frames, settings)) is not None:
-            chosen, indices = self.select(frames[kept], replace(settings, encoded_candidates=None), pixels, progress)
-            return chosen, kept[indices]
+        elif (has_features or settings.background_tokens) and (kept := self.thin(frames, settings)) is not None:
+            settings = replace(settings, encoded_candidates=None)
+            chosen, indices, background = self.select(frames[kept], settings, pixels, progress)
+            return chosen, kept[indices], kept[background]
         if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
         elif not has_features:
@@ -93,22 +95,20 @@ class FrameSelector:
         indices = select_scenes(
             features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
         )
-        order = indices.flatten()
+        background = unselected_frames(indices, len(frames), settings.num_background_frames(len(frames)))
+        order = torch.cat([indices.flatten(), background])
         if not has_features:
-            return pixels(frames[order], None), indices
+            return pixels(frames[order], None), indices, background
         if patch_features is None:
             order, repeated = order.unique(return_inverse=True)
             patch_features = self.encode(frames[order], settings, float("inf"), pixels, progress)[1]
             order = repeated
-        return patch_features[order.to(patch_features.device)], indices
+        return patch_features[order.to(patch_features.device)], indices, background
 
     def thin(self, frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor | None:
         """Which frames of a pool are worth encoding, where `settings.encoded_candidates` keeps fewer than all."""
-        wanted = settings.encoded_candidates
-        if wanted is None or settings.selection in ("uniform", "bsm") or len(frames) <= settings.num_selected_frames:
-            return None
-        kept = thin_pool(_all_thumbnails(frames, settings), max(wanted, settings.num_selected_frames))
-        return kept if len(kept) < len(frames) else None
+        num_kept = settings.num_thinned(len(frames))
+        return thin_pool(_all_thumbnails(frames, settings), num_kept) if num_kept < len(frames) else None
 
     @torch.no_grad()
     def encode(
@@ -161,15 +161,23 @@ def _all_thumbnails(frames: torch.Tensor | EncodedVideo, settings: SceneSettings
     return torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
 
 
-def describe_scenes(indices: torch.Tensor, metadata: VideoMetadata) -> dict[str, Any]:
-    """Frame numbers in the video and times, both `(num_scenes, scene_size)`, and the video's duration in seconds."""
+def describe_scenes(
+    indices: torch.Tensor, metadata: VideoMetadata, background: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """
+    Frame numbers in the video and times, both `(num_scenes, scene_size)`, the video's duration in seconds, and as
+    `background` the numbers and times of the frames beside them, where there are any, both `(num_background,)`.
+    """
     timestamps = torch.tensor(metadata.timestamps, dtype=torch.float64)
     frame_numbers = torch.as_tensor(list(metadata.frames_indices))
-    return {
+    scenes = {
         "indices": frame_numbers[indices],
         "timestamps": timestamps[indices],
         "duration": float(metadata.duration),
     }
+    if background is not None and len(background):
+        scenes["background"] = {"indices": frame_numbers[background], "timestamps": timestamps[background]}
+    return scenes
 
 
 __all__ = ["FrameSelector", "describe_scenes"]

@@ -22,6 +22,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
+from .background_frames_fila_video import FilaVideoBackgroundEncoder, insert_background, split_frames
 from .configuration_fila_video import FilaVideoConfig
 from .layer_compression_fila_video import CompressedCache, follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
@@ -45,6 +46,9 @@ VIDEO_ARGS = r"""
         vision_hidden_size)`, instead of their pixels.
     video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
         Scenes of each video; rows beyond are padding. By default every row is a scene.
+    video_background_places (`torch.LongTensor` of shape `(num_videos, num_background)`, *optional*):
+        With `background_tokens`: the frames behind a video's scenes are its background, and this is how many scenes
+        stand before each of them; -1 is padding. By default there are none.
 """
 FORWARD_ARGS = (
     VIDEO_ARGS
@@ -126,6 +130,8 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
         elif isinstance(module, FilaVideoAttentionMerger):
             init.xavier_uniform_(module.query_weight)  # supplement C.1
             init.xavier_uniform_(module.key_weight)
+        elif isinstance(module, FilaVideoBackgroundEncoder) and module.query is not None:
+            init.zeros_(module.query)
         elif isinstance(module, FilaVideoModel) and module.image_newline is not None:
             init.normal_(module.image_newline, mean=0.0, std=module.image_newline.shape[0] ** -0.5)
 
@@ -136,6 +142,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.scene_merger = SCENE_MERGERS[config.merger_type](config)
+        self.background_encoder = FilaVideoBackgroundEncoder(config) if config.background_tokens else None
         self.multi_modal_projector = FilaVideoMultiModalProjector(config)
         self.image_newline = None
         # CODEPATH: LLaVA-Video checkpoints of the "no_token" kind have no newline embedding; all others have one.
@@ -243,41 +250,30 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         pixel_values_videos: torch.Tensor | None = None,
         frame_features: torch.Tensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
+        video_background_places: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         if (pixel_values_videos is None) == (frame_features is None):
             raise ValueError("Pass exactly one of `pixel_values_videos` and `frame_features`.")
         frames = pixel_values_videos if frame_features is None else frame_features
-        scenes, num_scenes_each = self._strip_padding(frames, video_num_scenes)
+        scenes, num_scenes_each, background, places = split_frames(
+            frames, video_num_scenes, video_background_places, self.config
+        )
         if frame_features is None:
-            features, outputs = self._encode_frames(scenes.flatten(0, 1), **kwargs)
-            scenes = features.unflatten(0, (scenes.shape[0], scenes.shape[1]))
+            features, outputs = self._encode_frames(torch.cat([scenes.flatten(0, 1), background]), **kwargs)
+            features, background = features.split([len(features) - len(background), len(background)])
+            scenes = features.unflatten(0, scenes.shape[:2])
         else:
             outputs = BaseModelOutputWithPooling()
-        outputs.pooler_output = self._embed_frames(self.scene_merger(scenes), num_scenes_each)
+        videos = self._embed_frames(self.scene_merger(scenes), num_scenes_each)
+        # CODEPATH: FiLA-Video drops the frames that are in no scene, DynFocus keeps a few tokens of each.
+        if self.background_encoder is not None:
+            tokens = self.background_encoder(background, self.multi_modal_projector)
+            tokens, has_end = tokens.split([len(row) for row in places]), self.config.newline_position == "video"
+            parts = zip(videos, num_scenes_each, tokens, places, strict=True)
+            videos = tuple(insert_background(*part, has_end) for part in parts)
+        outputs.pooler_output = videos
         return outputs
-
-    def _strip_padding(
-        self, frames: torch.Tensor, video_num_scenes: torch.LongTensor | None
-    ) -> tuple[torch.Tensor, list[int]]:
-        """The real scenes of all videos, `(total_scenes, scene_size, ...)`, and how many each video has."""
-        num_videos, num_frames = frames.shape[:2]
-        scene_size = self.config.scene_size
-        if num_frames % scene_size:
-            raise ValueError(
-                f"A video has {num_frames} frames, which is no multiple of the model's scene_size {scene_size}. Is "
-                "the processor's `scene_size` the same?"
-            )
-        scenes = frames.unflatten(1, (num_frames // scene_size, scene_size))
-        if video_num_scenes is None:
-            return scenes.flatten(0, 1), [scenes.shape[1]] * num_videos
-        counts = video_num_scenes.tolist()
-        if len(counts) != num_videos or min(counts) < 1 or max(counts) > scenes.shape[1]:
-            raise ValueError(
-                f"`video_num_scenes` is {counts}, but there are {num_videos} videos of {num_frames} frames, at most "
-                f"{scenes.shape[1]} scenes of {scene_size} each. Is the processor's `scene_size` the model's?"
-            )
-        return torch.cat([video[:count] for video, count in zip(scenes, counts, strict=True)]), counts
 
     def _is_placeholder(
         self, input_ids: torch.LongTensor | None, inputs_embeds: torch.FloatTensor | None, token_id: int
@@ -366,7 +362,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 
     def _touch_unused(self, inputs_embeds: torch.Tensor, has_image: bool, has_video: bool) -> torch.Tensor:
         """Adds nothing, but keeps in the graph what a training batch does not use: DDP waits for every gradient."""
-        unused = [] if has_video else list(self.scene_merger.parameters())
+        unused = [] if self.background_encoder is None else list(self.background_encoder.parameters())
+        unused += [] if has_video else list(self.scene_merger.parameters())
         if not (has_image or has_video):
             unused += [*self.vision_tower.parameters(), *self.multi_modal_projector.parameters()]
             unused += [] if self.image_newline is None else [self.image_newline]
@@ -384,6 +381,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         pixel_values_videos: torch.FloatTensor | None = None,
         frame_features: torch.FloatTensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
+        video_background_places: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -407,7 +405,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             images = self.get_image_features(pixel_values, return_dict=True).pooler_output
         if pixel_values_videos is not None or frame_features is not None:
             videos = self.get_video_features(
-                pixel_values_videos, frame_features, video_num_scenes, return_dict=True
+                pixel_values_videos, frame_features, video_num_scenes, video_background_places, return_dict=True
             ).pooler_output
         if images is not None:
             inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
@@ -496,9 +494,12 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         pixel_values_videos: torch.Tensor | None = None,
         frame_features: torch.Tensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
+        video_background_places: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        return self.model.get_video_features(pixel_values_videos, frame_features, video_num_scenes, **kwargs)
+        return self.model.get_video_features(
+            pixel_values_videos, frame_features, video_num_scenes, video_background_places, **kwargs
+        )
 
     @can_return_tuple
     @auto_docstring(custom_args=FORWARD_ARGS)
@@ -509,6 +510,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         pixel_values_videos: torch.FloatTensor | None = None,
         frame_features: torch.FloatTensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
+        video_background_places: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -532,6 +534,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             pixel_values_videos=pixel_values_videos,
             frame_features=frame_features,
             video_num_scenes=video_num_scenes,
+            video_background_places=video_background_places,
             attention_mask=attention_mask,
             position_ids=position_ids,
             cache=cache,
@@ -610,7 +613,10 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
-        inputs = ("pixel_values", "pixel_values_videos", "frame_features", "video_num_scenes")
+        inputs = (
+            *("pixel_values", "pixel_values_videos", "frame_features"),
+            *("video_num_scenes", "video_background_places"),
+        )
         for name in inputs:
             if name in model_kwargs and model_kwargs[name] is None:
                 model_kwargs.pop(name)

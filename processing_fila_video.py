@@ -17,7 +17,7 @@ from .chat_inputs_fila_video import check_control_tokens, check_text, hold_video
 from .configuration_fila_video import num_visual_tokens
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
 from .frame_selector_fila_video import FrameSelector, describe_scenes
-from .scene_selection_fila_video import num_selected_scenes
+from .scene_selection_fila_video import background_places, num_selected_scenes
 from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
 from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
@@ -33,6 +33,7 @@ from .video_processing_fila_video import (
     FilaVideoVideoProcessorKwargs,
     SceneSettings,
     pad_frames,
+    pad_rows,
 )
 
 logger = logging.get_logger(__name__)
@@ -40,6 +41,7 @@ logger = logging.get_logger(__name__)
 TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
 SUBTITLE_TOKENS = 2048
 TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
+SCENES_SHARED_WITH_MODEL = ("scene_size", "background_tokens")
 SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 
 
@@ -181,7 +183,7 @@ class FilaVideoProcessor(ProcessorMixin):
         Raises:
             ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
         """
-        self._check_model(model, self.scene_size)
+        self._check_model(model, self)
         self._selector = FrameSelector(None, model, is_bound=True)
         return self
 
@@ -202,12 +204,13 @@ class FilaVideoProcessor(ProcessorMixin):
     def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         model = getattr(encoder, "__self__", None)
         model = model if isinstance(model, torch.nn.Module) else None
-        self._check_model(model, self.scene_size)
+        self._check_model(model, self)
         self._selector = FrameSelector(encoder, model)
 
-    def _check_model(self, model: torch.nn.Module | None, scene_size: int) -> None:
+    def _check_model(self, model: torch.nn.Module | None, scenes: Any) -> None:
         config = getattr(model, "config", None)
-        settings = {"scene_size": scene_size} | {name: getattr(self, name) for name in SHARED_WITH_MODEL}
+        settings = {name: getattr(scenes, name) for name in SCENES_SHARED_WITH_MODEL}
+        settings |= {name: getattr(self, name) for name in SHARED_WITH_MODEL}
         for name, ours in settings.items():
             theirs = getattr(config, name, None)
             if theirs is not None and ours != theirs:
@@ -221,7 +224,7 @@ class FilaVideoProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return list(dict.fromkeys([*super().model_input_names, "video_num_scenes"]))
+        return list(dict.fromkeys([*super().model_input_names, *self.video_processor.model_input_names]))
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         merged = super()._merge_kwargs(*args, **kwargs)
@@ -297,12 +300,12 @@ class FilaVideoProcessor(ProcessorMixin):
         if return_scenes not in (True, False, "pictures"):
             raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
         settings = self.video_processor.scene_settings(**given)
-        self._check_model(self._selector.model, settings.scene_size)
+        self._check_model(self._selector.model, settings)
 
         def pixels(frames: torch.Tensor, device: Any) -> torch.Tensor:
             return self.video_processor.pixels(frames, **{"device": device} | given)
 
-        chosen, scenes, infos = [], [], []
+        chosen, scenes, beside, infos = [], [], [], []
         for video, info, lines in zip(videos, metadata, subtitles, strict=True):
             if info is None and is_frame_sequence(video):
                 logger.warning_once(
@@ -320,9 +323,10 @@ class FilaVideoProcessor(ProcessorMixin):
                 frames, info = video.frames if video.encoder is None else video, video.metadata
             else:
                 frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
-            inputs, indices = self._selector.select(frames, pool_settings, pixels, progress)
+            inputs, indices, background = self._selector.select(frames, pool_settings, pixels, progress)
             chosen.append(inputs)
-            scenes.append(describe_scenes(indices, info))
+            scenes.append(describe_scenes(indices, info, background))
+            beside.append(background_places(indices, background))
             if return_scenes == "pictures":
                 order, places = indices.unique(return_inverse=True)
                 small = isinstance(video, EncodedVideo)
@@ -345,10 +349,13 @@ class FilaVideoProcessor(ProcessorMixin):
         processed = {
             name: pad_frames(chosen),
             "video_num_scenes": [len(scene["indices"]) for scene in scenes],
+            "video_background_places": pad_rows(beside),
             "scenes": scenes,
             "video_metadata": infos,
         }
         replacements = [self.replace_video_token(processed, index, **marks) for index in range(len(videos))]
+        if not settings.background_tokens:
+            del processed["video_background_places"]
         if not return_scenes:
             del processed["scenes"]
         if not return_metadata:
@@ -388,7 +395,7 @@ class FilaVideoProcessor(ProcessorMixin):
         if isinstance(videos[0], EncodedVideo):
             raise ValueError(f"{videos[0]!r} is encoded already.")
         given = {name: value for name, value in settings.items() if value is not None}
-        self._check_model(self._selector.model, given.get("scene_size", self.scene_size))
+        self._check_model(self._selector.model, self.video_processor.scene_settings(**given))
         return encode_video(self, self._selector, videos[0], video_metadata, progress, given)
 
     def _read_subtitles(self, subtitles: Any, video: Any, given: dict[str, Any]) -> Subtitles | None:
@@ -442,9 +449,14 @@ class FilaVideoProcessor(ProcessorMixin):
         # CODEPATH: a newline at the end of the video belongs to no scene.
         tokens_after = int(self.newline_position == "video")
         tokens_each = [(num_tokens - tokens_after) // num_scenes] * num_scenes
+        # CODEPATH: of frames between the scenes there are tokens only with `background_tokens`.
+        places = torch.as_tensor(video_inputs.get("video_background_places", [[]] * (video_idx + 1))[video_idx])
+        between = torch.bincount(places[places >= 0].long(), minlength=num_scenes + 1) * self.background_tokens
+        *tokens_before, after_all = between.tolist()
+        num_tokens, tokens_after = num_tokens + int(between.sum()), tokens_after + after_all
         what = (tokens_each, tokens_after, scenes["timestamps"].tolist(), scenes["duration"])
         for every in (*range(1, num_scenes + 1), None):
-            text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"))
+            text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"), tokens_before)
             if not thin_times:
                 break
             counts = Counter()
@@ -480,9 +492,13 @@ class FilaVideoProcessor(ProcessorMixin):
             counts["num_image_tokens"] = [self._num_visual_tokens(1)] * len(image_sizes)
             counts["num_image_patches"] = [1] * len(image_sizes)
         if video_sizes is not None:
-            num_scenes = kwargs.get("num_scenes", self.num_scenes)
+            settings = self.video_processor.scene_settings(**kwargs)
+            do_sample = kwargs.get("do_sample_frames", self.video_processor.do_sample_frames)
+            most = settings.max_candidates if do_sample else sys.maxsize
             counts["num_video_tokens"] = [
-                self._num_visual_tokens(num_selected_scenes(num_frames, num_scenes)) for num_frames, *_ in video_sizes
+                self._num_visual_tokens(num_selected_scenes(num_frames, settings.num_scenes))
+                + settings.background_tokens * settings.num_background_frames(min(num_frames, most))
+                for num_frames, *_ in video_sizes
             ]
         return MultiModalData(**counts)
 
@@ -531,6 +547,8 @@ class FilaVideoProcessor(ProcessorMixin):
                 batch[name] = torch.stack(pad_frames([video for value in values for video in value]))
             elif name in ("pixel_values", "video_num_scenes"):
                 batch[name] = torch.cat(values)
+            elif name == "video_background_places":
+                batch[name] = pad_rows([row for value in values for row in value])
             elif name not in text:
                 raise ValueError(f"`{name}` cannot be collated; of the processor's outputs {text} and visuals can.")
         return BatchFeature(batch)

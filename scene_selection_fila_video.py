@@ -130,6 +130,29 @@ def thin_pool(features: torch.Tensor, num_frames: int) -> torch.LongTensor:
     return _fill_evenly(_farthest(features - features.mean(0), num_frames, 1.0), num_frames, len(features))
 
 
+def unselected_frames(scenes: torch.Tensor, num_frames: int, count: int) -> torch.LongTensor:
+    """
+    Of the frames of a pool that are in no scene `count`, spread evenly over them.
+
+    Args:
+        scenes (`torch.Tensor` of shape `(num_scenes, scene_size)`): Indices into the pool.
+        num_frames (`int`): Frames of the pool.
+        count (`int`): How many to take, at most `num_frames` without as many as scenes have places.
+
+    Returns:
+        `torch.LongTensor` of shape `(count,)`: ascending indices into the pool.
+    """
+    unused = torch.ones(num_frames, dtype=torch.bool)
+    unused[scenes.flatten()] = False
+    unused = unused.nonzero().flatten()
+    return unused[_evenly_spaced(len(unused), count)]
+
+
+def background_places(scenes: torch.Tensor, frames: torch.Tensor) -> torch.LongTensor:
+    """How many of the `scenes` stand before each of `frames`: a scene stands where its representative does."""
+    return torch.searchsorted(scenes[:, -1].contiguous(), frames)
+
+
 def _check(features: torch.Tensor, **counts: int) -> None:
     for name, value in counts.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
@@ -321,4 +344,12 @@ def _rounded(values: torch.Tensor) -> torch.Tensor:
     return (values / values.max().clamp(min=torch.finfo(values.dtype).tiny)).round(decimals=DECIMALS)
 
 
-__all__ = ["INITS", "METHODS", "num_selected_scenes", "select_scenes", "thin_pool"]
+__all__ = [
+    "INITS",
+    "METHODS",
+    "background_places",
+    "num_selected_scenes",
+    "select_scenes",
+    "thin_pool",
+    "unselected_frames",
+]

@@ -69,6 +69,7 @@ class VideoPrompt:
         duration: float,
         every: int | None = 1,
         spoken: Sequence[str] | None = None,
+        tokens_before: Sequence[int] | None = None,
     ) -> str:
         """
         The text of one video.
@@ -83,7 +84,10 @@ class VideoPrompt:
             every (`int`, *optional*, defaults to 1):
                 Name the first time and every such one after it; `None` names none.
             spoken (`Sequence[str]`, *optional*): What is said during each scene, which then stands beside its time.
+            tokens_before (`Sequence[int]`, *optional*):
+                How many more tokens stand before each scene and its mark; by default none.
         """
+        tokens_before = [0] * len(tokens_each) if tokens_before is None else tokens_before
         intro = ""
         if self.video_intro:
             count, clock = len(timestamps), timedelta(seconds=int(duration))
@@ -91,7 +95,9 @@ class VideoPrompt:
                 count=count, count_in_words=in_words(count), seconds=duration, clock=str(clock)
             )
         pieces = []
-        for index, (num_tokens, times) in enumerate(zip(tokens_each, timestamps, strict=True)):
+        for index, (num_tokens, times, before) in enumerate(zip(tokens_each, timestamps, tokens_before, strict=True)):
+            if before:
+                pieces.append(token * before)
             if self.time_marks == "per_scene" and every is not None and index % every == 0:
                 mark = self._mark(index + 1, times)
                 pieces.append(mark if pieces or intro else mark.lstrip("\n"))
@@ -106,7 +112,7 @@ class VideoPrompt:
         if spoken is not None and self.time_marks != "per_scene":
             for times, words in zip(timestamps, spoken, strict=True):
                 text += f"{self.spoken_head(times)} {words}" if words else ""
-        if text.count(token) != sum(tokens_each) + tokens_after:
+        if text.count(token) != sum(tokens_each) + sum(tokens_before) + tokens_after:
             raise ValueError(
                 f"{token!r} stands for a video's embeddings: no template or text around them can hold it."
             )

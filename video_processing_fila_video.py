@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
@@ -54,6 +55,7 @@ class SceneSettings:
     frame_batch_size: int = 16
     max_feature_bytes: int = 1 << 30
     seek_mode: str = "auto"
+    background_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
@@ -64,6 +66,8 @@ class SceneSettings:
         for name, known in (("selection", METHODS), ("init", INITS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
+        if self.background_tokens not in (0, 1, 2):
+            raise ValueError(f"`background_tokens` must be 0, 1 or 2, got {self.background_tokens!r}.")
         if not self.candidate_fps > 0:
             raise ValueError(f"`candidate_fps` must be positive, got {self.candidate_fps}.")
 
@@ -75,10 +79,27 @@ class SceneSettings:
     def num_candidates(self, duration: float | None) -> int:
         """
         Frames in the pool of a video of `duration` seconds: `candidate_fps` a second, at least `min_candidates` and as
-        many as all scenes need, but never more than `max_candidates`. `uniform` selection takes what the scenes need.
+        many as all scenes need, but never more than `max_candidates`. `uniform` selection takes what the scenes need,
+        unless the other frames count too.
         """
         wanted = max(round((duration or 0) * self.candidate_fps), self.min_candidates, self.num_selected_frames)
-        return min(self.num_selected_frames if self.selection == "uniform" else wanted, self.max_candidates)
+        takes_all = self.selection != "uniform" or self.background_tokens > 0
+        return min(wanted if takes_all else self.num_selected_frames, self.max_candidates)
+
+    def num_thinned(self, num_candidates: int) -> int:
+        """Frames of a pool that are left where `encoded_candidates` thins it."""
+        if self.encoded_candidates is None or self.selection in ("uniform", "bsm"):
+            return num_candidates
+        return min(num_candidates, max(self.encoded_candidates, self.num_selected_frames))
+
+    def num_background_frames(self, num_candidates: int) -> int:
+        """
+        Frames beside the scenes that have background tokens: those of the thinned pool beyond the
+        `num_scenes * scene_size` that scenes can hold. A function of the pool's size alone.
+        """
+        if not self.background_tokens:
+            return 0
+        return max(self.num_thinned(num_candidates) - self.num_selected_frames, 0)
 
     def num_dense(self, duration: float | None) -> int | None:
         """
@@ -106,7 +127,8 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         in time. `uniform` and `bsm` selection, which go by time, take theirs evenly.
     encoded_candidates (`int`, *optional*):
         Candidate frames that go through the frame encoder, where there is one: those that differ most by their
-        thumbnails, at least `num_scenes * scene_size`. By default all. Not for `uniform` and `bsm` selection.
+        thumbnails, at least `num_scenes * scene_size`. By default all. Not for `uniform` and `bsm` selection. With
+        `background_tokens`, these frames are also the background's, whether there is a frame encoder or not.
     selection (`str`, *optional*, defaults to `"kmeans"`):
         How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"farthest"`, `"prototypes"`, `"uniform"` or
         `"bsm"`.
@@ -122,6 +144,8 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where it
         is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always the
         nearest keyframe. The times are those of the frames taken.
+    background_tokens (`int`, *optional*, defaults to 0):
+        Tokens for each frame of the pool that is in no scene, 0 to 2. Must be the model's.
     time_marks (`str`, *optional*, defaults to `"sentence"`):
         What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
         `"llava_video"`, the one that LLaVA-Video was trained with; `"per_scene"`, a mark before the tokens of each
@@ -149,6 +173,7 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     frame_batch_size: int
     max_feature_bytes: int
     seek_mode: str
+    background_tokens: int
     time_marks: str
     time_template: str
     scene_time: str
@@ -180,13 +205,14 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     frame_batch_size = SceneSettings.frame_batch_size
     max_feature_bytes = SceneSettings.max_feature_bytes
     seek_mode = SceneSettings.seek_mode
+    background_tokens = SceneSettings.background_tokens
     time_marks = VideoPrompt.time_marks
     time_template = VideoPrompt.time_template
     scene_time = VideoPrompt.scene_time
     limits = None
     allow_private_hosts = True
     valid_kwargs = FilaVideoVideoProcessorKwargs
-    model_input_names = ["pixel_values_videos", "video_num_scenes"]
+    model_input_names = ["pixel_values_videos", "video_num_scenes", "video_background_places"]
 
     def scene_settings(self, **overrides) -> SceneSettings:
         """The processor's own settings of pool and selection, and a call's over them; other settings are left out."""
@@ -427,6 +453,18 @@ def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
     return [torch.cat([video, video.new_zeros(longest - len(video), *video.shape[1:])]) for video in videos]
 
 
+def pad_rows(rows: list[torch.Tensor], value: int = -1) -> torch.Tensor:
+    """1-D tensors as the rows of one, with `value` behind the shorter ones."""
+    return nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
 FilaVideoVideoProcessor.register_for_auto_class()
 
-__all__ = ["FilaVideoVideoProcessor", "FilaVideoVideoProcessorKwargs", "SceneSettings", "pad_frames", "thumbnails"]
+__all__ = [
+    "FilaVideoVideoProcessor",
+    "FilaVideoVideoProcessorKwargs",
+    "SceneSettings",
+    "pad_frames",
+    "pad_rows",
+    "thumbnails",
+]

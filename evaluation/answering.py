@@ -9,6 +9,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
+from ..scene_selection_fila_video import background_places, unselected_frames
 from .records import Record
 from .selections import Recall, Selection, event_recall
 
@@ -83,10 +84,12 @@ class Answerer:
         indices = selection.scenes(representatives, self.num_scenes, scene_size, self.processor.seed)
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
         scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}
-        outputs = self.model.get_video_features(
-            frame_features=features[indices.flatten().to(features.device)][None], return_dict=True
-        )
-        filling = self.processor.replace_video_token({"scenes": [scenes]}, 0)
+        settings = self.processor.video_processor.scene_settings(num_scenes=self.num_scenes)
+        others = unselected_frames(indices, len(pool.frames), settings.num_background_frames(len(pool.frames)))
+        layout = {"video_background_places": background_places(indices, others)[None]} if len(others) else {}
+        frames = torch.cat([indices.flatten(), others]).to(features.device)
+        outputs = self.model.get_video_features(frame_features=features[frames][None], **layout, return_dict=True)
+        filling = self.processor.replace_video_token({"scenes": [scenes], **layout}, 0)
         return self._prompts(record, filling, outputs.pooler_output[0], "video"), event_recall(record.events, times)
 
     @torch.no_grad()

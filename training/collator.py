@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..video_processing_fila_video import pad_frames
+from ..video_processing_fila_video import pad_frames, pad_rows
 from .samples import IGNORED
 
 
@@ -49,6 +49,9 @@ class Collator:
         videos = [video for sample in samples for video in sample.get("pixel_values_videos", ())]
         if videos:
             batch["pixel_values_videos"] = torch.stack(pad_frames(videos))
+            if any("video_background_places" in sample for sample in samples):
+                places = [row for sample in samples for row in sample.get("video_background_places", ())]
+                batch["video_background_places"] = pad_rows(places)
         batch["unreadable"] = [refused for sample in samples for refused in sample.get("unreadable", ())]
         return batch
 

@@ -46,7 +46,8 @@ class SampleEncoder:
         Returns:
             `input_ids` and `labels` `(length,)`, -100 where nothing is learned; `turn_starts` (with isolated turns:
             the prefix ends at the first); and of the visuals `pixel_values` `(num_images, 3, height, width)`,
-            `pixel_values_videos` `(num_videos, num_frames, 3, height, width)`, `video_num_scenes` `(num_videos,)`.
+            `pixel_values_videos` `(num_videos, num_frames, 3, height, width)`, `video_num_scenes` `(num_videos,)`, and
+            with `background_tokens` `video_background_places` `(num_videos, num_background)`.
 
         Raises:
             ValueError: If the record is no such chat, or a medium cannot be read.
@@ -72,8 +73,9 @@ class SampleEncoder:
         if videos:
             settings = self._draw(key)
             outputs = self.processor(videos=videos, return_scenes=True, return_tensors="pt", **settings)
-            for name in ("pixel_values_videos", "video_num_scenes"):
-                inputs[name] = outputs[name]
+            inputs |= {
+                name: outputs[name] for name in self.processor.video_processor.model_input_names if name in outputs
+            }
             replacements["video"] = [
                 self.processor.replace_video_token(outputs, index) for index in range(len(videos))
             ]
@@ -90,7 +92,7 @@ class SampleEncoder:
             settings[name] = generator.choice(value) if isinstance(value, list) else value
         pool = ("candidate_fps", "min_candidates", "max_candidates")
         pool = {name: getattr(sampling, name) for name in pool if getattr(sampling, name) is not None}
-        if not pool and settings["selection"] == "uniform":
+        if not pool and settings["selection"] == "uniform" and not processor.background_tokens:
             return settings | {"num_frames": settings["num_scenes"] * processor.scene_size}
         return settings | pool
 

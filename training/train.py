@@ -48,7 +48,7 @@ RESERVED = {
     "remove_unused_columns": None,
     "label_names": None,
 }
-SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size")
+SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size", "background_tokens")
 SAVED_SETTINGS = "settings.yaml"
 
 
@@ -87,7 +87,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
     The model that a stage starts from, with the settings' own configuration, and the processor that fits it.
 
     Raises:
-        TrainingError: If weights other than the scene merger's are missing or do not fit.
+        TrainingError: If weights are missing or do not fit, of which a stage before this one has some.
     """
     config = FilaVideoConfig.from_pretrained(settings.model)
     for name, value in settings.config.items():
@@ -105,7 +105,8 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
     )
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     new = sorted(mismatched | set(info["missing_keys"]))
-    wrong = [key for key in new if "scene_merger" not in key and "image_newline" not in key]
+    starts_new = ("scene_merger", "background_encoder", "image_newline")
+    wrong = [key for key in new if not any(part in key for part in starts_new)]
     if wrong:
         names = f"{', '.join(wrong[:5])} ({len(wrong)} in all)"
         raise TrainingError(f"{settings.model}: the checkpoint has no fitting {names}.")

@@ -20,6 +20,7 @@ CONFIGS = {
     "clip": tiny_clip_llama_config(),
     "attention": tiny_config(merger_type="attention"),
     "no newline": tiny_config(newline_position="none"),
+    "background": tiny_config(background_tokens=2),
 }
 
 
