@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scene-size", type=int, help="frames in a scene (default: 3; 1 with --as-source)")
     parser.add_argument("--merger", default="weighted", choices=["weighted", "mean", "attention", "bsm"])
+    parser.add_argument(
+        "--background-tokens",
+        type=int,
+        default=0,
+        choices=[0, 1, 2],
+        help="for each candidate frame in no scene: 1, its mean, or 2, with a query to train (default: 0)",
+    )
     parser.add_argument("--pooling", choices=["bilinear", "average", "max"], help="default: as the source says")
     parser.add_argument(
         "--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="default: bfloat16"

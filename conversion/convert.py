@@ -33,6 +33,7 @@ def convert(
     as_source: bool = False,
     scene_size: int | None = None,
     merger: str = "weighted",
+    background_tokens: int = 0,
     pooling: str | None = None,
     dtype: str = "bfloat16",
     seed: int = 42,
@@ -58,6 +59,8 @@ def convert(
             evenly spread, with the source's own sentence about their times.
         scene_size (`int`, *optional*): Frames in a scene: 3, and 1 with `as_source`.
         merger (`str`, *optional*, defaults to `"weighted"`): `"weighted"`, `"mean"`, `"attention"` or `"bsm"`.
+        background_tokens (`int`, *optional*, defaults to 0):
+            Tokens for each frame of the pool that is in no scene: 1, its mean patch, or 2, with a query to train.
         pooling (`str`, *optional*):
             `"bilinear"`, `"average"` or `"max"` instead of the source's; LLaVA-Video is evaluated with `"average"`.
         dtype (`str`, *optional*, defaults to `"bfloat16"`): Of the weights, except the scene merger's: float32.
@@ -86,6 +89,10 @@ def convert(
         raise ValueError("Pass either a checkpoint to convert or a `--language-model`, not both.")
     if as_source and (source is None or scene_size not in (None, 1)):
         raise ValueError("`--as-source` takes a checkpoint to convert, and every scene is one frame then.")
+    if as_source and background_tokens:
+        raise ValueError(
+            f"`--as-source` does what the source does, which has no `--background-tokens` ({background_tokens})."
+        )
     given = {"checkpoint": source, "language model": language_model, "vision tower": vision_tower}
     given = {part: str(name) for part, name in given.items() if name is not None}
     _check_output(output, overwrite, [Path(name).expanduser() for name in given.values()])
@@ -100,6 +107,7 @@ def convert(
     if vision_tower is not None and not _has_tower(folders, allow_bin):
         folders["vision tower"] = fetch(given["vision tower"], weights=True, allow_bin=allow_bin)
     overrides = {"scene_size": scene_size or (1 if as_source else 3), "merger_type": merger}
+    overrides |= {"background_tokens": background_tokens}
     overrides |= {} if pooling is None else {"pooling_mode": pooling}
     if scene_size is not None and scene_size < 1:
         raise ValueError(f"`scene_size` must be at least 1, got {scene_size}.")

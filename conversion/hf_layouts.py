@@ -140,7 +140,7 @@ class SmolVlm(HfLayout):
     )
 
     def fill(self, recipe: Recipe, source: SmolVLMConfig, folder: Path) -> None:
-        recipe.new = ("model.scene_merger.",)
+        recipe.new = ("model.scene_merger.", "model.background_encoder.")
         recipe.model |= {
             "vision_final_norm": True,
             "projector_type": "linear",
@@ -189,7 +189,7 @@ class InternVl(HfLayout):
             raise ValueError(f"`downsample_ratio` is {ratio!r}, but must be one divided by a whole number.")
 
     def fill(self, recipe: Recipe, source: InternVLConfig, folder: Path) -> None:
-        recipe.new = ("model.scene_merger.",)
+        recipe.new = ("model.scene_merger.", "model.background_encoder.")
         takes_output = source.vision_feature_layer == -1
         recipe.model |= {
             "vision_final_norm": takes_output,

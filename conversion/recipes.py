@@ -41,7 +41,7 @@ class Recipe:
     image_token: str = "<image>"
     control_tokens: tuple[str, ...] = ()
     template: str | None = None
-    new: tuple[str, ...] = ("model.scene_merger.", "model.vision_tower.post_layernorm.")
+    new: tuple[str, ...] = ("model.scene_merger.", "model.background_encoder.", "model.vision_tower.post_layernorm.")
     chatml: bool = False
     remarks: list[str] = field(default_factory=list)
     max_length: int | None = None

@@ -155,6 +155,7 @@ def build_processor(
         if not isinstance(value, list) or len(value) != 3 or not all(isinstance(each, int | float) for each in value):
             raise ValueError(f"The source's `{name}` must be three numbers, one a color channel, got {value!r}.")
     selection = {"num_scenes": recipe.num_scenes, "scene_size": config.scene_size}
+    selection["background_tokens"] = config.background_tokens
     selection["time_marks"] = time_marks(config, recipe)
     if recipe.time_template is not None:
         selection["time_template"] = recipe.time_template
@@ -269,6 +270,7 @@ def model_card(
     rows = {
         "frames in a scene": f"{config.scene_size}, merged by `{config.merger_type}`",
         "scenes of a video": facts["num_scenes"],
+        "tokens of a frame in no scene": config.background_tokens,
         "pooling": f"`{config.pooling_mode}`, stride {config.pooling_stride}",
         "newline": f"`{config.newline_position}`",
         "times in the prompt": TIME_MARKS[facts["time_marks"]],

@@ -141,6 +141,25 @@ def test_a_converted_model_survives_saving_and_loading(tmp_path) -> None:
         assert tensor.dtype == again[name].dtype and torch.equal(tensor, again[name]), name
 
 
+def test_a_converted_model_has_background_tokens_where_they_are_asked_for(tmp_path) -> None:
+    folder = save_llava_hf(tmp_path / "source", tiny_onevision())
+    plain = load(convert(folder, tmp_path / "plain", dtype="float32", progress=False))
+    frames = torch.randn(1, 8, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    (expected,) = plain.get_video_features(frames[:, :6]).pooler_output
+    for number in (1, 2):
+        out = convert(folder, tmp_path / str(number), background_tokens=number, dtype="float32", progress=False)
+        model, processor = load(out), FilaVideoProcessor.from_pretrained(out)
+        assert processor.background_tokens == model.config.background_tokens == number
+        with torch.no_grad():
+            (tokens,) = model.get_video_features(frames, video_background_places=torch.tensor([[0, 2]])).pooler_output
+        torch.testing.assert_close(tokens[number : -number - 1], expected[:-1])
+        mean = model.model.multi_modal_projector(model.encode_frames(frames[0, 6:]).mean(1))
+        torch.testing.assert_close(tokens[[0, -2]], mean)
+        assert ("model.background_encoder.query" in (out / "README.md").read_text()) == (number == 2)
+    with pytest.raises(ValueError, match=r"`--as-source`.*`--background-tokens` \(1\)"):
+        convert(folder, tmp_path / "no", background_tokens=1, as_source=True)
+
+
 def test_weights_become_bfloat16_and_the_merger_stays_exact(tmp_path) -> None:
     parts = TinyParts()
     folder = save_llava_next(tmp_path / "source", parts)
