@@ -179,6 +179,12 @@ def check_decoder(language_model: nn.Module) -> None:
         `position_embeddings`, norm, rotary embedding (Qwen2, Qwen3, Llama, Mistral and their like).
     """
     name = type(language_model).__name__
+    if getattr(language_model.config, "_attn_implementation", None) == "vllm":
+        # It hands over embeddings that hold the videos already, and would run with nothing falling away.
+        raise ValueError(
+            "vLLM cannot serve a model with `layer_compression`, since its layers cache equally many tokens: set "
+            "`layer_compression` to null in config.json, or answer with transformers."
+        )
     missing = [part for part in ("layers", "norm", "rotary_emb") if not hasattr(language_model, part)]
     if missing:
         raise ValueError(f"`layer_compression` knows no language model like {name}: it has no {', '.join(missing)}.")
