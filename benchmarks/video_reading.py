@@ -2,10 +2,11 @@
 
     python -m fila_video.benchmarks.video_reading --folder FOLDER --output benchmarks/video_reading.md
 
-makes its videos in FOLDER once (1 GB) and runs every reader in a process of its own, all of them in turn, and that
+makes its videos in FOLDER once (1.9 GB) and runs every reader in a process of its own, all of them in turn, and that
 three times; the table gives medians, in seconds of the clock and of all processors. Every reader has as many threads
 as this one takes. This reader also scales its frames to 384 x 384; the peers return them at full size. Peak memory is
-counted above the imports and the frames returned. `--smallest` reads 8 frames of 2 seconds once, to see that it runs.
+counted above the imports and the frames returned. `pool` is the processor's adaptive pool: it looks at a frame a
+second and keeps those that change most. `--smallest` reads 8 frames of 2 seconds once, to see that it runs.
 `--other TREE` measures `exact` of another checkout of this repository on the same files, as `other:exact`.
 """
 
@@ -32,17 +33,18 @@ WIDTH, HEIGHT, RATE, GROUP = 640, 360, 24, 250
 SIZE = (384, 384)
 NUM_FRAMES = (256, 512)
 THREADS = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
-MINUTES_10, HOUR, HOURS_2, MINUTE_1, SECONDS_10 = (
+MINUTES_10, HOUR, HOURS_2, HOURS_3, MINUTE_1, SECONDS_10 = (
     "minutes10.mp4",
     "hour.mp4",
     "hours2.mp4",
+    "hours3.mp4",
     "minute1.mp4",
     "seconds10.mp4",
 )
 SECONDS_2 = "seconds2.mp4"
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000  # bicubic, full chroma, accurate rounding
 OURS = ("exact", "auto", "keyframe")
-READERS = (*OURS, "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
+READERS = (*OURS, "pool", "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
 
 
 def texture(random: np.random.Generator, height: int, width: int, octaves: int = 6) -> np.ndarray:
@@ -133,7 +135,7 @@ def make_videos(folder: Path, smallest: bool = False) -> None:
     for name, seconds in ((SECONDS_10, 10), (MINUTE_1, 60), (MINUTES_10, 600)):
         if not (folder / name).exists():
             make_video(folder / name, seconds)
-    for name, times in ((HOUR, 6), (HOURS_2, 12)):
+    for name, times in ((HOUR, 6), (HOURS_2, 12), (HOURS_3, 18)):
         if not (folder / name).exists():
             repeat(folder / MINUTES_10, folder / name, times)
 
@@ -164,6 +166,13 @@ def prepare(reader: str, num_frames: int) -> Callable[[str], np.ndarray]:
         from fila_video.video_reading_fila_video import read_frames
 
         return lambda path: read_frames(path, num_frames=num_frames, size=SIZE, seek_mode=reader).frames
+    if reader == "pool":
+        from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
+
+        processor = FilaVideoVideoProcessor(
+            size={"height": SIZE[0], "width": SIZE[1]}, max_candidates=num_frames, seek_mode="exact"
+        )
+        return lambda path: processor.load_video(path)[0]
     if reader == "straight":
         return lambda path: read_straight(path, num_frames, 1)
     if reader == "straight_threads":
@@ -268,9 +277,10 @@ def choose_tasks(readers: list[str], short: bool) -> list[Task]:
     clips = [reader for reader in ours if reader.endswith("exact")] + straight
     tasks = [(name, reader, NUM_FRAMES[0]) for name in (SECONDS_10, MINUTE_1) for reader in clips]
     if not short:
-        peers = [reader for reader in readers if reader not in straight]
+        peers = [reader for reader in readers if reader not in straight and reader != "pool"]
         tasks += [(HOUR, reader, count) for count in NUM_FRAMES for reader in peers]
         tasks += [(name, reader, NUM_FRAMES[0]) for name in (MINUTES_10, HOURS_2) for reader in ours]
+        tasks += [(name, "pool", NUM_FRAMES[1]) for name in (MINUTES_10, HOUR, HOURS_3) if "pool" in readers]
     return tasks
 
 
