@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import struct
 import tempfile
 import threading
@@ -10,7 +11,9 @@ import time
 import av
 import PIL.Image
 import pytest
+from fila_video.video_reading_fila_video import probe_video, read_frames
 from fila_video.video_sources_fila_video import Budget, OpenedSource, VideoLimits, VideoReadError
+from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of, picture
 
 
@@ -97,6 +100,26 @@ def test_a_header_that_announces_more_than_the_file_holds_is_refused_at_once_how
         OpenedSource(table_bomb(count=200_000, fixed=4))  # four bytes each
     with pytest.raises(VideoReadError, match="announces 2000 samples or more, over the limit of 1000"):
         OpenedSource(table_bomb(count=2000), limits=VideoLimits(packets=1000))
+
+
+def test_such_a_header_on_a_web_server_is_refused_in_no_time_and_no_memory(tmp_path, monkeypatch) -> None:
+    """However the server sends it: the tables stand behind what a single read of a socket gives."""
+    data = table_bomb()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def serve(connection, request, server) -> None:
+        server.send(connection, head(content_length=len(data)))
+        for start in range(0, len(data), 5000):
+            server.send(connection, data[start : start + 5000])
+
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with HostileServer(serve) as server:
+        for read in (OpenedSource, probe_video, lambda url: read_frames(url, num_frames=1)):
+            with pytest.raises(VideoReadError, match=f"announces 60000000 samples in a file of {len(data)} bytes"):
+                read(f"{server.url}/bomb.mp4")
+        assert len(server.requests) == 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 50 * 1024
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sound_whose_every_value_is_a_sample_is_no_bomb() -> None:
