@@ -15,6 +15,33 @@ SPACING_COST = 1e-5
 OTHER_NEIGHBOR_COST = 1e-2
 
 
+EVEN_FRAMES = ("ends", "middles", "rate")
+
+
+def even_numbers(total: int, rate: float, count: int, rule: str, fps: float) -> np.ndarray:
+    """
+    Numbers of `count` frames, evenly spread as models were trained.
+
+    Args:
+        total (`int`): Frames of the video.
+        rate (`float`): Frames a second of the video.
+        count (`int`): How many are wanted; fewer where the video has fewer.
+        rule (`str`):
+            `"middles"` of `count` parts of equal length; or `"rate"`, `fps` a second from the first to the last, and
+            where that would be more than `count`, these, without the video's first and last second.
+        fps (`float`): Frames a second of `"rate"`.
+    """
+    count = min(count, total)
+    if rule == "middles":
+        # In torch's floats, which decide where a middle falls between two frames.
+        return torch.arange(total / count / 2, total, total / count).int().numpy()[:count]
+    duration, first, last = total / rate, 0, total - 1
+    if duration - 2 > count * fps and int(rate) < min(int(total - rate), last):
+        first, last = int(rate), min(int(total - rate), last)
+    wanted = max(1, min(round(fps * duration), count))
+    return np.unique(np.linspace(first, last, wanted, dtype=int))
+
+
 class SpreadPool:
     """
     Keeps at most `capacity` frames of those that are added in the order of time. When it is full, the frame that
@@ -141,4 +168,4 @@ def thumbnails(frames: torch.Tensor) -> torch.Tensor:
     return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
 
 
-__all__ = ["SpreadPool", "thumbnails"]
+__all__ = ["EVEN_FRAMES", "SpreadPool", "even_numbers", "thumbnails"]

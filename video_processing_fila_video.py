@@ -29,7 +29,7 @@ from .video_inputs_fila_video import (
     read_decoder,
     to_uint8_rgb,
 )
-from .video_pool_fila_video import SpreadPool, thumbnails
+from .video_pool_fila_video import EVEN_FRAMES, SpreadPool, even_numbers, thumbnails
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames
 
 
@@ -56,6 +56,7 @@ class SceneSettings:
     max_feature_bytes: int = 1 << 30
     seek_mode: str = "auto"
     background_tokens: int = 0
+    even_frames: str = "ends"
 
     def __post_init__(self) -> None:
         for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
@@ -63,7 +64,7 @@ class SceneSettings:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.encoded_candidates is not None and self.encoded_candidates < 1:
             raise ValueError(f"`encoded_candidates` must be at least 1 or `None`, got {self.encoded_candidates}.")
-        for name, known in (("selection", METHODS), ("init", INITS)):
+        for name, known in (("selection", METHODS), ("init", INITS), ("even_frames", EVEN_FRAMES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
         if self.background_tokens not in (0, 1, 2):
@@ -110,6 +111,15 @@ class SceneSettings:
         by_time = self.selection in ("uniform", "bsm") or self.max_candidates < 3
         return None if by_time or dense <= self.num_candidates(duration) else dense
 
+    def wanted(self, metadata: VideoMetadata) -> int | np.ndarray:
+        """The pool of a video, as [`read_frames`] takes it: how many frames, evenly by time, or their numbers."""
+        count = self.num_dense(metadata.duration) or self.num_candidates(metadata.duration)
+        if self.selection != "uniform" or self.even_frames == "ends":
+            return count
+        total = metadata.total_num_frames
+        rate = metadata.fps or total / metadata.duration
+        return even_numbers(total, rate, count, self.even_frames, self.candidate_fps)
+
 
 class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     r"""
@@ -146,6 +156,9 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         nearest keyframe. The times are those of the frames taken.
     background_tokens (`int`, *optional*, defaults to 0):
         Tokens for each frame of the pool that is in no scene, 0 to 2. Must be the model's.
+    even_frames (`str`, *optional*, defaults to `"ends"`):
+        Which frames of a file `uniform` selection takes: from its first to its last (`"ends"`), the `"middles"` of
+        equal parts (InternVL), or by `"rate"` (SmolVLM2): `candidate_fps` a second, at most all that scenes take.
     time_marks (`str`, *optional*, defaults to `"sentence"`):
         What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
         `"llava_video"`, the one that LLaVA-Video was trained with; `"per_scene"`, a mark before the tokens of each
@@ -174,6 +187,7 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     max_feature_bytes: int
     seek_mode: str
     background_tokens: int
+    even_frames: str
     time_marks: str
     time_template: str
     scene_time: str
@@ -206,6 +220,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     max_feature_bytes = SceneSettings.max_feature_bytes
     seek_mode = SceneSettings.seek_mode
     background_tokens = SceneSettings.background_tokens
+    even_frames = SceneSettings.even_frames
     time_marks = VideoPrompt.time_marks
     time_template = VideoPrompt.time_template
     scene_time = VideoPrompt.scene_time
@@ -342,15 +357,13 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         size = (size["height"], size["width"]) if exact_size else None
         if is_decoder(source):
             if num_frames is None and fps is None:
-                num_frames = lambda metadata: pool.num_candidates(metadata.duration)  # noqa: E731
+                num_frames = pool.wanted
             read = read_decoder(source, num_frames, fps, size, progress)
             read.metadata.pool = "even" if callable(num_frames) else "given"
             return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
         reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
         if num_frames is None and fps is None:
-            num_frames = lambda metadata: (  # noqa: E731
-                pool.num_dense(metadata.duration) or pool.num_candidates(metadata.duration)
-            )
+            num_frames = pool.wanted
         with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
             if callable(num_frames) and reader.total > pool.max_candidates:
                 spread = SpreadPool(pool.max_candidates)

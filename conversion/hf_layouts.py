@@ -159,6 +159,7 @@ class SmolVlm(HfLayout):
             )
         sampling = sampling or pixels.get("video_sampling") or {}
         recipe.num_scenes = sampling.get("max_frames") or pixels.get("num_frames") or 64
+        recipe.even_frames, recipe.candidate_fps = "rate", float(sampling.get("fps") or pixels.get("fps") or 1)
         recipe.time_marks, recipe.time_template = "per_scene", processing_smolvlm.FRAME_TIMESTAMP_MESSAGE
         # What stands around a picture, and around a video.
         start, edge, end = "<global-img>", "<fake_token_around_image>", "<end_of_utterance>"
@@ -203,6 +204,7 @@ class InternVl(HfLayout):
             "newline_position": "none",
             "image_token_id": source.image_token_id,
         }
+        recipe.even_frames = "middles"
         recipe.time_marks, recipe.time_template = "per_scene", "\nFrame{number}: "
         recipe.image_token = "<IMG_CONTEXT>"
         recipe.texts = {"visual_start": "<img>", "visual_end": "</img>"}

@@ -13,7 +13,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter
 from transformers.modeling_utils import PreTrainedModel
 
-from ..configuration_fila_video import FilaVideoConfig
+from ..configuration_fila_video import FilaVideoConfig, num_visual_tokens
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 from .files import WEIGHT_DTYPES, StoredTensor, foreign, read_checkpoint, read_json
@@ -30,6 +30,7 @@ from .recipes import Recipe, pixel_settings
 from .repository import VIDEO_TOKEN, build_processor, chat_template, generation_config, load_tokenizer
 from .towers import check_depth, tower_config
 
+ROOM_FOR_TEXT = 1024
 HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
 
@@ -138,6 +139,7 @@ def plan_conversion(
                 "quantized."
             )
 
+    _fit_context(recipe, config, tokenizer.model_max_length)
     # In the source's order, so that each of its files is read once from front to back.
     order = {name: position for position, name in enumerate(renamed)}
     strict = model._keep_in_fp32_modules_strict
@@ -242,6 +244,22 @@ def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Pa
         f"The vocabulary had no spare rows: the embedding grew from {rows} to {text_config.vocab_size} rows, by their "
         "mean."
     )
+
+
+def _fit_context(recipe: Recipe, config: FilaVideoConfig, longest: int) -> None:
+    """As many scenes as the context holds beside the question and the answer: half of a short one is theirs."""
+    each = num_visual_tokens(
+        1, config.patches_per_side, config.pooling_mode, config.pooling_stride, config.newline_position
+    )
+    # A mark and the tokens around a scene take about so many.
+    each += 16 if recipe.time_marks == "per_scene" else 0
+    room = max(longest - ROOM_FOR_TEXT, longest // 2)
+    if recipe.num_scenes * each > room:
+        fitting = max(1, room // each)
+        recipe.remarks.append(
+            f"{fitting} scenes instead of {recipe.num_scenes}: the language model's context has {longest} tokens."
+        )
+        recipe.num_scenes = fitting
 
 
 def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe) -> None:

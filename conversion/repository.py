@@ -161,6 +161,7 @@ def build_processor(
         selection["time_template"] = recipe.time_template
     if as_source:
         selection |= {"selection": "uniform", "seek_mode": "exact"}
+        selection |= {"even_frames": recipe.even_frames, "candidate_fps": recipe.candidate_fps}
     # Room for all scenes, however large they are.
     wanted = selection["num_scenes"] * selection["scene_size"]
     selection["max_candidates"] = max(FilaVideoVideoProcessor.max_candidates, wanted)

@@ -13,6 +13,7 @@ from fila_video.commands.loading import load_model
 from fila_video.conversion.convert import convert
 from helpers.tiny_bases import SIDE, Base, internvl, llava_next_video, smolvlm
 from helpers.tiny_checkpoints import save_tensors
+from helpers.video_files import make_video
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
@@ -167,6 +168,31 @@ def test_a_converted_model_that_is_saved_again_says_the_same(tmp_path) -> None:
         model.generate(**inputs[0], max_new_tokens=2, eos_token_id=None)
 
 
+@pytest.mark.parametrize("make", [smolvlm, internvl], ids=["smolvlm", "internvl"])
+@pytest.mark.parametrize(("total", "rate"), [(9, 5), (60, 10), (300, 10), (401, 7)])
+def test_as_the_source_takes_the_sources_frames_of_a_file(make: Callable[[], Base], total, rate, tmp_path) -> None:
+    base = make()
+    base.processor.video_processor.num_frames = 12
+    _, processor = converted(base, tmp_path, as_source=True)
+    video = make_video(tmp_path / "video.mp4", total, fps=rate, width=SIDE, height=SIDE)
+    found = processor(text="<video>", videos=str(video), return_scenes=True)["scenes"][0]["indices"].flatten()
+    info = VideoMetadata(total_num_frames=total, fps=float(rate), duration=total / rate)
+    if total < 12 and make is internvl:
+        expected = list(range(total))  # InternVL refuses so short a video
+    else:
+        expected = base.processor.video_processor.sample_frames(info).tolist()
+    assert found.tolist() == expected
+
+
+def test_a_source_that_is_named_answers_at_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    source = smolvlm().save(tmp_path / "source")
+    model, processor = load_model(source)
+    inputs = processor(text="<video>What?", videos=frames(6), return_tensors="pt")
+    assert model.generate(**inputs, max_new_tokens=3, eos_token_id=None).shape[1] == inputs["input_ids"].shape[1] + 3
+    assert model.config.scene_size == 3 and processor.time_marks == "per_scene"
+
+
 @torch.no_grad()
 def test_internvl_as_transformers_4_wrote_it_converts_to_the_same(tmp_path) -> None:
     base = internvl()
@@ -212,6 +238,18 @@ def test_what_does_not_fit_is_named(make: Callable[[], Base], edit: Callable, me
     with pytest.raises(ValueError, match=message):
         convert(folder, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_more_scenes_than_the_context_holds_are_not_taken(tmp_path) -> None:
+    def edit(config: dict) -> None:
+        config["text_config"]["max_position_embeddings"] = 240
+
+    folder = edited(llava_next_video(), tmp_path, "config.json", edit)
+    out = convert(folder, tmp_path / "out", dtype="float32", progress=False)
+    processor = load_model(out)[1]
+    assert processor.num_scenes == 120 // 9
+    assert "13 scenes instead of 32: the language model's context has 240 tokens" in (out / "README.md").read_text()
+    processor(text="<video>What?", videos=frames(60))
 
 
 def test_a_tokenizer_without_a_control_token_is_refused(tmp_path) -> None:
