@@ -12,6 +12,7 @@ from transformers.models.smolvlm import SmolVLMConfig, processing_smolvlm
 
 from .files import foreign, read_json
 from .recipes import TIED, Layout, Recipe, pixel_settings
+from .templates import INTERNVL, SMOLVLM
 from .towers import without_head
 
 
@@ -172,7 +173,7 @@ class SmolVlm(HfLayout):
         }
         recipe.control_tokens = ("<image>", start, edge, end)
         # Its own knows no videos; this is what transformers uses for them.
-        recipe.template = processing_smolvlm.DEFAULT_CHAT_TEMPLATE
+        recipe.template, recipe.turns = processing_smolvlm.DEFAULT_CHAT_TEMPLATE, SMOLVLM
         recipe.remarks.append("A picture is read whole: SmolVLM2's tiles of pictures are left out.")
 
 
@@ -206,7 +207,7 @@ class InternVl(HfLayout):
         }
         recipe.even_frames = "middles"
         recipe.time_marks, recipe.time_template = "per_scene", "\nFrame{number}: "
-        recipe.image_token = "<IMG_CONTEXT>"
+        recipe.image_token, recipe.turns = "<IMG_CONTEXT>", INTERNVL
         recipe.texts = {"visual_start": "<img>", "visual_end": "</img>"}
         recipe.control_tokens = ("<IMG_CONTEXT>", "<img>", "</img>")
         recipe.remarks.append("A picture is read whole: InternVL's tiles of pictures are left out.")

@@ -28,6 +28,7 @@ from .layouts import (
 )
 from .recipes import Recipe, pixel_settings
 from .repository import VIDEO_TOKEN, build_processor, chat_template, generation_config, load_tokenizer
+from .templates import trainable
 from .towers import check_depth, tower_config
 
 ROOM_FOR_TEXT = 1024
@@ -149,6 +150,8 @@ def plan_conversion(
         keep = not kind.is_floating_point or any(part in name for part in strict)
         tensors[name] = (shape, kind if keep else dtype)
     template = chat_template(main, tokenizer, recipe)
+    if recipe.turns is not None:
+        template = trainable(template, recipe.turns)
     pixels = pixel_settings(folders.get("vision tower", main))
     processor = build_processor(config, tokenizer, template, pixels, recipe, as_source)
     initial = initial_tensors(model, new, seed)

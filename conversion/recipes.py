@@ -27,6 +27,7 @@ class Recipe:
         image_token (`str`): What the source's tokenizer calls the token of a picture.
         control_tokens (`tuple[str, ...]`): Tokens that its tokenizer must have.
         template (`str`, *optional*): The chat template where the source's own knows no videos.
+        turns (`dict`, *optional*): What a template of its chats is made of; see [`trainable`].
         new (`tuple[str, ...]`): Beginnings of the names of tensors that the checkpoint need not have.
         chatml (`bool`): Whether the source was trained on this project's own chat template.
         remarks (`list[str]`): What the model card says about the conversion.
@@ -45,6 +46,7 @@ class Recipe:
     image_token: str = "<image>"
     control_tokens: tuple[str, ...] = ()
     template: str | None = None
+    turns: dict[str, str] | None = None
     new: tuple[str, ...] = ("model.scene_merger.", "model.background_encoder.", "model.vision_tower.post_layernorm.")
     chatml: bool = False
     remarks: list[str] = field(default_factory=list)

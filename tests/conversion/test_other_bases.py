@@ -11,6 +11,7 @@ import torch
 from fila_video import FilaVideoForConditionalGeneration, FilaVideoProcessor
 from fila_video.commands.loading import load_model
 from fila_video.conversion.convert import convert
+from fila_video.training.chat_collator import ChatCollator
 from helpers.tiny_bases import SIDE, Base, internvl, llava_next_video, smolvlm
 from helpers.tiny_checkpoints import save_tensors
 from helpers.video_files import make_video
@@ -191,6 +192,24 @@ def test_a_source_that_is_named_answers_at_once(tmp_path, monkeypatch) -> None:
     inputs = processor(text="<video>What?", videos=frames(6), return_tensors="pt")
     assert model.generate(**inputs, max_new_tokens=3, eos_token_id=None).shape[1] == inputs["input_ids"].shape[1] + 3
     assert model.config.scene_size == 3 and processor.time_marks == "per_scene"
+
+
+@pytest.mark.parametrize(("make", "learned"), [(smolvlm, " Two.<end_of_utterance>"), (internvl, "Two.<|im_end|>")])
+def test_training_learns_the_answers_up_to_the_token_that_ends_them(
+    make: Callable[[], Base], learned, tmp_path
+) -> None:
+    _, processor = converted(make(), tmp_path)
+    answers = [{"role": "assistant", "content": [{"type": "text", "text": "Two."}]}]
+    batch = ChatCollator(processor)([{"messages": chat_of(frames(3), "How many?") + answers}])
+    labels = batch["labels"][0]
+    assert processor.decode(labels[labels >= 0]) == learned
+
+
+def test_a_template_that_writes_other_chats_stays(tmp_path) -> None:
+    base = internvl()
+    base.processor.chat_template = "{{ '<|im_start|>system\n' }}" + base.processor.chat_template
+    _, processor = converted(base, tmp_path)
+    assert processor.chat_template == base.processor.chat_template
 
 
 @torch.no_grad()
