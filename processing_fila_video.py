@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -459,10 +460,9 @@ class FilaVideoProcessor(ProcessorMixin):
             text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"), tokens_before)
             if not thin_times:
                 break
-            counts = Counter()
-            for piece in filter(None, text.split(self.video_token)):
-                counts.update(self.tokenizer(piece, add_special_tokens=False)["input_ids"])
-            if max(counts.values(), default=0) < num_tokens:
+            pieces = [piece for piece in text.split(self.video_token) if piece]
+            tokens = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
+            if max(Counter(chain.from_iterable(tokens)).values(), default=0) < num_tokens:
                 break
         return text
 

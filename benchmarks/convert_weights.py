@@ -1,7 +1,7 @@
 """
 Conversion: peak memory and time on a full-size random checkpoint, LLaVA-NeXT's layout with a 7B model in bfloat16.
 
-    python benchmarks/convert_weights.py            # needs psutil and twice 15 GiB of disk, which it gives back
+    python -m fila_video.benchmarks.convert_weights     # needs psutil and twice 15 GiB of disk, which it gives back
 
 The checkpoint is written shard by shard and converted by `convert_weights.py` in a process of its own, whose peak of
 resident memory the kernel counts (VmHWM; pages of mapped files count too). Every tensor of the result is then compared
@@ -47,9 +47,12 @@ def llava_next_shapes(config: FilaVideoConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def write_source(folder: Path, num_layers: int) -> int:
+def write_source(folder: Path, num_layers: int, smoke: bool = False) -> int:
     """Writes the random checkpoint and returns its number of bytes."""
     config = FilaVideoConfig()
+    if smoke:
+        num_layers = 1
+        config.text_config.update({"vocab_size": 2048, "hidden_size": 112, "intermediate_size": 256})
     config.text_config.num_hidden_layers = num_layers
     config.text_config.layer_types = config.text_config.layer_types[:num_layers]
     shapes = llava_next_shapes(config)
@@ -59,8 +62,12 @@ def write_source(folder: Path, num_layers: int) -> int:
     def values(name: str) -> torch.Tensor:
         """A tensor of the block's values, from a place in it that is another for each."""
         size = torch.Size(shapes[name]).numel()
-        shifted = block.roll(torch.randint(BLOCK, (), generator=generator).item())
-        return shifted.repeat(-(-size // BLOCK))[:size].view(shapes[name]).clone()
+        start = torch.randint(BLOCK, (), generator=generator).item()
+        pieces, left = [block[start : start + size]], size - (BLOCK - start)
+        while left > 0:
+            pieces.append(block[:left])
+            left -= BLOCK
+        return torch.cat(pieces).view(shapes[name])
 
     folder.mkdir(parents=True)
     write_shards(folder, {name: (shape, torch.bfloat16) for name, shape in shapes.items()}, values, SHARD_BYTES)
@@ -75,21 +82,30 @@ def write_source(folder: Path, num_layers: int) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def run_measured(command: list[str]) -> tuple[float, int]:
-    """Seconds that a command took, and its largest resident memory in bytes."""
-    start, peak = time.perf_counter(), 0
-    process = psutil.Popen(command)
-    while process.poll() is None:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            continue
-        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-            peak = int(found[1]) * 1024
-        time.sleep(0.02)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}.")
-    return time.perf_counter() - start, peak
+def run_measured(command: list[str]) -> tuple[float, float, int]:
+    """
+    Seconds and processor seconds that a command took, and its largest resident memory in bytes.
+
+    Raises:
+        ValueError: If it fails; with its exit status and what it wrote.
+    """
+    start, cpu, peak = time.perf_counter(), 0.0, 0
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as written:  # a pipe would fill up while nobody reads it
+        process = psutil.Popen(command, stdout=written, stderr=written)
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                times = process.cpu_times()
+            except (OSError, psutil.NoSuchProcess):
+                continue
+            cpu = max(cpu, times.user + times.system)
+            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                peak = int(found[1]) * 1024
+            time.sleep(0.02)
+        if process.returncode:
+            written.seek(0)
+            raise ValueError(f"{' '.join(command)} failed with status {process.returncode}:\n{written.read()}")
+    return time.perf_counter() - start, cpu, peak
 
 
 def count_differences(source: Path, output: Path) -> tuple[int, int]:
@@ -105,14 +121,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--layers", type=int, default=28, help="of the language model (default: 28, a 7B model)")
+    parser.add_argument("--smoke", action="store_true", help="one narrow layer, only to see that everything runs")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=args.folder, prefix="convert-weights-"))
     try:
-        num_bytes = write_source(folder / "source", args.layers)
+        num_bytes = write_source(folder / "source", args.layers, args.smoke)
         python = [sys.executable, "-c", "import fila_video.conversion.convert"]
-        _, imports = run_measured(python)
+        _, _, imports = run_measured(python)
         command = [sys.executable, str(ROOT / "convert_weights.py"), str(folder / "source"), str(folder / "output")]
-        seconds, peak = run_measured(command)
+        seconds, cpu, peak = run_measured(command)
         total, different = count_differences(folder / "source", folder / "output")
         files = len(list((folder / "output").glob("*.safetensors")))
     finally:
@@ -121,6 +138,7 @@ def main() -> None:
     print(f"| source | {num_bytes / 2**30:.2f} GiB, {total} tensors |")
     print(f"| output | {files} files of weights, {different} tensors differ from the source |")
     print(f"| time | {seconds:.1f} s, {num_bytes / 2**30 / seconds:.2f} GiB/s |")
+    print(f"| processor time | {cpu:.1f} s |")
     print(f"| peak memory | {peak / 2**30:.2f} GiB |")
     print(f"| imports alone | {imports / 2**30:.2f} GiB |")
 

@@ -173,6 +173,9 @@ def main(argv: list[str] | None = None, before_run: Callable[[str], None] | None
 
     Returns:
         `int`: exit status 0, 2 with one line on standard error for wrong input, or 130 for Ctrl-C.
+
+    Raises:
+        Exception: Whatever else went wrong, a fault of the program whose traceback is wanted.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -185,12 +188,28 @@ def main(argv: list[str] | None = None, before_run: Callable[[str], None] | None
         if before_run is not None:
             before_run(args.command)
         return args.run(args)
-    # Out of memory is a RuntimeError of torch.
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError) as error:  # what a user can put right; other errors are faults of ours
         print(f"fila-video: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"fila-video: There is not enough memory: {' '.join(str(error).split()) or 'an allocation failed'}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """On a GPU torch raises a class of its own for it, on the CPU a plain `RuntimeError` that its allocator words."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def program() -> None:

@@ -51,6 +51,20 @@ def test_long_video_runs(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_convert_weights_runs(tmp_path) -> None:
+    rows = rows_of("-m", "fila_video.benchmarks.convert_weights", "--smoke", "--folder", str(tmp_path))
+    output = dict(row[:2] for row in rows)["output"]
+    assert output == "1 files of weights, 0 tensors differ from the source"
+    assert not list(tmp_path.iterdir())  # twice the checkpoint would be left there
+
+
+def test_a_conversion_that_fails_shows_its_own_error() -> None:
+    run_measured = pytest.importorskip("fila_video.benchmarks.convert_weights").run_measured
+    with pytest.raises(ValueError, match=r"(?s)failed with status 3:.*the reason"):
+        run_measured([sys.executable, "-c", "import sys; sys.stderr.write('the reason'); sys.exit(3)"])
+
+
+@pytest.mark.slow
 def test_video_reading_runs(tmp_path) -> None:
     rows = rows_of("-m", "fila_video.benchmarks.video_reading", "--folder", str(tmp_path), "--smallest")
     assert [row[:3] for row in rows[1:]] == [["seconds2.mp4", "exact", "8"]]

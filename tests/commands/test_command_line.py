@@ -1,5 +1,6 @@
 """The command line, run as a user runs it: answers, scenes, storyboards, and one line for what is wrong."""
 
+import argparse
 import json
 import shutil
 import signal
@@ -401,3 +402,33 @@ def test_subtitles_that_find_no_room_are_said(video, tmp_path, capsys) -> None:
     assert capsys.readouterr().err == DEMONSTRATION + "\n"
     assert main([*command, "--subtitle-tokens", "1"]) == 0
     assert "1 lines of subtitles found no room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault within"), TypeError("another"), KeyError("third")])
+def test_a_fault_of_the_program_itself_shows_where_it_happened(video, monkeypatch, error) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr("fila_video.commands.answer.run", fail)
+    with pytest.raises(type(error)) as raised:
+        main(["answer", video, "What?"])
+    assert raised.value is error
+
+
+def test_the_program_prints_the_traceback_of_its_own_faults(video) -> None:
+    code = (
+        "import sys; import fila_video.commands.answer as answer\n"
+        "def broken(args): raise RuntimeError('a fault within')\n"
+        "answer.run = broken\n"
+        "from fila_video.commands.cli import program\n"
+        f"sys.argv = ['fila-video', 'answer', {video!r}, 'What?']; program()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "in broken" in done.stderr
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 60, dtype=torch.uint8), lambda: bytearray(1 << 62)])
+def test_too_little_memory_gets_one_line(video, capsys, monkeypatch, allocate) -> None:
+    monkeypatch.setattr("fila_video.commands.answer.run", lambda args: allocate())
+    assert "not enough memory" in refusal(capsys, "answer", video, "What?")

@@ -54,6 +54,25 @@ def test_the_placeholder_is_the_most_frequent_token_of_every_video(processor, si
                 assert text == full  # nothing is thinned that need not be
 
 
+# One token a scene is the case that thinning is for; the more there are, the less a sentence can outnumber them.
+@pytest.mark.parametrize(
+    ("side", "time_marks"), [(1, "sentence"), (1, "llava_video"), (1, "per_scene"), (2, "per_scene"), (14, "sentence")]
+)
+def test_the_placeholder_is_the_mode_for_every_number_of_scenes(processor, side, time_marks) -> None:
+    other = with_tokens_per_scene(processor, side, "video", time_marks)
+    token = other.video_token
+    for num_scenes in range(1, 513):
+        # How many digits the times have, and so how long the sentence is.
+        duration = (1.0, 600.0, 11111.1)[num_scenes % 3]
+        text = other.replace_video_token({"scenes": [scenes_of(num_scenes, duration)]}, 0, thin_times=True)
+        own = text.count(token)
+        assert own == other._num_visual_tokens(num_scenes) == num_scenes * side * side + 1
+        # The placeholder is a token of its own, so the text between is tokenized as if it stood alone.
+        pieces = [piece for piece in text.split(token) if piece]
+        counts = Counter(id for ids in other.tokenizer(pieces)["input_ids"] for id in ids) if pieces else {}
+        assert all(count < own for count in counts.values()), (num_scenes, duration, text)
+
+
 def test_only_a_request_for_offsets_thins_the_sentence(processor) -> None:
     other = with_tokens_per_scene(processor, 1, "video")
     options = {"text": "<video>What?", "videos": clip(12), "num_scenes": 12, "scene_size": 1}
@@ -125,3 +144,16 @@ def test_the_tokens_counted_beforehand_are_those_of_the_prompt_and_the_model(pro
                 return_dict=True,
             )
         assert [len(embeddings) for embeddings in features.pooler_output] == [count]
+
+
+@pytest.mark.parametrize("num_scenes", [1, 7, 512])
+def test_the_tokens_counted_beforehand_are_the_prompts_for_every_number_of_frames(processor, num_scenes) -> None:
+    # `uniform` takes as many scenes as any other selection, and needs no clustering.
+    options = {"num_scenes": num_scenes, "scene_size": 1, "selection": "uniform", "time_marks": "none"}
+    frames, lengths = clip(512, shape=(2, 2, 3)), range(1, 513)
+    counts = processor._get_num_multimodal_tokens(
+        video_sizes=[(length, 2, 2) for length in lengths], num_scenes=num_scenes
+    )["num_video_tokens"]
+    for length, count in zip(lengths, counts, strict=True):
+        inputs = processor(text="<video>", videos=frames[:length], max_candidates=512, **options)
+        assert inputs["input_ids"][0].count(processor.video_token_id) == count, length
