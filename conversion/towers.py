@@ -62,7 +62,8 @@ def so400m_config(shapes: dict[str, tuple[int, ...]], name: str | None) -> Sigli
         side = isqrt(positions[0]) if positions else None
         raise ValueError(
             f"The vision tower ('{name}', patch embedding {patches}, {side} x {side} patches) is not SigLIP "
-            "so400m/14-384: say with `--vision-tower` where its configuration is."
+            "so400m/14-384: say with `--vision-tower` where its configuration is (`fila-video convert SOURCE OUTPUT "
+            "--vision-tower FOLDER`; then OUTPUT is the model to name)."
         )
     return SiglipVisionConfig(
         hidden_size=1152,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import fila_video
 import pytest
@@ -12,7 +13,7 @@ import torch
 from fila_video.commands.cli import main as command_line
 from fila_video.conversion.cached import convert_once, list_converted
 from filelock import FileLock
-from helpers.tiny_checkpoints import save_llava_hf, tiny_onevision
+from helpers.tiny_checkpoints import TinyParts, save_llava_hf, save_llava_next, tiny_onevision
 from helpers.video_files import make_video
 from huggingface_hub import constants
 
@@ -98,6 +99,43 @@ def test_a_model_is_loaded_by_the_name_of_a_source_checkpoint(source, tmp_path) 
     assert torch.equal(again.lm_head.weight, model.lm_head.weight) and files_of(tmp_path / "assets") == before
     with pytest.raises(ValueError, match=r"There is no model .*nowhere"):
         fila_video.load_model(tmp_path / "nowhere")
+
+
+def refusal_of(model: Path, video: Path, capsys: pytest.CaptureFixture) -> str:
+    """The one line of `fila-video answer` about a source that cannot be its model."""
+    assert command_line(["answer", str(video), "What?", "--model", str(model)]) == 2
+    written = capsys.readouterr()
+    assert written.out == "" and written.err.count("\n") == 1
+    return written.err
+
+
+def test_answer_says_how_to_convert_a_source_whose_vision_tower_must_be_named(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    video = make_video(tmp_path / "video.mp4", 10)
+    folder = save_llava_next(tmp_path / "source", TinyParts())
+    message = refusal_of(folder, video, capsys)
+    assert "is not SigLIP so400m/14-384" in message and "fila-video convert SOURCE OUTPUT --vision-tower" in message
+    assert not any(entry["complete"] for entry in list_converted())
+
+    # What the message says to do works.
+    output = tmp_path / "output"
+    assert command_line(["convert", str(folder), str(output), "--vision-tower", str(tmp_path / "tower")]) == 0
+    capsys.readouterr()
+    answer = ["answer", str(video), "What?", "--model", str(output), "--num-scenes", "4", "--max-new-tokens", "3"]
+    assert command_line(answer) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("model_type", ["llava_next", "video_llava", "llava", "qwen2_vl"])
+def test_answer_refuses_relatives_by_name(tmp_path, monkeypatch, capsys, model_type) -> None:
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    video = make_video(tmp_path / "video.mp4", 10)
+    folder = save_llava_hf(tmp_path / "source", tiny_onevision())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+    message = refusal_of(folder, video, capsys)
+    assert f"`model_type` '{model_type}'" in message and "cannot be converted" in message
+    assert list_converted() == []
 
 
 KILLED = """

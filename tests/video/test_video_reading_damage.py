@@ -135,7 +135,8 @@ def test_a_picture_of_ten_billion_pixels_is_refused(tmp_path, name) -> None:
         data = data[:at] + struct.pack(">HH", 65535, 65535) + data[at + 4 :]
     with pytest.raises(VideoReadError):
         read_frames(data, num_frames=1)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 * 1024
+    # The picture would take 6 GB and more; what else the process took meanwhile is far less.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2 * 1024**2
 
 
 def test_a_webp_of_billions_of_pixels_is_refused(tmp_path) -> None:
