@@ -52,6 +52,7 @@ KINDS = {
     "row": "3 to 8 things in 5 to 8 seconds, one soon after another",
     "short": "2 to 5 things in 5 to 60 seconds, seen for a 20th of the video at least",
     "rare": "4 to 6 things, each seen for 2 to 3 seconds, in 5 to 30 minutes",
+    "crowded": "30 things, each seen for 2 to 3 seconds, in 10 minutes",
 }
 DURATIONS = {
     "clip": (5.0, 15.0),
@@ -60,8 +61,10 @@ DURATIONS = {
     "row": (5.0, 8.0),
     "short": (5.0, 60.0),
     "rare": (300.0, 1800.0),
+    "crowded": (600.0, 600.0),
 }
 ROW = (3, 8)  # things
+CROWD = 30  # things
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class Settings:
         if self.kind == "row" and self.colors * len(SHAPES) < ROW[1]:
             raise ValueError(
                 f"A row has up to {ROW[1]} different things: it needs `colors` 2 or more, got {self.colors}."
+            )
+        if self.kind == "crowded" and self.colors * len(SHAPES) < CROWD:
+            raise ValueError(
+                f"A crowded film has {CROWD} different things: it needs `colors` {CROWD // len(SHAPES)} or more, got "
+                f"{self.colors}."
             )
         if self.questions < 0 or not 0 <= self.choice_share <= 1:
             raise ValueError(
@@ -208,7 +216,7 @@ def _draw(rng: Random, settings: Settings) -> Film:
         number, stretches, backgrounds = rng.randint(*ROW), rng.randint(1, 3), 2
         seconds = (duration / (1.5 * number + 0.6),) * 2
     else:
-        number, seconds = rng.randint(4, 6), (2.0, 3.0)
+        number, seconds = CROWD if settings.kind == "crowded" else rng.randint(4, 6), (2.0, 3.0)
         stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
     sizes = duration, settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colors
     return draw_film(rng, *sizes)

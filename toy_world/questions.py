@@ -145,7 +145,7 @@ def _color(rng: Random, film: Film) -> Made | None:
 def _order(rng: Random, film: Film) -> Made | None:
     if len(film.events) < 2:
         return None
-    place = rng.randrange(len(film.events))
+    place = rng.randrange(min(len(film.events), len(ORDINALS)))
     last = place == len(film.events) - 1 and rng.random() < 0.5
     name = film.events[place].thing.a_name
     return f"Which object appears {'last' if last else ORDINALS[place]}?", name, _rivals(rng, film)
@@ -179,7 +179,9 @@ def _count(rng: Random, film: Film) -> Made | None:
         things = form.format(rng.choice([name for name in names if counts[name] == number])).replace(
             "crosss", "crosses"
         )
-    near = [NUMBERS[other] for other in range(max(number - 3, 0), number + 4) if other != number]
+    if number >= len(NUMBERS):
+        return None
+    near = [name for other, name in enumerate(NUMBERS) if 0 < abs(other - number) <= 3]
     return f"How many {things} appear in the video?", NUMBERS[number], _shuffled(rng, near)
 
 

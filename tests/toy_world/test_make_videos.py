@@ -191,6 +191,16 @@ def test_rare_events_are_short_in_long_videos(tmp_path) -> None:
     assert all(2 <= event["end"] - event["start"] <= 3.001 for event in record["events"])
 
 
+def test_a_crowded_film_shows_thirty_things_one_at_a_time(tmp_path) -> None:
+    settings = Settings("crowded", duration=(125, 125), side=32, fps=2, questions=40)
+    (record,) = records_of(make_videos(tmp_path, settings, count=1))
+    events = record["events"]
+    assert len({(event["color"], event["shape"]) for event in events}) == len(events) == 30
+    assert all(earlier["end"] < later["start"] for earlier, later in itertools.pairwise(events))
+    kinds = {question["kind"] for question in record["questions"]}
+    assert {"before", "after", "first"} <= kinds and len(record["questions"]) > 30
+
+
 def test_pictures_carry_captions_and_questions(tmp_path) -> None:
     settings = Settings("picture-questions", side=64)
     for record in records_of(make_videos(tmp_path, settings, count=10)):
@@ -236,7 +246,8 @@ def test_a_drawn_thing_covers_its_place_and_nothing_else() -> None:
 
 def test_the_command_line_makes_every_kind(tmp_path) -> None:
     for kind in KINDS:
-        short = ["--min-duration", "40", "--max-duration", "41"] if kind == "rare" else []
+        seconds = {"rare": "40", "crowded": "125"}.get(kind)
+        short = ["--min-duration", seconds, "--max-duration", seconds] if seconds else []
         arguments = ["--output", str(tmp_path), "--kind", kind, "--count", "1", "--side", "32", "--no-progress"]
         assert cli.main(["make-videos", *arguments, *short]) == 0
         assert len(records_of(tmp_path / f"train_{kind}.jsonl")) == 1
@@ -253,6 +264,7 @@ def test_the_command_line_makes_every_kind(tmp_path) -> None:
         ({"kind": "short", "colors": 0}, "must be from 1 to 8, got 0"),
         ({"kind": "short", "colors": 9}, "must be from 1 to 8, got 9"),
         ({"kind": "row", "colors": 1}, "needs `colors` 2 or more, got 1"),
+        ({"kind": "crowded", "colors": 4}, "needs `colors` 5 or more, got 4"),
         ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
     ],
 )
