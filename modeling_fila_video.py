@@ -1,7 +1,7 @@
 """FiLA-Video model: vision tower, scene merger, projector, pooling, newline, language model."""
 
 import inspect
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -174,24 +174,28 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
     @torch.no_grad()
     def score_frames(
         self,
-        features: torch.Tensor,
+        features: torch.Tensor | Iterable[torch.Tensor],
         before_ids: torch.LongTensor,
         after_ids: torch.LongTensor,
         question: torch.BoolTensor,
         question_tokens: int = 16,
+        per_layer: bool = False,
         **windows: int,
     ) -> torch.FloatTensor:
         """
-        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers.
-        `features` is what `encode_frames` gave of them, `before_ids` and `after_ids` the prompt around the video, and
-        `question` says which of `after_ids` are the question. See [`score_frames`] for `windows`.
+        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers,
+        or with `per_layer` `(num_layers, num_frames)`. `features` is what `encode_frames` gave of them, in one or in
+        parts, `before_ids` and `after_ids` the prompt around the video, and `question` says which of `after_ids` are
+        the question. See [`score_frames`] for `windows`.
         """
         parts = []
-        for part in features.split(32):  # projected at full size, a pool takes gigabytes
+        # Projected at full size, a pool takes gigabytes.
+        for part in features.split(32) if isinstance(features, torch.Tensor) else features:
             grids = project_patches(part.to(self.device), self.multi_modal_projector, self.config)
             parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
-        return score_frames(self.language_model, torch.cat(parts), before, after, question, **windows).sum(dim=0)
+        scores = score_frames(self.language_model, torch.cat(parts), before, after, question, **windows)
+        return scores if per_layer else scores.sum(dim=0)
 
     def _encode_frames(
         self, pixel_values: torch.Tensor, **kwargs: Any

@@ -10,7 +10,8 @@ each: a frame far away from the question is then as near to it as any other.
                                                       ^^^^^ of these rows, the question's are computed, nothing else
 
 Two things are as in XComp's released code: the last window goes on with the first frames, and a row of the question
-also attends to the question's later tokens.
+also attends to the question's later tokens. No sentence with times stands in this prompt, so every row between the
+video and the end of the user's turn is the question's.
 """
 
 import math

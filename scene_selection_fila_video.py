@@ -107,6 +107,16 @@ def select_scenes(
 
 
 @torch.no_grad()
+def scenes_of(features: torch.Tensor, representatives: torch.Tensor, scene_size: int) -> torch.LongTensor:
+    """
+    The scenes of representatives that something else has chosen: each with the most similar frames of its history
+    (eq. 5 and 6), see [`select_scenes`]. `representatives` `(num_scenes,)` are ascending indices of `features`.
+    """
+    _check(features, scene_size=scene_size)
+    return _supplement(features.double(), representatives, scene_size - 1, most_similar=True)
+
+
+@torch.no_grad()
 def thin_pool(features: torch.Tensor, num_frames: int) -> torch.LongTensor:
     """
     The frames of a pool that are worth encoding: `num_frames` of them by farthest-point selection, on features that
@@ -349,6 +359,7 @@ __all__ = [
     "METHODS",
     "background_places",
     "num_selected_scenes",
+    "scenes_of",
     "select_scenes",
     "thin_pool",
     "unselected_frames",

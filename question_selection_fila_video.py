@@ -1,0 +1,191 @@
+"""
+Selection by the question: from scores to representatives (QC-Comp of XComp, arXiv 2604.14149, and what goes beyond
+it), and a scorer that needs no language model.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from .scene_selection_fila_video import num_selected_scenes, select_scenes, thin_pool
+
+logger = logging.get_logger(__name__)
+
+DIVERSITIES = ("top", "clusters", "coverage")
+MORE_CLUSTERS = 2  # clusters per scene, of which the better half is taken
+
+
+def relevance(asked: torch.Tensor, neutral: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    One score per frame from the scores of the layers `(num_layers, num_frames)`: their sum, as in XComp; or, with the
+    scores of a neutral question, the sum of what each layer gives the question more than the neutral one, both in
+    standard deviations. What draws attention whatever is asked falls away.
+    """
+    if neutral is None:
+        return asked.sum(dim=0)
+    asked, neutral = (
+        (scores - scores.mean(dim=1, keepdim=True)) / scores.std(dim=1, keepdim=True, correction=0).clamp(min=1e-12)
+        for scores in (asked.double(), neutral.double())
+    )
+    return (asked - neutral).sum(dim=0)
+
+
+@torch.no_grad()
+def relevant_frames(
+    scores: torch.Tensor,
+    times: torch.Tensor,
+    features: torch.Tensor,
+    num_scenes: int,
+    *,
+    diversity: str = "top",
+    spacing: float = 0.0,
+    context: float = 0.0,
+    seed: int = 42,
+) -> torch.LongTensor:
+    """
+    The representatives of a question's scenes. Equal arguments give equal frames; ties go to the earlier one.
+
+    Args:
+        scores (`torch.Tensor` of shape `(num_frames,)`): How much each frame of the pool has to do with the question.
+        times (`torch.Tensor` of shape `(num_frames,)`): Their times in seconds, ascending.
+        features (`torch.Tensor` of shape `(num_frames, dim)`): What frames are compared by.
+        num_scenes (`int`): Representatives wanted; a pool with fewer frames gives all of them.
+        diversity (`str`, *optional*, defaults to `"top"`):
+            - `"top"`: the highest scores (XComp).
+            - `"clusters"`: the best frames of the best clusters, of twice as many clusters as scenes (k-means).
+            - `"coverage"`: frames at equal steps of the cumulated scores, to each of which their mean is added, so that all the
+              video is covered, the more densely where scores are high (BOLT's inverse transform sampling).
+        spacing (`float`, *optional*, defaults to 0.0):
+            Seconds around a chosen frame from which no other one is taken while there are others.
+        context (`float`, *optional*, defaults to 0.0):
+            Seconds before and after the frame with the highest score to look around in: where it is above 0, half of
+            the frames are those there that differ most from each other, for what comes right before and after.
+        seed (`int`, *optional*, defaults to 42): Of k-means.
+
+    Returns:
+        `torch.LongTensor` of shape `(min(num_scenes, num_frames),)`, on the CPU, ascending.
+
+    Raises:
+        ValueError: If the diversity is unknown, a number is negative, or the scores are not finite or not one a frame.
+    """
+    if diversity not in DIVERSITIES:
+        raise ValueError(f"Unknown `question_diversity` {diversity!r}: use one of {', '.join(DIVERSITIES)}.")
+    if spacing < 0 or context < 0:
+        raise ValueError(f"`question_spacing` and `question_context` cannot be negative, got {spacing} and {context}.")
+    if scores.shape != (len(features),) or len(times) != len(features) or not scores.isfinite().all():
+        raise ValueError(
+            f"{len(features)} frames need as many finite scores and times, got scores of shape {tuple(scores.shape)} "
+            f"and {len(times)} times."
+        )
+    scores, times = scores.double().cpu(), times.double().cpu()
+    count = num_selected_scenes(len(scores), num_scenes)
+    chosen: list[int] = []
+    if context > 0 and count > 1:
+        around = ((times - times[_ranked(scores)[0]]).abs() <= context).nonzero().flatten()
+        chosen = around[thin_pool(features[around.to(features.device)], count - count // 2)].tolist()
+
+    if diversity == "coverage":
+        # Half of the steps by what the scores have above the lowest one, half by time alone.
+        shares = scores - scores.min()
+        shares = shares + shares.mean().clamp(min=1e-12)
+        steps = (torch.arange(count - len(chosen), dtype=torch.float64) + 0.5) / max(count - len(chosen), 1)
+        order = torch.searchsorted((shares / shares.sum()).cumsum(0), steps).clamp(max=len(scores) - 1).tolist()
+        order += [frame for frame in _ranked(scores) if frame not in order]
+        spacing = 0.0
+    elif diversity == "clusters" and count * MORE_CLUSTERS < len(scores):
+        centers = select_scenes(features, count * MORE_CLUSTERS, 1, seed=seed).flatten()
+        labels = torch.cdist(features.double(), features[centers.to(features.device)].double()).argmin(1).cpu()
+        best = dict.fromkeys(labels[_ranked(scores)].tolist())  # the clusters in the order of their best frames
+        order = [next(frame for frame in _ranked(scores) if labels[frame] == label) for label in best]
+        order += [frame for frame in _ranked(scores) if frame not in order]
+    else:
+        order = _ranked(scores)
+
+    # First those that keep their distance, then, where scenes are left, the others.
+    for distance in (spacing, 0.0):
+        for frame in order:
+            if len(chosen) == count:
+                break
+            if frame not in chosen and all(abs(times[frame] - times[other]) >= distance for other in chosen):
+                chosen.append(frame)
+    return torch.tensor(sorted(chosen))
+
+
+def _ranked(scores: torch.Tensor) -> list[int]:
+    return scores.argsort(descending=True, stable=True).tolist()
+
+
+class ContrastiveScorer:
+    """
+    Scores frames by how well a text fits to them, with a SigLIP or CLIP of transformers: a scorer for processors that
+    have no language model at hand (`processor.question_scorer`).
+
+    Args:
+        model (`str`, `Path` or `PreTrainedModel`):
+            A checkpoint's name or folder, or a loaded model with `get_image_features` and `get_text_features`.
+        image_processor, tokenizer (*optional*): Of a loaded model; by default those of the checkpoint.
+        batch_size (`int`, *optional*, defaults to 32): Frames that are encoded at once.
+
+    Raises:
+        ValueError: If the model has no features for images and texts.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module,
+        image_processor: Callable | None = None,
+        tokenizer: Callable | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        if isinstance(model, (str, Path)):
+            image_processor = image_processor or AutoImageProcessor.from_pretrained(model)
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+            model = AutoModel.from_pretrained(model).eval()
+        if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
+            raise ValueError(f"A {type(model).__name__} does not compare texts with images: use a SigLIP or a CLIP.")
+        if image_processor is None or tokenizer is None:
+            raise ValueError("A loaded model needs its `image_processor` and its `tokenizer`.")
+        self.model, self.image_processor, self.tokenizer = model, image_processor, tokenizer
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, frames: torch.Tensor, question: str) -> torch.Tensor:
+        """
+        Args:
+            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8.
+            question (`str`): What is asked. A text longer than the model's is cut, with a warning.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames,)`, float32: cosines between each frame and the text.
+        """
+        longest = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        length = len(self.tokenizer(question)["input_ids"])
+        if longest is not None and length > longest:
+            logger.warning_once(
+                f"A question of {length} tokens is cut to the {longest} that a {type(self.model).__name__} reads."
+            )
+        # SigLIP was trained on texts that are padded to their full length.
+        text = self.tokenizer(
+            question, padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
+        ).to(self.model.device)
+        if "siglip" in self.model.config.model_type:
+            text.pop("attention_mask", None)
+        wanted = nn.functional.normalize(_pooled(self.model.get_text_features(**text)).float(), dim=-1)
+        scores = []
+        for batch in frames.split(self.batch_size):
+            pixels = self.image_processor(list(batch.cpu()), return_tensors="pt")["pixel_values"]
+            pixels = pixels.to(self.model.device, self.model.dtype)
+            seen = _pooled(self.model.get_image_features(pixel_values=pixels)).float()
+            scores.append(nn.functional.normalize(seen, dim=-1) @ wanted[0])
+        return torch.cat(scores).cpu()
+
+
+def _pooled(features: torch.Tensor | object) -> torch.Tensor:
+    return features if isinstance(features, torch.Tensor) else features.pooler_output
+
+
+__all__ = ["DIVERSITIES", "ContrastiveScorer", "relevance", "relevant_frames"]

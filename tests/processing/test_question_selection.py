@@ -1,0 +1,173 @@
+"""Selection by the question: from scores to scenes, through the processor, the pipeline and the command line."""
+
+import pytest
+import torch
+from fila_video.question_selection_fila_video import ContrastiveScorer, relevance, relevant_frames
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+)
+
+
+def pool(num_frames: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "scores": torch.rand(num_frames, generator=generator),
+        "times": torch.arange(num_frames, dtype=torch.float64),
+        "features": torch.randn(num_frames, 8, generator=generator),
+    }
+
+
+def test_the_highest_scores_are_taken_in_the_order_of_time() -> None:
+    frames = pool(20)
+    chosen = relevant_frames(**frames, num_scenes=5)
+    assert chosen.tolist() == sorted(frames["scores"].topk(5).indices.tolist())
+
+
+def test_equal_scores_go_to_the_earlier_frames() -> None:
+    frames = pool(20) | {"scores": torch.zeros(20)}
+    assert relevant_frames(**frames, num_scenes=3).tolist() == [0, 1, 2]
+
+
+def test_no_second_frame_is_taken_near_a_better_one() -> None:
+    frames = pool(30) | {"scores": torch.linspace(1, 0, 30)}
+    assert relevant_frames(**frames, num_scenes=4, spacing=3.0).tolist() == [0, 3, 6, 9]
+
+
+def test_where_too_few_frames_keep_their_distance_the_best_others_fill_the_scenes() -> None:
+    frames = pool(8) | {"scores": torch.linspace(1, 0, 8)}
+    assert relevant_frames(**frames, num_scenes=5, spacing=4.0).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_clusters_give_frames_that_differ() -> None:
+    """One event fills the best scores; its frames are one cluster, so the others are seen too."""
+    features = torch.eye(10).repeat_interleave(4, 0)
+    scores = torch.linspace(1, 0, 40)
+    frames = {"scores": scores, "times": torch.arange(40.0), "features": features}
+    assert relevant_frames(**frames, num_scenes=4).tolist() == [0, 1, 2, 3]
+    assert relevant_frames(**frames, num_scenes=4, diversity="clusters").tolist() == [0, 4, 8, 12]
+
+
+def test_coverage_reaches_all_of_the_video_and_is_denser_where_scores_are_high() -> None:
+    scores = torch.ones(100)
+    scores[50:60] = 10
+    frames = pool(100) | {"scores": scores}
+    chosen = relevant_frames(**frames, num_scenes=20, diversity="coverage")
+    inside = ((chosen >= 50) & (chosen < 60)).sum()
+    assert inside >= 8 and chosen[0] < 25 and chosen[-1] > 75
+
+
+def test_context_takes_half_of_the_frames_around_the_best_one() -> None:
+    scores = torch.zeros(100)
+    scores[[10, 50, 90]] = torch.tensor([0.5, 1.0, 0.4])
+    frames = pool(100) | {"scores": scores}
+    chosen = relevant_frames(**frames, num_scenes=6, context=5.0).tolist()
+    assert sum(45 <= frame <= 55 for frame in chosen) >= 3 and {10, 50} <= set(chosen)
+
+
+@pytest.mark.parametrize("diversity", ["top", "clusters", "coverage"])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("num_scenes", [1, 4, 40])
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_number_of_scenes_follows_from_the_number_of_frames_alone(
+    diversity, num_frames, num_scenes, equal
+) -> None:
+    frames = pool(num_frames)
+    if equal:
+        frames |= {"scores": torch.ones(num_frames), "features": torch.ones(num_frames, 8)}
+    for options in ({}, {"spacing": 3.0, "context": 10.0}):
+        chosen = relevant_frames(**frames, num_scenes=num_scenes, diversity=diversity, **options).tolist()
+        assert len(set(chosen)) == len(chosen) == min(num_scenes, num_frames) and chosen == sorted(chosen)
+        again = relevant_frames(**frames, num_scenes=num_scenes, diversity=diversity, **options).tolist()
+        assert again == chosen
+
+
+def test_what_draws_attention_whatever_is_asked_falls_away() -> None:
+    asked = torch.tensor([[9.0, 2.0, 1.0, 1.0], [8.0, 2.0, 1.0, 1.0]])
+    neutral = torch.tensor([[9.0, 1.0, 1.0, 1.0], [8.0, 1.0, 1.0, 1.0]])
+    assert relevance(asked).argmax() == 0
+    assert relevance(asked, neutral).argmax() == 1
+    assert relevance(torch.ones(2, 4), torch.ones(2, 4)).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"diversity": "best"}, "question_diversity"),
+        ({"spacing": -1.0}, "question_spacing"),
+        ({"context": -1.0}, "question_context"),
+        ({"scores": torch.rand(3)}, r"8 frames need as many"),
+        ({"scores": torch.full((8,), torch.nan)}, "finite"),
+    ],
+)
+def test_arguments_out_of_range_are_named(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        relevant_frames(**pool(8) | {"num_scenes": 2} | change)
+
+
+def letters(text: str, length: int | None = None):
+    ids = [ord(letter) % 30 + 1 for letter in text]
+    return ids if length is None else (ids + [0] * length)[:length]
+
+
+class LetterTokenizer:
+    """A letter a token, with what a scorer asks of a tokenizer."""
+
+    def __call__(self, text, padding=None, truncation=False, max_length=None, return_tensors=None):
+        from transformers import BatchEncoding
+
+        ids = letters(text, max_length)
+        mask = [int(token > 0) for token in ids]
+        values = {"input_ids": ids, "attention_mask": mask}
+        if return_tensors == "pt":
+            values = {name: torch.tensor([value]) for name, value in values.items()}
+        return BatchEncoding(values)
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+TEXT = SIZES | {"vocab_size": 40, "max_position_embeddings": 12}
+VISION = SIZES | {"image_size": 16, "patch_size": 8}
+
+
+@pytest.mark.parametrize("kind", ["siglip", "clip"])
+def test_a_contrastive_model_scores_frames_as_it_compares_texts_with_images_itself(kind, caplog) -> None:
+    torch.manual_seed(0)
+    if kind == "siglip":
+        model = SiglipModel(SiglipConfig(text_config=TEXT | {"projection_size": 16}, vision_config=VISION)).eval()
+    else:
+        text = TEXT | {"eos_token_id": 39, "bos_token_id": 38, "pad_token_id": 0}
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)).eval()
+    image_processor = SiglipImageProcessor(size={"height": 16, "width": 16})
+    scorer = ContrastiveScorer(model, image_processor, LetterTokenizer(), batch_size=2)
+    frames = torch.randint(0, 256, (5, 3, 24, 32), dtype=torch.uint8)
+    scores = scorer(frames, "a red star")
+    assert scores.shape == (5,) and (scores.abs() <= 1.0001).all()
+
+    pixels = image_processor(list(frames), return_tensors="pt")["pixel_values"]
+    text = LetterTokenizer()("a red star", max_length=12, return_tensors="pt")
+    if kind == "siglip":
+        text.pop("attention_mask")
+    with torch.no_grad():
+        logits = model(pixel_values=pixels, **text).logits_per_image[:, 0]
+    assert scores.argsort().tolist() == logits.argsort().tolist()
+    assert not torch.equal(scorer(frames, "a blue ring"), scores)
+
+
+def test_a_scorer_needs_a_model_that_compares_texts_with_images() -> None:
+    with pytest.raises(ValueError, match="Linear does not compare"):
+        ContrastiveScorer(torch.nn.Linear(2, 2))
+    model = SiglipModel(SiglipConfig(text_config=TEXT | {"projection_size": 16}, vision_config=VISION))
+    with pytest.raises(ValueError, match="image_processor"):
+        ContrastiveScorer(model)
+
+
+def test_a_saved_contrastive_model_is_loaded_from_its_folder(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = SiglipModel(SiglipConfig(text_config=TEXT | {"projection_size": 16}, vision_config=VISION)).eval()
+    model.save_pretrained(tmp_path)
+    SiglipImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    scorer = ContrastiveScorer(tmp_path, tokenizer=LetterTokenizer())
+    assert scorer(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "what").shape == (2,)
