@@ -3,14 +3,35 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.video_utils import VideoMetadata
 
 from .encoded_video_fila_video import EncodedVideo
-from .scene_selection_fila_video import select_scenes, thin_pool, unselected_frames
+from .question_selection_fila_video import Question, relevant_frames
+from .scene_selection_fila_video import scenes_of, select_scenes, thin_pool, unselected_frames
 from .video_processing_fila_video import SceneSettings, thumbnails
+
+
+class Selection(NamedTuple):
+    """
+    What the selector chose of one video.
+
+    Args:
+        inputs (`torch.Tensor`):
+            What the model gets of the chosen frames, in the order of the scenes and then of the background: pixels
+            without an encoder, patch features with one.
+        indices (`torch.LongTensor` of shape `(num_scenes, scene_size)`): The scenes' indices in the pool.
+        background (`torch.LongTensor` of shape `(num_background,)`): The background's, ascending.
+        scores (`dict[str, torch.Tensor]`, *optional*):
+            Where a question chose, the `timestamps` and `values` of all frames that were scored.
+    """
+
+    inputs: torch.Tensor
+    indices: torch.Tensor
+    background: torch.Tensor
+    scores: dict[str, torch.Tensor] | None = None
 
 
 class FrameSelector:
@@ -26,14 +47,21 @@ class FrameSelector:
             Whose method the encoder is. It is held by a weak reference.
         is_bound (`bool`, *optional*, defaults to `False`):
             Whether the encoder is the model's `encode_frames`, looked up when it is needed.
+        scorer (`Callable[[torch.Tensor, str], torch.Tensor]`, *optional*):
+            From frames, uint8, and a question to one score per frame. By default the model scores.
     """
 
     def __init__(
-        self, encoder: Callable | None = None, model: torch.nn.Module | None = None, is_bound: bool = False
+        self,
+        encoder: Callable | None = None,
+        model: torch.nn.Module | None = None,
+        is_bound: bool = False,
+        scorer: Callable[[torch.Tensor, str], torch.Tensor] | None = None,
     ) -> None:
         self._encoder = encoder
         self._model = (lambda: None) if model is None else weakref.ref(model)
         self._is_bound = is_bound
+        self.scorer = scorer
 
     def __deepcopy__(self, memo: dict) -> "FrameSelector":
         return FrameSelector()
@@ -62,7 +90,8 @@ class FrameSelector:
         settings: SceneSettings,
         pixels: Callable[[torch.Tensor, Any], torch.Tensor],
         progress: Callable[[str, int, int], None] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        question: Question | None = None,
+    ) -> Selection:
         """
         The scenes of one video, and the frames of its background.
 
@@ -72,11 +101,7 @@ class FrameSelector:
             settings (`SceneSettings`): How to select.
             pixels (`Callable`): From frames and a device to normalized pixels, as the encoder and the model take them.
             progress (`Callable[[str, int, int], None]`, *optional*): Called with "encoding", frames done and in all.
-
-        Returns:
-            `tuple`: what the model gets of the chosen frames, in the order of the scenes and then of the background:
-            pixels without an encoder, patch features with one; the scenes' indices in the pool, `(num_scenes,
-            scene_size)`; and the background's, `(num_background,)`, ascending.
+            question (`Question`, *optional*): What `selection="question"` goes by.
         """
         method, patch_features = settings.selection, None
         has_features = self.encoder is not None or isinstance(frames, EncodedVideo)
@@ -84,26 +109,64 @@ class FrameSelector:
             method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
         elif (has_features or settings.background_tokens) and (kept := self.thin(frames, settings)) is not None:
             settings = replace(settings, encoded_candidates=None)
-            chosen, indices, background = self.select(frames[kept], settings, pixels, progress)
-            return chosen, kept[indices], kept[background]
+            question = None if question is None else question[kept]
+            selected = self.select(frames[kept], settings, pixels, progress, question)
+            return selected._replace(indices=kept[selected.indices], background=kept[selected.background])
         if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
         elif not has_features:
             features = _all_thumbnails(frames, settings)
         else:
             features, patch_features = self.encode(frames, settings, settings.max_feature_bytes, pixels, progress)
-        indices = select_scenes(
-            features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
-        )
+        scores = None
+        if method == "question":
+            values = self._scores(question, frames, patch_features, settings, pixels)
+            representatives = relevant_frames(
+                values,
+                question.times,
+                features,
+                settings.num_scenes,
+                diversity=settings.question_diversity,
+                spacing=settings.question_spacing,
+                context=settings.question_context,
+                seed=settings.seed,
+            )
+            indices = scenes_of(features, representatives, settings.scene_size)
+            scores = {"timestamps": question.times, "values": values}
+        else:
+            indices = select_scenes(
+                features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
+            )
         background = unselected_frames(indices, len(frames), settings.num_background_frames(len(frames)))
         order = torch.cat([indices.flatten(), background])
         if not has_features:
-            return pixels(frames[order], None), indices, background
+            return Selection(pixels(frames[order], None), indices, background, scores)
         if patch_features is None:
             order, repeated = order.unique(return_inverse=True)
             patch_features = self.encode(frames[order], settings, float("inf"), pixels, progress)[1]
             order = repeated
-        return patch_features[order.to(patch_features.device)], indices, background
+        return Selection(patch_features[order.to(patch_features.device)], indices, background, scores)
+
+    def _scores(
+        self,
+        question: Question,
+        frames: torch.Tensor | EncodedVideo,
+        patch_features: torch.Tensor | None,
+        settings: SceneSettings,
+        pixels: Callable,
+    ) -> torch.Tensor:
+        """How much each frame of a pool has to do with the question, `(num_frames,)`."""
+        seen = frames
+        if isinstance(frames, EncodedVideo):
+            seen = frames.pictures.permute(0, 3, 1, 2) if frames.frames is None else frames.frames
+        parts = None
+        if patch_features is not None:
+            parts = patch_features.split(settings.frame_batch_size)
+        elif self.encoder is not None:  # too large to keep: encoded once more
+            device = getattr(self.model, "device", None)
+            parts = (self.encoder(pixels(batch, device)) for batch in seen.split(settings.frame_batch_size))
+        scorer, neutral = self.scorer, settings.neutral_question
+        return question.scores(seen, parts, self.model, scorer, neutral, settings.question_tokens)
 
     def thin(self, frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor | None:
         """Which frames of a pool are worth encoding, where `settings.encoded_candidates` keeps fewer than all."""
@@ -180,4 +243,4 @@ def describe_scenes(
     return scenes
 
 
-__all__ = ["FrameSelector", "describe_scenes"]
+__all__ = ["FrameSelector", "Selection", "describe_scenes"]

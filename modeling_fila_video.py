@@ -174,28 +174,48 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
     @torch.no_grad()
     def score_frames(
         self,
-        features: torch.Tensor | Iterable[torch.Tensor],
+        features: torch.Tensor,
         before_ids: torch.LongTensor,
         after_ids: torch.LongTensor,
         question: torch.BoolTensor,
         question_tokens: int = 16,
-        per_layer: bool = False,
         **windows: int,
     ) -> torch.FloatTensor:
         """
-        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers,
-        or with `per_layer` `(num_layers, num_frames)`. `features` is what `encode_frames` gave of them, in one or in
-        parts, `before_ids` and `after_ids` the prompt around the video, and `question` says which of `after_ids` are
-        the question. See [`score_frames`] for `windows`.
+        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers.
+        `features` is what `encode_frames` gave of them, `before_ids` and `after_ids` the prompt around the video, and
+        `question` says which of `after_ids` are the question. See [`score_frames`] for `windows`.
+        """
+        tokens = self.tokens_for_scoring(features, question_tokens)
+        return self.score_tokens(tokens, before_ids, after_ids, question, **windows).sum(dim=0)
+
+    @torch.no_grad()
+    def tokens_for_scoring(
+        self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
+    ) -> torch.Tensor:
+        """
+        What the language model reads of a pool to score it, `(num_frames, num_tokens, hidden_size)`, for any number of
+        questions. `features` is what `encode_frames` gave of the frames, in one or in parts.
         """
         parts = []
         # Projected at full size, a pool takes gigabytes.
         for part in features.split(32) if isinstance(features, torch.Tensor) else features:
             grids = project_patches(part.to(self.device), self.multi_modal_projector, self.config)
             parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def score_tokens(
+        self,
+        tokens: torch.Tensor,
+        before_ids: torch.LongTensor,
+        after_ids: torch.LongTensor,
+        question: torch.BoolTensor,
+        **windows: int,
+    ) -> torch.FloatTensor:
+        """[`FilaVideoModel.score_frames`] of what `tokens_for_scoring` gave, `(num_layers, num_frames)`."""
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
-        scores = score_frames(self.language_model, torch.cat(parts), before, after, question, **windows)
-        return scores if per_layer else scores.sum(dim=0)
+        return score_frames(self.language_model, tokens, before, after, question, **windows)
 
     def _encode_frames(
         self, pixel_values: torch.Tensor, **kwargs: Any
@@ -485,6 +505,14 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
     def score_frames(self, *args: Any, **kwargs: Any) -> torch.FloatTensor:
         """See [`FilaVideoModel.score_frames`]."""
         return self.model.score_frames(*args, **kwargs)
+
+    def tokens_for_scoring(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """See [`FilaVideoModel.tokens_for_scoring`]."""
+        return self.model.tokens_for_scoring(*args, **kwargs)
+
+    def score_tokens(self, *args: Any, **kwargs: Any) -> torch.FloatTensor:
+        """See [`FilaVideoModel.score_tokens`]."""
+        return self.model.score_tokens(*args, **kwargs)
 
     @auto_docstring
     def get_image_features(

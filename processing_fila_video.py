@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,10 +15,11 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from transformers.utils import auto_docstring, logging
 from transformers.video_utils import VideoMetadata
 
-from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, normalize_chat
+from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, last_questions, normalize_chat
 from .configuration_fila_video import num_visual_tokens
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
 from .frame_selector_fila_video import FrameSelector, describe_scenes
+from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
 from .scene_selection_fila_video import background_places, num_selected_scenes
 from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
 from .time_marks_fila_video import VideoPrompt
@@ -59,6 +61,10 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
         Whether the times of every second, third, ... scene are named, or none, where otherwise another token would be
         as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
         token, so this is done by default where offsets of replacements are asked for, as vLLM does.
+    question (`str` or `list[str]`, *optional*):
+        What `selection="question"` goes by, for all videos or one each. By default what the prompt says behind the
+        video up to the end of the turn; of a chat, what its last user says. With `return_scenes`, `scenes` has the
+        `scores`: the `question`, and the `timestamps` and `values` of the frames that were scored.
     subtitles (*optional*):
         What is said: a file of subtitles, or the number or language of a track inside the video, as [`read_subtitles`]
         takes them; for several videos a list, with `None` for those without. The lines spoken during each scene stand
@@ -72,6 +78,7 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
     return_scenes: bool | str
     progress: Any
     thin_times: bool
+    question: Any
     subtitles: Any
     subtitle_tokens: int
 
@@ -185,7 +192,7 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
         """
         self._check_model(model, self)
-        self._selector = FrameSelector(None, model, is_bound=True)
+        self._selector = FrameSelector(None, model, True, self._selector.scorer)
         return self
 
     @property
@@ -206,7 +213,20 @@ class FilaVideoProcessor(ProcessorMixin):
         model = getattr(encoder, "__self__", None)
         model = model if isinstance(model, torch.nn.Module) else None
         self._check_model(model, self)
-        self._selector = FrameSelector(encoder, model)
+        self._selector = FrameSelector(encoder, model, False, self._selector.scorer)
+
+    @property
+    def question_scorer(self) -> Callable[[torch.Tensor, str], torch.Tensor] | None:
+        """
+        What scores frames for `selection="question"` in place of the bound model: a function from frames `(num_frames,
+        3, height, width)`, uint8, and a question to scores `(num_frames,)`, such as a [`ContrastiveScorer`]. A guest
+        like `frame_encoder`.
+        """
+        return self._selector.scorer
+
+    @question_scorer.setter
+    def question_scorer(self, scorer: Callable[[torch.Tensor, str], torch.Tensor] | None) -> None:
+        self._selector.scorer = scorer
 
     def _check_model(self, model: torch.nn.Module | None, scenes: Any) -> None:
         config = getattr(model, "config", None)
@@ -229,8 +249,13 @@ class FilaVideoProcessor(ProcessorMixin):
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         merged = super()._merge_kwargs(*args, **kwargs)
-        if kwargs.get("return_text_replacement_offsets"):
-            merged["videos_kwargs"].setdefault("thin_times", True)
+        videos_kwargs = merged["videos_kwargs"]
+        is_server = kwargs.get("return_text_replacement_offsets") and videos_kwargs.setdefault("thin_times", True)
+        if is_server and videos_kwargs.get("selection", self.selection) == "question":
+            raise ValueError(
+                "`selection='question'` does not work in a server that keeps a video apart from its question, as vLLM "
+                'does: choose another, such as --mm-processor-kwargs \'{"selection": "kmeans"}\'.'
+            )
         return merged
 
     def prepare_inputs_layout(
@@ -242,8 +267,8 @@ class FilaVideoProcessor(ProcessorMixin):
         if videos is not None:
             rows = videos_of_rows(videos, len(text)) if count_rows else None
             self._check_rows(text, rows, self.video_token, "videos")
-            videos = flatten_videos(videos)
-            videos = None if text and not videos else videos
+            videos, tokens = flatten_videos(videos), (self.video_token, self.image_token)
+            videos = None if text and not videos else asked_videos(videos, text, self.tokenizer, tokens)
         if images is not None:
             rows = images_of_rows(images, len(text)) if count_rows else None
             self._check_rows(text, rows, self.image_token, "images")
@@ -294,6 +319,12 @@ class FilaVideoProcessor(ProcessorMixin):
         progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
         marks = {name: given.pop(name) for name in (*TIME_SETTINGS, "thin_times") if name in given}
         self._video_prompt(**marks)  # before anything is read
+        asked = [video.question if isinstance(video, AskedVideo) else "" for video in videos]
+        videos = [video.video if isinstance(video, AskedVideo) else video for video in videos]
+        questions = given.pop("question", asked)
+        questions = [questions] * len(videos) if isinstance(questions, str) else questions
+        if len(questions) != len(videos):
+            raise ValueError(f"`question` has {len(questions)} questions for {len(videos)} videos: pass one for each.")
         max_subtitle_tokens = given.pop("subtitle_tokens", SUBTITLE_TOKENS)
         subtitles = subtitles_of_videos(given.pop("subtitles", None), videos)
         subtitles = [self._read_subtitles(*pair, given) for pair in zip(subtitles, videos, strict=True)]
@@ -306,8 +337,12 @@ class FilaVideoProcessor(ProcessorMixin):
         def pixels(frames: torch.Tensor, device: Any) -> torch.Tensor:
             return self.video_processor.pixels(frames, **{"device": device} | given)
 
+        def scoring_prompt(question: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            render = None if self.chat_template is None else super(FilaVideoProcessor, self).apply_chat_template
+            return prompt_of_question(question, self.tokenizer, self.video_token, render)
+
         chosen, scenes, beside, infos = [], [], [], []
-        for video, info, lines in zip(videos, metadata, subtitles, strict=True):
+        for video, info, lines, question in zip(videos, metadata, subtitles, questions, strict=True):
             if info is None and is_frame_sequence(video):
                 logger.warning_once(
                     "Frames were passed without `video_metadata`: the prompt names times as if they had been taken at "
@@ -318,16 +353,28 @@ class FilaVideoProcessor(ProcessorMixin):
             if isinstance(video, EncodedVideo):
                 if info is not None:
                     raise ValueError(f"{video!r} has its own metadata: leave out `video_metadata`.")
-                asked = video.settings_of_question(self.video_processor, given)
-                pool_settings = self.video_processor.scene_settings(**asked)
+                pool_settings = self.video_processor.scene_settings(
+                    **video.settings_of_question(self.video_processor, given)
+                )
                 video.check_encoder(self.frame_encoder, self._selector.model)
                 frames, info = video.frames if video.encoder is None else video, video.metadata
             else:
                 frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
-            inputs, indices, background = self._selector.select(frames, pool_settings, pixels, progress)
-            chosen.append(inputs)
+            if pool_settings.selection == "question" and not question.strip():
+                logger.warning_once(
+                    "`selection='question'`, but nothing is asked about a video: its scenes are selected by k-means."
+                )
+                pool_settings = replace(pool_settings, selection="kmeans")
+            times = torch.tensor(info.timestamps, dtype=torch.float64)
+            selected = self._selector.select(
+                frames, pool_settings, pixels, progress, Question(question, times, scoring_prompt)
+            )
+            indices, background = selected.indices, selected.background
+            chosen.append(selected.inputs)
             scenes.append(describe_scenes(indices, info, background))
             beside.append(background_places(indices, background))
+            if selected.scores is not None:
+                scenes[-1]["scores"] = {"question": question, **selected.scores}
             if return_scenes == "pictures":
                 order, places = indices.unique(return_inverse=True)
                 small = isinstance(video, EncodedVideo)
@@ -524,6 +571,8 @@ class FilaVideoProcessor(ProcessorMixin):
         if kwargs.get("return_assistant_tokens_mask"):
             # It asks for offsets, as a server does, but the sentence shall be the one of every other prompt.
             kwargs["processor_kwargs"] = {"thin_times": False, **(kwargs.get("processor_kwargs") or {})}
+        if questions := last_questions(chats):
+            kwargs["processor_kwargs"] = {"question": questions, **(kwargs.get("processor_kwargs") or {})}
         if sanitize_control_tokens:
             if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
                 raise ValueError(

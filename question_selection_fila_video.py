@@ -3,12 +3,15 @@ Selection by the question: from scores to representatives (QC-Comp of XComp, arX
 it), and a scorer that needs no language model.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .scene_selection_fila_video import num_selected_scenes, select_scenes, thin_pool
@@ -17,6 +20,133 @@ logger = logging.get_logger(__name__)
 
 DIVERSITIES = ("top", "clusters", "coverage")
 MORE_CLUSTERS = 2  # clusters per scene, of which the better half is taken
+
+
+@dataclass(frozen=True)
+class AskedVideo:
+    """A video on its way through the processor, with the question that its prompt asks."""
+
+    video: Any
+    question: str
+
+
+def asked_videos(
+    videos: list, text: list[str] | None, tokenizer: PreTrainedTokenizerBase, placeholders: tuple[str, str]
+) -> list:
+    """
+    Each video with what its prompt asks: the text behind its placeholder up to the end of the turn, which is the next
+    special token that is none of the `placeholders`, the video's and the image's. The videos as they are where the
+    prompts do not have one placeholder for each.
+    """
+    if text is None or not all(isinstance(sample, str) for sample in text):
+        return videos
+    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    ends = "|".join(re.escape(token) for token in specials if token not in placeholders)
+    questions = []
+    for sample in text:
+        for placeholder in re.finditer(re.escape(placeholders[0]), sample):
+            behind = sample[placeholder.end() :]
+            turn = re.split(ends, behind, maxsplit=1)[0] if ends else behind
+            questions.append(re.sub("|".join(map(re.escape, placeholders)), " ", turn).strip())
+    if len(questions) != len(videos):
+        return videos
+    return [AskedVideo(video, question) for video, question in zip(videos, questions, strict=True)]
+
+
+def prompt_of_question(
+    question: str, tokenizer: PreTrainedTokenizerBase, video_token: str, render: Callable | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The prompt that asks a question about a pool. It has no sentence with times, so that none of them counts as asked.
+
+    Args:
+        question (`str`): What is asked.
+        tokenizer (`PreTrainedTokenizerBase`): The language model's.
+        video_token (`str`): The placeholder.
+        render (`Callable`, *optional*): `apply_chat_template`, where there is a template.
+
+    Returns:
+        `tuple`: token ids before the video and behind it, and which of the latter are the question's, bool.
+
+    Raises:
+        ValueError: If the chat template changes the question.
+    """
+    prompt = f"{video_token}\n{question}\n"
+    if render is not None:
+        chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
+        prompt = render(chat, tokenize=False, add_generation_prompt=True)
+    before, _, behind = prompt.partition(video_token)
+    head, found, tail = behind.partition(question)
+    if not found:
+        raise ValueError(f"The chat template does not show a question as it is: {question[:80]!r} is not in it.")
+    before, head, asked, tail = (
+        torch.tensor(tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else [], dtype=torch.long)
+        for piece in (before, head, question, tail)
+    )
+    is_question = torch.zeros(len(head) + len(asked) + len(tail), dtype=torch.bool)
+    is_question[len(head) : len(head) + len(asked)] = True
+    return before, torch.cat([head, asked, tail]), is_question
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    A question that chooses scenes.
+
+    Args:
+        text (`str`): What is asked.
+        times (`torch.Tensor` of shape `(num_frames,)`): Of the pool's frames, in seconds.
+        prompt (`Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]`):
+            From a question to the token ids before the video, those behind it, and which of the latter are its own.
+    """
+
+    text: str
+    times: torch.Tensor
+    prompt: Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+    def __getitem__(self, indices: torch.Tensor) -> "Question":
+        """The same, of a part of the pool."""
+        return replace(self, times=self.times[indices])
+
+    def scores(
+        self,
+        frames: torch.Tensor,
+        features: Iterable[torch.Tensor] | None,
+        model: nn.Module | None,
+        scorer: Callable[[torch.Tensor, str], torch.Tensor] | None,
+        neutral_question: str,
+        question_tokens: int,
+    ) -> torch.Tensor:
+        """
+        One score per frame, `(num_frames,)`.
+
+        Args:
+            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8, for a scorer.
+            features (`Iterable[torch.Tensor]`, *optional*): Patch features of the frames in parts, for the model.
+            model (`nn.Module`, *optional*): With `tokens_for_scoring` and `score_tokens`.
+            scorer (`Callable`, *optional*): From frames and a question to scores, in place of the model.
+            neutral_question (`str`): What every score is compared with, or an empty text.
+            question_tokens (`int`): Tokens per frame while the language model scores.
+
+        Raises:
+            ValueError: If there is neither a scorer nor a model, or the scorer gives no score per frame.
+        """
+        texts = [self.text, neutral_question] if neutral_question else [self.text]
+        if scorer is not None:
+            scores = [torch.as_tensor(scorer(frames, text)).float().cpu()[None] for text in texts]
+            if scores[0].shape != (1, len(frames)):
+                raise ValueError(
+                    f"The scorer must give one score per frame, so {len(frames)}, got {tuple(scores[0].shape[1:])}."
+                )
+            return relevance(*scores)
+        if features is None or not hasattr(model, "score_tokens"):
+            raise ValueError(
+                "`selection='question'` asks the model itself which frames matter: bind the processor to it "
+                "(`processor.bind(model)`), or give the processor a scorer (`processor.question_scorer = "
+                "ContrastiveScorer(...)`)."
+            )
+        tokens = model.tokens_for_scoring(features, question_tokens)
+        return relevance(*(model.score_tokens(tokens, *self.prompt(text)) for text in texts))
 
 
 def relevance(asked: torch.Tensor, neutral: torch.Tensor | None = None) -> torch.Tensor:
@@ -57,8 +187,8 @@ def relevant_frames(
         diversity (`str`, *optional*, defaults to `"top"`):
             - `"top"`: the highest scores (XComp).
             - `"clusters"`: the best frames of the best clusters, of twice as many clusters as scenes (k-means).
-            - `"coverage"`: frames at equal steps of the cumulated scores, to each of which their mean is added, so that all the
-              video is covered, the more densely where scores are high (BOLT's inverse transform sampling).
+            - `"coverage"`: frames at equal steps of the cumulated scores, to each of which their mean is added, so
+              that all the video is covered, more densely where scores are high (inverse transform sampling, BOLT).
         spacing (`float`, *optional*, defaults to 0.0):
             Seconds around a chosen frame from which no other one is taken while there are others.
         context (`float`, *optional*, defaults to 0.0):
@@ -70,12 +200,10 @@ def relevant_frames(
         `torch.LongTensor` of shape `(min(num_scenes, num_frames),)`, on the CPU, ascending.
 
     Raises:
-        ValueError: If the diversity is unknown, a number is negative, or the scores are not finite or not one a frame.
+        ValueError: If the diversity is unknown, or the scores are not finite or not one a frame.
     """
     if diversity not in DIVERSITIES:
         raise ValueError(f"Unknown `question_diversity` {diversity!r}: use one of {', '.join(DIVERSITIES)}.")
-    if spacing < 0 or context < 0:
-        raise ValueError(f"`question_spacing` and `question_context` cannot be negative, got {spacing} and {context}.")
     if scores.shape != (len(features),) or len(times) != len(features) or not scores.isfinite().all():
         raise ValueError(
             f"{len(features)} frames need as many finite scores and times, got scores of shape {tuple(scores.shape)} "
@@ -188,4 +316,13 @@ def _pooled(features: torch.Tensor | object) -> torch.Tensor:
     return features if isinstance(features, torch.Tensor) else features.pooler_output
 
 
-__all__ = ["DIVERSITIES", "ContrastiveScorer", "relevance", "relevant_frames"]
+__all__ = [
+    "DIVERSITIES",
+    "AskedVideo",
+    "ContrastiveScorer",
+    "Question",
+    "asked_videos",
+    "prompt_of_question",
+    "relevance",
+    "relevant_frames",
+]

@@ -17,6 +17,7 @@ from transformers.utils import auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .question_selection_fila_video import DIVERSITIES
 from .scene_selection_fila_video import INITS, METHODS
 from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
@@ -54,23 +55,38 @@ class SceneSettings:
     seed: int = 42
     frame_batch_size: int = 16
     max_feature_bytes: int = 1 << 30
+    question_diversity: str = "top"
+    neutral_question: str = "What can be seen?"
+    question_spacing: float = 3.0
+    question_context: float = 0.0
+    question_tokens: int = 16
     seek_mode: str = "auto"
     background_tokens: int = 0
     even_frames: str = "ends"
 
     def __post_init__(self) -> None:
-        for name in ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size"):
+        counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size")
+        for name in (*counts, "question_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.encoded_candidates is not None and self.encoded_candidates < 1:
             raise ValueError(f"`encoded_candidates` must be at least 1 or `None`, got {self.encoded_candidates}.")
-        for name, known in (("selection", METHODS), ("init", INITS), ("even_frames", EVEN_FRAMES)):
+        known_values = {
+            "selection": (*METHODS, "question"),
+            "init": INITS,
+            "question_diversity": DIVERSITIES,
+            "even_frames": EVEN_FRAMES,
+        }
+        for name, known in known_values.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
         if self.background_tokens not in (0, 1, 2):
             raise ValueError(f"`background_tokens` must be 0, 1 or 2, got {self.background_tokens!r}.")
         if not self.candidate_fps > 0:
             raise ValueError(f"`candidate_fps` must be positive, got {self.candidate_fps}.")
+        for name in ("question_spacing", "question_context"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` cannot be negative, got {getattr(self, name)}.")
 
     @property
     def num_selected_frames(self) -> int:
@@ -140,8 +156,8 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         thumbnails, at least `num_scenes * scene_size`. By default all. Not for `uniform` and `bsm` selection. With
         `background_tokens`, these frames are also the background's, whether there is a frame encoder or not.
     selection (`str`, *optional*, defaults to `"kmeans"`):
-        How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"farthest"`, `"prototypes"`, `"uniform"` or
-        `"bsm"`.
+        How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"farthest"`, `"prototypes"`, `"uniform"`,
+        `"bsm"`, or `"question"`: by what is asked, for which the processor is bound to a model or has a scorer.
     init (`str`, *optional*, defaults to `"k-means++"`):
         Initial centers of k-means: `"k-means++"` or the paper's `"random"`.
     seed (`int`, *optional*, defaults to 42):
@@ -150,6 +166,18 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         Frames that go through the frame encoder at once.
     max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
         Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded again.
+    question_diversity (`str`, *optional*, defaults to `"top"`):
+        How frames are chosen by their scores: `"top"`, `"clusters"` or `"coverage"`, see [`relevant_frames`].
+    neutral_question (`str`, *optional*, defaults to `"What can be seen?"`):
+        What a frame's score is compared with: what it gives this question is taken off. Empty for the plain scores, as
+        in XComp (together with `"top"` and a spacing of 0).
+    question_spacing (`float`, *optional*, defaults to 3.0):
+        Seconds around a frame with a better score from which no second representative is taken.
+    question_context (`float`, *optional*, defaults to 0.0):
+        Seconds around the best frame from which half of the representatives are taken, for questions about what comes
+        right before or after; 0 for none.
+    question_tokens (`int`, *optional*, defaults to 16):
+        Tokens per frame while the language model scores.
     seek_mode (`str`, *optional*, defaults to `"auto"`):
         `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where it
         is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always the
@@ -185,6 +213,11 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     seed: int
     frame_batch_size: int
     max_feature_bytes: int
+    question_diversity: str
+    neutral_question: str
+    question_spacing: float | int
+    question_context: float | int
+    question_tokens: int
     seek_mode: str
     background_tokens: int
     even_frames: str
@@ -218,6 +251,11 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     seed = SceneSettings.seed
     frame_batch_size = SceneSettings.frame_batch_size
     max_feature_bytes = SceneSettings.max_feature_bytes
+    question_diversity = SceneSettings.question_diversity
+    neutral_question = SceneSettings.neutral_question
+    question_spacing = SceneSettings.question_spacing
+    question_context = SceneSettings.question_context
+    question_tokens = SceneSettings.question_tokens
     seek_mode = SceneSettings.seek_mode
     background_tokens = SceneSettings.background_tokens
     even_frames = SceneSettings.even_frames

@@ -97,8 +97,6 @@ def test_what_draws_attention_whatever_is_asked_falls_away() -> None:
     ("change", "message"),
     [
         ({"diversity": "best"}, "question_diversity"),
-        ({"spacing": -1.0}, "question_spacing"),
-        ({"context": -1.0}, "question_context"),
         ({"scores": torch.rand(3)}, r"8 frames need as many"),
         ({"scores": torch.full((8,), torch.nan)}, "finite"),
     ],
@@ -109,7 +107,7 @@ def test_arguments_out_of_range_are_named(change, message) -> None:
 
 
 def letters(text: str, length: int | None = None):
-    ids = [ord(letter) % 30 + 1 for letter in text]
+    ids = [*(ord(letter) % 30 + 1 for letter in text), 39][: length or len(text) + 1]
     return ids if length is None else (ids + [0] * length)[:length]
 
 
