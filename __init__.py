@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 
 _MODULES = {
     "ChatCollator": "training.chat_collator",
+    "ContrastiveScorer": "question_selection_fila_video",
     "EncodedVideo": "encoded_video_fila_video",
     "FilaVideoConfig": "configuration_fila_video",
     "FilaVideoForConditionalGeneration": "modeling_fila_video",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .other_models.frames import select_frames
     from .pipeline_fila_video import VideoTextToTextPipeline
     from .processing_fila_video import FilaVideoProcessor
+    from .question_selection_fila_video import ContrastiveScorer
     from .scene_selection_fila_video import select_scenes
     from .subtitles_fila_video import read_subtitles
     from .training.chat_collator import ChatCollator
@@ -94,7 +96,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
 
 
-__all__ = ["ChatCollator", "EncodedVideo", "FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoModel"]
+__all__ = [
+    "ChatCollator",
+    "ContrastiveScorer",
+    "EncodedVideo",
+    "FilaVideoConfig",
+    "FilaVideoForConditionalGeneration",
+    "FilaVideoModel",
+]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
 __all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "iter_frames", "load_model"]
 __all__ += ["probe_video", "read_frames", "read_subtitles", "register", "select_frames", "select_scenes"]

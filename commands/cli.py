@@ -23,6 +23,7 @@ SELECTIONS = {
     "prototypes": "density peaks, similar frames of the past",
     "uniform": "evenly spread",
     "bsm": "bipartite matching",
+    "question": "by the question, similar frames of the past",
 }
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`.
@@ -87,6 +88,7 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
+    parser.add_argument("--question", help="select the scenes by this question, and show the scores of all candidates")
     parser.add_argument("--output", metavar="IMAGE", help="draw a storyboard and save it here, such as board.png")
     parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="write the scenes as JSON (default: to standard output)"
@@ -107,6 +109,12 @@ def run_answer(args: argparse.Namespace) -> int:
 def run_scenes(args: argparse.Namespace) -> int:
     if args.output is None and args.json is None:
         raise ValueError("There is nothing to write: pass --output board.png, --json, or both.")
+    if args.question is not None and not args.question.strip():
+        raise ValueError("The question is empty: ask something.")
+    if args.question is not None and args.selection not in (None, "question"):
+        raise ValueError(f"--question selects the scenes by itself: leave out --selection {args.selection}.")
+    if args.question is None and args.selection == "question":
+        raise ValueError("--selection question needs to know what is asked: pass --question.")
     if args.output is not None and os.path.splitext(args.output)[1].lower() not in PICTURES:
         raise ValueError(f"--output {args.output} is no kind of picture: name a .png, .jpg or .webp file.")
     for option, path in (("--output", args.output), ("--json", args.json)):

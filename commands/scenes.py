@@ -22,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     model, processor = load_model(args.model, args.device)
     processor.frame_encoder = model.encode_frames
     options = call_options(args)
+    if args.question is not None:
+        options |= {"selection": "question", "question": args.question}
     outputs = processor(videos=[args.video], return_scenes=True, progress=Progress(), **options)
     scenes, selection = outputs["scenes"][0], options.get("selection", processor.selection)
     if args.json is not None:
@@ -44,6 +46,7 @@ def describe(video: str, scenes: dict, selection: str) -> dict:
         "selection": selection,
         "num_scenes": len(indices),
         "scene_size": len(indices[0]),
+        **_scores_in_numbers(scenes.get("scores")),
         "scenes": [
             {
                 "indices": frames,
@@ -53,6 +56,14 @@ def describe(video: str, scenes: dict, selection: str) -> dict:
             for frames, when in zip(indices, times, strict=True)
         ],
     }
+
+
+def _scores_in_numbers(scores: dict | None) -> dict:
+    if scores is None:
+        return {}
+    pairs = zip(scores["timestamps"].tolist(), scores["values"].tolist(), strict=True)
+    rows = [{"timestamp": round(seconds, 3), "score": float(f"{score:.6g}")} for seconds, score in pairs]
+    return {"question": scores["question"], "scores": rows}
 
 
 def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame_width: int = 320) -> None:
@@ -68,14 +79,18 @@ def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame
     if list(read.metadata.frames_indices) != indices.tolist():
         raise ValueError(f"{video} changed while it was read: its chosen frames are no longer the same.")
     num_scenes, scene_size = scenes["indices"].shape
-    duration = float(scenes["duration"])
+    duration, scores, how = float(scenes["duration"]), scenes.get("scores"), SELECTIONS[selection]
+    if scores is not None:
+        how = f"by “{scores['question']}”"
+        scores = scores["timestamps"].numpy(), scores["values"].cpu().numpy()
     board = draw_storyboard(
         read.frames,
         positions.reshape(num_scenes, scene_size),
         read.timestamps,
         title=Path(video).name,
-        subtitle=f"{clock(duration)} · scenes: {num_scenes}, of {scene_size} frames each · {SELECTIONS[selection]}",
+        subtitle=f"{clock(duration)} · scenes: {num_scenes}, of {scene_size} frames each · {how}",
         duration=duration,
+        scores=scores,
         frame_width=frame_width,
     )
     # Encoded before it is written: an interrupted command leaves no half picture.

@@ -19,6 +19,7 @@ def draw_storyboard(
     title: str = "",
     subtitle: str = "",
     duration: float | None = None,
+    scores: tuple[np.ndarray, np.ndarray] | None = None,
     columns: int | None = None,
     frame_width: int = 208,
     noun: str = "Scene",
@@ -34,6 +35,9 @@ def draw_storyboard(
         title (`str`, *optional*): The headline, usually the name of the video's file.
         subtitle (`str`, *optional*): A line under it, usually how the scenes were selected.
         duration (`float`, *optional*): Seconds of the whole video; with it, a time line is drawn under the headline.
+        scores (`tuple[np.ndarray, np.ndarray]`, *optional*):
+            Times of the candidates in seconds and what the question gave them, both `(num_candidates,)`: a thin bar
+            each under the time line.
         columns (`int`, *optional*): Scenes side by side. By default as many as make a pleasant shape.
         frame_width (`int`, *optional*, defaults to 208): Of a frame on the board, in pixels.
         noun (`str`, *optional*, defaults to `"Scene"`): What the rows are called.
@@ -45,18 +49,26 @@ def draw_storyboard(
         ValueError: If the shapes do not fit each other, or `columns` or `frame_width` is too small.
     """
     frames, scenes, timestamps = (np.asarray(value) for value in (frames, scenes, timestamps))
-    _check(frames, scenes, timestamps, columns, frame_width)
-    board = _Board(frames.shape[1] / frames.shape[2], *scenes.shape, columns, frame_width, duration is not None)
+    _check(frames, scenes, timestamps, scores, columns, frame_width)
+    above = 92 if duration is None else 150 if scores is None else 200
+    board = _Board(frames.shape[1] / frames.shape[2], *scenes.shape, columns, frame_width, above)
     board.headline(title, subtitle)
     if duration is not None:
         board.time_line(scenes, timestamps, duration)
+        if scores is not None:
+            board.score_bars(*(np.asarray(values, dtype=float) for values in scores), duration)
     for number, scene in enumerate(scenes):
         board.scene(f"{noun} {number + 1}", number, frames[scene], timestamps[scene])
     return board.image
 
 
 def _check(
-    frames: np.ndarray, scenes: np.ndarray, timestamps: np.ndarray, columns: int | None, frame_width: int
+    frames: np.ndarray,
+    scenes: np.ndarray,
+    timestamps: np.ndarray,
+    scores: tuple[np.ndarray, np.ndarray] | None,
+    columns: int | None,
+    frame_width: int,
 ) -> None:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(
@@ -72,6 +84,8 @@ def _check(
         raise ValueError(
             f"`scenes` names the frames {scenes.min()} to {scenes.max()}, but there are {len(frames)} frames."
         )
+    if scores is not None and np.shape(scores[0]) != np.shape(scores[1]):
+        raise ValueError(f"`scores` has {len(scores[0])} times and {len(scores[1])} scores: there must be one each.")
     if columns is not None and columns < 1:
         raise ValueError(f"`columns` must be at least 1, got {columns}.")
     if frame_width < 64:
@@ -106,7 +120,7 @@ class _Board:
         scene_size: int,
         columns: int | None,
         frame_width: int,
-        with_time_line: bool,
+        above: float,
     ) -> None:
         self.unit = unit = frame_width / 208
         self.frame_size = frame_width, max(round(frame_width * aspect), 1)
@@ -117,7 +131,7 @@ class _Board:
         self.spacing = round(16 * unit)
         self.columns = min(columns or self._pleasant_columns(num_scenes), num_scenes)
         rows = math.ceil(num_scenes / self.columns)
-        self.top = self.margin + round((150 if with_time_line else 92) * unit)
+        self.top = self.margin + round(above * unit)
         width = 2 * self.margin + self.columns * (self.card_width + self.spacing) - self.spacing
         height = self.top + rows * (self.card_height + self.spacing) - self.spacing + self.margin
         self.image = Image.new("RGB", (width, height), PAPER)
@@ -164,6 +178,17 @@ class _Board:
                 self.draw.rounded_rectangle(box, 1.5 * unit, fill=color)
         self.text((left, y + 32 * unit), clock(0), 16, FAINT)
         self.text((right, y + 32 * unit), clock(duration), 16, FAINT, "rs")
+
+    def score_bars(self, times: np.ndarray, scores: np.ndarray, duration: float) -> None:
+        """How high the question scores each candidate, from the lowest score to the highest one."""
+        unit, left, right = self.unit, self.margin, self.image.width - self.margin
+        bottom, height = self.margin + 184 * unit, 40 * unit
+        heights = (scores - scores.min()) / max(scores.max() - scores.min(), 1e-12) * height
+        self.draw.line((left, bottom, right, bottom), fill=EDGE, width=max(round(unit), 1))
+        wide = max(0.7 * (right - left) / max(len(times), 1) / 2, 0.75)
+        for seconds, reach in zip(times, heights, strict=True):
+            x = left + (right - left) * min(seconds / duration, 1.0) if duration > 0 else left
+            self.draw.rectangle((x - wide, bottom - reach, x + wide, bottom), fill=SUPPLEMENT)
 
     def scene(self, name: str, number: int, frames: np.ndarray, timestamps: np.ndarray) -> None:
         unit = self.unit
