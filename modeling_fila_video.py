@@ -23,7 +23,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, output_captur
 from transformers.utils.generic import can_return_tuple
 
 from .background_frames_fila_video import FilaVideoBackgroundEncoder, insert_background, split_frames
-from .configuration_fila_video import FilaVideoConfig
+from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 from .layer_compression_fila_video import CompressedCache, follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
@@ -195,9 +195,11 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
     ) -> torch.Tensor:
         """
         What the language model reads of a pool to score it, `(num_frames, num_tokens, hidden_size)`, for any number of
-        questions. `features` is what `encode_frames` gave of the frames, in one or in parts.
+        questions: at most `question_tokens` of each frame, and never more than it reads of a scene. `features` is what
+        `encode_frames` gave of the frames, in one or in parts.
         """
-        parts = []
+        side = pooled_grid_size(self.config.patches_per_side, self.config.pooling_mode, self.config.pooling_stride)
+        question_tokens, parts = min(question_tokens, side * side), []
         # Projected at full size, a pool takes gigabytes.
         for part in features.split(32) if isinstance(features, torch.Tensor) else features:
             grids = project_patches(part.to(self.device), self.multi_modal_projector, self.config)

@@ -177,7 +177,7 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         Seconds around the best frame from which half of the representatives are taken, for questions about what comes
         right before or after; 0 for none.
     question_tokens (`int`, *optional*, defaults to 16):
-        Tokens per frame while the language model scores.
+        Tokens per frame while the language model scores, never more than it reads of a scene.
     seek_mode (`str`, *optional*, defaults to `"auto"`):
         `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where it
         is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always the
