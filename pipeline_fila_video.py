@@ -13,6 +13,7 @@ from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, P
 from transformers.pipelines.image_text_to_text import ReturnType
 
 from .chat_inputs_fila_video import NumberedInput, as_chat, pipeline_inputs
+from .chat_session_fila_video import Conversations
 from .processing_fila_video import FilaVideoProcessorKwargs
 
 TASK = "video-text-to-text"
@@ -24,7 +25,7 @@ OPTIONS_OF_GENERATE = {*inspect.signature(GenerationMixin.generate).parameters, 
 OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters, "tools"}
 
 
-class VideoTextToTextPipeline(ImageTextToTextPipeline):
+class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     """
     Answers questions about videos with a FiLA-Video model, built on transformers' image-text-to-text pipeline: its
     results have the same shape, and its options (`return_full_text`, `return_tensors`, `stop_sequence`, ...) mean the
@@ -188,14 +189,22 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         }
         return ModelOutput(outputs if is_batch else {name: rows[0] for name, rows in outputs.items()})
 
+    def generation_arguments(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What `generate` gets of a call's arguments: those, over the pipeline's own and the model's."""
+        if hasattr(self, "_prepare_generate_kwargs"):
+            return self._prepare_generate_kwargs(generate_kwargs)
+        if "generation_config" in generate_kwargs:
+            return generate_kwargs
+        # Older transformers pass a config beside the arguments, about which `generate` warns: arguments alone.
+        settings = self.generation_config.to_diff_dict()
+        settings = {name: settings[name] for name in GENERATION_SETTINGS & settings.keys()}
+        if {**settings, **generate_kwargs}.get("max_new_tokens") is not None:
+            settings.pop("max_length", None)
+        return {**settings, **generate_kwargs, "generation_config": None}
+
     def _generate(self, batch: dict[str, Any], prompts: list[Any], generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-        if not hasattr(self, "_prepare_generate_kwargs") and "generation_config" not in generate_kwargs:
-            # Older transformers pass a config beside the arguments, about which `generate` warns: arguments alone.
-            settings = self.generation_config.to_diff_dict()
-            settings = {name: settings[name] for name in GENERATION_SETTINGS & settings.keys()}
-            if {**settings, **generate_kwargs}.get("max_new_tokens") is not None:
-                settings.pop("max_length", None)
-            generate_kwargs = {**settings, **generate_kwargs, "generation_config": None}
+        if not hasattr(self, "_prepare_generate_kwargs"):
+            generate_kwargs = self.generation_arguments(generate_kwargs)
         return super()._forward({**batch, "text": prompts}, generate_kwargs)
 
     def postprocess(

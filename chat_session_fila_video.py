@@ -1,0 +1,302 @@
+"""Several questions about the same videos: they are encoded once, and stay in the key-value cache between turns."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Pipeline
+from transformers.cache_utils import Cache
+from transformers.utils.chat_template_utils import Chat
+
+from .chat_inputs_fila_video import pipeline_inputs
+from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
+from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
+from .streaming_fila_video import Listener, Progress, Result, Text, stream_of
+from .video_inputs_fila_video import flatten_videos
+
+FORMAT = "fila_video.chat.1"
+VISUALS = ("pixel_values_videos", "frame_features", "video_num_scenes", "video_background_places")
+# A chat has one answer a turn, and the next turn goes on from its cache.
+REFUSED = {
+    "num_beams": (None, 1),
+    "num_return_sequences": (None, 1),
+    "use_cache": (None, True),
+    "cache_implementation": (None, "dynamic"),
+    "assistant_model": (None,),
+    "prompt_lookup_num_tokens": (None,),
+    "cache": (None,),
+    "past_key_values": (None,),
+}
+
+
+class ChatSession:
+    """
+    A conversation about videos, made by `pipe.chat(video)`. A later question costs its own tokens only: what was read
+    before lies in the key-value cache. Where the processor selects other scenes for a question, the prompt is read
+    anew with those, which `rebuilds` counts. Sessions of one pipeline share its model and nothing else, and may run in
+    threads of their own.
+
+    Args:
+        pipe (`VideoTextToTextPipeline`): Its model and processor answer.
+        videos (`list[EncodedVideo]`): What the conversation is about.
+        system (`str`, *optional*): A system message, instead of the chat template's.
+        options (`dict`, *optional*): Of the processor and of `generate`, for every question.
+
+    Attributes:
+        messages (`list[dict]`): What was said, `role` and `content` as text.
+        scenes (`list[dict]`, *optional*):
+            What the last answer was given on: for each video `indices`, `timestamps`, `duration` and `pictures`.
+        rebuilds (`int`): How often a turn after the first had to read the whole prompt.
+        tokens_read (`int`): Tokens of the prompt that the last turn read; the others were in the cache.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        videos: list[EncodedVideo],
+        system: str | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.videos, self.options = videos, dict(options or {})
+        self.messages = [] if system is None else [{"role": "system", "content": system}]
+        self.scenes: list[dict[str, Any]] | None = None
+        self.rebuilds = self.tokens_read = 0
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._cache: Cache | None = None
+        self._cached_ids = torch.empty(0, dtype=torch.long)  # the tokens that the cache holds
+        self._cached_frames: list[torch.Tensor] = []  # of the scenes that they show
+        self._generation_options({})
+
+    def __repr__(self) -> str:
+        turns = sum(message["role"] == "assistant" for message in self.messages)
+        videos = "".join(f", {video!r}" for video in self.videos)
+        return f"ChatSession({turns} answers, {len(self._cached_ids)} tokens in the cache{videos})"
+
+    def ask(self, question: str, **options: Any) -> str:
+        """
+        The answer to the next question.
+
+        Args:
+            question (`str`): Text alone; the videos stand before the first question.
+            **options: Of the processor and of `generate`, over those of the session.
+
+        Raises:
+            ValueError: If the question is empty or has control tokens, the conversation is longer than the model's
+            context, or an option is unknown or cannot be used in a chat. The conversation is then as before.
+        """
+        return self._turn(question, options).answer
+
+    def stream(self, question: str, **options: Any) -> Generator[Progress | Text | Result, None, None]:
+        """
+        The same as a stream of `Progress`, `Text` and one `Result`. Closing it ends the answer at its next token, and
+        the question counts as not asked.
+        """
+        return stream_of(lambda listener: self._turn(question, options, listener), self._pipe.tokenizer)
+
+    def _turn(self, question: str, options: dict[str, Any], listener: Listener | None = None) -> Result:
+        with self._lock:
+            if listener is not None:
+                listener.check()
+                options = listener.options(options)
+            encoding, generating = self._generation_options(options)
+            messages = [*self.messages, {"role": "user", "content": question}]
+            prompt = self._pipe._encode(self._with_videos(messages), **encoding)
+            pipe, model = self._pipe, self._pipe.model
+            with pipe.device_placement(), pipe.get_inference_context()():
+                inputs = pipe._ensure_tensor_on_device(dict(prompt["model_inputs"]), device=pipe.device)
+                num_known = self._keep_known(inputs["input_ids"][0].cpu(), prompt["scenes"])
+                if num_known:
+                    inputs = {name: value for name, value in inputs.items() if name not in VISUALS}
+                    generating[CACHE] = self._cache
+                try:
+                    output = model.generate(**inputs, **generating)
+                except BaseException:
+                    self._cache = None  # which layers have read what is not known
+                    raise
+            num_prompt, sequence = inputs["input_ids"].shape[1], output.sequences[0].cpu()
+            self._cache, self.tokens_read = output[CACHE], num_prompt - num_known
+            self._cached_ids = sequence[: int(self._cache.get_seq_length())]
+            self._cached_frames = _frames_of(prompt["scenes"])
+            if listener is not None:
+                listener.check()
+            answer = pipe.tokenizer.decode(sequence[num_prompt:], skip_special_tokens=True)
+            self.messages = [*messages, {"role": "assistant", "content": answer}]
+            self.scenes = prompt["scenes"]
+            return Result(answer, self.scenes)
+
+    def _keep_known(self, ids: torch.LongTensor, scenes: list[dict] | None) -> int:
+        """Cuts the cache down to what it shares with a prompt `(num_tokens,)`, and returns how many tokens that is."""
+        if self._cache is None:
+            return 0
+        shared = min(len(ids) - 1, len(self._cached_ids))
+        differs = (ids[:shared] != self._cached_ids[:shared]).nonzero()
+        known = int(differs[0]) if len(differs) else shared
+        video_tokens = (ids == self._pipe.model.config.video_token_id).nonzero()
+        ours = _frames_of(scenes)
+        same = len(ours) == len(self._cached_frames) and all(map(torch.equal, ours, self._cached_frames))
+        if same and known and (not len(video_tokens) or known > int(video_tokens[-1])):
+            try:
+                self._cache.crop(known - len(self._cached_ids))
+                return known
+            except ValueError:  # a sliding window has forgotten what came before
+                pass
+        self._cache = None
+        self.rebuilds += 1
+        return 0
+
+    def _with_videos(self, messages: list[dict]) -> list[dict]:
+        first = next(number for number, message in enumerate(messages) if message["role"] == "user")
+        blocks = [{"type": "video", "video": video} for video in self.videos]
+        text = {"type": "text", "text": messages[first]["content"]}
+        return [*messages[:first], {"role": "user", "content": [*blocks, text]}, *messages[first + 1 :]]
+
+    def _generation_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Options of one turn, for `_encode` of the pipeline and for `generate`."""
+        pipe = self._pipe
+        encoding, forward, of_results = pipe._sanitize_parameters(**{**self.options, **options})
+        unknown = {**of_results, **{name: value for name, value in encoding.items() if name == "on_error"}}
+        if unknown:
+            raise ValueError(f"A chat has no results to shape: leave out {', '.join(map(repr, unknown))}.")
+        encoding = {**pipe._preprocess_params, **encoding}
+        encoding.pop("on_error", None)
+        encoding["processor_kwargs"] = {**(encoding.get("processor_kwargs") or {}), "return_scenes": "pictures"}
+        given = {**pipe._forward_params, **forward}.get("generate_kwargs") or {}
+        for name, allowed in REFUSED.items():
+            value = given.get(name, getattr(pipe.model.generation_config, name, None))
+            if not any(value is known or value == known for known in allowed):
+                raise ValueError(
+                    "A chat goes on from its key-value cache with one answer a turn, so it knows no "
+                    f"`{name}={value}`: leave it out, or ask by the pipeline itself."
+                )
+        fixed = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True, "return_dict_in_generate": True}
+        return encoding, dict(pipe.generation_arguments({**given, **fixed}))
+
+    def save(self, folder: str | Path) -> None:
+        """
+        Writes `chat.json` and each video into a folder. `pipe.resume_chat` goes on from there, in any process; its
+        first question reads the whole prompt once more.
+
+        Raises:
+            ValueError: If the session has options that are not plain values.
+        """
+        with self._lock:
+            record = {"format": FORMAT, "messages": self.messages, "videos": len(self.videos), "options": self.options}
+            try:
+                text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+            except TypeError as error:
+                raise ValueError(f"The options of this chat cannot be saved: {error}.") from error
+            folder = Path(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, video in enumerate(self.videos):
+                video.save(folder / f"video_{number}.safetensors")
+            half = folder / ".chat.json"
+            half.write_text(text, encoding="utf-8")
+            os.replace(half, folder / "chat.json")
+
+    @classmethod
+    def load(cls, pipe: Pipeline, folder: str | Path, check_source: bool = True) -> "ChatSession":
+        """See [`VideoTextToTextPipeline.resume_chat`]."""
+        folder = Path(folder)
+        try:
+            record = json.loads((folder / "chat.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} holds no chat that was saved: {error}.") from error
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise ValueError(f"{folder / 'chat.json'} is no chat of this version, whose format is {FORMAT}.")
+        videos = [
+            EncodedVideo.load(folder / f"video_{number}.safetensors", check_source).to(pipe.device)
+            for number in range(record["videos"])
+        ]
+        session = cls(pipe, videos, options=record["options"])
+        session.messages = record["messages"]
+        return session
+
+
+def _frames_of(scenes: list[dict[str, Any]] | None) -> list[torch.Tensor]:
+    """What tells the frames that a prompt shows from those of another."""
+    frames = []
+    for video in scenes or []:
+        frames += [video["indices"]] + ([video["background"]["indices"]] if "background" in video else [])
+    return frames
+
+
+class Conversations:
+    """What [`VideoTextToTextPipeline`] offers beside single calls."""
+
+    def stream(
+        self, videos: Any = None, text: Any = None, **kwargs: Any
+    ) -> Generator[Progress | Text | Result, None, None]:
+        """
+        Answers one question as [`__call__`] does, and yields what happens on the way: `Progress(stage, done, total)`
+        while frames are read and encoded, `Text(piece)` as the answer is written, and `Result(answer, scenes)` last.
+        Closing the generator ends the work at its next frame or token; an error is raised in it.
+
+        Args:
+            videos, text: One question, as for a call.
+            **kwargs: As for a call, without `streamer` and `progress`.
+        """
+
+        def work(listener: Listener) -> Result:
+            inputs = pipeline_inputs(videos, text)
+            is_chat = isinstance(inputs, (list, tuple)) and isinstance(inputs[0], dict)
+            if not is_chat and not isinstance(inputs, (dict, str, Chat)):
+                raise ValueError("A stream answers one question: pass one video or chat, or call the pipeline.")
+            for name in ("batch_size", "num_workers", "on_error", "return_full_text", "return_tensors", "return_type"):
+                if name in kwargs:
+                    raise ValueError(f"A stream gives the text of one answer: leave out `{name}`.")
+            options = {"return_scenes": True, **listener.options(kwargs), "return_full_text": False}
+            ((answer, *others),) = [Pipeline.__call__(self, inputs, **options)]
+            if others:
+                raise ValueError("A stream gives one answer: leave out `num_return_sequences`.")
+            listener.check()
+            return Result(answer["generated_text"], answer.get("scenes"))
+
+        return stream_of(work, self.tokenizer)
+
+    def chat(
+        self,
+        videos: Any = None,
+        system: str | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        **options: Any,
+    ) -> ChatSession:
+        """
+        A conversation about a video, which is read and encoded now and not again; see [`ChatSession`].
+
+        Args:
+            videos (*optional*): One or several, in any form, also encoded already.
+            system (`str`, *optional*): A system message, instead of the chat template's.
+            progress (`Callable[[str, int, int], None]`, *optional*): As for [`FilaVideoProcessor.encode_video`].
+            **options:
+                Of the processor and of `generate`, for every question. Those of the pool (`candidate_fps`, ...) take
+                part in the encoding.
+        """
+        reading = {name: options[name] for name in (*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING) if name in options}
+        encoded = [
+            # Nested as in chats, so that a list of picture files is one video.
+            video
+            if isinstance(video, EncodedVideo)
+            else self.processor.encode_video([[video]], progress=progress, **reading)
+            for video in ([] if videos is None else flatten_videos(videos))
+        ]
+        return ChatSession(self, encoded, system, options)
+
+    def resume_chat(self, folder: str | Path, check_source: bool = True) -> ChatSession:
+        """
+        A conversation that `chat.save(folder)` wrote.
+
+        Args:
+            check_source (`bool`, *optional*, defaults to `True`): As for [`EncodedVideo.load`].
+
+        Raises:
+            ValueError: If the folder holds none, or a video's file has changed.
+        """
+        return ChatSession.load(self, folder, check_source)
+
+
+__all__ = ["ChatSession", "Conversations"]

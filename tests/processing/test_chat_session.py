@@ -1,0 +1,301 @@
+"""Conversations: a turn costs its own tokens, says what a fresh prompt would say, and shares nothing with others."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
+from fila_video.streaming_fila_video import Result, Text
+from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
+from helpers.video_files import make_video
+from transformers import LogitsProcessor
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+QUESTIONS = ["What?", "And what is to the left of it, before the end?", "Why?"]
+SHORT = {"max_new_tokens": 5, "do_sample": False}
+
+
+def pipe_of(**config) -> VideoTextToTextPipeline:
+    processor = tiny_processor()
+    return VideoTextToTextPipeline(model_for(processor, **config), processor=processor)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return pipe_of()
+
+
+@pytest.fixture(scope="module")
+def compressed():
+    return pipe_of(layer_compression="cosine")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("videos") / "video.mp4", 30, fps=10)
+
+
+class Recorder(LogitsProcessor):
+    """Keeps the logits of every token that is written."""
+
+    def __init__(self) -> None:
+        self.logits: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.logits.append(scores.detach().float().clone())
+        return scores
+
+
+class Reads:
+    """Counts the tokens that go through the language model."""
+
+    def __init__(self, model) -> None:
+        self.lengths: list[int] = []
+        layer = model.model.language_model.layers[0]
+        self.hook = layer.register_forward_pre_hook(
+            lambda _, args, kwargs: self.lengths.append((args[0] if args else kwargs["hidden_states"]).shape[1]),
+            with_kwargs=True,
+        )
+
+    def __enter__(self) -> "Reads":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.hook.remove()
+
+
+def fresh(pipe, videos: list, messages: list[dict], **options) -> tuple[str, torch.Tensor]:
+    """The answer to the last message and its logits, with everything read anew."""
+    (first, *rest), recorder = messages, Recorder()
+    (block,) = conversation(*videos, first["content"])
+    result = pipe([block, *rest], return_full_text=False, logits_processor=[recorder], **{**SHORT, **options})
+    return result[0]["generated_text"], torch.cat(recorder.logits)
+
+
+def ask(chat, question: str, **options) -> tuple[str, torch.Tensor]:
+    recorder = Recorder()
+    answer = chat.ask(question, logits_processor=[recorder], **{**SHORT, **options})
+    return answer, torch.cat(recorder.logits)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "compressed"])
+def test_every_turn_says_what_a_fresh_prompt_says_and_reads_its_own_tokens_alone(kind, file, request) -> None:
+    pipe = request.getfixturevalue(kind)
+    chat = pipe.chat(file)
+    for turn, question in enumerate(QUESTIONS):
+        with Reads(pipe.model) as reads:
+            answer, logits = ask(chat, question)
+        expected, expected_logits = fresh(pipe, [file], chat.messages[:-1])
+        assert answer == expected
+        torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+        assert reads.lengths[0] == chat.tokens_read
+        assert reads.lengths[0] < 80 if turn else reads.lengths[0] > 80
+        assert set(reads.lengths[1:]) <= {1}
+    assert chat.rebuilds == 0 and len(chat.messages) == 6
+
+
+@pytest.mark.parametrize("kind", ["pipe", "compressed"])
+def test_a_turn_with_other_scenes_reads_the_prompt_anew_and_is_counted(kind, file, request) -> None:
+    pipe = request.getfixturevalue(kind)
+    chat = pipe.chat(file)
+    ask(chat, "What?")
+    answer, logits = ask(chat, "And now?", num_scenes=2)
+    expected, expected_logits = fresh(pipe, [file], chat.messages[:-1], num_scenes=2)
+    assert answer == expected and chat.rebuilds == 1
+    torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+    assert [tuple(scenes["indices"].shape) for scenes in chat.scenes] == [(2, 3)]
+    ask(chat, "And then?", num_scenes=2)
+    assert chat.rebuilds == 1 and chat.tokens_read < 40
+
+
+def test_other_scenes_are_noticed_where_the_prompt_does_not_name_their_times(pipe) -> None:
+    video = pipe.processor.encode_video(clip(30))
+    chat = pipe.chat(video, time_marks="none")
+    ask(chat, "What?", selection="uniform")
+    answer, logits = ask(chat, "What?", selection="kmeans")
+    assert chat.rebuilds == 1
+    expected, expected_logits = fresh(pipe, [video], chat.messages[:-1], time_marks="none", selection="kmeans")
+    assert answer == expected
+    torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_file_is_read_and_encoded_once(pipe, file, tmp_path) -> None:
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(file.read_bytes())
+    steps = []
+    chat = pipe.chat(copy, progress=lambda *step: steps.append(step))
+    copy.unlink()
+    assert {stage for stage, *_ in steps} == {"reading", "encoding"}
+    ask(chat, "What?")
+    ask(chat, "And?", num_scenes=3)
+    assert chat.scenes[0]["pictures"].shape == (3, 3, 15, 20, 3)
+
+
+def test_several_videos_or_none_and_a_system_message(pipe, file) -> None:
+    videos = [file, pipe.processor.encode_video(clip(20))]
+    chat = pipe.chat(videos, system="Answer in one word.", num_scenes=2)
+    for question in QUESTIONS[:2]:
+        answer, logits = ask(chat, question)
+        system, *messages = chat.messages[:-1]
+        (block,) = conversation(*videos, messages[0]["content"])
+        recorder = Recorder()
+        result = pipe(
+            [system, block, *messages[1:]], logits_processor=[recorder], return_full_text=False, num_scenes=2, **SHORT
+        )
+        assert answer == result[0]["generated_text"]
+        torch.testing.assert_close(logits, torch.cat(recorder.logits), atol=1e-5, rtol=1e-5)
+    assert len(chat.scenes) == 2
+    alone = pipe.chat()
+    assert ask(alone, "What?")[0] == fresh(pipe, [], [{"role": "user", "content": "What?"}])[0]
+    assert alone.scenes is None
+
+
+def test_many_at_once_share_the_model_and_nothing_else(pipe, file) -> None:
+    video = pipe.processor.encode_video(file)
+    talks = [[f"{question} {number}" for question in QUESTIONS] for number in range(4)]
+    expected = [[pipe_chat.ask(q, **SHORT) for q in talk] for talk in talks for pipe_chat in [pipe.chat(video)]]
+    chats, said = [pipe.chat(video) for _ in talks], [[] for _ in talks]
+    start = threading.Barrier(len(talks))
+
+    def run(number: int) -> None:
+        start.wait()
+        for question in talks[number]:
+            said[number].append(chats[number].ask(question, **SHORT))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(talks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == expected
+    assert [chat.rebuilds for chat in chats] == [0] * 4
+
+
+def test_an_answer_can_be_streamed_and_its_pieces_are_the_answer(pipe, file) -> None:
+    chat, other = pipe.chat(file), pipe.chat(file)
+    for question in QUESTIONS:
+        *pieces, result = chat.stream(question, **SHORT)
+        assert all(isinstance(piece, Text) for piece in pieces) and isinstance(result, Result)
+        assert "".join(piece.piece for piece in pieces) == result.answer == other.ask(question, **SHORT)
+        assert torch.equal(result.scenes[0]["indices"], chat.scenes[0]["indices"])
+
+
+def test_a_stream_that_is_closed_ends_at_the_next_token_and_counts_as_not_asked(pipe, file) -> None:
+    chat = pipe.chat(file)
+    ask(chat, "What?")
+    with Reads(pipe.model) as reads:
+        stream = chat.stream("Tell me all.", max_new_tokens=3000, min_new_tokens=3000)
+        next(stream)
+        stream.close()
+        answer, logits = ask(chat, "And then?")  # waits until the other has ended
+    assert len(reads.lengths) < 1000
+    assert [message["content"] for message in chat.messages[::2]] == ["What?", "And then?"]
+    expected, expected_logits = fresh(pipe, [file], chat.messages[:-1])
+    assert answer == expected and chat.rebuilds == 0
+    torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_an_error_while_answering_costs_the_cache_but_not_the_conversation(pipe, file) -> None:
+    class Broken(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("out of luck")
+
+    chat = pipe.chat(file)
+    ask(chat, "What?")
+    with pytest.raises(RuntimeError, match="out of luck"):
+        chat.ask("And?", logits_processor=[Broken()])
+    with pytest.raises(RuntimeError, match="out of luck"):
+        list(chat.stream("And?", logits_processor=[Broken()]))
+    assert len(chat.messages) == 2
+    answer, _ = ask(chat, "And then?")
+    assert answer == fresh(pipe, [file], chat.messages[:-1])[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "message"),
+    [
+        ("", {}, "question is empty"),
+        ("<video>", {}, "control token"),
+        ("What?", {"num_beams": 2}, "one answer a turn, so it knows no `num_beams=2`"),
+        ("What?", {"num_return_sequences": 2, "do_sample": True}, "num_return_sequences=2"),
+        ("What?", {"use_cache": False}, "use_cache=False"),
+        ("What?", {"cache_implementation": "static"}, "cache_implementation=static"),
+        ("What?", {"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens"),
+        ("What?", {"return_full_text": False}, "no results to shape: leave out 'return_type'"),
+        ("What?", {"on_error": "record"}, "no results to shape"),
+        ("What?", {"nothing": 1}, "`nothing` is an option neither"),
+        ("What?", {"candidate_fps": 7.0}, "needs another reading"),
+        ("word " * 5000, {}, "the model's context has"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_leaves_the_conversation_as_it_was(
+    pipe, file, question, options, message
+) -> None:
+    chat = pipe.chat(file)
+    first, _ = ask(chat, "What?")
+    with pytest.raises(ValueError, match=message):
+        chat.ask(question, **options)
+    assert [one["content"] for one in chat.messages] == ["What?", first]
+    ask(chat, "And then?")
+    assert chat.rebuilds == 0
+
+
+def test_options_of_the_session_hold_for_every_question(pipe, file) -> None:
+    chat = pipe.chat(file, num_scenes=2, candidate_fps=5.0, **SHORT)
+    chat.ask("What?")
+    assert chat.scenes[0]["indices"].shape == (2, 3) and len(chat.videos[0]) == 15
+    with pytest.raises(ValueError, match="neither of `generate`"):
+        pipe.chat(file, nothing=1)
+    with pytest.raises(ValueError, match="num_beams=3"):
+        pipe.chat(file, num_beams=3)
+
+
+def test_a_saved_conversation_goes_on(pipe, file, tmp_path) -> None:
+    chat = pipe.chat(file, system="Be short.", num_scenes=3)
+    ask(chat, "What?")
+    chat.save(tmp_path / "talk")
+    resumed = pipe.resume_chat(tmp_path / "talk")
+    assert resumed.messages == chat.messages and resumed.options == chat.options
+    ours, theirs = ask(resumed, "And then?"), ask(chat, "And then?")
+    assert ours[0] == theirs[0]
+    torch.testing.assert_close(ours[1], theirs[1], atol=1e-5, rtol=1e-5)
+    chat.save(tmp_path / "talk")
+    assert len(pipe.resume_chat(tmp_path / "talk").messages) == 5
+    assert sorted(path.name for path in (tmp_path / "talk").iterdir()) == ["chat.json", "video_0.safetensors"]
+    with pytest.raises(ValueError, match="options of this chat cannot be saved"):
+        pipe.chat(file, logits_processor=[Recorder()]).save(tmp_path / "other")
+    (tmp_path / "talk" / "chat.json").write_text(json.dumps({"format": "other"}))
+    with pytest.raises(ValueError, match=r"chat.json is no chat of this version"):
+        pipe.resume_chat(tmp_path / "talk")
+    with pytest.raises(ValueError, match="holds no chat that was saved"):
+        pipe.resume_chat(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_saved_conversation_goes_on_in_another_process(tmp_path) -> None:
+    program = (
+        "import sys\n"
+        "from fila_video import VideoTextToTextPipeline, load_model\n"
+        "model, processor = load_model(device='cpu')\n"
+        "pipe = VideoTextToTextPipeline(model, processor=processor)\n"
+        "resume = sys.argv[1] == 'resume'\n"
+        "chat = pipe.resume_chat(sys.argv[2]) if resume else pipe.chat('examples/shapes.mp4')\n"
+        "if not resume: chat.ask('What appears at the end?'); chat.save(sys.argv[2])\n"
+        "print(chat.ask('What color is the ring?'))\n"
+        "print([message['content'] for message in chat.messages])"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program, what, str(tmp_path / "talk")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        for what in ("begin", "resume")
+    ]
+    assert said[0].stdout and said[0].stdout == said[1].stdout, said[1].stderr[-3000:]
