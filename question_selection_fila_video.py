@@ -96,13 +96,14 @@ class Question:
     Args:
         text (`str`): What is asked.
         times (`torch.Tensor` of shape `(num_frames,)`): Of the pool's frames, in seconds.
-        prompt (`Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]`):
-            From a question to the token ids before the video, those behind it, and which of the latter are its own.
+        prompt (`Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]`, *optional*):
+            From a question to the token ids before the video, those behind it, and which of the latter are its own:
+            what the model reads. A scorer needs none.
     """
 
     text: str
     times: torch.Tensor
-    prompt: Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    prompt: Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
 
     def __getitem__(self, indices: torch.Tensor) -> "Question":
         """The same, of a part of the pool."""

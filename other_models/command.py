@@ -18,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", metavar="VIDEO", help="path or URL of the video")
     parser.add_argument("--num-frames", type=int, required=True, help="frames to choose")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the pictures")
-    parser.add_argument("--selection", choices=SELECTIONS, default="farthest", help="how (default: %(default)s)")
+    ways = [name for name in SELECTIONS if name != "question"]
+    parser.add_argument("--selection", choices=ways, help="how (default: farthest)")
+    parser.add_argument("--question", help="choose by what will be asked; needs --scorer")
+    parser.add_argument("--scorer", help="SigLIP or CLIP that compares the question with the candidates")
     parser.add_argument("--model", help="compare the features of this model's vision tower (default: thumbnails)")
     parser.add_argument("--device", help="of the model, such as cuda or cpu (default: the best there is)")
     parser.add_argument("--candidate-fps", type=float, default=1.0, help="candidates a second (default: %(default)s)")
@@ -33,20 +36,29 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--output {args.output} is there already and not an empty folder: name a new one.")
     check_writable("--output", os.path.normpath(args.output) if not output.exists() else str(output / "frames.json"))
     check_video(args.video)
+    if (args.question is None) != (args.scorer is None):
+        raise ValueError("--question and --scorer belong together: name what will be asked and a SigLIP or a CLIP.")
+    if args.question is not None and args.selection is not None:
+        raise ValueError(f"--question chooses the frames by itself: leave out --selection {args.selection}.")
 
     import numpy as np
     from PIL import Image
 
     from ..commands.loading import Progress, quiet
     from ..commands.storyboard import clock, draw_storyboard
+    from ..question_selection_fila_video import ContrastiveScorer
     from .frames import select_frames
 
     quiet()
+    how = "question" if args.question is not None else args.selection or "farthest"
+    scorer = None if args.scorer is None else ContrastiveScorer(args.scorer)
     encoder, size = (None, None) if args.model is None else _tower(args.model, args.device)
     frames, metadata = select_frames(
         args.video,
         args.num_frames,
-        selection=args.selection,
+        question=args.question,
+        selection=how,
+        scorer=scorer,
         encoder=encoder,
         candidates_size=size,
         candidate_fps=args.candidate_fps,
@@ -59,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     described = {
         "video": args.video,
         "duration": round(duration, 3),
-        "selection": args.selection,
+        "selection": how,
+        **({} if args.question is None else {"question": args.question}),
         "fps": metadata.fps,
         "total_num_frames": metadata.total_num_frames,
         "frames": [
@@ -72,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         np.arange(len(frames))[:, None],
         np.array(times),
         title=Path(args.video).name,
-        subtitle=f"{clock(duration)} · frames: {len(frames)} · {SELECTIONS[args.selection].split(',')[0]}",
+        subtitle=f"{clock(duration)} · frames: {len(frames)} · {SELECTIONS[how].split(',')[0]}",
         duration=duration,
         noun="Frame",
     )

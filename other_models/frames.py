@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
+from ..question_selection_fila_video import Question, relevant_frames
 from ..scene_selection_fila_video import select_scenes
 from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_sequence, open_still_picture, read_decoder
 from ..video_processing_fila_video import FilaVideoVideoProcessor, SceneSettings, thumbnails
@@ -29,7 +30,9 @@ def select_frames(
     video: Any,
     num_frames: int,
     *,
-    selection: str | Callable[..., Any] = "farthest",
+    question: str | None = None,
+    selection: str | Callable[..., Any] | None = None,
+    scorer: Callable[[torch.Tensor, str], torch.Tensor] | None = None,
     encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
     size: tuple[int, int] | None = None,
     candidate_fps: float = 1.0,
@@ -52,10 +55,15 @@ def select_frames(
             or frames as they are. A file is read twice: small candidates, then the chosen frames.
         num_frames (`int`):
             Frames to choose; a video with fewer gives all it has.
-        selection (`str` or `Callable`, *optional*, defaults to `"farthest"`):
+        question (`str`, *optional*):
+            What will be asked: the frames are those that a scorer finds most relevant to it.
+        selection (`str` or `Callable`, *optional*, defaults to `"farthest"`, with a question to `"question"`):
             How to choose them from the candidates, see [`select_scenes`]; `"uniform"`: every n-th frame from the first
             one on, as transformers samples by default; or the model's own sampling, a function from the video's
             `VideoMetadata` and `num_frames` to frame numbers, such as `processor.video_processor.sample_frames`.
+        scorer (`Callable[[torch.Tensor, str], torch.Tensor]`, *optional*):
+            From candidates `(n, 3, height, width)`, uint8, and a question to scores `(n,)`, such as a
+            [`ContrastiveScorer`].
         encoder (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
             From candidates `(n, 3, height, width)`, uint8, to their features `(n, dim)` or `(n, num_patches, dim)`. By
             default thumbnails are compared.
@@ -66,7 +74,8 @@ def select_frames(
         max_candidates (`int`, *optional*, defaults to 512):
             Candidates of a long video: of those at `candidate_fps` the ones that differ most from their neighbors.
         candidates_size (`tuple[int, int]`, *optional*):
-            Height and width of the candidates of a file: (384, 384) for an encoder, else (64, 64) by default.
+            Height and width of the candidates of a file: (384, 384) for an encoder or a scorer, else (64, 64) by
+            default.
         seed (`int`, *optional*, defaults to 42):
             Seed of k-means.
         seek_mode (`str`, *optional*, defaults to `"auto"`):
@@ -91,6 +100,14 @@ def select_frames(
     """
     if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
         raise ValueError(f"`num_frames` must be a whole number of at least 1, got {num_frames!r}.")
+    if selection is None:
+        selection = "farthest" if question is None else "question"
+    if (selection == "question") != (question is not None and bool(question.strip())):
+        raise ValueError(
+            "`selection='question'` and `question` belong together: pass what will be asked, and no other selection."
+        )
+    if question is not None and scorer is None:
+        raise ValueError("A question needs a `scorer`, such as `ContrastiveScorer('google/siglip-base-patch16-384')`.")
     settings = SceneSettings(
         num_scenes=num_frames,
         scene_size=1,
@@ -117,10 +134,15 @@ def select_frames(
             return np.arange(count) * metadata.total_num_frames // count
         return np.asarray(selection(metadata, num_frames=count))
 
-    def choose(candidates: torch.Tensor) -> np.ndarray:
+    def choose(candidates: torch.Tensor, times: list[float]) -> np.ndarray:
         if len(candidates) <= num_frames:
             return np.arange(len(candidates))
         features = _features(candidates, encoder, progress)
+        if question is not None:
+            seconds, neutral = torch.tensor(times), settings.neutral_question
+            scores = Question(question, seconds).scores(candidates, None, None, scorer, neutral, 1)
+            how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing}
+            return relevant_frames(scores, seconds, features, num_frames, **how, seed=seed).numpy()
         return select_scenes(features, num_frames, 1, selection, seed=seed).flatten().numpy()
 
     by_time = settings.selection == "uniform"
@@ -135,7 +157,7 @@ def select_frames(
             own = VideoMetadata(len(frames), metadata.sampled_fps, duration=metadata.duration)
             chosen = own_sampling(own)
         else:
-            chosen = choose(frames)
+            chosen = choose(frames, metadata.timestamps)
         frames = frames[torch.from_numpy(chosen).long()]
         if size is not None and tuple(frames.shape[2:]) != tuple(size):
             frames = torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
@@ -148,11 +170,11 @@ def select_frames(
         raise ValueError("`video_metadata` describes frames that are given as they are: a file has its own.")
     wanted: dict[str, Any] = {"num_frames": own_sampling}
     if not by_time:
-        height, width = candidates_size or (CANDIDATES_SIZE if encoder is None else ENCODED_SIZE)
+        height, width = candidates_size or (CANDIDATES_SIZE if encoder is None and scorer is None else ENCODED_SIZE)
         pool = {"size": {"height": height, "width": width}, "selection": selection, "seek_mode": seek_mode}
         pool |= {"candidate_fps": candidate_fps, "max_candidates": max_candidates, "num_scenes": num_frames}
         candidates, metadata = processor.load_video(video, scene_size=1, progress=reading, **pool, **access)
-        chosen = choose(candidates)
+        chosen = choose(candidates, metadata.timestamps)
         wanted = {"times": [metadata.timestamps[number] for number in chosen]}
         numbers = np.array(metadata.frames_indices)[chosen]
     if is_decoder(video):

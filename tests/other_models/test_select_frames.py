@@ -180,3 +180,33 @@ def test_one_video_at_a_time_and_one_that_can_be_read(film, tmp_path) -> None:
         select_frames(tmp_path / "broken.mp4", 4)
     with pytest.raises(VideoReadError):
         select_frames(tmp_path / "missing.mp4", 4)
+
+
+def likes_red(frames: torch.Tensor, question: str) -> torch.Tensor:
+    """For a question about red, the redder the better; others tell nothing."""
+    red = frames[:, 0].float().mean(dim=(1, 2)) - frames[:, 1].float().mean(dim=(1, 2))
+    return red if "red" in question else torch.zeros(len(frames))
+
+
+def test_with_a_question_the_scorer_decides(film) -> None:
+    frames, metadata = select_frames(film, 2, question="When is it red?", scorer=likes_red)
+    assert any(77 <= number <= 80 for number in numbers(frames))
+    given, _ = select_frames(
+        read_frames(film, num_frames=100).frames, 2, question="When is it red?", scorer=likes_red, candidate_fps=1.0
+    )
+    assert max(given[:, 30:, :, 0].mean(axis=(1, 2))) > 150
+    assert metadata.timestamps == sorted(metadata.timestamps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"question": "What?"}, "needs a `scorer`"),
+        ({"question": "", "scorer": likes_red}, "belong together"),
+        ({"selection": "question"}, "belong together"),
+        ({"question": "What?", "scorer": likes_red, "selection": "kmeans"}, "belong together"),
+    ],
+)
+def test_a_question_and_its_scorer_belong_together(film, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_frames(film, 2, **arguments)
