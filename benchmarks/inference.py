@@ -92,14 +92,18 @@ SIZES = {
         "dtype": torch.bfloat16,
     },
 }
-# name: (model, frames that are given, whether scenes are selected on the model's own features)
+# name: (model, frames that are given, whether scenes are selected on the model's own features, how many are encoded)
 CASES = {
-    "LLaVA-OneVision, 96 frames": ("llava", 96, False),
-    "LLaVA-OneVision, 32 frames": ("llava", 32, False),
-    "FiLA-Video, 96 to 32, no pool": ("fila", 96, None),
-    "FiLA-Video, pool of 512, thumbnails": ("fila", 512, False),
-    "FiLA-Video, pool of 96, model features": ("fila", 96, True),
-    "FiLA-Video, pool of 512, model features": ("fila", 512, True),
+    "LLaVA-OneVision, 96 frames": ("llava", 96, False, None),
+    "LLaVA-OneVision, 32 frames": ("llava", 32, False, None),
+    "FiLA-Video, 96 to 32, no pool": ("fila", 96, None, None),
+    "FiLA-Video, pool of 512, thumbnails": ("fila", 512, False, None),
+    "FiLA-Video, pool of 96, model features": ("fila", 96, True, None),
+    "FiLA-Video, pool of 512, model features": ("fila", 512, True, None),
+    "FiLA-Video, pool of 512 thinned to 192": ("fila", 512, True, 192),
+    "FiLA-Video, pool of 512 thinned to 96": ("fila", 512, True, 96),
+    "FiLA-Video, pool of 512 thinned to 192, layers compressed": ("compressed", 512, True, 192),
+    "FiLA-Video, pool of 512 thinned to 96, layers compressed": ("compressed", 512, True, 96),
 }
 CHILD = "--case"
 
@@ -110,8 +114,10 @@ def build_model(kind: str, size: str, device: str) -> PreTrainedModel:
     text = {"model_type": "qwen2", "max_position_embeddings": 32768, "bos_token_id": None, **sizes["text"]}
     torch.manual_seed(0)
     with torch.device(device):
-        if kind == "fila":
-            config = FilaVideoConfig(vision_config=vision, text_config=text, image_token_id=3, video_token_id=4)
+        if kind != "llava":
+            settings = {"layer_compression": "cosine", "layer_compression_group": 16} if kind == "compressed" else {}
+            ids = {"image_token_id": 3, "video_token_id": 4}
+            config = FilaVideoConfig(vision_config=vision, text_config=text, **ids, **settings)
             model = FilaVideoForConditionalGeneration._from_config(config, dtype=sizes["dtype"])
         else:
             config = LlavaOnevisionConfig(
@@ -127,10 +133,10 @@ def synchronize(device: str) -> None:
 
 
 @contextmanager
-def timed(modules: dict, device: str, seconds: dict) -> Iterator[None]:
-    """Adds to `seconds` the time that each of the named modules takes."""
+def timed(modules: list[tuple[str, torch.nn.Module]], device: str, seconds: dict) -> Iterator[None]:
+    """Adds to `seconds` the time that each of the named modules takes; modules of one name are added up."""
     handles = []
-    for name, module in modules.items():
+    for name, module in modules:
 
         def start(*args: Any, name: str = name) -> None:
             synchronize(device)
@@ -149,7 +155,7 @@ def timed(modules: dict, device: str, seconds: dict) -> Iterator[None]:
 
 
 def run_case(case: str, size: str, device: str) -> dict:
-    kind, num_frames, model_features = CASES[case]
+    kind, num_frames, model_features, num_encoded = CASES[case]
     model = build_model(kind, size, device)
     side = SIZES[size]["vision"]["image_size"]
     frames = np.random.default_rng(0).integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8)
@@ -161,14 +167,17 @@ def run_case(case: str, size: str, device: str) -> dict:
         video_processor=FilaVideoVideoProcessor(size={"height": side, "width": side}),
         patches_per_side=side // SIZES[size]["vision"]["patch_size"],
     )
-    modules = {"language model": model.model.language_model, "vision tower": model.model.vision_tower}
-    if kind == "fila":
-        modules["merger"] = model.model.scene_merger
+    language_model = model.model.language_model
+    # Compressed layers are run one by one, not by their model.
+    timed_parts = language_model.layers if kind == "compressed" else [language_model]
+    modules = [("vision tower", model.model.vision_tower), *(("language model", part) for part in timed_parts)]
+    if kind != "llava":
+        modules.append(("merger", model.model.scene_merger))
         processor.frame_encoder = model.encode_frames if model_features else None
 
     def first_token() -> torch.Tensor:
-        if kind == "fila":
-            options = {"selection": "uniform"} if model_features is None else {}
+        if kind != "llava":
+            options = {"selection": "uniform"} if model_features is None else {"encoded_candidates": num_encoded}
             inputs = processor(text="<video>\nWhat happens?", videos=frames, return_tensors="pt", **options)
             inputs = inputs.to(device)
         else:

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from fila_video.benchmarks import flops
 from fila_video.benchmarks.child import run_child
+from helpers.tiny_models import tiny_config, tiny_model, tiny_text_config, tiny_vision_config, video_batch
 
 BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 
@@ -28,10 +30,48 @@ def test_a_child_that_fails_shows_its_own_error() -> None:
 @pytest.mark.slow
 def test_inference_runs() -> None:
     cases = ["LLaVA-OneVision, 96 frames", "FiLA-Video, 96 to 32, no pool", "FiLA-Video, pool of 96, model features"]
+    cases += ["FiLA-Video, pool of 512 thinned to 96, layers compressed"]
     rows = rows_of("-m", "fila_video.benchmarks.inference", "--size", "smoke", "--rounds", "1", "--cases", *cases)
     assert [row[0] for row in rows[1:]] == cases
-    # A token a frame, and the newline at the end: 96 frames, 32 scenes, 32 scenes.
-    assert [row[7] for row in rows[1:]] == ["97", "33", "33"]
+    # A token a frame, and the newline at the end: 96 frames, 32 scenes, 32 scenes, 32 scenes.
+    assert [row[7] for row in rows[1:]] == ["97", "33", "33", "33"]
+
+
+@pytest.mark.parametrize("compression", [None, "cosine"])
+def test_operations_counted_by_parts_are_those_of_a_real_forward(compression) -> None:
+    """With weights, on the processor; scenes of 16 tokens, 4 of them in the last of four layers' groups."""
+    config = tiny_config(
+        text_config=tiny_text_config(num_hidden_layers=4),
+        vision_config=tiny_vision_config(image_size=16),
+        pooling_mode="none",
+        layer_compression=compression,
+        layer_compression_group=16,
+    )
+    model, batch = tiny_model(config), video_batch(config, (3,))
+    model.set_attn_implementation("eager")  # whose products of matrices are counted on processors too
+    num_text = batch["input_ids"].shape[1] - 3 * 16 - 1
+    frames = 3 * config.scene_size
+    case = flops.Case("", frames, config.scene_size, encoded=frames, compressed=compression is not None)
+    parts = flops.Counter(config, num_text).parts(case)
+    real = flops.counted(model, **batch, logits_to_keep=1)
+    by_formula = 3 * 2 * config.scene_size * 16 * config.vision_config.hidden_size  # merging, no product of matrices
+    assert sum(parts.values()) - by_formula == pytest.approx(real, rel=0.02)
+    assert parts["selection"] == 0
+
+
+def test_the_table_of_operations_has_every_case(tmp_path, capsys) -> None:
+    tiny_config().save_pretrained(tmp_path)
+    options = ["--config", str(tmp_path), "--num-scenes", "4", "--pool", "40", "--thinned", "20", "--text-tokens", "9"]
+    flops.main(options)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].split(",")[0] for row in rows] == ["LLaVA-OneVision", *["FiLA-Video"] * 6]
+    shares = {row[0]: float(row[-1]) for row in rows}
+    assert rows[0][-1] == "1.000" and len(shares) == 7
+    features, thinned = (shares[f"FiLA-Video, pool of 40{how}"] for how in (", model features", " thinned to 20"))
+    assert thinned < features
+    assert all(shares[f"{name}, layers compressed"] < shares[name] for name in list(shares)[1:4])
+    with pytest.raises(ValueError, match="more than are encoded"):
+        flops.main([*options, "--thinned", "5"])
 
 
 @pytest.mark.slow
