@@ -159,21 +159,26 @@ def check_text(text: str) -> None:
         ) from error
 
 
-def last_questions(chats: list[list[dict]]) -> list[str] | None:
+def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] | None:
     """
-    For each video of normalized chats what the last user says, where one has several turns: no prompt tells it, in
-    which the first question stands right behind the video.
+    For each video of normalized chats what the last user says, where one has several turns (or `always`): no prompt
+    tells it, in which the first question stands right behind the video.
     """
-    if all(sum(message["role"] == "user" for message in chat) < 2 for chat in chats):
+    if not always and all(sum(message["role"] == "user" for message in chat) < 2 for chat in chats):
         return None
     questions = []
     for chat in chats:
-        asked = [message["content"] for message in chat if message["role"] == "user"]
-        last = asked[-1] if asked else ""
-        texts = [last] if isinstance(last, str) else [block["text"] for block in last if block["type"] == "text"]
         blocks = [block for message in chat if not isinstance(message["content"], str) for block in message["content"]]
-        questions += [" ".join(texts)] * sum(block["type"] == "video" for block in blocks)
+        questions += [last_question(chat)] * sum(block["type"] == "video" for block in blocks)
     return questions or None
+
+
+def last_question(chat: list[dict]) -> str:
+    """What the last user of a normalized chat says."""
+    asked = [message["content"] for message in chat if message["role"] == "user"]
+    last = asked[-1] if asked else ""
+    texts = [last] if isinstance(last, str) else [block["text"] for block in last if block["type"] == "text"]
+    return " ".join(texts).strip()
 
 
 def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -349,6 +354,7 @@ __all__ = [
     "check_control_tokens",
     "check_text",
     "hold_videos",
+    "last_question",
     "last_questions",
     "normalize_chat",
     "pipeline_inputs",

@@ -1,5 +1,6 @@
 """FiLA-Video model configuration."""
 
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -59,9 +60,23 @@ class FilaVideoConfig(PreTrainedConfig):
         Whether the tower's output is used instead, which its final norm has gone over if it has one.
     vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
         `"full"` keeps every token of the tower, `"default"` drops the first one (CLIP's class token).
-    background_tokens (`int`, *optional*, defaults to 0):
-        Tokens for each frame of the pool that is in no scene: 1, its mean patch, which takes no new weights; or 2, the
-        other by a learned query, which starts as the mean too. FiLA-Video has none, DynFocus two.
+    frame_encoding (`str`, *optional*, defaults to `"scenes"`):
+        How frames become tokens: `"scenes"`, selected and merged (FiLA-Video), or `"cooperative"`, many tokens for
+        key frames and few for every frame of the pool (DynFocus, arXiv 2411.12355). The latter takes frames one by
+        one, `scene_size=1`.
+    background_tokens (`int`, *optional*):
+        The few tokens, 0 to 2. With `"scenes"`, by default 0, of each frame of the pool that is in no scene: 1, its
+        mean patch, which takes no new weights; or 2, the other by a learned query, which starts as the mean too. With
+        `"cooperative"`, by default 2, of every frame: its mean patch and what the question attends to.
+    num_prototypes (`int`, *optional*, defaults to 25):
+        With `"cooperative"`: the frames that stand for a video's events (L). A pool with fewer is taken whole.
+    key_frames (`int` or `float`, *optional*, defaults to 0.8):
+        With `"cooperative"`: how many of the prototypes are key frames (K), or which share of them, rounded up. The
+        paper has 20 of 25, its code 0.45 of 80; with 0 there are none.
+    topk_samples (`int`, *optional*, defaults to 500):
+        With `"cooperative"`: samples of the noise by which the choice of key frames has a gradient in training.
+    topk_sigma (`float`, *optional*, defaults to 0.1):
+        And its standard deviation; scores are from 0 to 1.
     layer_compression (`str`, *optional*):
         `"cosine"` lets the tokens of a video's scenes fall away through the language model's layers (XComp's LP-Comp);
         by default all of them go through all layers.
@@ -98,7 +113,12 @@ class FilaVideoConfig(PreTrainedConfig):
     vision_feature_layer: int = -1
     vision_final_norm: bool = False
     vision_feature_select_strategy: Literal["full", "default"] = "full"
-    background_tokens: Literal[0, 1, 2] = 0
+    frame_encoding: Literal["scenes", "cooperative"] = "scenes"
+    background_tokens: Literal[0, 1, 2] | None = None
+    num_prototypes: int = 25
+    key_frames: int | float = 0.8
+    topk_samples: int = 500
+    topk_sigma: float = 0.1
     layer_compression: Literal["cosine"] | None = None
     layer_compression_group: int | None = None
     layer_compression_rounding: Literal["round", "ceil"] = "round"
@@ -132,6 +152,8 @@ class FilaVideoConfig(PreTrainedConfig):
             max_position_embeddings=32768,
             rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
         )
+        if self.background_tokens is None:
+            self.background_tokens = 2 if self.frame_encoding == "cooperative" else 0
         # Language models that stand alone keep this flag in their own config.
         self.tie_word_embeddings = self.tie_word_embeddings or bool(
             getattr(self.text_config, "tie_word_embeddings", False)
@@ -143,7 +165,8 @@ class FilaVideoConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Part of `@strict`: refuses sizes that no model can have."""
-        for name in ("scene_size", "pooling_stride", "layer_compression_group"):
+        counts = ("scene_size", "pooling_stride", "layer_compression_group", "num_prototypes", "topk_samples")
+        for name in counts:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.pooling_stride > self.patches_per_side and self.pooling_mode in ("average", "max", "pixel_shuffle"):
@@ -167,11 +190,15 @@ class FilaVideoConfig(PreTrainedConfig):
                 f"`vision_final_norm` takes the vision tower's output, but `vision_feature_layer` is "
                 f"{self.vision_feature_layer}: choose one."
             )
-        if self.layer_compression is not None and self.background_tokens:
+        check_key_frames(self.num_prototypes, self.key_frames)
+        if self.layer_compression is not None and (self.background_tokens or self.frame_encoding != "scenes"):
             raise ValueError(
-                "`layer_compression` drops tokens of the grids of scenes and knows no others: set `background_tokens` "
-                f"({self.background_tokens}) to 0."
+                "`layer_compression` drops tokens of the grids of scenes and knows no others: it needs "
+                "`frame_encoding='scenes'` and `background_tokens=0`, got "
+                f"{self.frame_encoding!r} and {self.background_tokens}."
             )
+        if self.frame_encoding == "cooperative":
+            self._validate_cooperative()
         num_layers = self.vision_config.num_hidden_layers
         if self.vision_feature_layer == 0 or not -num_layers <= self.vision_feature_layer <= num_layers:
             raise ValueError(
@@ -180,6 +207,27 @@ class FilaVideoConfig(PreTrainedConfig):
             )
         if self.image_token_id == self.video_token_id:
             raise ValueError(f"`image_token_id` and `video_token_id` are both {self.image_token_id}: choose two.")
+
+    def _validate_cooperative(self) -> None:
+        if self.scene_size != 1:
+            raise ValueError(
+                "`frame_encoding='cooperative'` takes frames one by one, but `scene_size` is "
+                f"{self.scene_size}: set it to 1."
+            )
+        if self.newline_position not in ("video", "none"):
+            raise ValueError(
+                "`frame_encoding='cooperative'` has no grids of tokens that newlines could end: `newline_position` "
+                f"must be 'video' or 'none', got {self.newline_position!r}."
+            )
+        if self.pooling_mode == "pixel_shuffle":
+            raise ValueError(
+                "`frame_encoding='cooperative'` projects means of patches, but the projector of "
+                "`pooling_mode='pixel_shuffle'` takes several patches as one: choose another."
+            )
+        if not self.topk_sigma > 0:
+            raise ValueError(f"`topk_sigma` must be positive, got {self.topk_sigma}.")
+        if self.background_tokens == 0 and self.key_frames == 0:
+            raise ValueError("`background_tokens` and `key_frames` are both 0: no token would be left.")
 
     @property
     def patches_per_side(self) -> int:
@@ -242,6 +290,50 @@ def num_visual_tokens(
     side = pooled_grid_size(patches_per_side, pooling_mode, pooling_stride)
     newlines = {"video": 1, "grid": num_frames * side, "frame": num_frames, "none": 0}[newline_position]
     return num_frames * side * side + newlines
+
+
+def check_key_frames(num_prototypes: int, key_frames: int | float) -> None:
+    """
+    Raises:
+        ValueError: If more key frames are asked for than there are prototypes.
+    """
+    if isinstance(key_frames, bool) or key_frames < 0 or (isinstance(key_frames, float) and not key_frames <= 1):
+        raise ValueError(f"`key_frames` must be a whole number or a share from 0.0 to 1.0, got {key_frames!r}.")
+    if isinstance(key_frames, int) and key_frames > num_prototypes:
+        raise ValueError(
+            f"`key_frames` ({key_frames}) is more than `num_prototypes` ({num_prototypes}), of which they are chosen."
+        )
+
+
+def num_key_frames(num_frames: int, num_prototypes: int, key_frames: int | float) -> int:
+    """Key frames (K) of a pool of `num_frames`: of its prototypes, which are all frames where there are fewer."""
+    num_prototypes = min(num_prototypes, num_frames)
+    # A share such as 0.28 of 25 is 7, though its product is a little more.
+    wanted = math.ceil(key_frames * num_prototypes - 1e-9) if isinstance(key_frames, float) else key_frames
+    return min(wanted, num_prototypes)
+
+
+def detail_sizes(patches_per_side: int) -> tuple[int, int, int]:
+    """
+    Tokens that a key frame has of each kind: pooled ones along one side of their grid, and clusters of patches in two
+    levels. 16 x 16 patches give 4 (16 tokens), 16 and 6, 38 in all; other grids in proportion.
+    """
+    clusters = math.ceil(patches_per_side**2 / 16)
+    return min(4, patches_per_side), clusters, math.ceil(0.35 * clusters - 1e-9)
+
+
+def num_cooperative_tokens(
+    num_frames: int,
+    patches_per_side: int,
+    num_prototypes: int,
+    key_frames: int | float,
+    background_tokens: int,
+    newline_position: str,
+) -> int:
+    """Tokens that a pool of `num_frames` gives to the language model with `frame_encoding="cooperative"`."""
+    side, clusters, groups = detail_sizes(patches_per_side)
+    details = num_key_frames(num_frames, num_prototypes, key_frames) * (side**2 + clusters + groups)
+    return num_frames * background_tokens + details + (newline_position == "video")
 
 
 FilaVideoConfig.register_for_auto_class()

@@ -107,11 +107,15 @@ class FrameSelector:
         has_features = self.encoder is not None or isinstance(frames, EncodedVideo)
         if len(frames) <= settings.num_selected_frames:
             method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
-        elif (has_features or settings.background_tokens) and (kept := self.thin(frames, settings)) is not None:
+        elif (has_features or settings.uses_whole_pool) and (kept := self.thin(frames, settings)) is not None:
             settings = replace(settings, encoded_candidates=None)
             question = None if question is None else question[kept]
             selected = self.select(frames[kept], settings, pixels, progress, question)
             return selected._replace(indices=kept[selected.indices], background=kept[selected.background])
+        num_scenes = settings.num_scenes
+        # CODEPATH: DynFocus's key frames are chosen in the model, of all frames.
+        if settings.frame_encoding == "cooperative":
+            method, num_scenes = "uniform", len(frames)
         if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
         elif not has_features:
@@ -135,7 +139,7 @@ class FrameSelector:
             scores = {"timestamps": question.times, "values": values}
         else:
             indices = select_scenes(
-                features, settings.num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
+                features, num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
             )
         background = unselected_frames(indices, len(frames), settings.num_background_frames(len(frames)))
         order = torch.cat([indices.flatten(), background])

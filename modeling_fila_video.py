@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,8 +10,6 @@ from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin
-from transformers.generation import utils as generation_utils
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     BaseModelOutputWithPooling,
@@ -24,7 +22,9 @@ from transformers.utils.generic import can_return_tuple
 
 from .background_frames_fila_video import FilaVideoBackgroundEncoder, insert_background, split_frames
 from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
-from .layer_compression_fila_video import CompressedCache, follow_kept_tokens, run_compressed
+from .cooperative_encoding_fila_video import FilaVideoCooperativeEncoder
+from .generation_fila_video import CACHE, FilaVideoGenerationMixin
+from .layer_compression_fila_video import follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
 from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
 from .visual_projection_fila_video import FilaVideoMultiModalProjector, project_patches, visual_tokens
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     # The Hub's loader and `save_pretrained` take along what these lines name: the pipeline leads them to the processor
     # and the reader. It is not imported here, so that a server that encodes frames itself needs none of them.
     from .pipeline_fila_video import VideoTextToTextPipeline as VideoTextToTextPipeline
-
-# transformers 5.24 renamed `past_key_values` to `cache`, in its outputs and in the arguments of its language models.
-CACHE = "cache" if any(field.name == "cache" for field in fields(BaseModelOutputWithPast)) else "past_key_values"
 
 VIDEO_ARGS = r"""
     pixel_values_videos (`torch.Tensor`, *optional*):
@@ -49,6 +46,9 @@ VIDEO_ARGS = r"""
     video_background_places (`torch.LongTensor` of shape `(num_videos, num_background)`, *optional*):
         With `background_tokens`: the frames behind a video's scenes are its background, and this is how many scenes
         stand before each of them; -1 is padding. By default there are none.
+    video_question_ids (`torch.LongTensor` of shape `(num_videos, num_tokens)`, *optional*):
+        With `frame_encoding="cooperative"`: the token ids of the question about each video; -1 is padding. Without
+        one, every patch of a frame counts the same.
 """
 FORWARD_ARGS = (
     VIDEO_ARGS
@@ -105,8 +105,8 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    # The scene merger says why.
-    _keep_in_fp32_modules_strict = ["scene_merger"]
+    # The scene merger says why; scores of key frames are compared.
+    _keep_in_fp32_modules_strict = ["scene_merger", "score_net"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -141,8 +141,12 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
     def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        self.scene_merger = SCENE_MERGERS[config.merger_type](config)
-        self.background_encoder = FilaVideoBackgroundEncoder(config) if config.background_tokens else None
+        self.scene_merger = self.background_encoder = self.cooperative_encoder = None
+        if config.frame_encoding == "cooperative":
+            self.cooperative_encoder = FilaVideoCooperativeEncoder(config)
+        else:
+            self.scene_merger = SCENE_MERGERS[config.merger_type](config)
+            self.background_encoder = FilaVideoBackgroundEncoder(config) if config.background_tokens else None
         self.multi_modal_projector = FilaVideoMultiModalProjector(config)
         self.image_newline = None
         # CODEPATH: LLaVA-Video checkpoints of the "no_token" kind have no newline embedding; all others have one.
@@ -277,6 +281,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         frame_features: torch.Tensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
         video_background_places: torch.LongTensor | None = None,
+        video_question_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         if (pixel_values_videos is None) == (frame_features is None):
@@ -291,6 +296,16 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             scenes = features.unflatten(0, scenes.shape[:2])
         else:
             outputs = BaseModelOutputWithPooling()
+        # CODEPATH: with DynFocus's cooperative encoding, a scene is a frame of the pool.
+        if self.cooperative_encoder is not None:
+            outputs.pooler_output = self.cooperative_encoder(
+                scenes.flatten(0, 1),
+                num_scenes_each,
+                self._embed_questions(video_question_ids, len(num_scenes_each)),
+                self.multi_modal_projector,
+                self.image_newline,
+            )
+            return outputs
         videos = self._embed_frames(self.scene_merger(scenes), num_scenes_each)
         # CODEPATH: FiLA-Video drops the frames that are in no scene, DynFocus keeps a few tokens of each.
         if self.background_encoder is not None:
@@ -300,6 +315,15 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             videos = tuple(insert_background(*part, has_end) for part in parts)
         outputs.pooler_output = videos
         return outputs
+
+    def _embed_questions(self, question_ids: torch.LongTensor | None, count: int) -> list[torch.Tensor | None]:
+        """The embeddings of each video's question, `(num_tokens, hidden_size)`, where it has one."""
+        if question_ids is None:
+            return [None] * count
+        if len(question_ids) != count:
+            raise ValueError(f"`video_question_ids` has {len(question_ids)} questions, but there are {count} videos.")
+        rows = [row[row >= 0] for row in question_ids]
+        return [self.get_input_embeddings()(row) if len(row) else None for row in rows]
 
     def _is_placeholder(
         self, input_ids: torch.LongTensor | None, inputs_embeds: torch.FloatTensor | None, token_id: int
@@ -388,8 +412,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 
     def _touch_unused(self, inputs_embeds: torch.Tensor, has_image: bool, has_video: bool) -> torch.Tensor:
         """Adds nothing, but keeps in the graph what a training batch does not use: DDP waits for every gradient."""
-        unused = [] if self.background_encoder is None else list(self.background_encoder.parameters())
-        unused += [] if has_video else list(self.scene_merger.parameters())
+        encoders = [self.background_encoder]
+        encoders += [] if has_video else [self.scene_merger, self.cooperative_encoder]
+        unused = [parameter for part in encoders if part is not None for parameter in part.parameters()]
         if not (has_image or has_video):
             unused += [*self.vision_tower.parameters(), *self.multi_modal_projector.parameters()]
             unused += [] if self.image_newline is None else [self.image_newline]
@@ -408,6 +433,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         frame_features: torch.FloatTensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
         video_background_places: torch.LongTensor | None = None,
+        video_question_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -431,7 +457,12 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             images = self.get_image_features(pixel_values, return_dict=True).pooler_output
         if pixel_values_videos is not None or frame_features is not None:
             videos = self.get_video_features(
-                pixel_values_videos, frame_features, video_num_scenes, video_background_places, return_dict=True
+                pixel_values_videos,
+                frame_features,
+                video_num_scenes,
+                video_background_places,
+                video_question_ids,
+                return_dict=True,
             ).pooler_output
         if images is not None:
             inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
@@ -483,7 +514,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 
 
 @auto_docstring(custom_intro="FiLA-Video with its language modeling head: videos, images and text in, text out.")
-class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixin):
+class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
@@ -529,10 +560,16 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         frame_features: torch.Tensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
         video_background_places: torch.LongTensor | None = None,
+        video_question_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         return self.model.get_video_features(
-            pixel_values_videos, frame_features, video_num_scenes, video_background_places, **kwargs
+            pixel_values_videos,
+            frame_features,
+            video_num_scenes,
+            video_background_places,
+            video_question_ids,
+            **kwargs,
         )
 
     @can_return_tuple
@@ -545,6 +582,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         frame_features: torch.FloatTensor | None = None,
         video_num_scenes: torch.LongTensor | None = None,
         video_background_places: torch.LongTensor | None = None,
+        video_question_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -569,6 +607,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             frame_features=frame_features,
             video_num_scenes=video_num_scenes,
             video_background_places=video_background_places,
+            video_question_ids=video_question_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             cache=cache,
@@ -600,120 +639,6 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             kept_tokens=outputs.kept_tokens,
             **{CACHE: getattr(outputs, CACHE)},
         )
-
-    def _maybe_prepare_encoder_kwargs_for_generation(
-        self,
-        inputs_tensor: torch.Tensor,
-        model_kwargs: dict[str, Any],
-        model_input_name: str | None,
-        generation_config: GenerationConfig,
-    ) -> dict[str, Any]:
-        """Before the first step the whole prompt is known, in chunks or not: the place to refuse a blind answer."""
-        model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs, model_input_name, generation_config
-        )
-        encoded = model_kwargs.get("mm_encoder_outputs") or {}
-        given = {name for name, outputs in encoded.items() if outputs is not None}
-        cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
-        past_length = 0 if cache is None else int(cache.get_seq_length())
-        # With a cache the prompt is the whole text or what is new in it.
-        new = inputs_tensor[:, past_length:] if inputs_tensor.shape[1] > past_length else inputs_tensor
-        ids, embeds = (None, new) if model_input_name == "inputs_embeds" else (new, None)
-        self.model.refuse_missing_visuals(ids, embeds, given)
-        if (
-            given
-            and generation_config.prefill_chunk_size
-            and not hasattr(generation_utils, "_slice_mm_encoder_output")
-        ):
-            raise ValueError(
-                "This version of transformers drops images and videos where it reads a prompt in chunks: leave out "
-                "`prefill_chunk_size`, or use transformers 5.23 or newer."
-            )
-        return model_kwargs
-
-    def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
-        """With `layer_compression`, a cache whose layers hold unequally many tokens."""
-        # CODEPATH: with XComp's LP-Comp, the layers of a model hold unequally many tokens.
-        if self.config.layer_compression is not None:
-            for name in ("cache_implementation", "prefill_chunk_size"):
-                value = getattr(generation_config, name, None)
-                if value not in (None, "dynamic"):
-                    raise ValueError(f"With `layer_compression`, `generate` knows no {name}={value!r}: leave it out.")
-            if generation_config.use_cache is not False and model_kwargs.get(CACHE) is None:
-                model_kwargs[CACHE] = CompressedCache(self.config.text_config)
-                return
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-
-    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
-        inputs = (
-            *("pixel_values", "pixel_values_videos", "frame_features"),
-            *("video_num_scenes", "video_background_places"),
-        )
-        for name in inputs:
-            if name in model_kwargs and model_kwargs[name] is None:
-                model_kwargs.pop(name)
-        if "frame_features" in model_kwargs:
-            # The library looks for pixels only.
-            video = {name: model_kwargs.pop(name) for name in inputs[1:] if name in model_kwargs}
-            outputs = dict(model_kwargs.get("mm_encoder_outputs") or {})
-            outputs["video"] = self.get_video_features(**video, return_dict=True)
-            model_kwargs["mm_encoder_outputs"] = outputs
-        return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.LongTensor,
-        next_sequence_length: int | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        is_first_iteration: bool | None = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """What one step reads. A drafting model's first step is not called the first, and would lose the visuals."""
-        if not is_first_iteration and next_sequence_length != 1 and kwargs.get("mm_encoder_outputs"):
-            cache = kwargs.get(CACHE)
-            is_first_iteration = cache is not None and int(cache.get_seq_length()) == 0
-        return super().prepare_inputs_for_generation(
-            input_ids,
-            next_sequence_length=next_sequence_length,
-            inputs_embeds=inputs_embeds,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-
-    def _expand_multimodal_outputs(
-        self,
-        input_ids: torch.LongTensor | None,
-        mm_encoder_output: dict,
-        expand_size: int = 1,
-        inputs_embeds: torch.FloatTensor | None = None,
-    ) -> dict:
-        """
-        Beams and several answers: each copy of a prompt gets the prompt's own images and videos, in their order.
-        (transformers 5.18 repeats each one in place, so that a prompt's first video takes the place of its second.)
-        """
-        if input_ids is not None and input_ids.numel() == 0:
-            input_ids = None
-        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
-            outputs = mm_encoder_output.get(modality)
-            if outputs is None:
-                continue
-            visuals = list(outputs.pooler_output)
-            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, token_id, torch.cat(visuals), modality)
-            expanded = []
-            for num_tokens in mask.flatten(1).sum(-1).tolist():
-                sizes = [len(visual) for visual in visuals]
-                count = next((n for n in range(len(sizes) + 1) if sum(sizes[:n]) == num_tokens), None)
-                if count is None:
-                    raise ValueError(
-                        f"A prompt has {num_tokens} {modality} tokens, but the {modality}s from its first one on give "
-                        f"{sizes}: no number of them fills it."
-                    )
-                expanded += visuals[:count] * expand_size
-                visuals = visuals[count:]
-            outputs.pooler_output = tuple(expanded)
-        return mm_encoder_output
 
 
 FilaVideoForConditionalGeneration.register_for_auto_class("AutoModel")

@@ -16,11 +16,10 @@ from transformers.utils import auto_docstring, logging
 from transformers.video_utils import VideoMetadata
 
 from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, last_questions, normalize_chat
-from .configuration_fila_video import num_visual_tokens
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
 from .frame_selector_fila_video import FrameSelector, describe_scenes
 from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
-from .scene_selection_fila_video import background_places, num_selected_scenes
+from .scene_selection_fila_video import background_places
 from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
 from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
@@ -38,13 +37,14 @@ from .video_processing_fila_video import (
     pad_frames,
     pad_rows,
 )
+from .video_tokens_fila_video import TokenCounter
 
 logger = logging.get_logger(__name__)
 
 TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
 SUBTITLE_TOKENS = 2048
 TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
-SCENES_SHARED_WITH_MODEL = ("scene_size", "background_tokens")
+SCENES_SHARED_WITH_MODEL = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
 SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 
 
@@ -62,9 +62,10 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
         as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
         token, so this is done by default where offsets of replacements are asked for, as vLLM does.
     question (`str` or `list[str]`, *optional*):
-        What `selection="question"` goes by, for all videos or one each. By default what the prompt says behind the
-        video up to the end of the turn; of a chat, what its last user says. With `return_scenes`, `scenes` has the
-        `scores`: the `question`, and the `timestamps` and `values` of the frames that were scored.
+        What `selection="question"` goes by, and the tokens of `frame_encoding="cooperative"`, for all videos or one
+        each. By default what the prompt says behind the video up to the end of the turn; of a chat, what its last
+        user says. With `return_scenes`, `scenes` has the `scores`: the `question`, the `timestamps` and `values` of
+        the frames that were scored.
     subtitles (*optional*):
         What is said: a file of subtitles, or the number or language of a track inside the video, as [`read_subtitles`]
         takes them; for several videos a list, with `None` for those without. The lines spoken during each scene stand
@@ -256,6 +257,12 @@ class FilaVideoProcessor(ProcessorMixin):
                 "`selection='question'` does not work in a server that keeps a video apart from its question, as vLLM "
                 'does: choose another, such as --mm-processor-kwargs \'{"selection": "kmeans"}\'.'
             )
+        if is_server and self.frame_encoding == "cooperative":
+            raise ValueError(
+                "`frame_encoding='cooperative'` cannot be served by vLLM: what it reads of a video depends on the "
+                "question, which vLLM does not pass along with the video. Serve a model with "
+                "`frame_encoding='scenes'`, which may have `background_tokens`."
+            )
         return merged
 
     def prepare_inputs_layout(
@@ -402,8 +409,13 @@ class FilaVideoProcessor(ProcessorMixin):
             "video_metadata": infos,
         }
         replacements = [self.replace_video_token(processed, index, **marks) for index in range(len(videos))]
-        if not settings.background_tokens:
+        if not settings.background_tokens or settings.frame_encoding == "cooperative":
             del processed["video_background_places"]
+        if settings.frame_encoding == "cooperative" and settings.background_tokens == 2:
+            if not all(text.strip() for text in questions):
+                logger.warning_once("Nothing is asked about a video: all patches of a frame count the same.")
+            rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
+            processed["video_question_ids"] = pad_rows([torch.tensor(row, dtype=torch.long) for row in rows])
         if not return_scenes:
             del processed["scenes"]
         if not return_metadata:
@@ -472,10 +484,9 @@ class FilaVideoProcessor(ProcessorMixin):
             )
         scenes["subtitles"], scenes["subtitles_left_out"] = spoken.texts, spoken.num_left_out
 
-    def _num_visual_tokens(self, num_frames: int) -> int:
-        return num_visual_tokens(
-            num_frames, self.patches_per_side, self.pooling_mode, self.pooling_stride, self.newline_position
-        )
+    def _counter(self, **overrides: Any) -> TokenCounter:
+        shape = {name: getattr(self, name) for name in SHARED_WITH_MODEL}
+        return TokenCounter(self.video_processor.scene_settings(**overrides), **shape)
 
     def _video_prompt(self, thin_times: bool = False, **marks: str | None) -> VideoPrompt:
         """How the text of a video is made: the processor's settings, and a call's over them."""
@@ -483,7 +494,7 @@ class FilaVideoProcessor(ProcessorMixin):
         return VideoPrompt(**own | {name: value for name, value in marks.items() if value is not None})
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        return self.visual_start + self.image_token * self._num_visual_tokens(1) + self.visual_end
+        return self.visual_start + self.image_token * self._counter().of_scenes(1) + self.visual_end
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, thin_times: bool = False, **kwargs: Any) -> str:
         """
@@ -493,23 +504,24 @@ class FilaVideoProcessor(ProcessorMixin):
         prompt = self._video_prompt(**{name: value for name, value in kwargs.items() if name in TIME_SETTINGS})
         scenes = video_inputs["scenes"][video_idx]
         num_scenes = len(scenes["timestamps"])
-        num_tokens = self._num_visual_tokens(num_scenes)
-        # CODEPATH: a newline at the end of the video belongs to no scene.
-        tokens_after = int(self.newline_position == "video")
-        tokens_each = [(num_tokens - tokens_after) // num_scenes] * num_scenes
-        # CODEPATH: of frames between the scenes there are tokens only with `background_tokens`.
-        places = torch.as_tensor(video_inputs.get("video_background_places", [[]] * (video_idx + 1))[video_idx])
-        between = torch.bincount(places[places >= 0].long(), minlength=num_scenes + 1) * self.background_tokens
-        *tokens_before, after_all = between.tolist()
-        num_tokens, tokens_after = num_tokens + int(between.sum()), tokens_after + after_all
-        what = (tokens_each, tokens_after, scenes["timestamps"].tolist(), scenes["duration"])
-        for every in (*range(1, num_scenes + 1), None):
-            text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"), tokens_before)
+        places = video_inputs.get("video_background_places")
+        layout = self._counter().layout(num_scenes, () if places is None else places[video_idx].tolist())
+        what = (layout.each, layout.after, scenes["timestamps"].tolist(), scenes["duration"])
+        # CODEPATH: of the many frames of DynFocus, as many times are named as there would be scenes.
+        is_cooperative = self.frame_encoding == "cooperative"
+        least = -(-num_scenes // self.num_scenes) if is_cooperative else 1
+        if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
+            raise ValueError(
+                "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "
+                "`time_marks='per_scene'`, `visual_start` and `visual_end` cannot be used."
+            )
+        for every in (*range(least, num_scenes + 1), None):
+            text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"), layout.before)
             if not thin_times:
                 break
             pieces = [piece for piece in text.split(self.video_token) if piece]
             tokens = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
-            if max(Counter(chain.from_iterable(tokens)).values(), default=0) < num_tokens:
+            if max(Counter(chain.from_iterable(tokens)).values(), default=0) < layout.total:
                 break
         return text
 
@@ -536,17 +548,13 @@ class FilaVideoProcessor(ProcessorMixin):
         """
         counts = {}
         if image_sizes is not None:
-            counts["num_image_tokens"] = [self._num_visual_tokens(1)] * len(image_sizes)
+            counts["num_image_tokens"] = [self._counter().of_scenes(1)] * len(image_sizes)
             counts["num_image_patches"] = [1] * len(image_sizes)
         if video_sizes is not None:
-            settings = self.video_processor.scene_settings(**kwargs)
+            counter = self._counter(**kwargs)
             do_sample = kwargs.get("do_sample_frames", self.video_processor.do_sample_frames)
-            most = settings.max_candidates if do_sample else sys.maxsize
-            counts["num_video_tokens"] = [
-                self._num_visual_tokens(num_selected_scenes(num_frames, settings.num_scenes))
-                + settings.background_tokens * settings.num_background_frames(min(num_frames, most))
-                for num_frames, *_ in video_sizes
-            ]
+            most = counter.scenes.max_candidates if do_sample else sys.maxsize
+            counts["num_video_tokens"] = [counter.of_pool(min(num_frames, most)) for num_frames, *_ in video_sizes]
         return MultiModalData(**counts)
 
     def apply_chat_template(
@@ -571,7 +579,7 @@ class FilaVideoProcessor(ProcessorMixin):
         if kwargs.get("return_assistant_tokens_mask"):
             # It asks for offsets, as a server does, but the sentence shall be the one of every other prompt.
             kwargs["processor_kwargs"] = {"thin_times": False, **(kwargs.get("processor_kwargs") or {})}
-        if questions := last_questions(chats):
+        if questions := last_questions(chats, always=self.frame_encoding == "cooperative"):
             kwargs["processor_kwargs"] = {"question": questions, **(kwargs.get("processor_kwargs") or {})}
         if sanitize_control_tokens:
             if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
@@ -596,7 +604,7 @@ class FilaVideoProcessor(ProcessorMixin):
                 batch[name] = torch.stack(pad_frames([video for value in values for video in value]))
             elif name in ("pixel_values", "video_num_scenes"):
                 batch[name] = torch.cat(values)
-            elif name == "video_background_places":
+            elif name in ("video_background_places", "video_question_ids"):
                 batch[name] = pad_rows([row for value in values for row in value])
             elif name not in text:
                 raise ValueError(f"`{name}` cannot be collated; of the processor's outputs {text} and visuals can.")

@@ -16,6 +16,8 @@ from numbers import Integral
 
 import torch
 
+from .density_peaks_fila_video import DECIMALS, density_peaks
+
 try:  # FAISS comes by extra: `faiss-cpu` and `faiss-gpu` install the same module
     import faiss
 except ImportError:
@@ -29,7 +31,6 @@ ITERATIONS = 25  # of Lloyd's algorithm at most; FAISS stops when the error no l
 RESTARTS = 5  # of k-means: the clustering with the smallest error counts
 NEIGHBORS = 2  # nearest frames that make the density of a frame (C)
 ALONE = 0.5  # share of its distance that a frame keeps in farthest-point selection where no neighbor in time is as far
-DECIMALS = 10  # of values scaled to about 1 that are compared, far above float64's rounding
 
 
 def num_selected_scenes(num_candidates: int, num_scenes: int) -> int:
@@ -99,7 +100,9 @@ def select_scenes(
     if method == "farthest":
         found = _farthest(centered, num_scenes, ALONE)
     elif method == "prototypes":
-        found = _prototypes(centered, num_scenes)
+        order, separation = density_peaks(features[None], NEIGHBORS)
+        best = order[0, :num_scenes]
+        found = best[separation[0, best] > 0].tolist()  # a frame that equals a denser one stands for nothing new
     else:
         found = _kmeans(centered, num_scenes, init, seed)
     representatives = _fill_evenly(found, num_scenes, num_frames)
@@ -259,43 +262,6 @@ def _farthest(features: torch.Tensor, count: int, alone: float) -> list[int]:
             break
         chosen.append(new.item())
     return chosen
-
-
-def _prototypes(features: torch.Tensor, count: int) -> list[int]:
-    """
-    Density peaks (DPC-KNN): the `count` frames with the largest `density * separation`, where the density is
-    exp(-the mean squared distance to the NEIGHBORS nearest frames / dim), and the separation the distance to the
-    nearest denser frame, or for the densest to the farthest frame. Of equally dense frames the earlier is denser.
-    """
-    num_frames, dim = features.shape
-    neighbors = min(NEIGHBORS, num_frames - 1)
-    if neighbors == 0:
-        return [0]
-    norms = features.square().sum(1)
-    scale = norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
-    frames = torch.arange(num_frames, device=features.device)
-
-    def squared_distances(rows: torch.Tensor) -> torch.Tensor:
-        squared = norms[rows, None] + norms - 2 * (features[rows] @ features.T)
-        return (squared / scale).clamp(min=0).round(decimals=DECIMALS)
-
-    # A part of the rows at a time, since a long pool has many pairs; logarithms, since exp would vanish.
-    log_density = norms.new_empty(num_frames)
-    for rows in frames.split(1024):
-        others = squared_distances(rows).scatter_(1, rows[:, None], torch.inf)  # not the frame itself
-        nearest = others.topk(neighbors, largest=False).values
-        log_density[rows] = -(nearest.mean(1).round(decimals=DECIMALS) * scale / dim)
-    ranks = torch.empty_like(frames)
-    ranks[log_density.argsort(descending=True, stable=True)] = frames
-    separation = torch.empty_like(log_density)
-    for rows in frames.split(1024):
-        squared = squared_distances(rows)
-        denser = ranks < ranks[rows, None]
-        to_denser = squared.masked_fill(~denser, torch.inf).min(1).values
-        separation[rows] = torch.where(ranks[rows] == 0, squared.max(1).values, to_denser).sqrt()
-    score = log_density + separation.log()
-    best = score.argsort(descending=True, stable=True)[:count]
-    return best[separation[best] > 0].tolist()  # a frame that equals a denser one stands for nothing new
 
 
 def _fill_evenly(found: list[int], count: int, num_frames: int) -> torch.LongTensor:

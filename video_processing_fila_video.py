@@ -17,6 +17,7 @@ from transformers.utils import auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .configuration_fila_video import check_key_frames
 from .question_selection_fila_video import DIVERSITIES
 from .scene_selection_fila_video import INITS, METHODS
 from .time_marks_fila_video import VideoPrompt
@@ -32,6 +33,8 @@ from .video_inputs_fila_video import (
 )
 from .video_pool_fila_video import EVEN_FRAMES, SpreadPool, even_numbers, thumbnails
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames
+
+FRAME_ENCODINGS = ("scenes", "cooperative")
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,15 @@ class SceneSettings:
     question_context: float = 0.0
     question_tokens: int = 16
     seek_mode: str = "auto"
+    frame_encoding: str = "scenes"
     background_tokens: int = 0
+    num_prototypes: int = 25
+    key_frames: int | float = 0.8
     even_frames: str = "ends"
 
     def __post_init__(self) -> None:
         counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size")
-        for name in (*counts, "question_tokens"):
+        for name in (*counts, "question_tokens", "num_prototypes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.encoded_candidates is not None and self.encoded_candidates < 1:
@@ -80,6 +86,15 @@ class SceneSettings:
         for name, known in known_values.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
+        if self.frame_encoding not in FRAME_ENCODINGS:
+            raise ValueError(
+                f"Unknown `frame_encoding` {self.frame_encoding!r}: use one of {', '.join(FRAME_ENCODINGS)}."
+            )
+        if self.frame_encoding == "cooperative" and self.scene_size != 1:
+            raise ValueError(
+                f"`frame_encoding='cooperative'` takes frames one by one: set `scene_size` ({self.scene_size}) to 1."
+            )
+        check_key_frames(self.num_prototypes, self.key_frames)
         if self.background_tokens not in (0, 1, 2):
             raise ValueError(f"`background_tokens` must be 0, 1 or 2, got {self.background_tokens!r}.")
         if not self.candidate_fps > 0:
@@ -100,8 +115,13 @@ class SceneSettings:
         unless the other frames count too.
         """
         wanted = max(round((duration or 0) * self.candidate_fps), self.min_candidates, self.num_selected_frames)
-        takes_all = self.selection != "uniform" or self.background_tokens > 0
+        takes_all = self.selection != "uniform" or self.uses_whole_pool
         return min(wanted if takes_all else self.num_selected_frames, self.max_candidates)
+
+    @property
+    def uses_whole_pool(self) -> bool:
+        """Whether the model sees more of the pool than the scenes."""
+        return self.background_tokens > 0 or self.frame_encoding == "cooperative"
 
     def num_thinned(self, num_candidates: int) -> int:
         """Frames of a pool that are left where `encoded_candidates` thins it."""
@@ -114,7 +134,7 @@ class SceneSettings:
         Frames beside the scenes that have background tokens: those of the thinned pool beyond the
         `num_scenes * scene_size` that scenes can hold. A function of the pool's size alone.
         """
-        if not self.background_tokens:
+        if not self.background_tokens or self.frame_encoding == "cooperative":
             return 0
         return max(self.num_thinned(num_candidates) - self.num_selected_frames, 0)
 
@@ -182,8 +202,15 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where it
         is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always the
         nearest keyframe. The times are those of the frames taken.
+    frame_encoding (`str`, *optional*, defaults to `"scenes"`):
+        `"scenes"`, or `"cooperative"`, which gives the model every frame of the (thinned) pool. Must be the model's,
+        as the next three. With the latter, a sentence names at most `num_scenes` times.
     background_tokens (`int`, *optional*, defaults to 0):
-        Tokens for each frame of the pool that is in no scene, 0 to 2. Must be the model's.
+        Tokens for each frame of the pool that is in no scene, or with `"cooperative"` for every frame, 0 to 2.
+    num_prototypes (`int`, *optional*, defaults to 25):
+        With `"cooperative"`: the frames of which the key frames are chosen.
+    key_frames (`int` or `float`, *optional*, defaults to 0.8):
+        With `"cooperative"`: how many of them are, or which share.
     even_frames (`str`, *optional*, defaults to `"ends"`):
         Which frames of a file `uniform` selection takes: from its first to its last (`"ends"`), the `"middles"` of
         equal parts (InternVL), or by `"rate"` (SmolVLM2): `candidate_fps` a second, at most all that scenes take.
@@ -219,7 +246,10 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     question_context: float | int
     question_tokens: int
     seek_mode: str
+    frame_encoding: str
     background_tokens: int
+    num_prototypes: int
+    key_frames: int | float
     even_frames: str
     time_marks: str
     time_template: str
@@ -257,7 +287,10 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     question_context = SceneSettings.question_context
     question_tokens = SceneSettings.question_tokens
     seek_mode = SceneSettings.seek_mode
+    frame_encoding = SceneSettings.frame_encoding
     background_tokens = SceneSettings.background_tokens
+    num_prototypes = SceneSettings.num_prototypes
+    key_frames = SceneSettings.key_frames
     even_frames = SceneSettings.even_frames
     time_marks = VideoPrompt.time_marks
     time_template = VideoPrompt.time_template
@@ -265,7 +298,10 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     limits = None
     allow_private_hosts = True
     valid_kwargs = FilaVideoVideoProcessorKwargs
-    model_input_names = ["pixel_values_videos", "video_num_scenes", "video_background_places"]
+    model_input_names = [
+        *("pixel_values_videos", "video_num_scenes"),
+        *("video_background_places", "video_question_ids"),
+    ]
 
     def scene_settings(self, **overrides) -> SceneSettings:
         """The processor's own settings of pool and selection, and a call's over them; other settings are left out."""

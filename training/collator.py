@@ -49,9 +49,10 @@ class Collator:
         videos = [video for sample in samples for video in sample.get("pixel_values_videos", ())]
         if videos:
             batch["pixel_values_videos"] = torch.stack(pad_frames(videos))
-            if any("video_background_places" in sample for sample in samples):
-                places = [row for sample in samples for row in sample.get("video_background_places", ())]
-                batch["video_background_places"] = pad_rows(places)
+        for name in ("video_background_places", "video_question_ids"):
+            rows = [row for sample in samples for row in sample.get(name, ())]
+            if rows:
+                batch[name] = pad_rows(rows)
         batch["unreadable"] = [refused for sample in samples for refused in sample.get("unreadable", ())]
         return batch
 

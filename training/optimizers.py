@@ -7,10 +7,15 @@ from torch import nn
 
 from .settings import PARTS, TrainingError
 
-# Image newlines, and the query of the background's second token, are learned with the projector.
+# Adapters: image newlines, and what chooses and weights patches of other frames, are learned with the projector.
 _PLACES = {
     "vision_tower": ("vision_tower.",),
-    "multi_modal_projector": ("multi_modal_projector.", "image_newline", "background_encoder."),
+    "multi_modal_projector": (
+        "multi_modal_projector.",
+        "image_newline",
+        "background_encoder.",
+        "cooperative_encoder.",
+    ),
     "language_model": ("language_model.", "lm_head."),
     "scene_merger": ("scene_merger.",),
 }

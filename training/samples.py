@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from ..chat_inputs_fila_video import check_control_tokens
+from ..chat_inputs_fila_video import check_control_tokens, last_question
 from ..long_video.records import TIME_PLACEHOLDER, fill_time_instruction, record_source
 from ..processing_fila_video import FilaVideoProcessor
 from .data import RecordSet
@@ -40,6 +40,7 @@ class SampleEncoder:
         self, processor: FilaVideoProcessor, sampling: Sampling, seed: int = 0, isolate_turns: bool = False
     ) -> None:
         self.processor, self.sampling, self.seed, self.isolate_turns = processor, sampling, seed, isolate_turns
+        self._uses_whole_pool = processor.video_processor.scene_settings().uses_whole_pool
 
     def __call__(self, record: dict, records: RecordSet, key: tuple[int, int, int]) -> dict:
         """
@@ -47,13 +48,14 @@ class SampleEncoder:
             `input_ids` and `labels` `(length,)`, -100 where nothing is learned; `turn_starts` (with isolated turns:
             the prefix ends at the first); and of the visuals `pixel_values` `(num_images, 3, height, width)`,
             `pixel_values_videos` `(num_videos, num_frames, 3, height, width)`, `video_num_scenes` `(num_videos,)`, and
-            with `background_tokens` `video_background_places` `(num_videos, num_background)`.
+            as the encoding of frames needs them `video_background_places` `(num_videos, num_background)` and
+            `video_question_ids` `(num_videos, num_tokens)`, padded with -1.
 
         Raises:
             ValueError: If the record is no such chat, or a medium cannot be read.
         """
         chat, images, videos = read_chat(record, records)
-        inputs, replacements = self._visuals(images, videos, key)
+        inputs, replacements = self._visuals(images, videos, key, last_question(chat))
         chats = split_turns(chat) if self.isolate_turns else [chat]
         rows = [self._tokens(chat, replacements) for chat in chats]
         ids, labels, starts = (*rows[0], []) if len(rows) == 1 else join_turns(rows)
@@ -64,7 +66,7 @@ class SampleEncoder:
             raise ValueError(f"the sample takes {len(ids)} tokens, but the model's context has {longest}")
         return {**inputs, "input_ids": torch.tensor(ids), "labels": torch.tensor(labels), "turn_starts": starts}
 
-    def _visuals(self, images: list, videos: list, key: tuple) -> tuple[dict, list[str]]:
+    def _visuals(self, images: list, videos: list, key: tuple, question: str) -> tuple[dict, dict[str, list[str]]]:
         """The model's visual inputs, and what stands for each placeholder: of the images first, then of the videos."""
         inputs, replacements = {}, {"image": [], "video": []}
         if images:
@@ -72,7 +74,9 @@ class SampleEncoder:
             replacements["image"] = [self.processor.replace_image_token(inputs, index) for index in range(len(images))]
         if videos:
             settings = self._draw(key)
-            outputs = self.processor(videos=videos, return_scenes=True, return_tensors="pt", **settings)
+            outputs = self.processor(
+                videos=videos, question=question, return_scenes=True, return_tensors="pt", **settings
+            )
             inputs |= {
                 name: outputs[name] for name in self.processor.video_processor.model_input_names if name in outputs
             }
@@ -92,7 +96,7 @@ class SampleEncoder:
             settings[name] = generator.choice(value) if isinstance(value, list) else value
         pool = ("candidate_fps", "min_candidates", "max_candidates")
         pool = {name: getattr(sampling, name) for name in pool if getattr(sampling, name) is not None}
-        if not pool and settings["selection"] == "uniform" and not processor.background_tokens:
+        if not pool and settings["selection"] == "uniform" and not self._uses_whole_pool:
             return settings | {"num_frames": settings["num_scenes"] * processor.scene_size}
         return settings | pool
 

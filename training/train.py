@@ -48,7 +48,8 @@ RESERVED = {
     "remove_unused_columns": None,
     "label_names": None,
 }
-SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size", "background_tokens")
+SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size")
+SHARED += ("frame_encoding", "background_tokens", "num_prototypes", "key_frames")
 SAVED_SETTINGS = "settings.yaml"
 
 
@@ -105,7 +106,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
     )
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     new = sorted(mismatched | set(info["missing_keys"]))
-    starts_new = ("scene_merger", "background_encoder", "image_newline")
+    starts_new = ("scene_merger", "background_encoder", "cooperative_encoder", "image_newline")
     wrong = [key for key in new if not any(part in key for part in starts_new)]
     if wrong:
         names = f"{', '.join(wrong[:5])} ({len(wrong)} in all)"
@@ -159,6 +160,11 @@ def make_trainer(settings: Settings) -> FilaVideoTrainer:
     attention = model.config.text_config._attn_implementation
     if settings.isolate_turns and attention not in ("sdpa", "eager"):
         raise TrainingError(f"`isolate_turns` needs attention of the kind sdpa or eager, not {attention}.")
+    if settings.isolate_turns and model.config.frame_encoding == "cooperative":
+        raise TrainingError(
+            "`isolate_turns` shares a video's tokens between questions, but with `frame_encoding: cooperative` they "
+            "are one question's: set it to false."
+        )
     mask_dtype = model.dtype if attention == "eager" else None
     data = Mixture([RecordSet(source) for source in settings.data], encoder, seed, settings.unreadable)
     return FilaVideoTrainer(

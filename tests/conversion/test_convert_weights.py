@@ -112,7 +112,7 @@ def test_the_logits_of_a_llava_next_checkpoint_are_those_of_its_parts(tmp_path, 
     theirs = parts.text(inputs_embeds=torch.cat([embeddings, visual, embeddings.flip(0)])[None]).logits
     ours = model(input_ids=ids_around(len(visual)), pixel_values_videos=pixels[None]).logits
     assert largest_difference(ours, theirs) < 1e-5
-    assert FilaVideoProcessor.from_pretrained(converted)._num_visual_tokens(3) == len(visual)
+    assert FilaVideoProcessor.from_pretrained(converted)._counter().of_scenes(3) == len(visual)
 
 
 @torch.no_grad()

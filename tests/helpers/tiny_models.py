@@ -1,7 +1,7 @@
 """Models of a few thousand parameters, and inputs for them."""
 
 import torch
-from fila_video.configuration_fila_video import FilaVideoConfig, num_visual_tokens
+from fila_video.configuration_fila_video import FilaVideoConfig, num_cooperative_tokens, num_visual_tokens
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config, SiglipVisionConfig, set_seed
 
@@ -65,9 +65,24 @@ def tiny_model(config: FilaVideoConfig | None = None, seed: int = 0, **kwargs) -
     """A model in evaluation mode, the same for the same seed, whose merger is no longer the mean."""
     set_seed(seed)
     model = FilaVideoForConditionalGeneration(config if config is not None else tiny_config(**kwargs)).eval()
-    for parameter in model.model.scene_merger.parameters():
+    merger = model.model.scene_merger
+    for parameter in [] if merger is None else merger.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
+
+
+def video_tokens_of(config: FilaVideoConfig, num_scenes: int) -> int:
+    """Placeholder tokens of a video with that many scenes; with cooperative encoding, frames."""
+    if config.frame_encoding == "scenes":
+        return tokens_of(config, num_scenes)
+    return num_cooperative_tokens(
+        num_scenes,
+        config.patches_per_side,
+        config.num_prototypes,
+        config.key_frames,
+        config.background_tokens,
+        config.newline_position,
+    )
 
 
 def tokens_of(config: FilaVideoConfig, num_frames: int) -> int:
@@ -95,7 +110,7 @@ def prompt(*parts: int | str, config: FilaVideoConfig) -> list[int]:
     ids = []
     for part in parts:
         if isinstance(part, int):
-            ids += [config.video_token_id] * tokens_of(config, part)
+            ids += [config.video_token_id] * video_tokens_of(config, part)
         elif part == "image":
             ids += [config.image_token_id] * tokens_of(config, 1)
         else:

@@ -42,13 +42,15 @@ def gradients(model, inputs: dict) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["words", "image", "video", "image and video"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "cooperative"])
 def test_every_parameter_gets_a_gradient_in_every_batch(name, kind) -> None:
     """Without `find_unused_parameters`, distributed training waits for all of them."""
-    model = tiny_model(CONFIGS[name]).train()
+    cooperative = {"frame_encoding": "cooperative", "scene_size": 1, "key_frames": 0.5}
+    model = tiny_model(CONFIGS.get(name) or tiny_config(**cooperative)).train()
     given = gradients(model, batch_of(model.config, kind))
     assert [name for name, _ in model.named_parameters() if name not in given] == []
-    used = given["model.scene_merger.weight" if name != "attention" else "model.scene_merger.query_weight"]
+    used = {"attention": "scene_merger.query_weight", "cooperative": "cooperative_encoder.score_net.view.weight"}
+    used = given[f"model.{used.get(name, 'scene_merger.weight')}"]
     assert bool(used.abs().sum() > 0) == (kind in ("video", "image and video"))
 
 

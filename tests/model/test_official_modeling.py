@@ -1,8 +1,10 @@
 """The maintainers' own tests of a model and of its configuration, with videos and images as input."""
 
 import unittest
+from typing import ClassVar
 from unittest.mock import patch
 
+import pytest
 from fila_video.configuration_fila_video import FilaVideoConfig
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
 from helpers.official import suite
@@ -15,6 +17,7 @@ from helpers.tiny_models import (
     tiny_text_config,
     tiny_vision_config,
     tokens_of,
+    video_tokens_of,
 )
 from transformers.models.auto import modeling_auto
 
@@ -28,6 +31,7 @@ class FilaVideoModelTester:
     batch_size = 3
     is_training = True
     num_scenes = 2
+    settings: ClassVar[dict] = {}
 
     def __init__(self, parent) -> None:
         self.parent = parent
@@ -38,11 +42,11 @@ class FilaVideoModelTester:
         self.num_attention_heads = config.text_config.num_attention_heads
         self.hidden_size = config.text_config.hidden_size
         self.image_size = config.vision_config.image_size
-        self.seq_length = 7 + tokens_of(config, self.num_scenes) + tokens_of(config, 1)
+        self.seq_length = 7 + video_tokens_of(config, self.num_scenes) + tokens_of(config, 1)
         self.encoder_seq_length = self.key_length = self.seq_length
 
     def get_config(self):
-        return tiny_config(vision_config=dict(self.vision_config), text_config=dict(self.text_config))
+        return tiny_config(vision_config=dict(self.vision_config), text_config=dict(self.text_config), **self.settings)
 
     def prepare_config_and_inputs_for_common(self):
         config = self.get_config()
@@ -52,6 +56,7 @@ class FilaVideoModelTester:
 
 
 class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
+    tester_class = FilaVideoModelTester
     base_model_class = FilaVideoModel
     all_model_classes = (FilaVideoModel, FilaVideoForConditionalGeneration)
     _is_composite = True
@@ -72,7 +77,7 @@ class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
         blind = patch.object(FilaVideoModel, "refuse_missing_visuals")
         blind.start()
         self.addCleanup(blind.stop)
-        self.model_tester = FilaVideoModelTester(self)
+        self.model_tester = self.tester_class(self)
         self.config_tester = configuration_suite.ConfigTester(
             self, config_class=FilaVideoConfig, has_text_modality=False, common_properties=["scene_size"]
         )
@@ -91,3 +96,12 @@ class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
 
     def test_config(self) -> None:
         self.config_tester.run_common_tests()
+
+
+class CooperativeModelTester(FilaVideoModelTester):
+    settings: ClassVar[dict] = {"frame_encoding": "cooperative", "scene_size": 1, "key_frames": 1.0}
+
+
+@pytest.mark.slow
+class CooperativeModelTest(FilaVideoModelTest):
+    tester_class = CooperativeModelTester

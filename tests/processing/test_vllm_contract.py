@@ -46,7 +46,7 @@ def test_the_placeholder_is_the_most_frequent_token_of_every_video(processor, si
             inputs = {"scenes": [scenes_of(num_scenes, duration)]}
             text = other.replace_video_token(inputs, 0, thin_times=True)
             assert placeholder(other, text) == other.video_token_id
-            assert text.count(other.video_token) == other._num_visual_tokens(num_scenes)
+            assert text.count(other.video_token) == other._counter().of_scenes(num_scenes)
             full = other.replace_video_token(inputs, 0)
             counts = Counter(other.tokenizer(full)["input_ids"])
             own = counts.pop(other.video_token_id)
