@@ -61,6 +61,7 @@ INTERN_TEMPLATE = (
 VICUNA_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for content in message['content'] %}"
     "{% if content['type'] == 'image' %}{{ '<image>\n' }}{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
+    "{% elif message['role'] == 'assistant' %}{% generation %}{{ content['text'] + ' ' }}{% endgeneration %}"
     "{% elif content['type'] == 'text' %}{{ content['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )

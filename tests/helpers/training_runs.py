@@ -3,7 +3,10 @@
 import atexit
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -94,3 +97,12 @@ def losses(output: Path) -> dict[int, float]:
     """The loss of each step, from the run's log; of a step that was repeated, the later one."""
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def in_processes(*arguments: object, processes: int = 0) -> subprocess.CompletedProcess:
+    program = [sys.executable]
+    if processes:
+        program += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    program += [str(Path(__file__).with_name("train_in_processes.py")), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(program, capture_output=True, text=True, timeout=500, env=environment)

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import (
     ALL_RATES,
     image_record,
+    in_processes,
     losses,
     run,
     settings_file,
@@ -29,8 +27,7 @@ from helpers.training_runs import (
 )
 from safetensors.torch import load_file
 
-TESTS = Path(__file__).parent.parent
-TRAINING = TESTS.parent / "training"
+TRAINING = Path(__file__).parent.parent.parent / "training"
 STAGE_4 = {"vision_tower": 2e-6, "multi_modal_projector": 2e-6, "language_model": 1e-5, "scene_merger": 2e-6}
 
 
@@ -41,15 +38,6 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def moved_parts(before: dict, after: dict) -> set[str]:
     assert before.keys() == after.keys()
     return {part_of(name) for name in before if not torch.equal(before[name], after[name])}
-
-
-def in_processes(*arguments, processes: int = 0) -> subprocess.CompletedProcess:
-    program = [sys.executable]
-    if processes:
-        program += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    program += [str(TESTS / "helpers" / "train_in_processes.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(program, capture_output=True, text=True, timeout=500, env=environment)
 
 
 @pytest.mark.parametrize("part", ALL_RATES)
