@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--init", choices=INITS, help="initial centers of k-means (default: the model's setting)")
     parser.add_argument("--num-scenes", type=int, help="default: the model's setting")
+    parser.add_argument("--encoded-candidates", type=int, help="thin pools to so many (default: the model's)")
     parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
     parser.add_argument("--no-blind", action="store_true", help="do not ask without the video")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N records")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.train is not None:
         train = read_records(args.train, check_files=False)
         baseline = BlindBaseline(question for record in train for question in record.questions)
-    options = {"num_scenes": args.num_scenes, "max_new_tokens": args.max_new_tokens}
+    options = {name: getattr(args, name) for name in ("num_scenes", "max_new_tokens", "encoded_candidates")}
     answerers = {model: load_answerer(model, args.device, **options) for model in models}
     processor = answerers[models[0]].processor
     names = args.selection or [processor.selection]

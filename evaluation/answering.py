@@ -9,7 +9,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
-from ..scene_selection_fila_video import background_places, unselected_frames
+from ..scene_selection_fila_video import background_places, thin_pool, unselected_frames
+from ..video_pool_fila_video import thumbnails
 from .records import Record
 from .selections import Recall, Selection, event_recall
 
@@ -42,6 +43,8 @@ class Answerer:
     Args:
         num_scenes (`int`, *optional*): By default the processor's, as are the pool's settings and the seed.
         max_new_tokens (`int`, *optional*): By default the model's.
+        encoded_candidates (`int`, *optional*):
+            Frames to which pools are thinned before scenes are selected from them; by default the processor's.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Answerer:
         processor: FilaVideoProcessor,
         num_scenes: int | None = None,
         max_new_tokens: int | None = None,
+        encoded_candidates: int | None = None,
     ) -> None:
         self.model, self.processor = model, processor
+        self.encoded_candidates = processor.encoded_candidates if encoded_candidates is None else encoded_candidates
         self.num_scenes = processor.num_scenes if num_scenes is None else num_scenes
         self.options = {"do_sample": False, "num_beams": 1}
         if max_new_tokens is not None:
@@ -81,7 +86,13 @@ class Answerer:
         """The prompts of all questions about a video with one selection, and what this finds of the events."""
         scene_size = self.processor.scene_size
         representatives = features.float().mean(dim=1)
-        indices = selection.scenes(representatives, self.num_scenes, scene_size, self.processor.seed)
+        kept = torch.arange(len(representatives))
+        if self.encoded_candidates is not None and selection.method not in ("uniform", "bsm"):
+            wanted = self.num_scenes * scene_size
+            kept = thin_pool(thumbnails(pool.frames), max(self.encoded_candidates, wanted))
+            if len(kept) == wanted < len(representatives):
+                selection = Selection("uniform")  # all of them, as the processor does
+        indices = kept[selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed)]
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
         scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}
         settings = self.processor.video_processor.scene_settings(num_scenes=self.num_scenes)

@@ -74,6 +74,22 @@ def test_answers_are_those_of_the_pipeline(name, model, records, results) -> Non
             assert rows[record.id, number][name] == expected
 
 
+@pytest.mark.parametrize("kept", [9, 6])  # 6: what the scenes need, so that all of them are taken
+@pytest.mark.parametrize("name", ["kmeans", "farthest"])
+def test_thinned_pools_are_those_of_the_pipeline(kept, name, model, records) -> None:
+    pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
+    answerer = Answerer(model, tiny_processor(), num_scenes=2, encoded_candidates=kept)
+    record = records[0]
+    pool = answerer.read(record)
+    prompts, _ = answerer.about_video(record, pool, answerer.encode(pool), SELECTIONS[name])
+    options = {"num_scenes": 2, "encoded_candidates": kept, "selection": name}
+    processor = pipe.processor.bind(model)
+    inputs = processor(text="<video>", videos=[str(record.path)], return_scenes=True, return_tensors="pt", **options)
+    visual = model.get_video_features(frame_features=inputs["frame_features"], return_dict=True).pooler_output[0]
+    assert len(pool.frames) > kept
+    torch.testing.assert_close(prompts[0].visual, visual)
+
+
 def test_blind_answers_are_those_of_the_pipeline_without_a_video(model, records, results) -> None:
     pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
     for row in results["tiny"]["questions"][:3]:
