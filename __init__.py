@@ -25,6 +25,7 @@ _MODULES = {
     "VideoSegment": "video_reading_fila_video",
     "VideoTextToTextPipeline": "pipeline_fila_video",
     "answer_all": "inference.answer_all",
+    "describe_video": "inference.describe",
     "iter_frames": "video_reading_fila_video",
     "load_model": "commands.loading",
     "probe_video": "video_reading_fila_video",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .configuration_fila_video import FilaVideoConfig
     from .encoded_video_fila_video import EncodedVideo
     from .inference.answer_all import answer_all
+    from .inference.describe import describe_video
     from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
     from .other_models.frames import select_frames
     from .pipeline_fila_video import VideoTextToTextPipeline
@@ -105,5 +107,5 @@ __all__ = [
     "FilaVideoModel",
 ]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
-__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "iter_frames", "load_model"]
-__all__ += ["probe_video", "read_frames", "read_subtitles", "register", "select_frames", "select_scenes"]
+__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "describe_video"]
+__all__ += ["iter_frames", "load_model", "probe_video", "read_frames", "read_subtitles", "register", "select_frames", "select_scenes"]

@@ -29,6 +29,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`.
 MODULES = {
     "answer-all": ("inference.answer_all", "answer questions about thousands of videos, resumable"),
+    "describe": ("inference.describe", "describe a long film: its chapters with their times, and a summary"),
     "convert": ("convert_weights", "convert other checkpoints to this layout"),
     "converted": ("conversion.cached", "list or remove source checkpoints that were converted on first use"),
     "make-videos": ("toy_world.make_videos", "film procedural videos with exact annotations"),

@@ -66,7 +66,7 @@ def answer_all(
     resume: bool = True,
     retry_errors: bool = False,
     on_error: str = "record",
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     **options: Any,
 ) -> Summary:
     """
@@ -97,7 +97,9 @@ def answer_all(
         on_error (`str`, *optional*, defaults to `"record"`):
             `"record"`: what cannot be answered becomes a row with its `error`. `"raise"`: it ends the run,
             and stands in the way of the next one too.
-        progress (`bool`, *optional*, defaults to `True`): Show rate and time left on standard error.
+        progress (`bool` or `Callable[[int, int], None]`, *optional*, defaults to `True`):
+            Show rate and time left on standard error; or call a function with the number of rows that were added, at
+            first with those that were there, and the number of all with errors in this run.
         **options: Those of the pipeline for `generate` and the processor, such as `max_new_tokens` and `num_scenes`.
 
     Returns:
@@ -194,8 +196,12 @@ def _has_gpu() -> bool:
 
 
 @contextlib.contextmanager
-def _progress(total: int, done: int, shown: bool) -> Iterator[Callable[[int, int], None]]:
+def _progress(total: int, done: int, shown: bool | Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; elsewhere, such as in the log of a cluster, a line from time to time."""
+    if callable(shown):
+        shown(done, 0)
+        yield shown
+        return
     start = last = time.monotonic()
     is_terminal = sys.stderr.isatty()
     with tqdm(total=total, initial=done, unit="q", disable=not (shown and is_terminal), smoothing=0.1) as bar:

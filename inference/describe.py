@@ -1,0 +1,362 @@
+"""
+The time line of a film of hours: its chapters, each described with its span, and a summary made from them.
+
+    fila-video describe FILM.mp4 --output film.txt
+
+The ending of the output says its form: `.txt`, `.json`, `.srt`, `.vtt`, or `.chapters` for the lines that YouTube takes.
+What is done lies in `OUTPUT.work` until the output is written: a command that was broken off goes on from there.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..pipeline_fila_video import VideoTextToTextPipeline
+
+QUESTION = "Describe what happens in this part of the video."
+SUMMARY_QUESTION = "These are the parts of a video in their order, each with its time. Summarize the whole video."
+SHORTEST = 10.0  # seconds of a chapter: YouTube takes none that is shorter
+GAP_FRAMES = 32  # that are looked at between two candidate frames, to find the cut
+ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its answer
+FORMATS = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt", ".chapters": "youtube"}
+
+
+@dataclass
+class Chapter:
+    """A part of a film: its seconds, and its description, or why there is none."""
+
+    start: float
+    end: float
+    text: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class VideoDescription:
+    """
+    What is seen in a film, and when.
+
+    Args:
+        video (`str`): Its path or URL.
+        duration (`float`): Seconds.
+        chapters (`list[Chapter]`): In the order of time; each begins where the one before it ends.
+        summary (`str`, *optional*): Of the whole film; `None` where no chapter could be described.
+    """
+
+    video: str
+    duration: float
+    chapters: list[Chapter]
+    summary: str | None = None
+
+    def to_text(self) -> str:
+        """The summary, and a paragraph a chapter."""
+        parts = [self.summary or "", *(f"{_span(each)}\n{_words(each)}" for each in self.chapters)]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def to_srt(self) -> str:
+        """Subtitles in the format SubRip: a chapter a line."""
+        return "".join(
+            f"{number}\n{_stamp(each.start, ',')} --> {_stamp(each.end, ',')}\n{_words(each)}\n\n"
+            for number, each in enumerate(self.chapters, 1)
+        )
+
+    def to_vtt(self) -> str:
+        """The same in the format WebVTT, with the summary as a note."""
+        escape = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+        lines = (
+            f"{_stamp(each.start, '.')} --> {_stamp(each.end, '.')}\n{_words(each).translate(escape)}\n\n"
+            for each in self.chapters
+        )
+        note = f"NOTE {' '.join(self.summary.split()).replace('-->', '->')}\n\n" if self.summary else ""
+        return f"WEBVTT\n\n{note}{''.join(lines)}"
+
+    def to_youtube(self) -> str:
+        """
+        Lines that YouTube makes chapters of, in a video's description.
+
+        Raises:
+            ValueError: If it would take none: there must be three chapters or more, none shorter than ten seconds.
+        """
+        short = [each for each in self.chapters if int(each.end) - int(each.start) < SHORTEST]
+        if len(self.chapters) < 3 or short:
+            raise ValueError(
+                f"YouTube takes three chapters or more of at least {SHORTEST:g} seconds; here are {len(self.chapters)}, "
+                f"{len(short)} of them shorter."
+            )
+        return "".join(f"{_clock(each.start)} {_words(each)}\n" for each in self.chapters)
+
+    def to(self, form: str) -> str:
+        """In one of the forms text, json, srt, vtt and youtube."""
+        return getattr(self, f"to_{form}")()
+
+
+def _words(chapter: Chapter) -> str:
+    return " ".join((chapter.text or f"(not described: {chapter.error})").split())
+
+
+def _clock(seconds: float) -> str:
+    """Whole seconds that have begun, so that a jump there never lands before the chapter's own second."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _span(chapter: Chapter) -> str:
+    return f"{_clock(chapter.start)} - {_clock(chapter.end)}"
+
+
+def _stamp(seconds: float, point: str) -> str:
+    whole = round(seconds * 1000)
+    return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
+
+
+def describe_video(
+    video: str | os.PathLike,
+    *,
+    model: "str | os.PathLike | VideoTextToTextPipeline | None" = None,
+    device: str | None = None,
+    chapters: int | None = None,
+    shortest: float = SHORTEST,
+    question: str = QUESTION,
+    summary_question: str = SUMMARY_QUESTION,
+    work: str | os.PathLike | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> VideoDescription:
+    """
+    Describes a film along its line of time. Its chapters are stretches whose frames look alike; each is read and
+    asked about as a clip of its own, with scenes of its own, so that the length of the film has no limit.
+
+    Args:
+        video (`str` or `os.PathLike`): Path or URL.
+        model (`str`, `os.PathLike` or `VideoTextToTextPipeline`, *optional*):
+            Folder or Hub name, by default the embedded demonstration; or a pipeline.
+        device (`str`, *optional*): Such as `"cuda"` or `"cpu"`.
+        chapters (`int`, *optional*): How many; by default as many as the film shows.
+        shortest (`float`, *optional*, defaults to 10.0): Seconds of a chapter at least.
+        question, summary_question (`str`, *optional*): What is asked about each chapter, and about all of them.
+        work (`str` or `os.PathLike`, *optional*):
+            A folder that keeps what is done. A call that was broken off goes on from there; one about another video or
+            with other settings is refused. By default nothing is kept.
+        progress (`Callable[[str, int, int], None]`, *optional*):
+            Called with "reading", "encoding" or "describing", what is done and its total.
+        **options: Those of the pipeline for `generate` and the processor, such as `max_new_tokens` and `num_scenes`.
+
+    Returns:
+        [`VideoDescription`]. A chapter that cannot be read or described has its `error`.
+
+    Raises:
+        ValueError: If the video cannot be read as a whole, there is no room for so many chapters, an option is
+        unknown, or `work` is of another call.
+    """
+    from ..commands.loading import load_model
+    from ..pipeline_fila_video import VideoTextToTextPipeline
+    from ..video_sources_fila_video import OpenedSource, is_url
+
+    with ExitStack() as finally_:
+        if work is None:
+            work = finally_.enter_context(tempfile.TemporaryDirectory(prefix="fila-video-"))
+        work = Path(work)
+        work.mkdir(exist_ok=True)
+        pipe = model
+        if not callable(model):
+            loaded, processor = load_model(model, device)
+            pipe = VideoTextToTextPipeline(model=loaded, processor=processor, device=loaded.device)
+        reading = pipe._sanitize_parameters(**options)[0].get("processor_kwargs", {})
+        source = str(video)
+        if is_url(source):  # it is read chapter by chapter, and fetched once
+            opened = finally_.enter_context(OpenedSource(source, **pipe.processor.video_processor.access(**reading)))
+            source = opened.path
+        settings = {"video": str(video), "size": os.path.getsize(source) if os.path.exists(source) else None}
+        settings |= {"chapters": chapters, "shortest": shortest}
+        spans = _plan(pipe, source, settings, work / "plan.json", reading, progress)
+        description = VideoDescription(str(video), spans[-1][1], [Chapter(*span) for span in spans])
+        _describe_chapters(pipe, source, description, question, work, options, progress)
+        if any(each.text for each in description.chapters):
+            description.summary = _summarize(pipe, description.chapters, summary_question, options)
+    return description
+
+
+def _plan(
+    pipe: "VideoTextToTextPipeline",
+    source: str,
+    settings: dict,
+    file: Path,
+    reading: dict,
+    progress: Callable[[str, int, int], None] | None,
+) -> list[tuple[float, float]]:
+    """The seconds of the chapters, kept in `file`."""
+    import numpy as np
+    import torch
+
+    from ..video_pool_fila_video import thumbnails
+    from ..video_reading_fila_video import VideoSegment, read_frames
+    from .chapters import chapter_starts, cut_between
+
+    if file.exists():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["settings"] != settings:
+            raise ValueError(
+                f"{file.parent} holds the work on another video or with other settings ({kept['settings']} there, "
+                f"{settings} now): remove it, or name another folder."
+            )
+        return [tuple(span) for span in kept["spans"]]
+    pool = {name: reading[name] for name in ("candidate_fps", "min_candidates", "max_candidates") if name in reading}
+    access = pipe.processor.video_processor.access(**reading)
+    # The patch features of a frame serve no later question: none are kept.
+    encoded = pipe.processor.encode_video(source, progress=progress, max_feature_bytes=1, **pool, **access)
+    times, duration = np.array(encoded.timestamps), float(encoded.metadata.duration)
+    # What the model sees, things above all, and what a thumbnail shows, places above all: both weigh the same.
+    seen = [values.float().cpu().numpy() for values in (encoded.frame_features, encoded.thumbnail_features)]
+    seen = [(values - values.mean(axis=0)) / max(float(values.std(axis=0).sum()), 1e-6) for values in seen]
+    firsts = chapter_starts(np.concatenate(seen, axis=1), times, duration, settings["chapters"], settings["shortest"])
+    starts = [0.0]
+    for first in firsts[1:]:
+        gap = VideoSegment(source, float(times[first - 1]), min(float(times[first]) + 0.001, duration))
+        read = read_frames(gap, num_frames=_most_of_gap, size=(64, 64), **access)
+        if len(read.timestamps) < 2:
+            starts.append(float(times[first]))
+            continue
+        small = thumbnails(torch.from_numpy(read.frames).permute(0, 3, 1, 2)).float().numpy()
+        starts.append(float(times[first - 1]) + cut_between(small, read.timestamps))
+    spans = [(round(start, 3), round(end, 3)) for start, end in zip(starts, [*starts[1:], duration], strict=True)]
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_text(json.dumps({"settings": settings, "spans": spans}), encoding="utf-8")
+    os.replace(unfinished, file)
+    return spans
+
+
+def _most_of_gap(metadata: Any) -> int:
+    return min(metadata.total_num_frames, GAP_FRAMES)
+
+
+def _describe_chapters(
+    pipe: "VideoTextToTextPipeline",
+    source: str,
+    description: VideoDescription,
+    question: str,
+    work: Path,
+    options: dict,
+    progress: Callable[[str, int, int], None] | None,
+) -> None:
+    """Asks about each chapter as a clip: what is answered already lies in the output of `answer_all`."""
+    from .answer_all import answer_all
+
+    records, output = work / "records.jsonl", work / "answers.jsonl"
+    with open(records, "w", encoding="utf-8") as file:
+        for number, chapter in enumerate(description.chapters):
+            span = {"video_start": chapter.start, "video_end": chapter.end}
+            file.write(json.dumps({"id": str(number), "video": os.path.abspath(source), **span}) + "\n")
+    done = 0
+
+    def advance(rows: int, failed: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress("describing", done, len(description.chapters))
+
+    answer_all(records, output, question, model=pipe, progress=advance, **options)
+    for line in output.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        chapter = description.chapters[int(row["id"])]
+        chapter.text, chapter.error = row["answer"], row["error"]
+
+
+def _summarize(pipe: "VideoTextToTextPipeline", chapters: list[Chapter], question: str, options: dict) -> str:
+    """A summary of the chapters' texts; of more than the context holds, a summary of summaries."""
+    generation = pipe._sanitize_parameters(**options)[1].get("generate_kwargs") or {}
+    room = pipe.processor.context_length - (generation.get("max_new_tokens") or ANSWER_ROOM)
+
+    def prompt(lines: list[str]) -> str:
+        return question + "\n\n" + "\n".join(lines)
+
+    def fits(lines: list[str]) -> bool:
+        return len(pipe.processor.tokenizer(prompt(lines))["input_ids"]) + 64 <= room  # of the chat around it
+
+    def ask(lines: list[str]) -> str:
+        (record,) = pipe(text=prompt(lines), return_full_text=False, **generation)
+        return record["generated_text"]
+
+    spans = [(each.start, each.end, _words(each)) for each in chapters if each.text]
+    while True:
+        lines = [f"{_clock(start)} - {_clock(end)}: {text}" for start, end, text in spans]
+        if len(lines) == 1 or fits(lines):
+            return ask(lines)
+        groups, at = [], 0
+        while at < len(lines):
+            size = 1
+            while at + size < len(lines) and fits(lines[at : at + size + 1]):
+                size += 1
+            groups.append((at, at + size))
+            at += size
+        if len(groups) == len(lines):
+            raise ValueError(
+                f"The summary has no room: two chapters' texts take more than the context of {room} tokens. Lower "
+                "`max_new_tokens`."
+            )
+        spans = [(spans[a][0], spans[b - 1][1], " ".join(ask(lines[a:b]).split())) for a, b in groups]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..commands.cli import add_common_arguments, add_subtitle_arguments
+
+    add_common_arguments(parser)
+    add_subtitle_arguments(parser)
+    parser.add_argument("--output", metavar="FILE", help="where to; its ending says the form (default: text, shown)")
+    parser.add_argument("--format", choices=FORMATS.values(), help="the form, where the ending does not say it")
+    parser.add_argument("--chapters", type=int, help="how many (default: as many as the film shows)")
+    parser.add_argument("--shortest", type=float, default=SHORTEST, help="seconds of a chapter at least (default: 10)")
+    parser.add_argument("--question", default=QUESTION, help="what to ask about each chapter")
+    parser.add_argument("--summary-question", default=SUMMARY_QUESTION, help="what to ask about all of them")
+    parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the description; the exit status is 3 where a chapter could not be described."""
+    from ..commands.cli import DEMONSTRATION, call_options, check_video, check_writable
+
+    if args.output is not None:
+        check_writable("--output", args.output)
+    ending = Path(args.output or "").suffix.lower()
+    form = args.format or FORMATS.get(ending)
+    if form is None:
+        if args.output is not None:
+            raise ValueError(f"--output {args.output}: its ending is none of {', '.join(FORMATS)}; or pass --format.")
+        form = "text"
+    check_video(args.video)
+    from ..commands.loading import Progress, quiet
+
+    quiet()
+    if args.model is None:
+        print(DEMONSTRATION, file=sys.stderr)
+    options = call_options(args)
+    if args.max_new_tokens is not None:
+        options["max_new_tokens"] = args.max_new_tokens
+    names = ("model", "device", "chapters", "shortest", "question", "summary_question")
+    settings = {name: getattr(args, name) for name in names}
+    work = None if args.output is None else f"{args.output}.work"
+    description = describe_video(args.video, work=work, progress=Progress(), **settings, **options)
+    text = description.to(form)
+    if args.output is None:
+        sys.stdout.write(text)
+    else:
+        unfinished = Path(f"{args.output}.tmp")
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, args.output)
+        shutil.rmtree(work)
+    return 3 if any(each.error for each in description.chapters) else 0
+
+
+__all__ = ["Chapter", "VideoDescription", "add_arguments", "describe_video", "run"]
