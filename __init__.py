@@ -108,4 +108,5 @@ __all__ = [
 ]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
 __all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "describe_video"]
-__all__ += ["iter_frames", "load_model", "probe_video", "read_frames", "read_subtitles", "register", "select_frames", "select_scenes"]
+__all__ += ["iter_frames", "load_model", "probe_video", "read_frames", "read_subtitles", "register", "select_frames"]
+__all__ += ["select_scenes"]

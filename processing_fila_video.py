@@ -525,17 +525,21 @@ class FilaVideoProcessor(ProcessorMixin):
                 break
         return text
 
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt may have: as many as the tokenizer allows and, where one is bound, the model."""
+        config = getattr(self._selector.model, "config", None)
+        context = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
+        return min(self.tokenizer.model_max_length, context or self.tokenizer.model_max_length)
+
     def _check_special_mm_tokens(self, text: list[str], text_inputs: dict, modalities: list[str]) -> None:
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         masks = text_inputs.get("attention_mask", text_inputs["input_ids"])
         longest = max(int(sum(mask)) if "attention_mask" in text_inputs else len(mask) for mask in masks)
-        config = getattr(self._selector.model, "config", None)
-        context = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
-        context = min(self.tokenizer.model_max_length, context or self.tokenizer.model_max_length)
-        if longest > context:
+        if longest > self.context_length:
             raise ValueError(
                 f"A prompt takes {longest} tokens with its images and videos, but the model's context has "
-                f"{context}. Nothing is truncated: lower `num_scenes`, pass fewer videos or "
+                f"{self.context_length}. Nothing is truncated: lower `num_scenes`, pass fewer videos or "
                 "shorten the text."
             )
 

@@ -285,6 +285,11 @@ class OpenedSource:
                     raise self.budget.refuse(f"it gave {target.tell() + len(data)} bytes or more", "download_bytes")
                 target.write(data)
 
+    @property
+    def path(self) -> str:
+        """The file of this machine that is read, also where it was fetched; empty for bytes."""
+        return self._path
+
     def open(self) -> BinaryIO:
         """A new file object on the source, at its start, with a position of its own."""
         return open(self._path, "rb") if self._path else io.BytesIO(self._data)

@@ -51,7 +51,7 @@ def chapter_starts(
         number = int(np.argmin(ends + SHARE_OF_CHAPTER * ends[0] * np.arange(1, most + 1))) + 1
     elif np.isinf(ends[-1]) or most < count:
         raise ValueError(
-            f"There is no room for {count} chapters: the film has {num_frames} frames to choose from in {duration:.1f} "
+            f"There is no room for {count} chapters: the film has {num_frames} candidate frames in {duration:.1f} "
             f"seconds, and a chapter has at least {shortest:g} seconds."
         )
     else:

@@ -3,8 +3,9 @@ The time line of a film of hours: its chapters, each described with its span, an
 
     fila-video describe FILM.mp4 --output film.txt
 
-The ending of the output says its form: `.txt`, `.json`, `.srt`, `.vtt`, or `.chapters` for the lines that YouTube takes.
-What is done lies in `OUTPUT.work` until the output is written: a command that was broken off goes on from there.
+The ending of the output says its form: `.txt`, `.json`, `.srt`, `.vtt`, or `.chapters` for the lines that YouTube
+takes. What is done lies in `OUTPUT.work` until the output is written, and a command that was broken off goes on from
+there.
 """
 
 import argparse
@@ -92,8 +93,8 @@ class VideoDescription:
         short = [each for each in self.chapters if int(each.end) - int(each.start) < SHORTEST]
         if len(self.chapters) < 3 or short:
             raise ValueError(
-                f"YouTube takes three chapters or more of at least {SHORTEST:g} seconds; here are {len(self.chapters)}, "
-                f"{len(short)} of them shorter."
+                f"YouTube takes three chapters or more of at least {SHORTEST:g} seconds; here are "
+                f"{len(self.chapters)}, {len(short)} of them shorter."
             )
         return "".join(f"{_clock(each.start)} {_words(each)}\n" for each in self.chapters)
 
@@ -161,6 +162,10 @@ def describe_video(
         ValueError: If the video cannot be read as a whole, there is no room for so many chapters, an option is
         unknown, or `work` is of another call.
     """
+    if chapters is not None and chapters < 1:
+        raise ValueError(f"`chapters` must be at least 1, got {chapters}.")
+    if not shortest > 0:
+        raise ValueError(f"`shortest` must be positive, got {shortest}.")
     from ..commands.loading import load_model
     from ..pipeline_fila_video import VideoTextToTextPipeline
     from ..video_sources_fila_video import OpenedSource, is_url
@@ -213,7 +218,11 @@ def _plan(
                 f"{settings} now): remove it, or name another folder."
             )
         return [tuple(span) for span in kept["spans"]]
-    pool = {name: reading[name] for name in ("candidate_fps", "min_candidates", "max_candidates") if name in reading}
+    pool = {
+        name: reading[name]
+        for name in ("candidate_fps", "min_candidates", "max_candidates", "seek_mode")
+        if name in reading
+    }
     access = pipe.processor.video_processor.access(**reading)
     # The patch features of a frame serve no later question: none are kept.
     encoded = pipe.processor.encode_video(source, progress=progress, max_feature_bytes=1, **pool, **access)

@@ -1,0 +1,225 @@
+"""The time line of a film: chapters where it changes, true spans, words of the model, and work that goes on."""
+
+import io
+import json
+from itertools import accumulate, pairwise
+
+import av
+import numpy as np
+import pytest
+from fila_video import VideoSegment, VideoTextToTextPipeline, describe_video, load_model, probe_video, read_subtitles
+from fila_video.commands.cli import DEMONSTRATION, main
+from fila_video.inference.chapters import chapter_starts
+from fila_video.inference.describe import Chapter, VideoDescription, _summarize
+from fila_video.long_video.files import write_video
+from fila_video.toy_world.make_videos import Settings, make_videos
+from helpers.tiny_processor import model_for, tiny_processor
+from helpers.video_files import make_video
+
+
+def places(number, width, height):
+    """Frames of one color for 25 frames, then of another."""
+    color = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (220, 220, 40)][number // 25 % 4]
+    return np.broadcast_to(np.array(color, dtype=np.uint8), (height, width, 3)).copy()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    return str(make_video(tmp_path_factory.mktemp("films") / "film.mp4", 100, draw=places))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    processor = tiny_processor()
+    return VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+
+
+def describe(pipe, film, **settings):
+    return describe_video(film, **{"model": pipe, "shortest": 0.5, "max_new_tokens": 3} | settings)
+
+
+def spans(description):
+    return [(chapter.start, chapter.end) for chapter in description.chapters]
+
+
+def test_chapters_begin_at_the_very_frames_where_the_film_changes(pipe, film) -> None:
+    description = describe(pipe, film)
+    assert spans(description) == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)] and description.duration == 4.0
+    for chapter in description.chapters:
+        (record,) = pipe(
+            [VideoSegment(film, chapter.start, chapter.end)],
+            text="Describe what happens in this part of the video.",
+            max_new_tokens=3,
+            return_full_text=False,
+        )
+        assert chapter.text == record["generated_text"] and chapter.error is None
+    assert isinstance(description.summary, str)
+
+
+@pytest.mark.parametrize("chapters", [1, 2, 4])
+def test_so_many_chapters_as_wanted_cover_the_film_without_a_gap(pipe, film, chapters) -> None:
+    found = spans(describe(pipe, film, chapters=chapters))
+    assert len(found) == chapters and found[0][0] == 0.0 and found[-1][1] == 4.0
+    assert all(before[1] == after[0] and before[0] < before[1] for before, after in pairwise(found))
+
+
+def test_wrong_numbers_of_chapters_are_named(pipe, film) -> None:
+    for part, settings in {
+        "no room for 9 chapters": {"chapters": 9},
+        "`chapters` must be at least 1": {"chapters": 0},
+        "`shortest` must be positive": {"shortest": 0.0},
+    }.items():
+        with pytest.raises(ValueError, match=part):
+            describe(pipe, film, **settings)
+
+
+def test_the_best_chapters_are_found_and_none_is_too_short() -> None:
+    rng = np.random.default_rng(0)
+    levels = np.repeat(rng.normal(size=(5, 8)) * 10, [3, 20, 30, 17, 30], axis=0)
+    features, times = levels + rng.normal(size=levels.shape), np.arange(100.0)
+    assert chapter_starts(features, times, 100.0, shortest=2.0) == [0, 3, 23, 53, 70]
+    assert chapter_starts(features, times, 100.0, 5, shortest=2.0) == [0, 3, 23, 53, 70]
+    starts = chapter_starts(features, times, 100.0, shortest=10.0)
+    assert min(np.diff([*starts, 100])) >= 10 and {23, 53, 70} <= set(starts)
+    assert chapter_starts(features[:1], times[:1], 1.0, shortest=10.0) == [0]
+    assert chapter_starts(features, times, 100.0, shortest=500.0) == [0]
+
+
+def test_work_that_was_broken_off_goes_on(pipe, film, tmp_path, monkeypatch) -> None:
+    whole, forward, asked = describe(pipe, film), pipe.forward, []
+
+    def failing(inputs, **kwargs):
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return forward(inputs, **kwargs)
+
+    monkeypatch.setattr(pipe, "forward", failing)
+    with pytest.raises(KeyboardInterrupt):
+        describe(pipe, film, work=tmp_path / "work")
+    read = []
+    monkeypatch.setattr(pipe.processor, "encode_video", lambda *args, **kwargs: read.append(1))
+    again = describe(pipe, film, work=tmp_path / "work")
+    assert again == whole and len(asked) == 3 + 2 + 1 and not read  # two chapters and the summary were missing
+    with pytest.raises(ValueError, match="other settings"):
+        describe(pipe, film, work=tmp_path / "work", chapters=2)
+
+
+def test_a_chapter_that_cannot_be_described_says_why_and_the_others_stand(pipe, film, monkeypatch) -> None:
+    forward = pipe.forward
+
+    def failing(inputs, **kwargs):
+        if len(seen) == 1:
+            seen.append(1)
+            raise IndexError("odd")
+        seen.append(1)
+        return forward(inputs, **kwargs)
+
+    seen = []
+    monkeypatch.setattr(pipe, "forward", failing)
+    description = describe(pipe, film)
+    assert [chapter.error for chapter in description.chapters] == [None, "IndexError: odd", None, None]
+    assert "(not described: IndexError: odd)" in description.to_text()
+
+
+DESCRIPTION = VideoDescription(
+    "film.mp4",
+    3725.5,
+    [
+        Chapter(0.0, 12.25, "A <red>\ncircle"),
+        Chapter(12.25, 3600.999, None, "it broke"),
+        Chapter(3600.999, 3725.5, "B & C"),
+    ],
+    "A summary.\nIn two lines --> here.",
+)
+
+
+def test_every_form_has_every_span() -> None:
+    assert json.loads(DESCRIPTION.to("json"))["chapters"][0] == {
+        "start": 0.0, "end": 12.25, "text": "A <red>\ncircle", "error": None,
+    }  # fmt: skip
+    assert DESCRIPTION.to("text").split("\n\n")[1:3] == [
+        "0:00 - 0:12\nA <red> circle",
+        "0:12 - 1:00:00\n(not described: it broke)",
+    ]
+    assert DESCRIPTION.to("youtube").splitlines()[::2] == ["0:00 A <red> circle", "1:00:00 B & C"]
+    for form in ("srt", "vtt"):
+        lines = read_subtitles(DESCRIPTION.to(form).encode())
+        assert [(round(line.start, 3), round(line.end, 3)) for line in lines] == spans(DESCRIPTION)
+        assert lines[2].text == "B & C"
+        with av.open(io.BytesIO(DESCRIPTION.to(form).encode()), format={"srt": "srt", "vtt": "webvtt"}[form]) as file:
+            assert file.streams.subtitles
+    assert "circle" in read_subtitles(DESCRIPTION.to("vtt").encode())[0].text
+
+
+def test_chapters_that_youtube_would_not_take_are_refused() -> None:
+    short = VideoDescription("a", 20.0, [Chapter(0.0, 5.0, "a"), Chapter(5.0, 16.0, "b"), Chapter(16.0, 20.0, "c")])
+    for description in (short, VideoDescription("a", 20.0, [Chapter(0.0, 20.0, "a")])):
+        with pytest.raises(ValueError, match="three chapters"):
+            description.to_youtube()
+
+
+def test_a_summary_of_more_than_the_context_is_one_of_summaries(pipe, monkeypatch) -> None:
+    chapters = [Chapter(10.0 * n, 10.0 * n + 10, f"part {n} " + "word " * 40) for n in range(12)]
+    asked = []
+
+    def answering(text, **kwargs):
+        asked.append(text)
+        assert len(pipe.processor.tokenizer(text)["input_ids"]) <= 400
+        return [{"generated_text": f"sum {len(asked)}"}]
+
+    class Small:
+        processor = pipe.processor
+        _sanitize_parameters = pipe._sanitize_parameters
+
+        def __call__(self, text, **kwargs):
+            return answering(text, **kwargs)
+
+    monkeypatch.setattr(type(pipe.processor), "context_length", 400)
+    summary = _summarize(Small(), chapters, "Summarize.", {"max_new_tokens": 5})
+    assert summary == f"sum {len(asked)}" and len(asked) > 2
+    assert all(sum(f"part {n} " in text for text in asked) == 1 for n in range(12))
+    assert "0:00 - " in asked[-1] and " - 2:00: sum" in asked[-1]
+
+
+def test_the_command_writes_the_form_that_its_output_names(film, tmp_path, capsys) -> None:
+    output = tmp_path / "film.vtt"
+    command = ["describe", film, "--shortest", "0.5", "--max-new-tokens", "4"]
+    assert main([*command, "--output", str(output), "--chapters", "2"]) == 0
+    assert len(read_subtitles(output)) == 2 and [path.name for path in tmp_path.iterdir()] == ["film.vtt"]
+    assert capsys.readouterr().err == DEMONSTRATION + "\n"
+    for arguments in (["--output", str(tmp_path / "film.doc")], ["--output", str(tmp_path / "no" / "film.txt")]):
+        assert main([*command, *arguments]) == 2
+
+
+@pytest.mark.slow
+def test_chapters_of_the_default_fit_the_annotations_of_toy_films(tmp_path) -> None:
+    model, processor = load_model(device="cpu")
+    pipe = VideoTextToTextPipeline(model=model, processor=processor, device="cpu")
+    near = named = starts = things = 0
+    for seed in (1, 2, 3):
+        path = make_videos(tmp_path / str(seed), Settings("clip", split="test", seed=seed), 6)
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        files = [str(path.parent / record["video"]) for record in records]
+        clips = [VideoSegment(file, 0.0, probe_video(file).duration) for file in files]
+        write_video(clips, tmp_path / f"{seed}.mp4")
+        begins = [0.0, *accumulate(clip.end for clip in clips)]
+        events = [
+            (begin + event["start"], begin + event["end"], event)
+            for begin, record in zip(begins, records, strict=False)
+            for event in record["events"]
+        ]
+        changes = [*begins, *(time for start, end, _ in events for time in (start, end))]
+        description = describe_video(
+            tmp_path / f"{seed}.mp4", model=pipe, shortest=3.0, question="What happens in this video?"
+        )
+        for chapter in description.chapters[1:]:
+            starts += 1
+            near += min(abs(chapter.start - time) for time in changes) < 0.5
+        for start, end, event in events:
+            overlap = lambda each: min(each.end, end) - max(each.start, start)  # noqa: B023, E731
+            words = max(description.chapters, key=overlap).text.lower()
+            things += 1
+            named += f"{event['color']} {event['shape']}" in words
+    assert near >= 0.7 * starts, (near, starts)
+    assert named >= 0.6 * things, (named, things)
