@@ -2,8 +2,8 @@
 
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -63,48 +63,60 @@ class PipelineWorker:
         self.reading = preprocess.get("processor_kwargs", {})
 
     def __call__(self, videos: list[VideoQuestions]) -> list[Answered]:
-        answers, prepared = {}, []
+        answers, batch = {}, []
         for video in videos:
             for asked, inputs, error in self._prepare(video):
-                if error is None:
-                    prepared.append((asked, *inputs))
-                else:
+                if error is not None:
                     answers[asked.id] = Answered(asked.id, asked.question, error=error)
-        prepared = iter(prepared)
-        while batch := list(islice(prepared, self.batch_size)):
-            for (asked, _, left_out), (answer, error) in zip(batch, self._generate(batch), strict=True):
-                answers[asked.id] = Answered(asked.id, asked.question, answer, error, left_out)
+                    continue
+                batch.append((asked, *inputs))
+                if len(batch) == self.batch_size:  # no more inputs than that are held: each may take 100 MB
+                    answers |= self._answer(batch)
+                    batch = []
+        if batch:
+            answers |= self._answer(batch)
         return [answers[asked.id] for video in videos for asked in video.asked]
 
-    def _prepare(self, video: VideoQuestions) -> list[tuple[Asked, Any, str | None]]:
-        """The model's inputs for each question, or what is wrong."""
-        from ..video_inputs_fila_video import clip_of, flatten_videos
+    def _answer(self, batch: list[tuple[Asked, Any, int]]) -> dict[str, Answered]:
+        return {
+            asked.id: Answered(asked.id, asked.question, answer, error, left_out)
+            for (asked, _, left_out), (answer, error) in zip(batch, self._generate(batch), strict=True)
+        }
+
+    def _prepare(self, video: VideoQuestions) -> Iterator[tuple[Asked, Any, str | None]]:
+        """The model's inputs for each question, with the lines of subtitles left out; or what is wrong."""
+        from ..encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS
+        from ..subtitles_fila_video import read_subtitles
+        from ..video_inputs_fila_video import clip_of
+        from ..video_processing_fila_video import SceneSettings
 
         processor = self.pipe.processor
+        yield from ((asked, None, asked.error) for asked in video.asked if asked.error is not None)
         good = [asked for asked in video.asked if asked.error is None]
-        rows = [(asked, None, asked.error) for asked in video.asked if asked.error is not None]
+        if not good:
+            return
+        settings, reading = dict(video.settings), {**self.reading, "return_scenes": True}
+        words = settings.pop("subtitles", reading.get("subtitles"))
         try:
-            if good:
-                settings = dict(video.settings)
-                words = settings.pop("subtitles", self.reading.get("subtitles"))
-                source = flatten_videos(clip_of({"video": video.video, **settings}))
-                reading = {**self.reading, "subtitles": words, "return_scenes": True, "return_tensors": "pt"}
-                visuals, (filling,) = processor._process_videos(source, **reading)
-                left_out = visuals.pop("scenes")[0].get("subtitles_left_out", 0)
+            source = clip_of({"video": video.video, **settings})
+            if words is not None:
+                access = processor.video_processor.access(**reading)
+                reading["subtitles"] = read_subtitles(words, source, **access)
+            if len(good) > 1:
+                names = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *SceneSettings.__dataclass_fields__}
+                source = processor.encode_video(source, **{name: reading[name] for name in names & reading.keys()})
         except Exception as error:
-            return rows + [(asked, None, _message(error)) for asked in good]
+            message = _message(error)
+            yield from ((asked, None, message) for asked in good)
+            return
         for asked in good:
-            chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": asked.question}]}]
             try:
-                text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-                text = [text.replace(processor.video_token, filling, 1)]
-                tokens = processor.tokenizer(text, return_tensors="pt")
-                processor._check_special_mm_tokens(text, tokens, modalities=["video"])
-                inputs = type(visuals)({**tokens, **visuals}).to(dtype=self.pipe.dtype)
-                rows.append((asked, (inputs, left_out), None))
+                inputs = self.pipe.preprocess({"videos": source, "text": asked.question}, processor_kwargs=reading)
+                left_out = inputs["scenes"][0].get("subtitles_left_out", 0)
+                row = (asked, (inputs["model_inputs"], left_out), None)
             except Exception as error:
-                rows.append((asked, None, _message(error)))
-        return rows
+                row = (asked, None, _message(error))
+            yield row
 
     def _generate(self, batch: list[tuple[Asked, Any, int]]) -> list[tuple[str | None, str | None]]:
         import torch
