@@ -5,8 +5,9 @@ From frames to the first token: FiLA-Video against LLaVA-OneVision with equal to
     python -m fila_video.benchmarks.inference --size full           # SigLIP so400m + Qwen2-7B in bfloat16, for a GPU
 
 Every case runs in a process of its own, so that its peak memory is its own: once to warm up, once measured. The cases
-take turns; times are medians over the rounds. The small towers keep the full ones' proportion of arithmetic: for 96
-frames, the vision tower's is 0.19 of the language model's.
+take turns; times are medians over the rounds: of the clock on a GPU, of the processor without one, which other work on
+the machine changes less. The small towers keep the full ones' proportion of arithmetic: for 96 frames, the vision
+tower's is 0.19 of the language model's.
 """
 
 import argparse
@@ -127,9 +128,12 @@ def build_model(kind: str, size: str, device: str) -> PreTrainedModel:
     return model.eval()
 
 
-def synchronize(device: str) -> None:
+def now(device: str) -> float:
+    """Seconds: of the processor, of all threads together, or by the clock where a GPU works."""
     if device == "cuda":
         torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 @contextmanager
@@ -139,12 +143,10 @@ def timed(modules: list[tuple[str, torch.nn.Module]], device: str, seconds: dict
     for name, module in modules:
 
         def start(*args: Any, name: str = name) -> None:
-            synchronize(device)
-            seconds[name] = seconds.get(name, 0.0) - time.perf_counter()
+            seconds[name] = seconds.get(name, 0.0) - now(device)
 
         def stop(*args: Any, name: str = name) -> None:
-            synchronize(device)
-            seconds[name] += time.perf_counter()
+            seconds[name] += now(device)
 
         handles += [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
     try:
@@ -192,12 +194,10 @@ def run_case(case: str, size: str, device: str) -> dict:
     with torch.no_grad():
         first_token()  # warms up
         seconds = {}
-        synchronize(device)
-        start = time.perf_counter()
+        start = now(device)
         with timed(modules, device, seconds):
             visual_tokens = first_token()
-        synchronize(device)
-        seconds["total"] = time.perf_counter() - start
+        seconds["total"] = now(device) - start
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:
