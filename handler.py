@@ -57,6 +57,8 @@ class EndpointHandler:
         refused = [name for name in parameters if name not in self.options]
         if refused:
             raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
+        if "subtitles" in parameters:
+            parameters = parameters | {"subtitles": _subtitles(parameters["subtitles"])}
         inputs = data["inputs"]
         batch = isinstance(inputs, list) and not (isinstance(inputs[0], dict) and "role" in inputs[0])
         answers = self.pipeline(
@@ -105,6 +107,14 @@ def _medium(text: str) -> str | bytes:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{text[:80]!r} is neither an http or https URL nor base64.") from error
+
+
+def _subtitles(value: Any) -> Any:
+    """Subtitles as the processor takes them: tracks of the video by number or language, URLs, bytes, or a list."""
+    if isinstance(value, list):
+        return [_subtitles(item) for item in value]
+    is_track = isinstance(value, str) and value.isalpha() and len(value) <= 3
+    return _medium(value) if isinstance(value, str) and not is_track else value
 
 
 def _answer(record: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,21 @@ def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None
         ask(handler, {"video": ENCODED, "text": QUESTION}, **{name: True})
 
 
+def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handler, tmp_path) -> None:
+    words = "1\n00:00:00,000 --> 00:00:20,000\nHello there\n"
+    inputs, options = {"video": ENCODED, "text": QUESTION}, {"return_scenes": True, "num_scenes": 4}
+    encoded = base64.b64encode(words.encode()).decode()
+    (answer,) = ask(handler, inputs, subtitles=encoded, **options)
+    assert any("Hello there" in str(text) for text in answer["scenes"][0]["subtitles"])
+    file = tmp_path / "words.srt"
+    file.write_text(words)
+    for subtitles in (str(file), [str(file)], f"file://{file}"):
+        with pytest.raises(ValueError, match="neither an http or https URL nor base64"):
+            ask(handler, inputs, subtitles=subtitles, **options)
+    with pytest.raises(ValueError, match=r"private|loopback|not public"):
+        ask(handler, inputs, subtitles="http://127.0.0.1:1/words.srt", **options)
+
+
 @pytest.mark.parametrize("request_", [{}, {"inputs": ""}, {"inputs": []}, {"inputs": ["What?"]}, [], "What?"])
 def test_a_request_without_a_video_and_a_question_is_an_error(handler, request_) -> None:
     with pytest.raises(ValueError, match=r"needs `inputs`|An input is"):
