@@ -7,7 +7,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..video_reading_fila_video import probe_video, read_frames
 from .answer import announce_demonstration
 from .cli import SELECTIONS, call_options
@@ -26,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
         options |= {"selection": "question", "question": args.question}
     outputs = processor(videos=[args.video], return_scenes=True, progress=Progress(), **options)
     scenes, selection = outputs["scenes"][0], options.get("selection", processor.selection)
+    if processor.frame_encoding == "cooperative":
+        scenes, selection = key_frames_of(model, scenes, outputs["frame_features"][0]), None
     if args.json is not None:
         text = json.dumps(describe(args.video, scenes, selection), indent=2, ensure_ascii=False) + "\n"
         if args.json == "-":
@@ -37,13 +41,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(video: str, scenes: dict, selection: str) -> dict:
-    """The scenes in plain numbers; times in seconds."""
+@torch.no_grad()
+def key_frames_of(model: FilaVideoForConditionalGeneration, frames: dict, features: torch.Tensor) -> dict:
+    """
+    Of the frames of a video, each a scene, those that the model takes for key frames, and the others as `background`.
+
+    Raises:
+        ValueError: If the model has no key frames.
+    """
+    prototypes, chosen, _ = model.model.cooperative_encoder.choose_key_frames(features)
+    if len(chosen) == 0:
+        raise ValueError("The model has no key frames (`key_frames` is 0): there is nothing to show.")
+    is_key = torch.zeros(len(features), dtype=torch.bool)
+    is_key[prototypes[chosen].cpu()] = True
+    others = {name: frames[name][~is_key, 0] for name in ("indices", "timestamps")}
+    keys = {name: frames[name][is_key] for name in ("indices", "timestamps")}
+    return {**frames, **keys, "background": others}
+
+
+def describe(video: str, scenes: dict, selection: str | None) -> dict:
+    """The scenes, or without a `selection` the key frames, in plain numbers; times in seconds."""
+    background = scenes.get("background", {"indices": torch.empty(0), "timestamps": torch.empty(0)})
+    others = zip(background["indices"].tolist(), background["timestamps"].tolist(), strict=True)
+    others = [{"index": index, "timestamp": round(seconds, 3)} for index, seconds in others]
     indices, times = scenes["indices"].tolist(), scenes["timestamps"].tolist()
     return {
         "video": video,
         "duration": round(float(scenes["duration"]), 3),
-        "selection": selection,
+        **({"frame_encoding": "cooperative"} if selection is None else {"selection": selection}),
         "num_scenes": len(indices),
         "scene_size": len(indices[0]),
         **_scores_in_numbers(scenes.get("scores")),
@@ -55,6 +80,7 @@ def describe(video: str, scenes: dict, selection: str) -> dict:
             }
             for frames, when in zip(indices, times, strict=True)
         ],
+        **({"background": others} if others else {}),
     }
 
 
@@ -66,32 +92,40 @@ def _scores_in_numbers(scores: dict | None) -> dict:
     return {"question": scores["question"], "scores": rows}
 
 
-def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame_width: int = 320) -> None:
+def save_storyboard(video: str, scenes: dict, selection: str | None, output: str, frame_width: int = 320) -> None:
     """Reads the chosen frames once more, large enough to look at, and saves the board."""
-    indices, first, positions = np.unique(scenes["indices"].numpy(), return_index=True, return_inverse=True)
+    shown = [scenes, scenes["background"]] if "background" in scenes else [scenes]
+    indices, times = (
+        np.concatenate([part[name].numpy().ravel() for part in shown]) for name in ("indices", "timestamps")
+    )
+    indices, first, positions = np.unique(indices, return_index=True, return_inverse=True)
     shape, progress = probe_video(video), Progress()
     read = read_frames(
         video,
-        times=scenes["timestamps"].numpy().ravel()[first],
+        times=times[first],
         size=(max(round(frame_width * shape.height / shape.width), 1), frame_width),
         progress=lambda done, total: progress("reading", done, total),
     )
     if list(read.metadata.frames_indices) != indices.tolist():
         raise ValueError(f"{video} changed while it was read: its chosen frames are no longer the same.")
     num_scenes, scene_size = scenes["indices"].shape
-    duration, scores, how = float(scenes["duration"]), scenes.get("scores"), SELECTIONS[selection]
+    duration, scores = float(scenes["duration"]), scenes.get("scores")
+    how = f"scenes: {num_scenes}, of {scene_size} frames each"
+    how = f"key frames: {num_scenes}" if selection is None else f"{how} · {SELECTIONS[selection]}"
     if scores is not None:
-        how = f"by “{scores['question']}”"
+        how = f"scenes: {num_scenes}, of {scene_size} frames each · by “{scores['question']}”"
         scores = scores["timestamps"].numpy(), scores["values"].cpu().numpy()
     board = draw_storyboard(
         read.frames,
-        positions.reshape(num_scenes, scene_size),
+        positions[: num_scenes * scene_size].reshape(num_scenes, scene_size),
         read.timestamps,
         title=Path(video).name,
-        subtitle=f"{clock(duration)} · scenes: {num_scenes}, of {scene_size} frames each · {how}",
+        subtitle=f"{clock(duration)} · {how}",
         duration=duration,
         scores=scores,
+        film=positions[num_scenes * scene_size :],
         frame_width=frame_width,
+        noun="Key frame" if selection is None else "Scene",
     )
     # Encoded before it is written: an interrupted command leaves no half picture.
     encoded = BytesIO()
@@ -99,4 +133,4 @@ def save_storyboard(video: str, scenes: dict, selection: str, output: str, frame
     Path(output).write_bytes(encoded.getvalue())
 
 
-__all__ = ["describe", "run", "save_storyboard"]
+__all__ = ["describe", "key_frames_of", "run", "save_storyboard"]

@@ -20,6 +20,7 @@ def draw_storyboard(
     subtitle: str = "",
     duration: float | None = None,
     scores: tuple[np.ndarray, np.ndarray] | None = None,
+    film: np.ndarray | None = None,
     columns: int | None = None,
     frame_width: int = 208,
     noun: str = "Scene",
@@ -38,6 +39,8 @@ def draw_storyboard(
         scores (`tuple[np.ndarray, np.ndarray]`, *optional*):
             Times of the candidates in seconds and what the question gave them, both `(num_candidates,)`: a thin bar
             each under the time line.
+        film (`np.ndarray` of shape `(num_others,)`, *optional*):
+            Indices into `frames` of those beside the scenes: a film strip of small pictures under them.
         columns (`int`, *optional*): Scenes side by side. By default as many as make a pleasant shape.
         frame_width (`int`, *optional*, defaults to 208): Of a frame on the board, in pixels.
         noun (`str`, *optional*, defaults to `"Scene"`): What the rows are called.
@@ -51,7 +54,10 @@ def draw_storyboard(
     frames, scenes, timestamps = (np.asarray(value) for value in (frames, scenes, timestamps))
     _check(frames, scenes, timestamps, scores, columns, frame_width)
     above = 92 if duration is None else 150 if scores is None else 200
-    board = _Board(frames.shape[1] / frames.shape[2], *scenes.shape, columns, frame_width, above)
+    film = np.array([], dtype=int) if film is None else np.asarray(film)
+    if len(film) and not 0 <= film.min() <= film.max() < len(frames):
+        raise ValueError(f"`film` names the frames {film.min()} to {film.max()}, but there are {len(frames)} frames.")
+    board = _Board(frames.shape[1] / frames.shape[2], *scenes.shape, columns, frame_width, above, len(film))
     board.headline(title, subtitle)
     if duration is not None:
         board.time_line(scenes, timestamps, duration)
@@ -59,6 +65,7 @@ def draw_storyboard(
             board.score_bars(*(np.asarray(values, dtype=float) for values in scores), duration)
     for number, scene in enumerate(scenes):
         board.scene(f"{noun} {number + 1}", number, frames[scene], timestamps[scene])
+    board.film_strip(frames[film], timestamps[film])
     return board.image
 
 
@@ -121,6 +128,7 @@ class _Board:
         columns: int | None,
         frame_width: int,
         above: float,
+        num_others: int = 0,
     ) -> None:
         self.unit = unit = frame_width / 208
         self.frame_size = frame_width, max(round(frame_width * aspect), 1)
@@ -133,7 +141,13 @@ class _Board:
         rows = math.ceil(num_scenes / self.columns)
         self.top = self.margin + round(above * unit)
         width = 2 * self.margin + self.columns * (self.card_width + self.spacing) - self.spacing
-        height = self.top + rows * (self.card_height + self.spacing) - self.spacing + self.margin
+        # A film strip of smaller pictures, with a line of text above each row.
+        small = max(frame_width // 3, 1), max(round(frame_width * aspect / 3), 1)
+        self.small, self.strip_columns = small, max((width - 2 * self.margin) // (small[0] + round(3 * unit)), 1)
+        self.strip_top = self.top + rows * (self.card_height + self.spacing)
+        self.strip_row = small[1] + round(26 * unit)
+        strip = math.ceil(num_others / self.strip_columns) * self.strip_row
+        height = self.strip_top - self.spacing + strip + self.margin
         self.image = Image.new("RGB", (width, height), PAPER)
         self.draw = ImageDraw.Draw(self.image)
 
@@ -189,6 +203,19 @@ class _Board:
         for seconds, reach in zip(times, heights, strict=True):
             x = left + (right - left) * min(seconds / duration, 1.0) if duration > 0 else left
             self.draw.rectangle((x - wide, bottom - reach, x + wide, bottom), fill=SUPPLEMENT)
+
+    def film_strip(self, frames: np.ndarray, timestamps: np.ndarray) -> None:
+        """Small pictures in the order of time, each row with the times of its first and its last one."""
+        unit, left = self.unit, self.margin
+        for start in range(0, len(frames), self.strip_columns):
+            row = slice(start, start + self.strip_columns)
+            top = self.strip_top + start // self.strip_columns * self.strip_row
+            first, last = clock(float(timestamps[row][0])), clock(float(timestamps[row][-1]))
+            self.text((left, top + 15 * unit), first if first == last else f"{first} to {last}", 15, FAINT)
+            for column, frame in enumerate(frames[row]):
+                picture = ImageOps.fit(Image.fromarray(frame), self.small, Image.LANCZOS)
+                x = left + column * (self.small[0] + round(3 * unit))
+                self.image.paste(picture, (x, top + round(20 * unit)))
 
     def scene(self, name: str, number: int, frames: np.ndarray, timestamps: np.ndarray) -> None:
         unit = self.unit

@@ -84,6 +84,8 @@ class Answerer:
         self, record: Record, pool: Pool, features: torch.Tensor, selection: Selection
     ) -> tuple[list[Prompt], Recall]:
         """The prompts of all questions about a video with one selection, and what this finds of the events."""
+        if self.processor.frame_encoding == "cooperative":
+            return self._about_frames(record, pool, features)
         scene_size = self.processor.scene_size
         representatives = features.float().mean(dim=1)
         kept = torch.arange(len(representatives))
@@ -101,7 +103,25 @@ class Answerer:
         frames = torch.cat([indices.flatten(), others]).to(features.device)
         outputs = self.model.get_video_features(frame_features=features[frames][None], **layout, return_dict=True)
         filling = self.processor.replace_video_token({"scenes": [scenes], **layout}, 0)
-        return self._prompts(record, filling, outputs.pooler_output[0], "video"), event_recall(record.events, times)
+        visuals = [outputs.pooler_output[0]] * len(record.questions)
+        return self._prompts(record, filling, visuals, "video"), event_recall(record.events, times)
+
+    def _about_frames(self, record: Record, pool: Pool, features: torch.Tensor) -> tuple[list[Prompt], Recall]:
+        """The same with cooperative encoding: every question has visual tokens of its own, of all frames."""
+        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[:, None]
+        frames = {"indices": torch.arange(len(times))[:, None], "timestamps": times}
+        scenes = {**frames, "duration": float(pool.metadata.duration)}
+        visuals = []
+        for question in record.questions:
+            ids = self.processor.tokenizer(question.text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            outputs = self.model.get_video_features(
+                frame_features=features[None], video_question_ids=ids.to(features.device), return_dict=True
+            )
+            visuals.append(outputs.pooler_output[0])
+        filling = self.processor.replace_video_token({"scenes": [scenes]}, 0)
+        prototypes, chosen, _ = self.model.model.cooperative_encoder.choose_key_frames(features)
+        seen = event_recall(record.events, times[prototypes[chosen].cpu()])
+        return self._prompts(record, filling, visuals, "video"), seen
 
     @torch.no_grad()
     def about_image(self, record: Record) -> list[Prompt]:
@@ -109,15 +129,16 @@ class Answerer:
         with Image.open(record.path) as image:
             pixels = self.processor.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
         outputs = self.model.get_image_features(pixels.to(self.model.device), return_dict=True)
-        return self._prompts(record, self.processor.replace_image_token({}, 0), outputs.pooler_output[0], "image")
+        visuals = [outputs.pooler_output[0]] * len(record.questions)
+        return self._prompts(record, self.processor.replace_image_token({}, 0), visuals, "image")
 
-    def _prompts(self, record: Record, filling: str, visual: torch.Tensor, modality: str) -> list[Prompt]:
+    def _prompts(self, record: Record, filling: str, visuals: list[torch.Tensor], modality: str) -> list[Prompt]:
         token = self.processor.video_token if modality == "video" else self.processor.image_token
         texts = [self._chat([{"type": modality}, {"type": "text", "text": q.text}]) for q in record.questions]
         long = [question.kind == "caption" for question in record.questions]
         return [
             Prompt(text.replace(token, filling, 1), visual, modality, is_long)
-            for text, is_long in zip(texts, long, strict=True)
+            for text, visual, is_long in zip(texts, visuals, long, strict=True)
         ]
 
     def _chat(self, content: list[dict]) -> str:

@@ -86,6 +86,30 @@ def test_answer_streams_what_the_model_generates(video, capsys) -> None:
     assert messages == DEMONSTRATION + "\n"
 
 
+@pytest.mark.parametrize("encoding", ["cooperative", "background"])
+def test_both_encodings_answer_and_show_the_frames_beside_those_that_matter(video, tmp_path, capsys, encoding) -> None:
+    settings = {"frame_encoding": "cooperative", "scene_size": 1, "num_prototypes": 8, "key_frames": 0.5}
+    settings |= {"background_tokens": 2} if encoding == "cooperative" else {}
+    settings = settings if encoding == "cooperative" else {"background_tokens": 1}
+    FilaVideoForConditionalGeneration.from_pretrained(ROOT, **settings).save_pretrained(tmp_path / "model")
+    FilaVideoProcessor.from_pretrained(ROOT, **settings, min_candidates=30).save_pretrained(tmp_path / "model")
+    options = ("--model", str(tmp_path / "model"), "--num-scenes", "4")
+    assert main(["answer", video, "What is red?", "--max-new-tokens", "2", *options]) == 0
+    board = tmp_path / "board.png"
+    capsys.readouterr()
+    assert main(["scenes", video, "--json", "--output", str(board), *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    shown = [index for scene in told["scenes"] for index in scene["indices"]]
+    others = [frame["index"] for frame in told["background"]]
+    assert told["num_scenes"] == len(told["scenes"]) == 4
+    assert ("selection" in told, told.get("frame_encoding")) == (
+        (False, "cooperative") if encoding == "cooperative" else (True, None)
+    )
+    assert not set(shown) & set(others) and others == sorted(others)
+    assert len(others) == 30 - (4 if encoding == "cooperative" else 12)
+    assert Image.open(board).height > 300
+
+
 def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys) -> None:
     assert main(["scenes", video, "--num-scenes", "5", "--selection", "uniform", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

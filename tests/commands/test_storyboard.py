@@ -127,3 +127,19 @@ def test_different_times_of_a_scene_have_different_labels() -> None:
     assert clocks([0.52, 0.56, 0.6]) == ["0:00.52", "0:00.56", "0:00.60"]
     assert clocks([0.5, 0.5, 61.0]) == ["0:00.5", "0:00.5", "1:01.0"]
     assert clocks([3599.998, 3599.999, 3600.0]) == ["59:59.998", "59:59.999", "1:00:00.000"]
+
+
+def test_frames_beside_the_scenes_are_a_film_strip_of_small_pictures_under_them() -> None:
+    board = draw([[0], [1]], columns=2, film=[4, 6, 7])
+    alone = draw([[0], [1]], columns=2)
+    assert board.shape[0] > alone.shape[0] and board.shape[1] == alone.shape[1]
+    assert (board[: alone.shape[0] - 36] == alone[:-36]).all()  # but for the margin below
+    strip = [center(board, COLORS[index]) for index in (4, 6, 7)]
+    assert strip[0][0] < strip[1][0] < strip[2][0]
+    assert len({round(y) for _, y in strip}) == 1 and strip[0][1] > center(board, COLORS[0])[1] + 100
+    area = [(board == COLORS[index]).all(axis=-1).sum() for index in (0, 4)]
+    assert 5 < area[0] / area[1] < 12
+    many = draw([[0]], film=[number % 12 for number in range(40)])
+    assert many.shape[0] > 2 * draw([[0]], film=[1]).shape[0]
+    with pytest.raises(ValueError, match="`film` names the frames 1 to 12, but there are 12"):
+        draw([[0]], film=[1, 12])

@@ -14,6 +14,9 @@ from fila_video.configuration_fila_video import (
 )
 from fila_video.cooperative_encoding_fila_video import FilaVideoScoreNet, perturbed_top_k, top_k
 from fila_video.density_peaks_fila_video import density_clusters, density_peaks
+from fila_video.evaluation.answering import Answerer
+from fila_video.evaluation.records import Question, Record
+from fila_video.evaluation.selections import SELECTIONS
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.chat_collator import ChatCollator
@@ -28,6 +31,7 @@ from helpers.tiny_models import (
     tiny_vision_config,
 )
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
+from helpers.video_files import make_video
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
 COOPERATIVE = {"frame_encoding": "cooperative", "background_tokens": 2, "scene_size": 1}
@@ -367,6 +371,31 @@ def test_text_model_and_count_agree_for_every_pool(bound, thinned) -> None:
         assert int((inputs["input_ids"] == processor.video_token_id).sum()) == count
         assert int(inputs["video_num_scenes"]) == min(num_frames, 24 if thinned is None else 16)
         assert model(**inputs).video_hidden_states[0].shape[0] == count
+
+
+def test_the_evaluation_asks_every_question_of_its_own_tokens(tmp_path) -> None:
+    make_video(tmp_path / "film.mp4", 40)
+    processor = tiny_processor(**COOPERATIVE)
+    answerer = Answerer(model_for(processor, **COOPERATIVE), processor)
+    questions = [Question("What is red?", "a ball", "color"), Question("How many?", "two", "count")]
+    record = Record("1", tmp_path / "film.mp4", True, questions, events=[(0.0, 1e9)])
+    pool = answerer.read(record)
+    prompts, recall = answerer.about_video(record, pool, answerer.encode(pool), SELECTIONS["kmeans"])
+    assert recall.found == 1
+    first, second = (prompt.visual for prompt in prompts)
+    assert first.shape == second.shape and not torch.equal(first, second)
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+    for prompt in prompts:
+        text = prompt.text.split("seconds.\n")[1].split("<|im_end|>")[0]
+        video = {"type": "video", "path": str(tmp_path / "film.mp4")}
+        chat = [{"role": "user", "content": [video, {"type": "text", "text": text}]}]
+        inputs = processor.apply_chat_template(chat, **options)
+        assert processor.decode(inputs["input_ids"][0]) == prompt.text
+        inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            (visual,) = answerer.model.get_video_features(**inputs, return_dict=True).pooler_output
+        torch.testing.assert_close(prompt.visual, visual)
+    assert len(answerer.answer(prompts)) == 2
 
 
 # Saving, dtypes, training
