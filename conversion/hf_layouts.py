@@ -123,6 +123,7 @@ class LlavaNextVideo(HfLayout):
             "image_token_id": source.image_token_index,
             "video_token_id": source.video_token_index,
         }
+        recipe.crops = bool(pixel_settings(folder).get("do_center_crop", True))
         recipe.remarks.append(
             "A picture is read as a video of one frame: tiles and newlines of pictures are left out."
         )

@@ -20,6 +20,7 @@ class Recipe:
         num_scenes (`int`): Frames of a video that the source was trained with.
         even_frames (`str`): How the source spreads them, as the processor's setting says.
         candidate_fps (`float`): How many a second, where it goes by that.
+        crops (`bool`): Whether it scales the shorter side of frames and cuts out their middle.
         time_marks (`str`):
             How the source tells its language model the times of frames: `"none"`, `"llava_video"` or `"per_scene"`.
         time_template (`str`, *optional*): The mark of `"per_scene"`.
@@ -40,6 +41,7 @@ class Recipe:
     num_scenes: int = 32
     even_frames: str = "ends"
     candidate_fps: float = 1.0
+    crops: bool = False
     time_marks: str = "none"
     time_template: str | None = None
     texts: dict[str, str] = field(default_factory=dict)

@@ -162,6 +162,10 @@ def build_processor(
     if as_source:
         selection |= {"selection": "uniform", "seek_mode": "exact"}
         selection |= {"even_frames": recipe.even_frames, "candidate_fps": recipe.candidate_fps}
+        if recipe.crops:
+            # Frames are read whole then. A pool of scenes, which is larger, is scaled to squares while it is read.
+            selection |= {"do_center_crop": True, "crop_size": pixels["size"]}
+            selection["size"] = {"shortest_edge": config.frame_side}
     # Room for all scenes, however large they are.
     wanted = selection["num_scenes"] * selection["scene_size"]
     selection["max_candidates"] = max(FilaVideoVideoProcessor.max_candidates, wanted)
@@ -169,7 +173,7 @@ def build_processor(
     return FilaVideoProcessor(
         image_processor=SiglipImageProcessor(**pixels),
         tokenizer=tokenizer,
-        video_processor=FilaVideoVideoProcessor(**pixels, **selection),
+        video_processor=FilaVideoVideoProcessor(**pixels | selection),
         chat_template=template,
         patches_per_side=config.patches_per_side,
         pooling_mode=config.pooling_mode,

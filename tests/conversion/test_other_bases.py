@@ -185,6 +185,23 @@ def test_as_the_source_takes_the_sources_frames_of_a_file(make: Callable[[], Bas
     assert found.tolist() == expected
 
 
+@pytest.mark.parametrize("make", THREE.values(), ids=THREE)
+def test_frames_of_another_shape_are_scaled_as_the_source_scales_them(make: Callable[[], Base], tmp_path) -> None:
+    base = make()
+    _, processor = converted(base, tmp_path, as_source=True)
+    # Smooth, so that what differs is where a pixel comes from and not which kernel scales it.
+    rows, columns = np.mgrid[0:60, 0:96]
+    frame = np.stack([rows * 4, columns * 2, 255 - rows * 2 - columns], axis=-1).astype(np.uint8)
+    video = np.stack([frame] * 3)
+    theirs = base.processor.video_processor([video], return_tensors="pt", do_sample_frames=False)
+    pixels = theirs["pixel_values_videos" if "pixel_values_videos" in theirs else "pixel_values"]
+    ours = processor(text="<video>", videos=video, return_tensors="pt")["pixel_values_videos"]
+    assert (ours - pixels).abs().max() < 0.05  # of the largest colors, 5 apart
+    files = make_video(tmp_path / "wide.mp4", 8, width=96, height=64)
+    read = processor(text="<video>", videos=str(files), return_tensors="pt")["pixel_values_videos"]
+    assert read.shape[2:] == (3, SIDE, SIDE)
+
+
 def test_a_source_that_is_named_answers_at_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     source = smolvlm().save(tmp_path / "source")

@@ -154,7 +154,9 @@ def llava_next_video(tie: bool = False, mode: str = "average") -> Base:
     model = LlavaNextVideoForConditionalGeneration(config).eval()
     randomise(model)
     processor = LlavaNextVideoProcessor(
-        LlavaNextVideoVideoProcessor(**SQUARE, crop_size={"height": SIDE, "width": SIDE}),
+        LlavaNextVideoVideoProcessor(
+            **SQUARE | {"size": {"shortest_edge": SIDE}}, crop_size={"height": SIDE, "width": SIDE}
+        ),
         LlavaNextImageProcessor(**SQUARE),
         tokenizer,
         patch_size=4,
