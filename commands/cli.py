@@ -40,7 +40,7 @@ MODULES = {
 
 DEMONSTRATION = (
     "fila-video: the embedded model is a demonstration that knows films of colored shapes only. For real videos "
-    "name a model, such as --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
+    "name a model, such as --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct."
 )
 
 
