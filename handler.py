@@ -59,6 +59,8 @@ class EndpointHandler:
             raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
         if "subtitles" in parameters:
             parameters = parameters | {"subtitles": _subtitles(parameters["subtitles"])}
+        if parameters.get("return_scenes") not in (None, True, False):
+            raise ValueError("`return_scenes` is true or false in a request: pictures are too large for its answer.")
         inputs = data["inputs"]
         batch = isinstance(inputs, list) and not (isinstance(inputs[0], dict) and "role" in inputs[0])
         answers = self.pipeline(
@@ -121,8 +123,14 @@ def _answer(record: dict[str, Any]) -> dict[str, Any]:
     """What JSON can hold of a record: the question, which may be a chat with a video in it, is not repeated."""
     answer = {"generated_text": record["generated_text"]}
     if "scenes" in record:
-        answer["scenes"] = [
-            {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in scenes.items()}
-            for scenes in record["scenes"]
-        ]
+        answer["scenes"] = _plain(record["scenes"])
     return answer
+
+
+def _plain(value: Any) -> Any:
+    """Scenes with their tensors as lists."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, torch.Tensor) else value

@@ -59,6 +59,10 @@ def test_several_inputs_are_answered_in_their_order_and_scenes_are_lists(handler
     (scenes,) = first[0]["scenes"]
     assert len(scenes["timestamps"]) == len(scenes["indices"]) == 4
     assert scenes["duration"] > 0
+    ((answer, *_),) = [ask(handler, inputs[0], return_scenes=True, num_scenes=4, selection="question")]
+    assert len(answer["scenes"][0]["scores"]["values"]) > 4
+    with pytest.raises(ValueError, match="true or false"):
+        ask(handler, inputs[0], return_scenes="pictures")
 
 
 @pytest.mark.parametrize(
