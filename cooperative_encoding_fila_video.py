@@ -18,8 +18,7 @@ from torch import nn
 
 from .background_frames_fila_video import insert_background
 from .configuration_fila_video import FilaVideoConfig, detail_sizes, num_key_frames
-from .density_peaks_fila_video import density_clusters
-from .scene_selection_fila_video import select_scenes
+from .density_peaks_fila_video import density_clusters, event_prototypes
 
 CLUSTER_NEIGHBORS, GROUP_NEIGHBORS = 8, 3  # nearest patches, and clusters, that make a density
 
@@ -145,7 +144,8 @@ class FilaVideoCooperativeEncoder(nn.Module):
             none = torch.empty(0, dtype=torch.long, device=frames.device)
             return none, none, torch.empty(0, device=frames.device)
         pooled = self._pool(frames.detach()).flatten(1)
-        prototypes = select_scenes(pooled, config.num_prototypes, 1, "prototypes")[:, 0].to(frames.device)
+        count = min(config.num_prototypes, len(frames))
+        prototypes = event_prototypes(pooled, count).to(frames.device)
         scores = self.score_net(frames[prototypes])
         return prototypes, top_k(scores.detach(), num_keys), scores
 

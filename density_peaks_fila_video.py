@@ -6,6 +6,7 @@ Decisions are taken in float64 on rounded values, so that ties go to the earlier
 
 import torch
 
+NEIGHBORS = 2  # nearest frames that make the density of a frame (C)
 DECIMALS = 10  # of values scaled to about 1 that are compared, far above float64's rounding
 
 
@@ -72,4 +73,31 @@ def density_clusters(points: torch.Tensor, count: int, neighbors: int) -> torch.
     return labels.scatter_(1, centers, torch.arange(count, device=points.device).expand_as(centers))
 
 
-__all__ = ["DECIMALS", "density_clusters", "density_peaks"]
+@torch.no_grad()
+def event_prototypes(features: torch.Tensor, count: int) -> torch.LongTensor:
+    """
+    The frames that stand for the events of a video (DynFocus): the best `count` density peaks
+    over time, ascending, on the CPU. Where fewer frames differ, others are spread evenly over the unused ones.
+
+    Args:
+        features (`torch.Tensor` of shape `(num_frames, dim)`): One feature per frame.
+        count (`int`): At most `num_frames`.
+    """
+    order, separation = density_peaks(features[None], NEIGHBORS)
+    best = order[0, :count]
+    found = best[separation[0, best] > 0].tolist()  # a frame that equals a denser one stands for nothing new
+    return fill_evenly(found, count, len(features))
+
+
+def fill_evenly(found: list[int], count: int, num_frames: int) -> torch.LongTensor:
+    """The frames `found` and those that are missing to `count`, spread evenly over the unused ones; ascending."""
+    used = torch.zeros(num_frames, dtype=torch.bool)
+    used[found] = True
+    missing = count - len(found)
+    if missing:
+        unused = (~used).nonzero().flatten()
+        used[unused[(2 * torch.arange(missing) + 1) * len(unused) // (2 * missing)]] = True
+    return used.nonzero().flatten()
+
+
+__all__ = ["DECIMALS", "density_clusters", "density_peaks", "event_prototypes", "fill_evenly"]

@@ -16,7 +16,7 @@ from numbers import Integral
 
 import torch
 
-from .density_peaks_fila_video import DECIMALS, density_peaks
+from .density_peaks_fila_video import DECIMALS, event_prototypes, fill_evenly
 
 try:  # FAISS comes by extra: `faiss-cpu` and `faiss-gpu` install the same module
     import faiss
@@ -29,7 +29,6 @@ INITS = ("k-means++", "random")
 
 ITERATIONS = 25  # of Lloyd's algorithm at most; FAISS stops when the error no longer falls
 RESTARTS = 5  # of k-means: the clustering with the smallest error counts
-NEIGHBORS = 2  # nearest frames that make the density of a frame (C)
 ALONE = 0.5  # share of its distance that a frame keeps in farthest-point selection where no neighbor in time is as far
 
 
@@ -100,12 +99,10 @@ def select_scenes(
     if method == "farthest":
         found = _farthest(centered, num_scenes, ALONE)
     elif method == "prototypes":
-        order, separation = density_peaks(features[None], NEIGHBORS)
-        best = order[0, :num_scenes]
-        found = best[separation[0, best] > 0].tolist()  # a frame that equals a denser one stands for nothing new
+        found = event_prototypes(features, num_scenes).tolist()
     else:
         found = _kmeans(centered, num_scenes, init, seed)
-    representatives = _fill_evenly(found, num_scenes, num_frames)
+    representatives = fill_evenly(found, num_scenes, num_frames)
     return _supplement(features, representatives, scene_size - 1, most_similar=method != "kmeans_dissimilar")
 
 
@@ -140,7 +137,7 @@ def thin_pool(features: torch.Tensor, num_frames: int) -> torch.LongTensor:
         return torch.arange(len(features))
     features = features.double()
     # All frames count whole: there is room for junk here, and the selection that follows sees it again.
-    return _fill_evenly(_farthest(features - features.mean(0), num_frames, 1.0), num_frames, len(features))
+    return fill_evenly(_farthest(features - features.mean(0), num_frames, 1.0), num_frames, len(features))
 
 
 def unselected_frames(scenes: torch.Tensor, num_frames: int, count: int) -> torch.LongTensor:
@@ -262,17 +259,6 @@ def _farthest(features: torch.Tensor, count: int, alone: float) -> list[int]:
             break
         chosen.append(new.item())
     return chosen
-
-
-def _fill_evenly(found: list[int], count: int, num_frames: int) -> torch.LongTensor:
-    """The frames `found` and those that are missing to `count`, spread evenly over the unused ones; ascending."""
-    used = torch.zeros(num_frames, dtype=torch.bool)
-    used[found] = True
-    missing = count - len(found)
-    if missing:
-        unused = (~used).nonzero().flatten()
-        used[unused[(2 * torch.arange(missing) + 1) * len(unused) // (2 * missing)]] = True
-    return used.nonzero().flatten()
 
 
 def _supplement(
