@@ -1,11 +1,14 @@
 """Chosen frames in front of video models of transformers itself: their processors, prompts and forwards."""
 
 import re
+import shutil
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from fila_video import read_frames, select_frames
 from helpers.native_models import NATIVE, NativeModel
 from helpers.video_files import make_video, number_of
@@ -133,6 +136,33 @@ def test_models_whose_batches_may_hold_unequal_numbers_of_frames_take_them(films
     assert [int(grid[0]) for grid in batch["video_grid_thw"]] in ([5, 3, 2], [10, 6, 4])
     with torch.no_grad():
         assert model.model(**batch).logits.isfinite().all()
+
+
+CHAT = """{%- for message in messages -%}<|im_start|>{{ message.role }}
+{% for part in message.content -%}
+{{ "<|vision_start|><|video_pad|><|vision_end|>" if part.type == "video" else part.text }}{%- endfor -%}<|im_end|>
+{% endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif -%}"""
+
+
+def test_the_example_of_the_page_answers(films, tmp_path, monkeypatch, capsys) -> None:
+    """As it stands there, with a tiny Qwen3-VL under its name; the chat template is in the form of the real one."""
+    page = Path(__file__).resolve().parent.parent.parent / "other_models" / "README.md"
+    example = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL).group(1)
+    small = native("qwen3_vl")
+    small.processor.chat_template = CHAT
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lambda name: small.processor)
+    load = lambda name, device_map: small.model  # noqa: E731
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", load)
+    shutil.copy(films[1], tmp_path / "film.mp4")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(example, scope)
+    assert len(scope["frames"]) == 32
+    text = small.processor.tokenizer.decode(scope["inputs"]["input_ids"][0])
+    times = [float(time) for time in re.findall(r"<(\d+\.\d) seconds>", text)]
+    assert times == [float(f"{time:.1f}") for time in pairs(scope["metadata"].timestamps)]
+    assert capsys.readouterr().out.strip()
 
 
 def test_the_chosen_frames_are_those_that_a_model_generates_from(films) -> None:
