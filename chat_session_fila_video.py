@@ -16,6 +16,7 @@ from .chat_inputs_fila_video import pipeline_inputs
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
 from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from .streaming_fila_video import Listener, Progress, Result, Text, stream_of
+from .subtitles_fila_video import SubtitleLine, Subtitles, read_subtitles, subtitles_of_videos
 from .video_inputs_fila_video import flatten_videos
 
 FORMAT = "fila_video.chat.1"
@@ -212,7 +213,13 @@ class ChatSession:
             EncodedVideo.load(folder / f"video_{number}.safetensors", check_source).to(pipe.device)
             for number in range(record["videos"])
         ]
-        session = cls(pipe, videos, options=record["options"])
+        options = record["options"]
+        if options.get("subtitles") is not None:
+            options["subtitles"] = [
+                None if lines is None else Subtitles(SubtitleLine(*line) for line in lines)
+                for lines in options["subtitles"]
+            ]
+        session = cls(pipe, videos, options=options)
         session.messages = record["messages"]
         return session
 
@@ -276,13 +283,20 @@ class Conversations:
                 Of the processor and of `generate`, for every question. Those of the pool (`candidate_fps`, ...) take
                 part in the encoding.
         """
+        found = [] if videos is None else flatten_videos(videos)
+        if options.get("subtitles") is not None:  # tracks are in the files, which are read now
+            access = self.processor.video_processor.access(**options)
+            options["subtitles"] = [
+                None if lines is None else read_subtitles(lines, video, **access)
+                for lines, video in zip(subtitles_of_videos(options["subtitles"], found), found, strict=True)
+            ]
         reading = {name: options[name] for name in (*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING) if name in options}
         encoded = [
             # Nested as in chats, so that a list of picture files is one video.
             video
             if isinstance(video, EncodedVideo)
             else self.processor.encode_video([[video]], progress=progress, **reading)
-            for video in ([] if videos is None else flatten_videos(videos))
+            for video in found
         ]
         return ChatSession(self, encoded, system, options)
 

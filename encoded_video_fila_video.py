@@ -51,7 +51,9 @@ class EncodedVideo:
         patch_features (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`, *optional*):
             What the model reads of a chosen frame, where they fit into `max_feature_bytes`.
         settings (`dict`): What was set for pixels and pool, and of the selection what was given.
-        sources (`list[dict]`): `name`, `size` (bytes) and `changed` (nanoseconds) of each file, as far as known.
+        sources (`list[dict]`):
+            `name`, `size` (bytes) and `changed` (nanoseconds) of each file, as far as known; of a clip also its
+            `start` and `end` (seconds).
         encoder (`dict`, *optional*): `name`, `vision_weights` (a hash) and `dtype` of the model.
     """
 
@@ -100,12 +102,17 @@ class EncodedVideo:
         return sum(getattr(self, name).nbytes for name in TENSORS if getattr(self, name) is not None)
 
     @property
+    def segments(self) -> list[VideoSegment]:
+        """What was read, by the names of its files."""
+        return [VideoSegment(source["name"], source["start"], source["end"]) for source in self.sources]
+
+    @property
     def timestamps(self) -> list[float]:
         """Times of the pool's frames in seconds from the start of the video."""
         return self.metadata.timestamps
 
     def __repr__(self) -> str:
-        names = ", ".join(Path(source["name"]).name for source in self.sources)
+        names = ", ".join(dict.fromkeys(Path(source["name"]).name for source in self.sources))
         kept = [
             f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
             for name in ("frames", "patch_features")
@@ -383,10 +390,10 @@ def _sources_of(video: Any) -> list[dict[str, Any]]:
     """What is known of the files of a video."""
     if isinstance(video, dict):
         video = next((video[name] for name in ("path", "video", "url", "bytes") if video.get(name) is not None), video)
-    segments = video if isinstance(video, (list, tuple)) and video and isinstance(video[0], VideoSegment) else [video]
-    sources = [part.source if isinstance(part, VideoSegment) else part for part in segments]
-    found = {}
-    for source in sources:
+    is_segments = isinstance(video, (list, tuple)) and video and isinstance(video[0], VideoSegment)
+    found = []
+    for segment in video if is_segments else [video if isinstance(video, VideoSegment) else VideoSegment(video)]:
+        source, start, end = segment
         name, size, changed = f"a {type(source).__name__}", None, None
         if isinstance(source, (str, Path)):
             name = str(source)
@@ -395,8 +402,8 @@ def _sources_of(video: Any) -> list[dict[str, Any]]:
                 size, changed = stat.st_size, stat.st_mtime_ns
         elif isinstance(source, bytes):
             size = len(source)
-        found[name] = {"name": name, "size": size, "changed": changed}
-    return list(found.values())
+        found.append({"name": name, "size": size, "changed": changed, "start": start, "end": end})
+    return found
 
 
 def _check_unchanged(source: dict[str, Any], path: str | Path) -> None:

@@ -461,6 +461,7 @@ class FilaVideoProcessor(ProcessorMixin):
     def _read_subtitles(self, subtitles: Any, video: Any, given: dict[str, Any]) -> Subtitles | None:
         if subtitles is None:
             return None
+        video = video.segments if isinstance(video, EncodedVideo) else video
         lines = read_subtitles(subtitles, video, **self.video_processor.access(**given))
         try:
             check_control_tokens([{"content": "\n".join(line.text for line in lines)}], self.tokenizer)

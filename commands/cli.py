@@ -87,6 +87,15 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     add_subtitle_arguments(parser)
 
 
+def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("video", metavar="VIDEO", help="path or URL of the video, or a folder that /save wrote")
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--max-new-tokens", type=int, help="length of an answer at most (default: the model's setting)"
+    )
+    add_subtitle_arguments(parser)
+
+
 def add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
     parser.add_argument("--question", help="select the scenes by this question, and show the scores of all candidates")
@@ -103,6 +112,13 @@ def run_answer(args: argparse.Namespace) -> int:
         )
     check_video(args.video)
     from .answer import run
+
+    return run(args)
+
+
+def run_chat(args: argparse.Namespace) -> int:
+    check_video(args.video)
+    from .chat import run
 
     return run(args)
 
@@ -155,6 +171,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     own = {
         "answer": (add_answer_arguments, run_answer, "answer a question about a video"),
+        "chat": (add_chat_arguments, run_chat, "talk about a video, which is read once"),
         "scenes": (add_scenes_arguments, run_scenes, "show the scenes that are selected from a video"),
     }
     for name, (add_arguments, run, text) in own.items():
@@ -227,7 +244,7 @@ def program() -> None:
     try:
         status = main(
             before_run=lambda command: (
-                interrupt.keep_temporary_files() if command in ("answer", "scenes") else interrupt.hand_back()
+                interrupt.keep_temporary_files() if command in ("answer", "chat", "scenes") else interrupt.hand_back()
             )
         )
     finally:

@@ -20,11 +20,14 @@ class EndsAtCtrlC:
     half-written output.
     """
 
+    current: "EndsAtCtrlC | None" = None
+
     def __init__(self) -> None:
         self.scratch: str | None = None
         self.is_watching = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as a job in the background has it
         if not self.is_watching:
             return
+        EndsAtCtrlC.current = self
         self.waiting, self.signaled = socket.socketpair()  # of all descriptors, Windows takes sockets alone
         self.signaled.setblocking(False)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -53,4 +56,11 @@ class EndsAtCtrlC:
             self.signaled.close()
 
 
-__all__ = ["INTERRUPTED", "EndsAtCtrlC"]
+def hand_back() -> None:
+    """From here on, for a command that answers Ctrl-C itself once it has begun."""
+    if EndsAtCtrlC.current is not None:
+        EndsAtCtrlC.current.hand_back()
+        EndsAtCtrlC.current = None
+
+
+__all__ = ["INTERRUPTED", "EndsAtCtrlC", "hand_back"]

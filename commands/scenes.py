@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..video_reading_fila_video import probe_video, read_frames
 from .answer import announce_demonstration
 from .cli import SELECTIONS, call_options
 from .loading import Progress, load_model, quiet
-from .storyboard import clock, draw_storyboard
+from .storyboard import clock, draw_storyboard, write_picture
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,10 +126,7 @@ def save_storyboard(video: str, scenes: dict, selection: str | None, output: str
         frame_width=frame_width,
         noun="Key frame" if selection is None else "Scene",
     )
-    # Encoded before it is written: an interrupted command leaves no half picture.
-    encoded = BytesIO()
-    board.save(encoded, {".png": "PNG", ".webp": "WEBP"}.get(Path(output).suffix.lower(), "JPEG"))
-    Path(output).write_bytes(encoded.getvalue())
+    write_picture(board, output)
 
 
 __all__ = ["describe", "key_frames_of", "run", "save_storyboard"]

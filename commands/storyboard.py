@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -97,6 +99,13 @@ def _check(
         raise ValueError(f"`columns` must be at least 1, got {columns}.")
     if frame_width < 64:
         raise ValueError(f"`frame_width` must be at least 64 pixels, got {frame_width}.")
+
+
+def write_picture(picture: Image.Image, path: str | Path) -> None:
+    """Encoded before it is written: an interrupted command leaves no half picture."""
+    encoded = BytesIO()
+    picture.save(encoded, {".png": "PNG", ".webp": "WEBP"}.get(Path(path).suffix.lower(), "JPEG"))
+    Path(path).write_bytes(encoded.getvalue())
 
 
 def clock(seconds: float, digits: int = 1) -> str:
@@ -260,4 +269,4 @@ class _Board:
         self.draw.text((x + width / 2, y + 11 * self.unit), text, fill=CARD, font=font, anchor="mm")
 
 
-__all__ = ["clock", "draw_storyboard"]
+__all__ = ["clock", "draw_storyboard", "write_picture"]

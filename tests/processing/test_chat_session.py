@@ -1,5 +1,6 @@
 """Conversations: a turn costs its own tokens, says what a fresh prompt would say, and shares nothing with others."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -121,6 +122,22 @@ def test_other_scenes_are_noticed_where_the_prompt_does_not_name_their_times(pip
     expected, expected_logits = fresh(pipe, [video], chat.messages[:-1], time_marks="none", selection="kmeans")
     assert answer == expected
     torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_question_that_chooses_other_scenes_reads_the_prompt_anew_and_is_counted(pipe, file) -> None:
+    """The questions are so different that a random model's attention to the frames is, too."""
+    chat = pipe.chat(file, selection="question", num_scenes=2, max_candidates=24, question_spacing=0.0)
+    seen = []
+    for question in (*QUESTIONS, QUESTIONS[-1]):
+        answer, logits = ask(chat, question)
+        expected, expected_logits = fresh(
+            pipe, [chat.videos[0]], chat.messages[:-1], selection="question", num_scenes=2, question_spacing=0.0
+        )
+        assert answer == expected and chat.scenes[0]["scores"]["question"] == question
+        torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+        seen.append(chat.scenes[0]["indices"].tolist())
+    changes = sum(one != other for one, other in itertools.pairwise(seen))
+    assert chat.rebuilds == changes > 0
 
 
 def test_the_file_is_read_and_encoded_once(pipe, file, tmp_path) -> None:

@@ -357,3 +357,13 @@ def test_times_are_the_true_ones_after_saving(bound, tmp_path) -> None:
     loaded = EncodedVideo.load(tmp_path / "saved.safetensors")
     assert isinstance(loaded.metadata, TimedVideoMetadata)
     np.testing.assert_allclose(loaded.timestamps, [times[i] / 1000 for i in loaded.metadata.frames_indices], atol=2e-3)
+
+
+def test_subtitles_stand_beside_its_scenes_also_of_a_clip(bound, file, tmp_path) -> None:
+    lines = "".join(f"{n}\n00:00:{n:02d},000 --> 00:00:{n + 1:02d},000\nword {n}\n\n" for n in range(24))
+    subtitles = tmp_path / "lines.srt"
+    subtitles.write_text(lines)
+    for video in (file, [VideoSegment(str(file), 10, 20)]):
+        ours = inputs_of(bound, bound.encode_video(video), subtitles=str(subtitles))
+        check_equal(ours, inputs_of(bound, video, subtitles=str(subtitles)))
+        assert "word 12" in bound.decode(ours["input_ids"][0])

@@ -1,0 +1,155 @@
+"""`fila-video chat`: a conversation about a video, which is read and encoded once."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from ..chat_session_fila_video import ChatSession
+from ..pipeline_fila_video import VideoTextToTextPipeline
+from ..streaming_fila_video import Progress, Text
+from .answer import announce_demonstration
+from .cli import PICTURES, call_options, check_writable
+from .interrupts import hand_back
+from .loading import Progress as Bar
+from .loading import load_model, quiet
+from .storyboard import clock, draw_storyboard, write_picture
+
+HELP = """\
+Type a question and press Enter. Ctrl-C stops an answer, which then counts as not asked; at the prompt it leaves.
+/scenes           the times of the scenes that the last answer was given on
+/scenes FILE.png  a board of their pictures
+/save FOLDER      keep the conversation; `fila-video chat FOLDER` goes on from there
+/help             this
+/quit             leave"""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads the video, then questions from standard input until it ends, and answers to standard output."""
+    quiet()
+    announce_demonstration(args)
+    model, processor = load_model(args.model, args.device)
+    pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
+    options = call_options(args)
+    if args.max_new_tokens is not None:
+        options["max_new_tokens"] = args.max_new_tokens
+    if os.path.exists(os.path.join(args.video, "chat.json")):
+        if options:
+            raise ValueError(
+                f"{args.video} is a conversation with settings of its own: leave out {', '.join(options)}."
+            )
+        chat = pipe.resume_chat(args.video)
+        for message in chat.messages:
+            _tell(f"{'>' if message['role'] == 'user' else ' '} {message['content']}")
+    else:
+        chat = pipe.chat(args.video, progress=Bar(), **options)
+    hand_back()
+    if sys.stdin.isatty():
+        with suppress(ImportError):  # not on every system
+            importlib.import_module("readline")  # history, and editing of the line
+    for video in chat.videos:
+        name, duration = Path(video.sources[0]["name"]).name, clock(video.metadata.duration)
+        _tell(f"{name}, {duration}: {len(video)} frames looked at. Ask about it, or type /help.")
+    converse(chat)
+    return 0
+
+
+def converse(chat: ChatSession) -> None:
+    """Until the input ends or /quit."""
+    commands: dict[str, Callable[[ChatSession, str], None]] = {
+        "help": lambda chat, rest: _tell(HELP),
+        "scenes": show_scenes,
+        "save": save,
+    }
+    while (line := _read_line()) is not None:
+        name, _, rest = line.removeprefix("/").partition(" ")
+        if not line:
+            continue
+        if line.startswith("/") and name in ("quit", "exit"):
+            return
+        try:
+            if not line.startswith("/"):
+                answer(chat, line)
+            elif name in commands:
+                commands[name](chat, rest.strip())
+            else:
+                _tell(f"There is no /{name}; /help lists what there is.")
+        except (ValueError, OSError) as error:
+            _tell(f"fila-video: {' '.join(str(error).split())}")
+
+
+def answer(chat: ChatSession, question: str) -> None:
+    """Streams an answer; Ctrl-C ends it and leaves the conversation as it was."""
+    events, bar = chat.stream(question), Bar()
+    try:
+        for event in events:
+            if isinstance(event, Progress):
+                bar(event.stage, event.done, event.total)
+            elif isinstance(event, Text):
+                print(event.piece, end="", flush=True)
+        print(flush=True)
+    except KeyboardInterrupt:
+        print(flush=True)
+        _tell("(stopped; the question counts as not asked)")
+    finally:
+        events.close()
+
+
+def show_scenes(chat: ChatSession, output: str) -> None:
+    if not chat.scenes:
+        raise ValueError("No scenes were shown yet: ask something first.")
+    for video, scenes in zip(chat.videos, chat.scenes, strict=True):
+        name, times = Path(video.sources[0]["name"]).name, scenes["timestamps"].numpy()
+        if not output:
+            print(
+                f"{name}, {len(times)} scenes at {', '.join(clock(seconds) for seconds in times[:, -1])}", flush=True
+            )
+    if not output:
+        return
+    if os.path.splitext(output)[1].lower() not in PICTURES:
+        raise ValueError(f"{output} is no kind of picture: name a .png, .jpg or .webp file.")
+    if len(chat.videos) > 1:
+        raise ValueError("A board shows one video, but this conversation is about several.")
+    check_writable("/scenes", output)
+    scores = scenes.get("scores")
+    board = draw_storyboard(
+        scenes["pictures"].flatten(0, 1).numpy(),
+        np.arange(times.size).reshape(times.shape),
+        times.ravel(),
+        title=name,
+        subtitle=f"{clock(scenes['duration'])} · scenes: {len(times)}, of {times.shape[1]} frames each",
+        duration=scenes["duration"],
+        scores=None if scores is None else (scores["timestamps"].numpy(), scores["values"].cpu().numpy()),
+    )
+    write_picture(board, output)
+    _tell(f"Drawn to {output}.")
+
+
+def save(chat: ChatSession, folder: str) -> None:
+    if not folder:
+        raise ValueError("Name a folder: /save FOLDER.")
+    chat.save(folder)
+    _tell(f"Saved; `fila-video chat {folder}` goes on from here.")
+
+
+def _read_line() -> str | None:
+    """The next line without spaces around it; `None` at the end of the input."""
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        if sys.stdin.isatty():
+            print()
+        return None
+
+
+def _tell(message: str) -> None:
+    """To the person, not into the answers."""
+    print(message, file=sys.stderr, flush=True)
+
+
+__all__ = ["converse", "run"]

@@ -1,0 +1,153 @@
+"""`fila-video chat`, as a person uses it: questions and commands on standard input, answers on standard output."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fila_video import VideoTextToTextPipeline, load_model
+from fila_video.commands.chat import converse
+from fila_video.commands.cli import main
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+SAMPLE = ROOT / "examples" / "shapes.mp4"
+PROGRAM = [sys.executable, "-c", "from fila_video.commands.cli import program; program()"]
+
+
+def talk(argv: list, lines: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*PROGRAM, "chat", *map(str, argv)],
+        input="".join(f"{line}\n" for line in lines),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+def test_questions_are_answered_and_the_conversation_goes_on_where_it_was_saved(tmp_path) -> None:
+    film, board, folder = tmp_path / "film.mp4", tmp_path / "board.png", tmp_path / "talk"
+    shutil.copy2(SAMPLE, film)
+    said = talk(
+        [film, "--num-scenes", "8"],
+        ["What appears at the end?", "/scenes", f"/scenes {board}", "", f"/save {folder}", "What color is the ring?"],
+    )
+    assert said.returncode == 0, said.stderr[-3000:]
+    first, scenes, second = said.stdout.splitlines()
+    assert first and second and scenes.startswith("film.mp4, 8 scenes at 0:")
+    assert scenes.count(":") == 8
+    assert Image.open(board).width > 600
+    assert "film.mp4, 0:46.4: 96 frames looked at" in said.stderr
+    film.unlink()
+    resumed = talk([folder], ["What color is the ring?", "/quit", "What?"])
+    assert (resumed.returncode, resumed.stdout) == (0, second + "\n"), resumed.stderr[-3000:]
+    assert f"> What appears at the end?\n  {first}\n" in resumed.stderr
+
+
+@pytest.fixture(scope="module")
+def chat():
+    model, processor = load_model(device="cpu")
+    return VideoTextToTextPipeline(model, processor=processor).chat(SAMPLE, num_scenes=4)
+
+
+def said_to(chat, capsys, monkeypatch, *lines: str) -> tuple[str, str]:
+    waiting = iter(lines)
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(waiting, None) or (_ for _ in ()).throw(EOFError))
+    converse(chat)
+    return capsys.readouterr()
+
+
+def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(chat, capsys, monkeypatch, tmp_path) -> None:
+    out, err = said_to(
+        chat,
+        capsys,
+        monkeypatch,
+        "/scenes",
+        "What <video> is it?",
+        "/nothing at all",
+        "/save",
+        "What appears at the end?",
+        "/scenes board.txt",
+        f"/scenes {tmp_path / 'nowhere' / 'board.png'}",
+        "/help",
+    )
+    assert len(out.splitlines()) == 1
+    lines = err.splitlines()
+    assert lines[0] == "fila-video: No scenes were shown yet: ask something first."
+    assert "control token" in lines[1]
+    assert lines[2] == "There is no /nothing; /help lists what there is."
+    assert lines[3] == "fila-video: Name a folder: /save FOLDER."
+    assert "board.txt is no kind of picture" in lines[4]
+    assert "there is no folder" in lines[5]
+    assert "/quit             leave" in lines
+    assert len(chat.messages) == 2
+
+
+def test_a_video_that_is_not_there_or_settings_of_a_saved_conversation_get_one_line(chat, capsys, tmp_path) -> None:
+    assert main(["chat", str(tmp_path / "nothing.mp4")]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    chat.save(tmp_path / "talk")
+    assert main(["chat", str(tmp_path / "talk"), "--num-scenes", "3", "--device", "cpu"]) == 2
+    assert "a conversation with settings of its own: leave out num_scenes" in capsys.readouterr().err
+
+
+# The first answer is long: it says "here" once it has begun.
+LONG_ANSWER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration as Model
+generate = Model.generate
+def once(self, *args, **options):
+    Model.generate = generate
+    print("here", flush=True)
+    return generate(self, *args, **{**options, "max_new_tokens": 3000, "min_new_tokens": 3000})
+Model.generate = once
+from fila_video.commands.cli import program
+program()
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_an_answer_and_at_the_prompt_it_leaves(tmp_path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_ANSWER, "chat", str(SAMPLE), "--device", "cpu"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        process.stdin.write("Tell me all.\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        err = ""
+        while "not asked" not in err:
+            line = process.stderr.readline()
+            assert line, err
+            err += line
+        process.stdout.readline()  # what was written of the stopped answer
+        process.stdin.write("What appears at the end?\n/help\n")
+        process.stdin.flush()
+        assert process.stdout.readline().strip()
+        while "/quit" not in err:
+            line = process.stderr.readline()
+            assert line, err
+            err += line
+        time.sleep(1)  # it waits for the next line
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "Traceback" not in err + rest and "KeyboardInterrupt" not in err + rest
+    assert not [path.name for path in tmp_path.iterdir() if "fila-video" in path.name]
