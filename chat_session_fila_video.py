@@ -21,6 +21,7 @@ from .video_inputs_fila_video import flatten_videos
 
 FORMAT = "fila_video.chat.1"
 VISUALS = ("pixel_values_videos", "frame_features", "video_num_scenes", "video_background_places")
+VISUALS += ("video_question_ids",)
 # A chat has one answer a turn, and the next turn goes on from its cache.
 REFUSED = {
     "num_beams": (None, 1),
@@ -37,9 +38,10 @@ REFUSED = {
 class ChatSession:
     """
     A conversation about videos, made by `pipe.chat(video)`. A later question costs its own tokens only: what was read
-    before lies in the key-value cache. Where the processor selects other scenes for a question, the prompt is read
-    anew with those, which `rebuilds` counts. Sessions of one pipeline share its model and nothing else, and may run in
-    threads of their own.
+    before lies in the key-value cache. Where the processor selects other scenes for a question
+    (`selection="question"`, or a setting given with it), or its words change the visual tokens
+    (`frame_encoding="cooperative"`), the prompt is read anew with those, which `rebuilds` counts. Sessions of one
+    pipeline share its model and nothing else, and may run in threads of their own.
 
     Args:
         pipe (`VideoTextToTextPipeline`): Its model and processor answer.
@@ -70,7 +72,7 @@ class ChatSession:
         self._lock = threading.Lock()
         self._cache: Cache | None = None
         self._cached_ids = torch.empty(0, dtype=torch.long)  # the tokens that the cache holds
-        self._cached_frames: list[torch.Tensor] = []  # of the scenes that they show
+        self._cached_visuals: list[torch.Tensor] = []  # which frames they show, and for which question
         self._generation_options({})
 
     def __repr__(self) -> str:
@@ -110,7 +112,8 @@ class ChatSession:
             pipe, model = self._pipe, self._pipe.model
             with pipe.device_placement(), pipe.get_inference_context()():
                 inputs = pipe._ensure_tensor_on_device(dict(prompt["model_inputs"]), device=pipe.device)
-                num_known = self._keep_known(inputs["input_ids"][0].cpu(), prompt["scenes"])
+                visuals = _visuals_of(prompt["scenes"], inputs.get("video_question_ids"))
+                num_known = self._keep_known(inputs["input_ids"][0].cpu(), visuals)
                 if num_known:
                     inputs = {name: value for name, value in inputs.items() if name not in VISUALS}
                     generating[CACHE] = self._cache
@@ -122,7 +125,7 @@ class ChatSession:
             num_prompt, sequence = inputs["input_ids"].shape[1], output.sequences[0].cpu()
             self._cache, self.tokens_read = output[CACHE], num_prompt - num_known
             self._cached_ids = sequence[: int(self._cache.get_seq_length())]
-            self._cached_frames = _frames_of(prompt["scenes"])
+            self._cached_visuals = visuals
             if listener is not None:
                 listener.check()
             answer = pipe.tokenizer.decode(sequence[num_prompt:], skip_special_tokens=True)
@@ -130,7 +133,7 @@ class ChatSession:
             self.scenes = prompt["scenes"]
             return Result(answer, self.scenes)
 
-    def _keep_known(self, ids: torch.LongTensor, scenes: list[dict] | None) -> int:
+    def _keep_known(self, ids: torch.LongTensor, visuals: list[torch.Tensor]) -> int:
         """Cuts the cache down to what it shares with a prompt `(num_tokens,)`, and returns how many tokens that is."""
         if self._cache is None:
             return 0
@@ -138,8 +141,7 @@ class ChatSession:
         differs = (ids[:shared] != self._cached_ids[:shared]).nonzero()
         known = int(differs[0]) if len(differs) else shared
         video_tokens = (ids == self._pipe.model.config.video_token_id).nonzero()
-        ours = _frames_of(scenes)
-        same = len(ours) == len(self._cached_frames) and all(map(torch.equal, ours, self._cached_frames))
+        same = len(visuals) == len(self._cached_visuals) and all(map(torch.equal, visuals, self._cached_visuals))
         if same and known and (not len(video_tokens) or known > int(video_tokens[-1])):
             try:
                 self._cache.crop(known - len(self._cached_ids))
@@ -224,12 +226,13 @@ class ChatSession:
         return session
 
 
-def _frames_of(scenes: list[dict[str, Any]] | None) -> list[torch.Tensor]:
-    """What tells the frames that a prompt shows from those of another."""
-    frames = []
+def _visuals_of(scenes: list[dict[str, Any]] | None, question_ids: torch.Tensor | None) -> list[torch.Tensor]:
+    """What tells the visual tokens of a prompt from those of another: their frames, and the question they are for."""
+    visuals = []
     for video in scenes or []:
-        frames += [video["indices"]] + ([video["background"]["indices"]] if "background" in video else [])
-    return frames
+        visuals += [video["indices"]] + ([video["background"]["indices"]] if "background" in video else [])
+    # CODEPATH: DynFocus's cooperative encoding attends with the question, which changes the tokens of every frame.
+    return visuals if question_ids is None else [*visuals, question_ids.cpu()]
 
 
 class Conversations:

@@ -140,6 +140,20 @@ def test_a_question_that_chooses_other_scenes_reads_the_prompt_anew_and_is_count
     assert chat.rebuilds == changes > 0
 
 
+def test_a_question_that_changes_the_visual_tokens_reads_the_prompt_anew(file) -> None:
+    settings = {"frame_encoding": "cooperative", "scene_size": 1, "background_tokens": 2}
+    settings |= {"num_prototypes": 6, "key_frames": 0.5}
+    processor = tiny_processor(**settings)
+    pipe = VideoTextToTextPipeline(model_for(processor, **settings), processor=processor)
+    chat = pipe.chat(file)
+    for question in (*QUESTIONS, QUESTIONS[-1]):
+        answer, logits = ask(chat, question)
+        expected, expected_logits = fresh(pipe, [file], chat.messages[:-1])
+        assert answer == expected
+        torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+    assert chat.rebuilds == 2  # the last question repeats the one before
+
+
 def test_the_file_is_read_and_encoded_once(pipe, file, tmp_path) -> None:
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(file.read_bytes())
