@@ -84,8 +84,6 @@ class Answerer:
         self, record: Record, pool: Pool, features: torch.Tensor, selection: Selection
     ) -> tuple[list[Prompt], Recall]:
         """The prompts of all questions about a video with one selection, and what this finds of the events."""
-        if self.processor.frame_encoding == "cooperative":
-            return self._about_frames(record, pool, features)
         scene_size = self.processor.scene_size
         representatives = features.float().mean(dim=1)
         kept = torch.arange(len(representatives))
@@ -94,11 +92,14 @@ class Answerer:
             kept = thin_pool(thumbnails(pool.frames), max(self.encoded_candidates, wanted))
             if len(kept) == wanted < len(representatives):
                 selection = Selection("uniform")  # all of them, as the processor does
-        indices = kept[selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed)]
+        if self.processor.frame_encoding == "cooperative":
+            return self._about_frames(record, pool, features, kept)
+        chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed)
+        indices = kept[chosen]
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
         scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}
         settings = self.processor.video_processor.scene_settings(num_scenes=self.num_scenes)
-        others = unselected_frames(indices, len(pool.frames), settings.num_background_frames(len(pool.frames)))
+        others = kept[unselected_frames(chosen, len(kept), settings.num_background_frames(len(kept)))]
         layout = {"video_background_places": background_places(indices, others)[None]} if len(others) else {}
         frames = torch.cat([indices.flatten(), others]).to(features.device)
         outputs = self.model.get_video_features(frame_features=features[frames][None], **layout, return_dict=True)
@@ -106,10 +107,13 @@ class Answerer:
         visuals = [outputs.pooler_output[0]] * len(record.questions)
         return self._prompts(record, filling, visuals, "video"), event_recall(record.events, times)
 
-    def _about_frames(self, record: Record, pool: Pool, features: torch.Tensor) -> tuple[list[Prompt], Recall]:
-        """The same with cooperative encoding: every question has visual tokens of its own, of all frames."""
-        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[:, None]
-        frames = {"indices": torch.arange(len(times))[:, None], "timestamps": times}
+    def _about_frames(
+        self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor
+    ) -> tuple[list[Prompt], Recall]:
+        """The same with cooperative encoding: every question has visual tokens of its own, of all frames `kept`."""
+        features = features[kept.to(features.device)]
+        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[kept, None]
+        frames = {"indices": kept[:, None], "timestamps": times}
         scenes = {**frames, "duration": float(pool.metadata.duration)}
         visuals = []
         for question in record.questions:
