@@ -227,7 +227,7 @@ def open_picture(
     budget = Budget(limits, f"the picture {source_name(source)}", is_url(source))
     if is_url(source):
         file = io.BytesIO()
-        download(source, file, budget=budget, allow_private_hosts=allow_private_hosts)
+        download(source, file, budget, allow_private_hosts)
     elif isinstance(source, (str, os.PathLike)):
         try:
             file = io.BytesIO(Path(source).read_bytes())

@@ -214,7 +214,7 @@ class OpenedSource:
                 self._data = bytes(source)
             elif is_url(source):
                 with self._temporary_file() as file:
-                    download(source, file, budget=self.budget, allow_private_hosts=allow_private_hosts)
+                    download(source, file, self.budget, allow_private_hosts)
             elif isinstance(source, (str, os.PathLike)):
                 self._set_path(os.fspath(source))
             elif not hasattr(source, "read"):
@@ -433,30 +433,21 @@ def _check_boxes(file: BinaryIO, budget: Budget) -> None:
             raise budget.refuse(f"its header announces {samples} samples or more", "packets")
 
 
-def download(
-    url: str,
-    target: BinaryIO,
-    *,
-    limits: VideoLimits | None = None,
-    allow_private_hosts: bool = True,
-    budget: Budget | None = None,
-) -> None:
+def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bool = True) -> None:
     """
     Fetches a URL into a file, whole: a shorter body than announced is an error.
 
     Args:
         url (`str`): An `http://` or `https://` URL; a name and a password in it are sent, and shown in no message.
         target (`BinaryIO`): Where the body is written.
-        limits ([`VideoLimits`], *optional*): `download_bytes`, `web_seconds` and `stall_seconds` hold.
+        budget ([`Budget`]): What it may cost: `download_bytes`, `web_seconds` and `stall_seconds` of its limits.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             `False` refuses addresses of this machine, its private network and other reserved ones, also behind a
             redirect. The address that is connected to is what counts; where a proxy connects, the name is looked up.
-        budget ([`Budget`], *optional*): What is left of the limits, where some of it was spent before.
 
     Raises:
         VideoReadError: If it cannot be fetched within the limits.
     """
-    budget = budget or Budget(limits, f"the file {source_name(url)}", is_web=True)
     if httpx is None:
         raise budget.error("files on web servers need httpx: `pip install httpx`")
     try:

@@ -11,13 +11,17 @@ import fila_video.video_sources_fila_video as sources
 import PIL.Image
 import pytest
 from fila_video.video_pixels_fila_video import open_picture
-from fila_video.video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, download
+from fila_video.video_sources_fila_video import Budget, OpenedSource, VideoLimits, VideoReadError, download, source_name
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of
 
 BODY = bytes(range(256)) * 40
 STALL = 0.5  # seconds, of what is to stall
 PATIENCE = 60.0  # and of what ends by another limit, which a slow machine must reach first
+
+
+def fetch(url, file, **options) -> None:
+    download(url, file, Budget(None, f"the file {source_name(url)}", is_web=True), **options)
 
 
 def hold(connection, request, server) -> None:
@@ -163,7 +167,7 @@ def test_redirects_are_followed_and_a_password_goes_to_its_own_host_alone(video)
 
 def test_passwords_and_tokens_stay_out_of_messages() -> None:
     with HostileServer(answer(head("404 Not Found", content_length=0))) as server:
-        for read in (OpenedSource, open_picture, lambda url: download(url, io.BytesIO())):
+        for read in (OpenedSource, open_picture, lambda url: fetch(url, io.BytesIO())):
             with pytest.raises(VideoReadError, match="HTTP 404 Not Found") as caught:
                 read(server.url.replace("//", "//me:secret@") + "/v.mp4?token=secret#secret")
             assert "secret" not in str(caught.value)
@@ -177,7 +181,7 @@ def test_a_full_disk_is_an_error_that_names_itself() -> None:
         open("/dev/full", "wb", buffering=0) as full,
         pytest.raises(VideoReadError, match=message),
     ):
-        download(server.url, full)
+        fetch(server.url, full)
 
 
 def resolve_to(addresses, monkeypatch) -> None:
@@ -208,7 +212,7 @@ def test_this_machine_is_refused_however_it_is_written(host) -> None:
     with HostileServer(answer(head(), BODY)) as server:
         port = server.url.rpartition(":")[2]
         with pytest.raises(VideoReadError, match="is not public"):
-            download(f"http://{host}:{port}/", io.BytesIO(), allow_private_hosts=False)
+            fetch(f"http://{host}:{port}/", io.BytesIO(), allow_private_hosts=False)
         assert server.requests == []
 
 
