@@ -7,10 +7,11 @@ decoding them, choose the frames by presentation time, and decode only what thos
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypedDict, Unpack
 
 import av
@@ -345,16 +346,16 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
 
 
-def _check_arguments(num_frames: Any, fps: float | None, times: Any, size: Any, seek_mode: str) -> np.ndarray | None:
+def _check_arguments(num_frames: Any, fps: Any, times: Any, size: Any, seek_mode: str) -> np.ndarray | None:
     """Raises `ValueError` for what is wrong in itself, and returns `times` as an array."""
     if sum(value is not None for value in (num_frames, fps, times)) != 1:
         raise ValueError(f"Give exactly one of num_frames, fps and times; got {num_frames=}, {fps=}, {times=}.")
     if num_frames is not None and not callable(num_frames):
         _check_count("num_frames", num_frames)
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
+    if fps is not None and not (isinstance(fps, Real) and not isinstance(fps, bool) and 0 < fps < math.inf):
         raise ValueError(f"fps must be a positive number, got {fps!r}.")
     if size is not None:
-        if len(size) != 2:
+        if not isinstance(size, Sequence) or len(size) != 2:
             raise ValueError(f"size must be (height, width), got {size!r}.")
         _check_count("The height in size", size[0])
         _check_count("The width in size", size[1])
@@ -362,11 +363,12 @@ def _check_arguments(num_frames: Any, fps: float | None, times: Any, size: Any, 
         raise ValueError(f"seek_mode must be 'exact', 'keyframe' or 'auto', got {seek_mode!r}.")
     if times is None:
         return None
-    times = np.asarray(times, dtype=np.float64)
-    ascending = times.ndim == 1 and len(times) > 0 and np.isfinite(times).all() and (np.diff(times) >= 0).all()
-    if not ascending or times[0] < 0:
-        raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
-    return times
+    with suppress(TypeError, ValueError):  # of what is no number
+        seconds = np.asarray(times, dtype=np.float64)
+        ascending = seconds.ndim == 1 and np.isfinite(seconds).all() and (np.diff(seconds) >= 0).all()
+        if ascending and len(seconds) > 0 and seconds[0] >= 0:
+            return seconds
+    raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
 
 
 def iter_frames(source: Any, **options: Unpack[ReadOptions]) -> Iterator[tuple[float, np.ndarray]]:

@@ -453,7 +453,9 @@ def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bo
     try:
         address = httpx.URL(url)
         for _ in range(MAX_REDIRECTS + 1):
-            if address.scheme not in ("http", "https") or not address.host:
+            if not address.host:
+                raise httpx.InvalidURL("it has no host")
+            if address.scheme not in ("http", "https"):
                 raise budget.error(f"the server did not give it (redirected to the protocol {address.scheme!r})")
             headers = {"User-Agent": "fila-video", "Accept": "*/*", "Accept-Encoding": "identity"}
             if address.userinfo:

@@ -11,7 +11,14 @@ import fila_video.video_sources_fila_video as sources
 import PIL.Image
 import pytest
 from fila_video.video_pixels_fila_video import open_picture
-from fila_video.video_sources_fila_video import Budget, OpenedSource, VideoLimits, VideoReadError, download, source_name
+from fila_video.video_sources_fila_video import (
+    Budget,
+    OpenedSource,
+    VideoLimits,
+    VideoReadError,
+    download,
+    source_name,
+)
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of
 
