@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from .video_inputs_fila_video import (
     to_uint8_rgb,
 )
 from .video_pool_fila_video import EVEN_FRAMES, SpreadPool, even_numbers, thumbnails
-from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames
+from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits
 
 FRAME_ENCODINGS = ("scenes", "cooperative")
 
@@ -223,8 +223,8 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         float, as in `<{seconds:.1f} seconds>`) and `{number}` (from 1).
     scene_time (`str`, *optional*, defaults to `"representative"`):
         Which time of a scene a mark names: its `"representative"`'s, or the `"span"` of its frames.
-    limits (`VideoLimits`, *optional*):
-        What reading one video or picture may cost.
+    limits (`VideoLimits` or `dict`, *optional*):
+        What reading one video or picture may cost; saved with the processor.
     allow_private_hosts (`bool`, *optional*, defaults to `True`):
         Whether URLs may lead to this machine or its private network; services that take URLs set `False`.
     """
@@ -312,7 +312,16 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     def access(self, **overrides) -> dict[str, Any]:
         """The limits of reading and the hosts that URLs may lead to: the processor's own, and a call's over them."""
         names = ("limits", "allow_private_hosts")
-        return {name: getattr(self, name) if overrides.get(name) is None else overrides[name] for name in names}
+        access = {name: getattr(self, name) if overrides.get(name) is None else overrides[name] for name in names}
+        if isinstance(access["limits"], dict):  # as they are saved
+            access["limits"] = VideoLimits(**access["limits"])
+        return access
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        if isinstance(self.limits, VideoLimits):
+            output["limits"] = asdict(self.limits)
+        return output
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs

@@ -105,6 +105,8 @@ class Budget:
     """
 
     def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False) -> None:
+        if not isinstance(limits, VideoLimits | None):
+            raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
         self.limits = limits or VideoLimits()
         self.name = name
         self._seconds_field = "web_seconds" if is_web else "seconds"

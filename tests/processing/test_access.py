@@ -4,6 +4,7 @@ import io
 
 import PIL.Image
 import pytest
+from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_sources_fila_video import VideoLimits, VideoReadError
 from helpers.hostile_servers import HostileServer, head
@@ -130,3 +131,14 @@ def test_a_service_forbids_private_hosts_for_videos_and_lists_of_pictures(video)
 def test_the_limits_of_a_call_hold_for_a_picture() -> None:
     with pytest.raises(VideoReadError, match="over the limit of 40"):
         FilaVideoVideoProcessor().load_video(png(), limits=VideoLimits(frame_pixels=40))
+
+
+def test_limits_are_saved_with_the_processor(tmp_path) -> None:
+    processor = tiny_processor(limits=VideoLimits(frame_pixels=40), allow_private_hosts=False)
+    processor.save_pretrained(tmp_path)
+    loaded = FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert loaded.video_processor.access() == processor.video_processor.access()
+    with pytest.raises(VideoReadError, match="over the limit of 40"):
+        loaded(text="<video>", videos=png())
+    with pytest.raises(ValueError, match="limits must be a VideoLimits, got 5"):
+        processor(text="<video>", videos=png(), limits=5)

@@ -1,5 +1,6 @@
 """Sources and budgets: what is opened, what is refused, what it may cost and what is left."""
 
+import gzip
 import io
 import os
 import resource
@@ -255,3 +256,30 @@ def test_large_frames_are_refused_by_the_decoder_too(tmp_path) -> None:
     ):
         for frame in container.decode(video=0):
             opened.budget.spend(pixels=frame.width * frame.height)
+
+
+def test_a_file_object_that_reads_a_file_by_another_way_is_not_taken_for_the_file(path, tmp_path) -> None:
+    """What is unpacked on the fly, not yet written, or gone from its folder."""
+    data = path.read_bytes()
+    with gzip.open(tmp_path / "v.gz", "wb") as file:
+        file.write(data)
+    with gzip.open(tmp_path / "v.gz") as file, OpenedSource(io.BufferedReader(file)) as opened:
+        assert opened.head == data[:1024]
+    with open(tmp_path / "unwritten.mp4", "w+b") as file:
+        file.write(data)
+        with OpenedSource(file) as opened:
+            assert opened.head == data[:1024]
+    (tmp_path / "gone.mp4").write_bytes(data)
+    with open(tmp_path / "gone.mp4", "rb") as file:
+        (tmp_path / "gone.mp4").unlink()
+        with OpenedSource(file) as opened, opened.container() as container:
+            assert numbers(container) == list(range(50))
+
+
+def test_an_open_file_is_read_in_its_place_and_not_copied(path, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open(path, "rb") as file, OpenedSource(file):
+        assert list(tmp_path.iterdir()) == []
+    with OpenedSource(io.BytesIO(path.read_bytes())):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
