@@ -210,3 +210,26 @@ def test_with_a_question_the_scorer_decides(film) -> None:
 def test_a_question_and_its_scorer_belong_together(film, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         select_frames(film, 2, **arguments)
+
+
+def test_black_frames_and_flashes_do_not_eat_the_frames_of_what_is_shown(tmp_path) -> None:
+    """Eight shots with a thing in the fourth for three frames; fourteen frames are spoiled, one at a time."""
+    spoiled = {9 + 14 * place: place % 2 for place in range(14)}
+
+    def draw(number: int, width: int, height: int) -> np.ndarray:
+        shot = number // 25
+        image = np.empty((height, width, 3), dtype=np.uint8)
+        image[:] = [80 + 70 * (shot >> bit & 1) for bit in range(3)]
+        if 85 <= number < 88:
+            image[10:30, 10:30] = (250, 60, 10)
+        kind = spoiled.get(number)
+        if kind is not None:
+            image[:] = (0, 255)[kind]
+        return image
+
+    path = str(make_video(tmp_path / "spoiled.mp4", 200, fps=5, draw=draw))
+    _, metadata = select_frames(path, 12, candidate_fps=5)
+    chosen = metadata.frames_indices
+    sound = [number for number in chosen if number not in spoiled]
+    assert {number // 25 for number in sound} == set(range(8)) and {85, 86, 87} & set(sound)
+    assert len(chosen) - len(sound) <= 2  # a black one and a white one
