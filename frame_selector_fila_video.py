@@ -170,7 +170,8 @@ class FrameSelector:
             device = getattr(self.model, "device", None)
             parts = (self.encoder(pixels(batch, device)) for batch in seen.split(settings.frame_batch_size))
         scorer, neutral = self.scorer, settings.neutral_question
-        return question.scores(seen, parts, self.model, scorer, neutral, settings.question_tokens)
+        layers = settings.question_layers
+        return question.scores(seen, parts, self.model, scorer, neutral, settings.question_tokens, layers)
 
     def thin(self, frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor | None:
         """Which frames of a pool are worth encoding, where `settings.encoded_candidates` keeps fewer than all."""

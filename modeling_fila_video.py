@@ -217,11 +217,11 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         before_ids: torch.LongTensor,
         after_ids: torch.LongTensor,
         question: torch.BoolTensor,
-        **windows: int,
+        **options: Any,
     ) -> torch.FloatTensor:
         """[`FilaVideoModel.score_frames`] of what `tokens_for_scoring` gave, `(num_layers, num_frames)`."""
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
-        return score_frames(self.language_model, tokens, before, after, question, **windows)
+        return score_frames(self.language_model, tokens, before, after, question, **options)
 
     def _encode_frames(
         self, pixel_values: torch.Tensor, **kwargs: Any

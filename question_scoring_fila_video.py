@@ -21,9 +21,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+LAYERS = ("middle", "first")
 
-def scoring_layers(num_layers: int) -> range:
-    """The layers whose attention counts, from 0: 6 to 23 of 28, in proportion elsewhere, at least one."""
+
+def scoring_layers(num_layers: int, which: str = "middle") -> range:
+    """
+    The layers whose attention counts, from 0: the `"middle"` ones, 6 to 23 of 28 as in XComp, in proportion elsewhere,
+    at least one; or only the `"first"`.
+    """
+    if which not in LAYERS:
+        raise ValueError(f"Unknown `question_layers` {which!r}: use one of {', '.join(LAYERS)}.")
+    if which == "first":
+        return range(1)
     first, stop = round(num_layers * 6 / 28), round(num_layers * 24 / 28)
     return range(min(first, num_layers - 1), max(stop, first + 1))
 
@@ -35,6 +44,10 @@ def windows_of(num_frames: int, size: int, stride: int) -> list[torch.Tensor]:
     return [(torch.arange(size) + start) % num_frames for start in range(0, num_frames, stride)]
 
 
+class _Scored(Exception):
+    """All layers that count were seen."""
+
+
 @torch.no_grad()
 def score_frames(
     language_model: nn.Module,
@@ -43,6 +56,7 @@ def score_frames(
     after: torch.Tensor,
     question: torch.Tensor,
     *,
+    layers: str = "middle",
     window_size: int = 64,
     window_stride: int = 32,
     chunk_size: int = 512,
@@ -58,6 +72,7 @@ def score_frames(
         before (`torch.Tensor` of shape `(num_before, hidden_size)`): Embeddings of the text before the video.
         after (`torch.Tensor` of shape `(num_after, hidden_size)`): Of the text behind it, up to the answer.
         question (`torch.Tensor` of shape `(num_after,)`): Which tokens of `after` are the question, bool.
+        layers (`str`, *optional*, defaults to `"middle"`): Whose attention counts, see [`scoring_layers`].
         window_size (`int`, *optional*, defaults to 64): Frames of a window.
         window_stride (`int`, *optional*, defaults to 32): Frames from one window to the next.
         chunk_size (`int`, *optional*, defaults to 512): Frames that go through the language model at once.
@@ -78,7 +93,9 @@ def score_frames(
             f"`window_size`, `window_stride` and `chunk_size` must be at least 1 and the stride at most the size, got "
             f"{window_size}, {window_stride} and {chunk_size}."
         )
-    attentions = [language_model.layers[index].self_attn for index in scoring_layers(len(language_model.layers))]
+    attentions = [
+        language_model.layers[index].self_attn for index in scoring_layers(len(language_model.layers), layers)
+    ]
     rotate = getattr(sys.modules[type(attentions[0]).__module__], "apply_rotary_pos_emb", None)
     if rotate is None or not hasattr(attentions[0], "q_proj"):
         raise ValueError(f"Questions cannot be scored with a language model like {type(language_model).__name__}.")
@@ -100,11 +117,15 @@ def score_frames(
             found.append(
                 _score_layer(language_model, attention, rotate, hidden, chunk, len(before), question, windows)
             )
+            if len(found) == len(attentions):
+                raise _Scored
 
         hooks = [attention.register_forward_pre_hook(score, with_kwargs=True) for attention in attentions]
         try:
             embeds = torch.cat([before, chunk.flatten(0, 1), after])[None]
             language_model(inputs_embeds=embeds, use_cache=False)
+        except _Scored:  # the layers behind the last one that counts are not run
+            pass
         finally:
             for hook in hooks:
                 hook.remove()
@@ -175,4 +196,4 @@ def _score_layer(
     return total / count
 
 
-__all__ = ["pool_for_scoring", "score_frames", "scoring_layers", "windows_of"]
+__all__ = ["LAYERS", "pool_for_scoring", "score_frames", "scoring_layers", "windows_of"]

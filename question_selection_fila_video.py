@@ -117,6 +117,7 @@ class Question:
         scorer: Callable[[torch.Tensor, str], torch.Tensor] | None,
         neutral_question: str,
         question_tokens: int,
+        layers: str = "middle",
     ) -> torch.Tensor:
         """
         One score per frame, `(num_frames,)`.
@@ -128,6 +129,7 @@ class Question:
             scorer (`Callable`, *optional*): From frames and a question to scores, in place of the model.
             neutral_question (`str`): What every score is compared with, or an empty text.
             question_tokens (`int`): Tokens per frame while the language model scores.
+            layers (`str`, *optional*, defaults to `"middle"`): Of the language model, see [`scoring_layers`].
 
         Raises:
             ValueError: If there is neither a scorer nor a model, or the scorer gives no score per frame.
@@ -147,7 +149,7 @@ class Question:
                 "ContrastiveScorer(...)`)."
             )
         tokens = model.tokens_for_scoring(features, question_tokens)
-        return relevance(*(model.score_tokens(tokens, *self.prompt(text)) for text in texts))
+        return relevance(*(model.score_tokens(tokens, *self.prompt(text), layers=layers) for text in texts))
 
 
 def relevance(asked: torch.Tensor, neutral: torch.Tensor | None = None) -> torch.Tensor:

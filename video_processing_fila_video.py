@@ -18,6 +18,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .configuration_fila_video import check_key_frames
+from .question_scoring_fila_video import LAYERS
 from .question_selection_fila_video import DIVERSITIES
 from .scene_selection_fila_video import INITS, METHODS
 from .time_marks_fila_video import VideoPrompt
@@ -63,6 +64,7 @@ class SceneSettings:
     question_spacing: float = 3.0
     question_context: float = 0.0
     question_tokens: int = 16
+    question_layers: str = "middle"
     seek_mode: str = "auto"
     frame_encoding: str = "scenes"
     background_tokens: int = 0
@@ -81,6 +83,7 @@ class SceneSettings:
             "selection": (*METHODS, "question"),
             "init": INITS,
             "question_diversity": DIVERSITIES,
+            "question_layers": LAYERS,
             "even_frames": EVEN_FRAMES,
         }
         for name, known in known_values.items():
@@ -196,6 +199,9 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     question_context (`float`, *optional*, defaults to 0.0):
         Seconds around the best frame from which half of the representatives are taken, for questions about what comes
         right before or after; 0 for none.
+    question_layers (`str`, *optional*, defaults to `"middle"`):
+        Layers of the language model whose attention counts: the `"middle"` ones, as in XComp, or only the `"first"`,
+        which sees words and frames as they are and takes next to no time. Which is better depends on the model.
     question_tokens (`int`, *optional*, defaults to 16):
         Tokens per frame while the language model scores, never more than it reads of a scene.
     seek_mode (`str`, *optional*, defaults to `"auto"`):
@@ -245,6 +251,7 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
     question_spacing: float | int
     question_context: float | int
     question_tokens: int
+    question_layers: str
     seek_mode: str
     frame_encoding: str
     background_tokens: int
@@ -286,6 +293,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     question_spacing = SceneSettings.question_spacing
     question_context = SceneSettings.question_context
     question_tokens = SceneSettings.question_tokens
+    question_layers = SceneSettings.question_layers
     seek_mode = SceneSettings.seek_mode
     frame_encoding = SceneSettings.frame_encoding
     background_tokens = SceneSettings.background_tokens

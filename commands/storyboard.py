@@ -211,7 +211,8 @@ class _Board:
         wide = max(0.7 * (right - left) / max(len(times), 1) / 2, 0.75)
         for seconds, reach in zip(times, heights, strict=True):
             x = left + (right - left) * min(seconds / duration, 1.0) if duration > 0 else left
-            self.draw.rectangle((x - wide, bottom - reach, x + wide, bottom), fill=SUPPLEMENT)
+            ends = max(x - wide, left), min(x + wide, right)
+            self.draw.rectangle((ends[0], bottom - reach, ends[1], bottom), fill=SUPPLEMENT)
 
     def film_strip(self, frames: np.ndarray, timestamps: np.ndarray) -> None:
         """Small pictures in the order of time, each row with the times of its first and its last one."""

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from fila_video.question_scoring_fila_video import score_frames, scoring_layers, windows_of
+from fila_video.question_scoring_fila_video import LAYERS, score_frames, scoring_layers, windows_of
 from helpers.tiny_models import random_frames, tiny_clip_llama_config, tiny_config, tiny_model
 from transformers import AutoModel, LlamaConfig, Qwen2Config, Qwen3Config
 
@@ -24,7 +24,7 @@ def language_model(name: str, attention: str) -> torch.nn.Module:
     return AutoModel.from_config(copy.deepcopy(CONFIGS[name]), attn_implementation=attention).eval()
 
 
-def whole_maps(model, frames, before, after, question, size, stride):
+def whole_maps(model, frames, before, after, question, size, stride, layers="middle"):
     """
     The same from the maps of all rows: every window is run through each layer's own attention, without a mask, on the
     hidden states of the ordinary forward.
@@ -33,7 +33,7 @@ def whole_maps(model, frames, before, after, question, size, stride):
     embeds = torch.cat([before, frames.flatten(0, 1), after])[None]
     hidden_states = model(inputs_embeds=embeds, output_hidden_states=True, use_cache=False).hidden_states
     scores = []
-    for index in scoring_layers(len(model.layers)):
+    for index in scoring_layers(len(model.layers), layers):
         layer, total, count = model.layers[index], torch.zeros(num_frames), torch.zeros(num_frames)
         for window in windows_of(num_frames, size, stride):
             places = len(before) + (window[:, None] * tokens + torch.arange(tokens)).flatten()
@@ -54,16 +54,17 @@ def whole_maps(model, frames, before, after, question, size, stride):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_frames", [1, 5, 8, 11, 24])
-def test_the_scores_are_those_of_the_whole_attention_maps(name, num_frames) -> None:
+@pytest.mark.parametrize("layers", LAYERS)
+def test_the_scores_are_those_of_the_whole_attention_maps(name, num_frames, layers) -> None:
     eager, sdpa = language_model(name, "eager"), language_model(name, "sdpa")
     generator = torch.Generator().manual_seed(num_frames)
     frames, before, after = (torch.randn(*shape, 32, generator=generator) for shape in ((num_frames, 4), (3,), (7,)))
     question = torch.tensor([False, False, True, True, True, True, False])
     with torch.no_grad():
-        expected = whole_maps(eager, frames, before, after, question, size=8, stride=4)
+        expected = whole_maps(eager, frames, before, after, question, 8, 4, layers)
     for model in (eager, sdpa):
-        scores = score_frames(model, frames, before, after, question, window_size=8, window_stride=4)
-        assert scores.shape == (len(scoring_layers(4)), num_frames) and scores.dtype == torch.float32
+        scores = score_frames(model, frames, before, after, question, layers=layers, window_size=8, window_stride=4)
+        assert scores.shape == (len(scoring_layers(4, layers)), num_frames) and scores.dtype == torch.float32
         torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -86,6 +87,20 @@ def test_the_layers_are_xcomps_six_to_23_of_28_and_in_proportion_elsewhere() -> 
     assert scoring_layers(28) == range(6, 24)
     assert scoring_layers(24) == range(5, 21)
     assert [len(scoring_layers(count)) >= 1 for count in (1, 2, 3)] == [True] * 3
+    assert scoring_layers(28, "first") == range(1)
+    with pytest.raises(ValueError, match="Unknown `question_layers` 'last': use one of middle, first"):
+        scoring_layers(28, "last")
+
+
+@pytest.mark.parametrize(("layers", "num_run"), [("first", 0), ("middle", 2)])
+def test_layers_behind_the_last_one_that_counts_are_not_run(layers, num_run) -> None:
+    model, run = language_model("qwen2", "sdpa"), []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda *args: run.append(1))
+    score_frames(
+        model, torch.randn(3, 2, 32), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool(), layers=layers
+    )
+    assert len(run) == num_run
 
 
 def test_the_model_is_left_as_it_was_also_after_an_error() -> None:

@@ -1,0 +1,245 @@
+"""
+Whether the events that questions name are among the chosen frames, and whether the answers are right: the tables of
+results/asked_events.md.
+
+    python -m fila_video.evaluation.asked_events --records world/test_rare.jsonl world/test_crowded.jsonl
+
+The films are those of `fila-video make-videos --kind rare` and `--kind crowded`. Of their questions those count that
+name one event, in their wording and not in their options: what, color, when, before and after.
+"""
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..commands.loading import DEFAULT_MODEL, load_model, quiet
+from ..long_video.json_records import read_json_records
+from ..question_scoring_fila_video import LAYERS
+from ..question_selection_fila_video import prompt_of_question, relevance, relevant_frames
+from ..scene_selection_fila_video import scenes_of
+from ..video_processing_fila_video import SceneSettings
+from .answering import Answerer
+from .intervals import accuracy
+from .judging import is_right
+from .records import Question, Record, read_records
+from .selections import find_selection
+
+PLAIN = ("uniform", "kmeans", "farthest")
+NEIGHBORS = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One way to choose by the question; the names are those of the processor's settings without `question_`."""
+
+    layers: str = "middle"
+    neutral: bool = False
+    diversity: str = "top"
+    spacing: float = 0.0
+    context: float = 0.0
+
+    @property
+    def name(self) -> str:
+        parts = [f"{self.layers} layers" if self.layers == "middle" else "first layer", self.diversity]
+        parts += ["neutral"] if self.neutral else []
+        parts += [f"spacing {self.spacing:g}"] if self.spacing else []
+        return "question: " + ", ".join([*parts, *([f"context {self.context:g}"] if self.context else [])])
+
+
+ASKINGS = [
+    *(Asking("middle", neutral, "top", spacing) for neutral in (False, True) for spacing in (0.0, 3.0)),
+    *(Asking("first", neutral, "top", spacing) for neutral in (False, True) for spacing in (0.0, 3.0)),
+    *(Asking("first", neutral, *how) for neutral in (False, True) for how in (("clusters", 3.0), ("coverage", 0.0))),
+]
+ANSWERED = [Asking(), *(Asking("first", True, "top", 3.0, context) for context in (0.0, 30.0))]  # the first is XComp's
+
+
+def named_event(question: Question, events: list[dict]) -> int | None:
+    """Which event a question names, by color and shape or by what only one event has; `None` for none or several."""
+    line = question.text.split("\n")[0].lower()
+    if question.kind == "what":
+        found = re.search(r"the (\w+) object", line)
+        named = [n for n, event in enumerate(events) if found and event["color"] == found[1]]
+    elif question.kind == "color":
+        found = re.search(r"the (\w+)\?", line)
+        named = [n for n, event in enumerate(events) if found and event["shape"] == found[1]]
+    elif question.kind in ("when", *NEIGHBORS):
+        named = [n for n, event in enumerate(events) if f"{event['color']} {event['shape']}" in line]
+    else:
+        named = []
+    return named[0] if len(named) == 1 else None
+
+
+class Precomputed:
+    """Scenes that are chosen already, where [`Answerer`] takes a selection."""
+
+    def __init__(self, scenes: torch.Tensor) -> None:
+        self._scenes = scenes
+
+    def scenes(self, *args: object) -> torch.Tensor:
+        """The scenes, whatever the features."""
+        return self._scenes
+
+
+@torch.no_grad()
+def measure(
+    answerer: Answerer, record: Record, events: list[dict], num_scenes: list[int], max_questions: int | None
+) -> tuple[list[dict], dict[str, dict[str, list[bool]]]]:
+    """
+    For one film the questions that count (`kind`, and whether the event right before or after is asked for), and by
+    `"name, number of scenes"` for each of them whether the named event is `found` by a chosen frame, the asked
+    neighbor is, `neighbor`, where there is one, and the answer is `right`, where it was asked for.
+    """
+    processor, model = answerer.processor, answerer.model
+    named = [(question, named_event(question, events)) for question in record.questions]
+    named = [(question, event) for question, event in named if event is not None][:max_questions]
+    if not named:
+        raise ValueError(f"Record {record.id!r} has no question that names one event.")
+    pool = answerer.read(record)
+    features = answerer.encode(pool)
+    means, times = features.float().mean(dim=1), torch.tensor(pool.metadata.timestamps, dtype=torch.float64)
+    tokens = model.tokens_for_scoring(features, processor.question_tokens)
+
+    def scores(text: str) -> dict[str, torch.Tensor]:
+        prompt = prompt_of_question(text, processor.tokenizer, processor.video_token, processor.apply_chat_template)
+        return {layers: model.score_tokens(tokens, *prompt, layers=layers) for layers in LAYERS}
+
+    neutral = scores(SceneSettings.neutral_question)
+    asked = [scores(question.text) for question, _ in named]
+    chosen: dict[str, list[torch.Tensor]] = {}
+    for count in num_scenes:
+        for name in PLAIN:
+            scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed)
+            chosen[f"{name}, {count}"] = [scenes] * len(named)
+        for way in dict.fromkeys([*ASKINGS, *ANSWERED]):
+            chosen[f"{way.name}, {count}"] = [
+                scenes_of(
+                    means,
+                    relevant_frames(
+                        relevance(own[way.layers], *([neutral[way.layers]] if way.neutral else [])),
+                        times,
+                        means,
+                        count,
+                        diversity=way.diversity,
+                        spacing=way.spacing,
+                        context=way.context,
+                        seed=processor.seed,
+                    ),
+                    processor.scene_size,
+                )
+                for own in asked
+            ]
+    questions = [{"kind": question.kind, "form": question.form} for question, _ in named]
+    answered = {*PLAIN, *(way.name for way in ANSWERED)}
+    results, prompts = {}, []
+    for name, scenes in chosen.items():
+        rows = results[name] = {"found": [], "neighbor": [], "right": []}
+        for (question, event), indices in zip(named, scenes, strict=True):
+            rows["found"].append(_shows(events[event], times[indices]))
+            if question.kind in NEIGHBORS:
+                neighbor = events[event + (1 if question.kind == "after" else -1)]
+                rows["neighbor"].append(_shows(neighbor, times[indices]))
+            if name.rsplit(", ", 1)[0] in answered:
+                single = replace(record, questions=[question])
+                prompts.append(
+                    (name, question, answerer.about_video(single, pool, features, Precomputed(indices))[0][0])
+                )
+    for (name, question, _), answer in zip(prompts, answerer.answer([p for *_, p in prompts]), strict=True):
+        results[name]["right"].append(is_right(question, answer))
+    return questions, results
+
+
+def _shows(event: dict, times: torch.Tensor) -> bool:
+    return bool(((times >= event["start"]) & (times < event["end"])).any())
+
+
+def markdown(results: dict) -> str:
+    """The tables, in percent with 95% intervals over films."""
+    lines = ["# Events that are asked about", "", results["about"], ""]
+    for title, films in results["sets"].items():
+        kinds = [np.array([question["kind"] for question in film["questions"]]) for film in films]
+        names = list(films[0]["results"])
+        counts = list(dict.fromkeys(int(name.rsplit(", ", 1)[1]) for name in names))
+        ways = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in names))
+
+        def cell(way: str, count: int, what: str, of: tuple[str, ...] | None, films=films, kinds=kinds) -> str:
+            right, asked = [], []
+            for film, own in zip(films, kinds, strict=True):
+                values = np.array(film["results"][f"{way}, {count}"][what], dtype=float)
+                if what != "neighbor" and of is not None and len(values):
+                    values = values[np.isin(own, of)]
+                right.append(values.sum())
+                asked.append(len(values))
+            if not sum(asked):
+                return ""
+            share, low, high = (100 * value for value in accuracy(np.array([right]), np.array(asked)))
+            return f"{share:.0f} ({low:.0f} to {high:.0f})"
+
+        number = sum(map(len, kinds))
+        neighbors = sum(int(np.isin(own, NEIGHBORS).sum()) for own in kinds)
+        lines += [f"## {title}: {len(films)} films, {number} questions, {neighbors} of them before and after", ""]
+        for heading, what, of in (
+            ("The named event is among the chosen frames", "found", None),
+            ("Of before and after questions, the event asked for is", "neighbor", None),
+            ("Answers right", "right", None),
+            ("Answers right, before and after", "right", NEIGHBORS),
+        ):
+            lines += [f"{heading}, by the number of scenes:", ""]
+            lines += [f"| selection | {' | '.join(map(str, counts))} |", "| --- " * (len(counts) + 1) + "|"]
+            for way in ways:
+                cells = [cell(way, count, what, of) for count in counts]
+                if any(cells):
+                    lines.append(f"| `{way}` | {' | '.join(cells)} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, and writes the tables; exit status 2 with one line for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", nargs="+", type=Path, required=True, help="JSON lines of make-videos, a set each")
+    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="folder or Hub name (default: the embedded one)")
+    parser.add_argument("--num-scenes", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--limit", type=int, help="only the first so many films of a set")
+    parser.add_argument("--questions", type=int, help="only the first so many of a film that name one event")
+    parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    options = parser.parse_args(arguments)
+    try:
+        quiet()
+        model, processor = load_model(options.model, options.device)
+        sets = {}
+        for file in options.records:
+            records = read_records(file, options.limit)
+            events = [data["events"] for _, data in read_json_records(file)]
+            sets[file.stem] = []
+            # The pool must be able to fill the most scenes.
+            answerer = Answerer(model, processor, num_scenes=max(options.num_scenes))
+            for record, own in zip(tqdm(records, desc=file.stem, disable=None), events, strict=False):
+                questions, results = measure(answerer, record, own, options.num_scenes, options.questions)
+                sets[file.stem].append({"id": record.id, "questions": questions, "results": results})
+    except (ValueError, OSError, ImportError, KeyError) as error:
+        sys.stderr.write(f"asked_events: {' '.join(str(error).split())}\n")
+        return 2
+    about = (
+        "`python -m fila_video.evaluation.asked_events`: percent of the questions that name one event, with 95% "
+        "intervals over films; scenes of three frames."
+    )
+    results = {"about": about, "sets": sets}
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "asked_events.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+    text = markdown(results)
+    (options.output / "asked_events.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

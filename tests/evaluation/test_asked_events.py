@@ -1,0 +1,58 @@
+"""The events that questions ask about: which are named, and the command with the embedded model on small films."""
+
+import json
+
+import pytest
+from fila_video.evaluation import asked_events
+from fila_video.evaluation.asked_events import ANSWERED, ASKINGS, PLAIN, named_event
+from fila_video.evaluation.records import Question
+from fila_video.toy_world.make_videos import Settings, make_videos
+
+EVENTS = [
+    {"color": "red", "shape": "ring"},
+    {"color": "blue", "shape": "star"},
+    {"color": "red", "shape": "star"},
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "event"),
+    [
+        ("after", "Which object appears right after the red ring?", 0),
+        ("before", "Which object appears right before the blue star?\nA. a red ring\nB. a red star", 1),
+        ("when", "In which part of the video does the red star appear?", 2),
+        ("what", "What shape is the blue object?", 1),
+        ("what", "What shape is the red object?", None),
+        ("color", "What colour is the ring?\nA. blue\nB. red", 0),
+        ("first", "Which appears first, the red ring or the blue star?", None),
+        ("count", "How many red objects appear in the video?", None),
+    ],
+)
+def test_the_named_event_is_found_by_the_wording_and_not_by_the_options(kind, text, event) -> None:
+    assert named_event(Question(text, "x", kind), EVENTS) == event
+
+
+def test_the_command_measures_every_way_on_every_film(tmp_path, capsys) -> None:
+    settings = Settings("rare", "test", seed=5, duration=(60, 60), questions=12, side=64, fps=2)
+    records = make_videos(tmp_path, settings, count=2)
+    options = ["--records", str(records), "--num-scenes", "2", "4", "--questions", "2", "--output", str(tmp_path)]
+    assert asked_events.main(options) == 0
+    text = (tmp_path / "asked_events.md").read_text()
+    assert text in capsys.readouterr().out
+    results = json.loads((tmp_path / "asked_events.json").read_text())
+    (films,) = results["sets"].values()
+    assert len(films) == 2 and asked_events.markdown(results) == text
+    answered = {*PLAIN, *(way.name for way in ANSWERED)}
+    for film in films:
+        ways = {*PLAIN, *(way.name for way in [*ASKINGS, *ANSWERED])}
+        assert {name.rsplit(", ", 1)[0] for name in film["results"]} == ways
+        for name, rows in film["results"].items():
+            assert len(rows["found"]) == len(film["questions"]) == 2
+            assert len(rows["right"]) == 2 * (name.rsplit(", ", 1)[0] in answered)
+
+
+def test_records_without_such_questions_are_refused(tmp_path, capsys) -> None:
+    settings = Settings("rare", "test", duration=(60, 60), questions=0, side=32, fps=1)
+    records = make_videos(tmp_path, settings, count=1)
+    assert asked_events.main(["--records", str(records), "--output", str(tmp_path)]) == 2
+    assert "no question that names one event" in capsys.readouterr().err
