@@ -183,15 +183,15 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         after_ids: torch.LongTensor,
         question: torch.BoolTensor,
         question_tokens: int = 16,
-        **windows: int,
+        **options: Any,
     ) -> torch.FloatTensor:
         """
         XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers.
         `features` is what `encode_frames` gave of them, `before_ids` and `after_ids` the prompt around the video, and
-        `question` says which of `after_ids` are the question. See [`score_frames`] for `windows`.
+        `question` says which of `after_ids` are the question. See [`score_frames`] for `options`.
         """
         tokens = self.tokens_for_scoring(features, question_tokens)
-        return self.score_tokens(tokens, before_ids, after_ids, question, **windows).sum(dim=0)
+        return self.score_tokens(tokens, before_ids, after_ids, question, **options).sum(dim=0)
 
     @torch.no_grad()
     def tokens_for_scoring(

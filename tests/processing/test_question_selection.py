@@ -321,9 +321,11 @@ def test_the_bound_model_chooses_and_the_same_question_chooses_the_same(bound, d
     assert len(first["scenes"][0]["scores"]["values"]) == 24
 
 
-def test_the_scores_are_those_of_the_models_attention(bound) -> None:
+@pytest.mark.parametrize("layers", ["middle", "first"])
+def test_the_scores_are_those_of_the_models_attention(bound, layers) -> None:
     processor, model = bound
-    outputs = processor(text="<video>\nWhat moves?", videos=[clip(24)], return_scenes=True, **PLAIN)
+    options = {"return_scenes": True, "question_layers": layers, **PLAIN}
+    outputs = processor(text="<video>\nWhat moves?", videos=[clip(24)], **options)
     pixels = processor.video_processor.pixels(torch.from_numpy(clip(24)).permute(0, 3, 1, 2))
     prompt = processor.apply_chat_template(
         conversation(np.zeros((1, 20, 20, 3), np.uint8), "What moves?"), add_generation_prompt=True
@@ -333,7 +335,7 @@ def test_the_scores_are_those_of_the_models_attention(bound) -> None:
     start = len(processor.tokenizer(behind[: behind.index("What")])["input_ids"])
     question[start : start + len(processor.tokenizer("What moves?")["input_ids"])] = True
     before, behind = (torch.tensor(processor.tokenizer(text)["input_ids"]) for text in (before, behind))
-    expected = model.score_frames(model.encode_frames(pixels), before, behind, question)
+    expected = model.score_frames(model.encode_frames(pixels), before, behind, question, layers=layers)
     torch.testing.assert_close(outputs["scenes"][0]["scores"]["values"].float(), expected, rtol=1e-4, atol=1e-6)
 
 
