@@ -79,6 +79,12 @@ class EncodedVideo:
         self.settings = settings
         self.sources = sources
         self.encoder = encoder
+        # Scenes by the settings that chose them: the questions of a conversation mostly have the same.
+        self.chosen: dict[Any, torch.Tensor] = {}
+
+    def _with(self, **changes: Any) -> "EncodedVideo":
+        kept = {name: value for name, value in vars(self).items() if name != "chosen"}
+        return EncodedVideo(**{**kept, **changes})
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -94,7 +100,7 @@ class EncodedVideo:
         metadata.pool = "spread"  # whatever it was, these are no longer even
         tensors = {name: getattr(self, name) for name in TENSORS}
         chosen = {name: None if value is None else value[indices.to(value.device)] for name, value in tensors.items()}
-        return EncodedVideo(**{**vars(self), **chosen, "metadata": metadata})
+        return self._with(**chosen, metadata=metadata)
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +137,7 @@ class EncodedVideo:
         moved = {name: value.to(device) for name, value in moved.items() if value is not None}
         if dtype is not None and "patch_features" in moved:
             moved["patch_features"] = moved["patch_features"].to(dtype)
-        return EncodedVideo(**{**vars(self), **moved})
+        return self._with(**moved)
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file, whole or not at all."""

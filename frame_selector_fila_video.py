@@ -137,10 +137,14 @@ class FrameSelector:
             )
             indices = scenes_of(features, representatives, settings.scene_size)
             scores = {"timestamps": question.times, "values": values}
+        elif isinstance(frames, EncodedVideo) and settings in frames.chosen:
+            indices = frames.chosen[settings]
         else:
             indices = select_scenes(
                 features, num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
             )
+            if isinstance(frames, EncodedVideo):
+                frames.chosen[settings] = indices
         background = unselected_frames(indices, len(frames), settings.num_background_frames(len(frames)))
         order = torch.cat([indices.flatten(), background])
         if not has_features:

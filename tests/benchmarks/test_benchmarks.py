@@ -75,6 +75,15 @@ def test_the_table_of_operations_has_every_case(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+def test_second_question_runs() -> None:
+    rows = rows_of(
+        "-m", "fila_video.benchmarks.second_question", "--minutes", "0.2", "--rounds", "1", "--device", "cpu"
+    )
+    assert [row[0] for row in rows[1:]] == ["first question", "later question", "the same by the pipeline"]
+    assert int(rows[1][3]) > 100 > int(rows[2][3])  # the video's tokens are read once
+
+
+@pytest.mark.slow
 def test_scene_selection_runs() -> None:
     pytest.importorskip("sklearn")
     options = ["--num-frames", "64", "--init", "k-means++", "--rounds", "1", "--calls", "1", "--videos", "1"]

@@ -72,6 +72,17 @@ def test_each_question_selects_anew_and_gets_what_the_video_gives(bound, file, e
     check_equal(inputs_of(bound, encoded, **options), inputs_of(bound, file, **options))
 
 
+def test_equal_settings_choose_once(bound, file, monkeypatch) -> None:
+    from fila_video import frame_selector_fila_video as selector
+
+    calls, select = [], selector.select_scenes
+    monkeypatch.setattr(selector, "select_scenes", lambda *args, **kwargs: calls.append(1) or select(*args, **kwargs))
+    video = bound.encode_video(file)
+    for options in ({}, {}, {"seed": 3}, {"seed": 3, "num_scenes": 2}, {}):
+        check_equal(inputs_of(bound, video, **options), inputs_of(bound, video, **options))
+    assert len(calls) == 3
+
+
 def test_it_works_without_an_encoder_by_thumbnails(file) -> None:
     processor = tiny_processor()
     video = processor.encode_video(file)
