@@ -56,7 +56,7 @@ class FilaVideoModelTester:
 
 
 class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
-    tester_class = FilaVideoModelTester
+    model_tester_class = FilaVideoModelTester
     base_model_class = FilaVideoModel
     all_model_classes = (FilaVideoModel, FilaVideoForConditionalGeneration)
     _is_composite = True
@@ -77,7 +77,7 @@ class FilaVideoModelTest(modeling_suite.ModelTesterMixin, unittest.TestCase):
         blind = patch.object(FilaVideoModel, "refuse_missing_visuals")
         blind.start()
         self.addCleanup(blind.stop)
-        self.model_tester = self.tester_class(self)
+        self.model_tester = self.model_tester_class(self)
         self.config_tester = configuration_suite.ConfigTester(
             self, config_class=FilaVideoConfig, has_text_modality=False, common_properties=["scene_size"]
         )
@@ -104,4 +104,4 @@ class CooperativeModelTester(FilaVideoModelTester):
 
 @pytest.mark.slow
 class CooperativeModelTest(FilaVideoModelTest):
-    tester_class = CooperativeModelTester
+    model_tester_class = CooperativeModelTester
