@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import (
     CLIPVisionConfig,
+    GenerationConfig,
     GotOcr2ImageProcessor,
     InternVLConfig,
     InternVLForConditionalGeneration,
@@ -96,10 +97,13 @@ def smolvlm(tie: bool = False, spare_rows: int = 0) -> Base:
             **TEXT | {"vocab_size": len(tokenizer) + spare_rows}, pad_token_id=256, tie_word_embeddings=tie
         ),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=256,
         scale_factor=2,
         tie_word_embeddings=tie,
     )
     model = SmolVLMForConditionalGeneration(config).eval()
+    end = tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=256)
     randomise(model)
     pixels = {"max_image_size": {"longest_edge": SIDE}, "image_mean": MEAN, "image_std": STD}
     video_size = {"longest_edge": SIDE}
