@@ -32,6 +32,13 @@ try:  # for videos on web servers
 except ImportError:
     httpcore = httpx = None
 
+if int(av.__version__.partition(".")[0]) < 17:
+    # Older ones end the process without a word where a file object is opened.
+    raise ImportError(
+        f"Reading videos needs PyAV 17.1 or newer, but {av.__version__} is installed, which other packages such as "
+        "lmms-eval ask for: pip install -U 'av>=17.1'."
+    )
+
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 MAX_HEADER = 1 << 26  # bytes of one header box of an MP4 file; that of three hours takes some 5 MB
 MAX_REDIRECTS = 10

@@ -5,6 +5,8 @@ import io
 import os
 import resource
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -283,3 +285,10 @@ def test_an_open_file_is_read_in_its_place_and_not_copied(path, tmp_path, monkey
     with OpenedSource(io.BytesIO(path.read_bytes())):
         assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_pyav_is_named_and_not_run_into() -> None:
+    program = "import av; av.__version__ = '15.1.0'; import fila_video.video_sources_fila_video"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "needs PyAV 17.1 or newer, but 15.1.0 is installed" in done.stderr
