@@ -84,8 +84,9 @@ class Progress:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage != self.stage:
+            what = "chapters" if stage == "describing" else "frames"
             # `disable=None`: none where the messages do not go to a terminal.
-            self.bar = tqdm(desc=f"{stage} frames".capitalize(), total=total, delay=2, leave=False, disable=None)
+            self.bar = tqdm(desc=f"{stage} {what}".capitalize(), total=total, delay=2, leave=False, disable=None)
             self.stage = stage
         self.bar.update(done - self.bar.n)
         if done >= total:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from .. import __version__
-from ..long_video.engines import WorkerDied, default_workers, run_workers
+from ..long_video.engines import WorkerDied, default_workers, run_workers, running
 from .output import Answered, Output, is_plain, model_mark
 from .questions import VideoQuestions, WorkList, chunks
 from .workers import MakeWorker, PipelineWorker
@@ -176,22 +176,22 @@ def _results(
 
     threads = max(default_workers() // workers, 1) if workers > 1 else None
     make = MakeWorker(engine, model, device, batch_size, threads, options)
-    gpus = int(engine == "ray" and device != "cpu" and _has_gpu())
-    running = run_workers(make, numbered(), engine="ray" if engine == "ray" else "local", workers=workers, gpus=gpus)
-    for number, rows, error in running:
-        videos = in_work.pop(number)
-        if isinstance(error, WorkerDied):
-            rows = [Answered(asked.id, asked.question, error=str(error)) for video in videos for asked in video.asked]
-        elif error is not None:
-            raise error
-        yield videos, rows
+    engine = "ray" if engine == "ray" else "local"
+    with running(engine):
+        gpus = int(engine == "ray" and device != "cpu" and _cluster_has_gpus())
+        for number, rows, error in run_workers(make, numbered(), engine=engine, workers=workers, gpus=gpus):
+            videos = in_work.pop(number)
+            if isinstance(error, WorkerDied):
+                asked = (asked for video in videos for asked in video.asked)
+                rows = [Answered(each.id, each.question, error=str(error)) for each in asked]
+            elif error is not None:
+                raise error
+            yield videos, rows
 
 
-def _has_gpu() -> bool:
+def _cluster_has_gpus() -> bool:
     import ray
 
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     return ray.cluster_resources().get("GPU", 0) > 0
 
 

@@ -117,3 +117,9 @@ def test_a_conversion_that_fails_shows_its_own_error() -> None:
 def test_video_reading_runs(tmp_path) -> None:
     rows = rows_of("-m", "fila_video.benchmarks.video_reading", "--folder", str(tmp_path), "--smallest")
     assert [row[:3] for row in rows[1:]] == [["seconds2.mp4", "exact", "8"]]
+
+
+@pytest.mark.slow
+def test_answering_many_runs() -> None:
+    rows = rows_of("-m", "fila_video.benchmarks.answer_all", "--records", "12", "--workers", "1")
+    assert [row[0] for row in rows] == ["workers", "1"] and float(rows[1][1]) > 0
