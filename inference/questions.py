@@ -65,8 +65,9 @@ class WorkList:
         self.records = Path(records)
         self.database = sqlite3.connect("")  # a file without a name, which goes with the process
         self.database.execute("PRAGMA journal_mode = OFF")
+        self.database.execute("CREATE TABLE videos (number INTEGER PRIMARY KEY, media TEXT UNIQUE)")
         self.database.execute(
-            "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT UNIQUE, media TEXT, question TEXT, error TEXT)"
+            "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT UNIQUE, video INTEGER, question TEXT, error TEXT)"
         )
         for where, data in _read(self.records):
             self._add(where, data, question)
@@ -83,10 +84,13 @@ class WorkList:
             name = str(data["id"]) if isinstance(data, dict) and data.get("id") is not None else where
             # A name of its own for its video: what is wrong is nobody else's.
             media, asked = where, [Asked(name, error=f"{where}: {error}")]
+        media = (json.dumps(media, sort_keys=True),)
+        self.database.execute("INSERT OR IGNORE INTO videos (media) VALUES (?)", media)
+        (video,) = self.database.execute("SELECT number FROM videos WHERE media = ?", media).fetchone()
         for row in asked:
-            values = (row.id, json.dumps(media, sort_keys=True), row.question, row.error)
+            values = (row.id, video, row.question, row.error)
             try:
-                self.database.execute("INSERT INTO rows (id, media, question, error) VALUES (?, ?, ?, ?)", values)
+                self.database.execute("INSERT INTO rows (id, video, question, error) VALUES (?, ?, ?, ?)", values)
             except sqlite3.IntegrityError:
                 raise ValueError(
                     f"{self.records}, {where}: the id {row.id!r} occurs twice. Answers are told apart by their ids: "
@@ -100,9 +104,8 @@ class WorkList:
     def __iter__(self) -> Iterator[VideoQuestions]:
         """The videos in the order in which they first occur, each once."""
         rows = self.database.execute(
-            "SELECT id, media, question, error FROM rows "
-            "JOIN (SELECT media AS shared, MIN(number) AS first FROM rows GROUP BY media) ON media = shared "
-            "ORDER BY first, number"
+            "SELECT id, media, question, error FROM rows JOIN videos ON videos.number = rows.video "
+            "ORDER BY rows.video, rows.number"
         )
         last, group = None, None
         for name, media, question, error in rows:
