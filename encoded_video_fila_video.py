@@ -69,6 +69,7 @@ class EncodedVideo:
         settings: dict[str, Any],
         sources: list[dict[str, Any]],
         encoder: dict[str, str] | None,
+        chosen: dict[Any, torch.Tensor] | None = None,
     ) -> None:
         self.metadata = metadata
         self.pictures = pictures
@@ -80,11 +81,10 @@ class EncodedVideo:
         self.sources = sources
         self.encoder = encoder
         # Scenes by the settings that chose them: the questions of a conversation mostly have the same.
-        self.chosen: dict[Any, torch.Tensor] = {}
+        self.chosen = {} if chosen is None else chosen
 
     def _with(self, **changes: Any) -> "EncodedVideo":
-        kept = {name: value for name, value in vars(self).items() if name != "chosen"}
-        return EncodedVideo(**{**kept, **changes})
+        return EncodedVideo(**{**vars(self), "chosen": None, **changes})
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -72,6 +72,13 @@ def test_each_question_selects_anew_and_gets_what_the_video_gives(bound, file, e
     check_equal(inputs_of(bound, encoded, **options), inputs_of(bound, file, **options))
 
 
+def test_one_of_another_copy_of_this_code_is_taken(bound, encoded) -> None:
+    """As remote code and the package in one process make them."""
+    other = type("EncodedVideo", (), {})()
+    vars(other).update(vars(encoded))
+    check_equal(inputs_of(bound, other), inputs_of(bound, encoded))
+
+
 def test_equal_settings_choose_once(bound, file, monkeypatch) -> None:
     from fila_video import frame_selector_fila_video as selector
 
