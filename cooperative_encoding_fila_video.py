@@ -31,14 +31,14 @@ class FilaVideoScoreNet(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(2 * hidden_size)
-        self.view = nn.Linear(2 * hidden_size, 2 * hidden_size)
+        self.norm = nn.LayerNorm(2 * hidden_size, dtype=torch.float32)
+        self.view = nn.Linear(2 * hidden_size, 2 * hidden_size, dtype=torch.float32)
         self.layers = nn.Sequential(
-            nn.Linear(2 * hidden_size, hidden_size),
+            nn.Linear(2 * hidden_size, hidden_size, dtype=torch.float32),
             nn.GELU(),
-            nn.Linear(hidden_size, hidden_size // 2),
+            nn.Linear(hidden_size, hidden_size // 2, dtype=torch.float32),
             nn.GELU(),
-            nn.Linear(hidden_size // 2, 1),
+            nn.Linear(hidden_size // 2, 1, dtype=torch.float32),
         )
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:

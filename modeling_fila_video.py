@@ -105,14 +105,18 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    # The scene merger says why; scores of key frames are compared.
-    _keep_in_fp32_modules_strict = ["scene_merger", "score_net"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    def __init__(self, config: FilaVideoConfig) -> None:
+        super().__init__(config)
+        # The scene merger says why; scores of key frames are compared.
+        kept = "scene_merger" if config.frame_encoding == "scenes" else "score_net"
+        self._keep_in_fp32_modules_strict = {kept}
 
     @classmethod
     def is_custom_code(cls) -> bool:
