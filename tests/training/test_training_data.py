@@ -13,7 +13,7 @@ from fila_video.training.settings import DataSet, Sampling, TrainingError
 from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import NUM_IMAGES, NUM_VIDEOS, image_record, turns, video_record, world, write_lines
 
-PROCESSOR = tiny_processor()
+PROCESSOR = tiny_processor(seek_mode="exact")
 
 
 def encoder(isolate_turns: bool = False, **sampling) -> SampleEncoder:
