@@ -66,7 +66,7 @@ def test_the_placeholder_is_the_mode_for_every_number_of_scenes(processor, side,
         duration = (1.0, 600.0, 11111.1)[num_scenes % 3]
         text = other.replace_video_token({"scenes": [scenes_of(num_scenes, duration)]}, 0, thin_times=True)
         own = text.count(token)
-        assert own == other._num_visual_tokens(num_scenes) == num_scenes * side * side + 1
+        assert own == other._counter().of_scenes(num_scenes) == num_scenes * side * side + 1
         # The placeholder is a token of its own, so the text between is tokenized as if it stood alone.
         pieces = [piece for piece in text.split(token) if piece]
         counts = Counter(id for ids in other.tokenizer(pieces)["input_ids"] for id in ids) if pieces else {}
@@ -152,7 +152,7 @@ def test_the_tokens_counted_beforehand_are_the_prompts_for_every_number_of_frame
     options = {"num_scenes": num_scenes, "scene_size": 1, "selection": "uniform", "time_marks": "none"}
     frames, lengths = clip(512, shape=(2, 2, 3)), range(1, 513)
     counts = processor._get_num_multimodal_tokens(
-        video_sizes=[(length, 2, 2) for length in lengths], num_scenes=num_scenes
+        video_sizes=[(length, 2, 2) for length in lengths], num_scenes=num_scenes, max_candidates=512
     )["num_video_tokens"]
     for length, count in zip(lengths, counts, strict=True):
         inputs = processor(text="<video>", videos=frames[:length], max_candidates=512, **options)
