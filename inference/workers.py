@@ -219,6 +219,10 @@ class VllmWorker:
         for (row, _), output in zip(chats, outputs, strict=True):
             row[2] = output.outputs[0].text
 
+    def close(self) -> None:
+        """Ends the engine's processes."""
+        self.llm.llm_engine.engine_core.shutdown()
+
 
 def _url(video: str) -> str:
     return video if "://" in video or video.startswith("data:") else "file://" + quote(str(Path(video).resolve()))

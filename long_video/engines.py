@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import threading
@@ -121,6 +122,8 @@ def _start_worker(make: Callable, arguments: tuple | None, started: Any, ready: 
         number = started.value
         started.value += 1
     _TASK = _Later(make, (number,) if arguments is None else arguments, ready)
+    # Before a process ends it waits for those that it started, such as an engine of the task's, which wait for it.
+    multiprocessing.util.Finalize(None, _TASK.close, exitpriority=1)
 
 
 class _Later:
@@ -135,6 +138,11 @@ class _Later:
             if self.ready is not None:
                 self.ready.value = 1
         return self.task(item)
+
+    def close(self) -> None:
+        """Ends what the task has started, where it has something to end."""
+        if hasattr(self.task, "close"):
+            self.task.close()
 
 
 def _work(item: Any) -> Outcome:

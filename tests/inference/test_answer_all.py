@@ -1,6 +1,7 @@
 """Thousands of questions: each answered once, however often a run is broken off, and bad ones as rows of their own."""
 
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -319,6 +320,24 @@ def test_workers_that_cannot_start_or_all_die_end_the_run() -> None:
         list(run_workers(DiesOf(set(), at_start=True), range(3)))
     with pytest.raises(WorkerDied):
         list(run_workers(DiesOf(set(range(1, 99))), range(99)))
+
+
+class HasAProcess:
+    """A task with a process of its own, which ends only when it is told to, as an engine's does."""
+
+    def __init__(self, number):
+        self.word = multiprocessing.Event()
+        multiprocessing.Process(target=self.word.wait).start()
+
+    def __call__(self, item):
+        return 2 * item
+
+    def close(self):
+        self.word.set()
+
+
+def test_workers_end_though_their_tasks_have_processes_of_their_own() -> None:
+    assert [result for _, result, _ in run_workers(HasAProcess, [1, 2])] == [2, 4]
 
 
 @pytest.mark.slow
