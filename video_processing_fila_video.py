@@ -60,7 +60,7 @@ class SceneSettings:
     frame_batch_size: int = 16
     max_feature_bytes: int = 1 << 30
     question_diversity: str = "top"
-    neutral_question: str = "What can be seen?"
+    neutral_question: str = ""
     question_spacing: float = 3.0
     question_context: float = 0.0
     question_tokens: int = 16
@@ -191,9 +191,9 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
         Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded again.
     question_diversity (`str`, *optional*, defaults to `"top"`):
         How frames are chosen by their scores: `"top"`, `"clusters"` or `"coverage"`, see [`relevant_frames`].
-    neutral_question (`str`, *optional*, defaults to `"What can be seen?"`):
-        What a frame's score is compared with: what it gives this question is taken off. Empty for the plain scores, as
-        in XComp (together with `"top"` and a spacing of 0).
+    neutral_question (`str`, *optional*, defaults to `""`):
+        A question such as "What can be seen?" with which a frame's scores are compared: what they give it is taken
+        off. With `"first"` layers this finds more; with `"middle"` ones it did harm at 16 scenes and more.
     question_spacing (`float`, *optional*, defaults to 3.0):
         Seconds around a frame with a better score from which no second representative is taken.
     question_context (`float`, *optional*, defaults to 0.0):

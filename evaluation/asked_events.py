@@ -24,7 +24,6 @@ from ..long_video.json_records import read_json_records
 from ..question_scoring_fila_video import LAYERS
 from ..question_selection_fila_video import prompt_of_question, relevance, relevant_frames
 from ..scene_selection_fila_video import scenes_of
-from ..video_processing_fila_video import SceneSettings
 from .answering import Answerer
 from .intervals import accuracy
 from .judging import is_right
@@ -33,6 +32,7 @@ from .selections import find_selection
 
 PLAIN = ("uniform", "kmeans", "farthest")
 NEIGHBORS = ("before", "after")
+NEUTRAL = "What can be seen?"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def measure(
         prompt = prompt_of_question(text, processor.tokenizer, processor.video_token, processor.apply_chat_template)
         return {layers: model.score_tokens(tokens, *prompt, layers=layers) for layers in LAYERS}
 
-    neutral = scores(SceneSettings.neutral_question)
+    neutral = scores(NEUTRAL)
     asked = [scores(question.text) for question, _ in named]
     chosen: dict[str, list[torch.Tensor]] = {}
     for count in num_scenes:

@@ -136,7 +136,8 @@ def build_processor(config: FilaVideoConfig, tokenizer: Qwen2Tokenizer) -> FilaV
         "image_std": [0.5] * 3,
     }
     # Of this world's questions the first layer finds what they name; see "Events that are asked about" in evaluation.
-    video_processor = FilaVideoVideoProcessor(**pixels, scene_size=config.scene_size, question_layers="first")
+    question = {"question_layers": "first", "neutral_question": "What can be seen?"}
+    video_processor = FilaVideoVideoProcessor(**pixels, scene_size=config.scene_size, **question)
     return FilaVideoProcessor(
         image_processor=SiglipImageProcessor(**pixels),
         tokenizer=tokenizer,
