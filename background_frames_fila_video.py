@@ -61,8 +61,8 @@ def split_frames(
         counts = video_num_scenes.tolist()
     if not len(counts) == len(places) == num_videos:
         raise ValueError(
-            f"There are {num_videos} videos, but `video_num_scenes` is of {len(counts)} and "
-            f"`video_background_places` of {len(places)}."
+            f"There are {num_videos} videos, but `video_num_scenes` is {counts} and `video_background_places` of "
+            f"{len(places)} videos."
         )
     for count, row in zip(counts, places, strict=True):
         if count < 1 or count * scene_size + len(row) > num_frames or any(place > count for place in row):

@@ -179,7 +179,8 @@ def check_decoder(language_model: nn.Module) -> None:
         `position_embeddings`, norm, rotary embedding (Qwen2, Qwen3, Llama, Mistral and their like).
     """
     name = type(language_model).__name__
-    if getattr(language_model.config, "_attn_implementation", None) == "vllm":
+    config = getattr(language_model, "config", None)
+    if getattr(config, "_attn_implementation", None) == "vllm":
         # It hands over embeddings that hold the videos already, and would run with nothing falling away.
         raise ValueError(
             "vLLM cannot serve a model with `layer_compression`, since its layers cache equally many tokens: set "

@@ -246,7 +246,13 @@ class FilaVideoProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return list(dict.fromkeys([*super().model_input_names, *self.video_processor.model_input_names]))
+        names = dict.fromkeys([*super().model_input_names, *self.video_processor.model_input_names])
+        # What the settings do not give.
+        if not self.background_tokens or self.frame_encoding == "cooperative":
+            names.pop("video_background_places")
+        if self.background_tokens < 2 or self.frame_encoding != "cooperative":
+            names.pop("video_question_ids")
+        return list(names)
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         merged = super()._merge_kwargs(*args, **kwargs)

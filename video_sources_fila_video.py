@@ -462,10 +462,10 @@ def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bo
     try:
         address = httpx.URL(url)
         for _ in range(MAX_REDIRECTS + 1):
-            if not address.host:
-                raise httpx.InvalidURL("it has no host")
             if address.scheme not in ("http", "https"):
                 raise budget.error(f"the server did not give it (redirected to the protocol {address.scheme!r})")
+            if not address.host:
+                raise httpx.InvalidURL("it has no host")
             headers = {"User-Agent": "fila-video", "Accept": "*/*", "Accept-Encoding": "identity"}
             if address.userinfo:
                 user = urllib.parse.unquote_to_bytes(address.userinfo)

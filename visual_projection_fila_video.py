@@ -67,7 +67,8 @@ def project_patches(features: torch.Tensor, projector: nn.Module, config: FilaVi
     # CODEPATH: LLaVA-NeXT-Video averages and SmolVLM and InternVL shuffle patches before they project them.
     if config.pooling_position == "before_projector":
         grids = pool_grids(grids, config.pooling_mode, config.pooling_stride)
-    return projector(grids)
+    # In three dimensions, which are all that bitsandbytes' 8-bit layers take.
+    return projector(grids.flatten(1, 2)).unflatten(1, grids.shape[1:3])
 
 
 def visual_tokens(

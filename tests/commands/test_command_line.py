@@ -170,7 +170,7 @@ def test_a_model_elsewhere_is_run_by_this_packages_code_and_never_by_its_own(vid
 
 
 def test_the_selections_of_the_command_line_are_those_of_the_library() -> None:
-    assert set(SELECTIONS) == set(METHODS)
+    assert set(SELECTIONS) == {*METHODS, "question"}
 
 
 def test_settings_of_the_selection_reach_the_processor(video, capsys) -> None:

@@ -190,6 +190,7 @@ def test_a_relative_is_refused_and_leaves_nothing(source, tmp_path) -> None:
     assert not (tmp_path / "assets").exists()
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_converted_offline_from_the_cache_by_its_commit(source, tmp_path) -> None:
     commit = "c" * 40
     repository = tmp_path / "hub" / "models--llava-hf--tiny"

@@ -307,7 +307,7 @@ def test_options_that_no_model_can_have_are_refused(tmp_path, source, capsys) ->
         convert(source, tmp_path / "out", merger="median", progress=False)
     with pytest.raises(ValueError, match="`dtype` must be one of bfloat16, float16, float32, got 'int8'"):
         convert(source, tmp_path / "out", dtype="int8", progress=False)
-    with pytest.raises(ValueError, match="llava-hf's have its configuration with them"):
+    with pytest.raises(ValueError, match="those of llava-hf have its configuration"):
         convert(source, tmp_path / "out", vision_tower=source, progress=False)
     with pytest.raises(ValueError, match="not both"):
         convert(source, tmp_path / "out", language_model=source, progress=False)

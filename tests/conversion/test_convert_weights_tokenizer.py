@@ -8,6 +8,7 @@ import pytest
 import torch
 from fila_video import FilaVideoProcessor
 from fila_video.conversion.convert import convert
+from fila_video.conversion.recipes import Recipe
 from fila_video.conversion.repository import chat_template
 from helpers.tiny_checkpoints import (
     HF_TEMPLATE,
@@ -126,7 +127,7 @@ def test_a_llava_next_prompt_has_the_bytes_it_was_trained_on(true_conversion) ->
 
 def test_qwen2s_own_template_gives_the_same_bytes_once_it_knows_videos(true_tokenizer_folder) -> None:
     tokenizer = AutoTokenizer.from_pretrained(true_tokenizer_folder)
-    template = chat_template(true_tokenizer_folder, tokenizer, False)
+    template = chat_template(true_tokenizer_folder, tokenizer, Recipe("a language model", {}))
     assert template.endswith(QWEN2_TEMPLATE)
     options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
     assert tokenizer.apply_chat_template(QUESTION, **options) == PROMPT

@@ -307,6 +307,7 @@ class DiesOf:
         return 2 * item
 
 
+@pytest.mark.slow
 def test_what_kills_a_worker_is_found_and_its_neighbors_live() -> None:
     items = [0, 1, 2, -1, 4, 5]
     results = {n: (result, error) for n, result, error in run_workers(DiesOf({2}), iter(items), workers=2)}
@@ -315,6 +316,7 @@ def test_what_kills_a_worker_is_found_and_its_neighbors_live() -> None:
     assert type(results[3][1]) is TaskError and str(results[3][1]) == "negative"
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_or_all_die_end_the_run() -> None:
     with pytest.raises(TaskError, match="before it was ready"):
         list(run_workers(DiesOf(set(), at_start=True), range(3)))

@@ -234,5 +234,5 @@ def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
         tiny_processor().bind(model_for(tiny_processor(), background_tokens=1))
     with pytest.raises(ValueError, match=r"`background_tokens` must be 0, 1 or 2, got 3"):
         tiny_processor(background_tokens=3)(text="<video>", videos=clip(3))
-    with pytest.raises(StrictDataclassClassValidationError, match=r"layer_compression.*`background_tokens` \(1\)"):
+    with pytest.raises(StrictDataclassClassValidationError, match=r"layer_compression.*background_tokens=0.* 1"):
         tiny_config(background_tokens=1, layer_compression="cosine")

@@ -83,6 +83,7 @@ def modules_needed(folder: Path) -> set[str]:
     return named
 
 
+@pytest.mark.slow
 def test_a_saved_folder_and_one_saved_again_from_it_and_a_copy_load_everything(saved, video, tmp_path) -> None:
     processor = tiny_processor()
     expected = VideoTextToTextPipeline(model_for(processor), processor=processor)(
