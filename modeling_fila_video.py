@@ -112,12 +112,6 @@ class FilaVideoPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
-    def __init__(self, config: FilaVideoConfig) -> None:
-        super().__init__(config)
-        # The scene merger says why; scores of key frames are compared.
-        kept = "scene_merger" if config.frame_encoding == "scenes" else "score_net"
-        self._keep_in_fp32_modules_strict = {kept}
-
     @classmethod
     def is_custom_code(cls) -> bool:
         """
@@ -146,10 +140,14 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.scene_merger = self.background_encoder = self.cooperative_encoder = None
+        # CODEPATH: DynFocus encodes every frame of the pool, FiLA-Video merges scenes, beside others if it has any.
         if config.frame_encoding == "cooperative":
             self.cooperative_encoder = FilaVideoCooperativeEncoder(config)
+            self._keep_in_fp32_modules_strict = {"score_net"}  # scores of key frames are compared
         else:
             self.scene_merger = SCENE_MERGERS[config.merger_type](config)
+            self._keep_in_fp32_modules_strict = {"scene_merger"}  # which says why
+            # CODEPATH: only models with background tokens have weights for them.
             self.background_encoder = FilaVideoBackgroundEncoder(config) if config.background_tokens else None
         self.multi_modal_projector = FilaVideoMultiModalProjector(config)
         self.image_newline = None
