@@ -11,6 +11,11 @@ from transformers import GenerationConfig, pipeline
 MEDIA_KEYS = ("video", "videos", "video_url", "image", "image_url", "url", "base64")
 # What a request may not decide, since it could reach into the server or needs an object of Python.
 SERVICE_SETTINGS = {"limits", "allow_private_hosts", "progress", "device", "return_tensors", "return_metadata"}
+# Nor what a video may cost in memory.
+SERVICE_SETTINGS |= {"max_candidates", "num_frames", "fps", "do_sample_frames", "size", "do_resize", "crop_size"}
+SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes"}
+MOST_INPUTS = 32
+LARGEST = {"max_new_tokens": 4096, "max_length": 65536, "num_beams": 8, "num_return_sequences": 8}
 
 
 class EndpointHandler:
@@ -57,12 +62,18 @@ class EndpointHandler:
         refused = [name for name in parameters if name not in self.options]
         if refused:
             raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
+        for name, largest in LARGEST.items():
+            value = parameters.get(name)
+            if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
+                raise ValueError(f"`{name}` is a whole number from 1 to {largest} in a request, got {value!r}.")
         if "subtitles" in parameters:
             parameters = parameters | {"subtitles": _subtitles(parameters["subtitles"])}
         if parameters.get("return_scenes") not in (None, True, False):
             raise ValueError("`return_scenes` is true or false in a request: pictures are too large for its answer.")
         inputs = data["inputs"]
         batch = isinstance(inputs, list) and not (isinstance(inputs[0], dict) and "role" in inputs[0])
+        if batch and len(inputs) > MOST_INPUTS:
+            raise ValueError(f"A request has at most {MOST_INPUTS} inputs, got {len(inputs)}: send several requests.")
         answers = self.pipeline(
             [_request(each) for each in (inputs if batch else [inputs])],
             return_full_text=False,

@@ -214,9 +214,10 @@ def relevant_frames(
         )
     scores, times = scores.double().cpu(), times.double().cpu()
     count = num_selected_scenes(len(scores), num_scenes)
+    ranked = scores.argsort(descending=True, stable=True).tolist()
     chosen: list[int] = []
     if context > 0 and count > 1:
-        around = ((times - times[_ranked(scores)[0]]).abs() <= context).nonzero().flatten()
+        around = ((times - times[ranked[0]]).abs() <= context).nonzero().flatten()
         chosen = around[thin_pool(features[around.to(features.device)], count - count // 2)].tolist()
 
     if diversity == "coverage":
@@ -225,16 +226,16 @@ def relevant_frames(
         shares = shares + shares.mean().clamp(min=1e-12)
         steps = (torch.arange(count - len(chosen), dtype=torch.float64) + 0.5) / max(count - len(chosen), 1)
         order = torch.searchsorted((shares / shares.sum()).cumsum(0), steps).clamp(max=len(scores) - 1).tolist()
-        order += [frame for frame in _ranked(scores) if frame not in order]
-        spacing = 0.0
+        order, spacing = [*order, *ranked], 0.0
     elif diversity == "clusters" and count * MORE_CLUSTERS < len(scores):
         centers = select_scenes(features, count * MORE_CLUSTERS, 1, seed=seed).flatten()
         labels = torch.cdist(features.double(), features[centers.to(features.device)].double()).argmin(1).cpu()
-        best = dict.fromkeys(labels[_ranked(scores)].tolist())  # the clusters in the order of their best frames
-        order = [next(frame for frame in _ranked(scores) if labels[frame] == label) for label in best]
-        order += [frame for frame in _ranked(scores) if frame not in order]
+        best: dict[int, int] = {}  # frame of each cluster, in the order of their scores
+        for frame in ranked:
+            best.setdefault(labels[frame].item(), frame)
+        order = [*best.values(), *ranked]
     else:
-        order = _ranked(scores)
+        order = ranked
 
     # First those that keep their distance, then, where scenes are left, the others.
     for distance in (spacing, 0.0):
@@ -244,10 +245,6 @@ def relevant_frames(
             if frame not in chosen and all(abs(times[frame] - times[other]) >= distance for other in chosen):
                 chosen.append(frame)
     return torch.tensor(sorted(chosen))
-
-
-def _ranked(scores: torch.Tensor) -> list[int]:
-    return scores.argsort(descending=True, stable=True).tolist()
 
 
 class ContrastiveScorer:

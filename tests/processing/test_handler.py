@@ -83,7 +83,27 @@ def test_what_a_stranger_may_not_reach_and_what_is_no_video_are_errors(handler, 
 
 
 @pytest.mark.parametrize(
-    "name", ["allow_private_hosts", "limits", "processor_kwargs", "num_workers", "no_such_option"]
+    ("parameters", "message"),
+    [
+        ({"max_new_tokens": 10**6}, "from 1 to 4096"),
+        ({"max_new_tokens": "many"}, "from 1 to 4096"),
+        ({"num_beams": 1000}, "from 1 to 8"),
+        ({"num_return_sequences": 0}, "from 1 to 8"),
+    ],
+)
+def test_what_an_answer_may_cost_has_an_end(handler, parameters, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        handler({"inputs": {"video": ENCODED, "text": QUESTION}, "parameters": parameters})
+
+
+def test_a_request_has_so_many_inputs_at_most(handler) -> None:
+    with pytest.raises(ValueError, match="at most 32 inputs, got 33"):
+        ask(handler, [{"video": "http://example.com/video.mp4", "text": QUESTION}] * 33)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["allow_private_hosts", "limits", "processor_kwargs", "num_workers", "no_such_option", "max_candidates", "fps"],
 )
 def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None:
     with pytest.raises(ValueError, match=f"may not have {name}"):
