@@ -5,33 +5,35 @@ Films a set of the procedural world: real H.264 files, or pictures, with exact a
 """
 
 import argparse
-import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import asdict, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-import av
-import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .looks import CODECS, draw_look, encode
 from .questions import (
     CAPTION_REQUESTS,
+    FILM_KINDS,
     Question,
     ask_about_film,
     ask_about_picture,
+    ask_in_vain,
     caption_film,
     caption_film_with_times,
     caption_picture,
+    still,
 )
+from .sets import CROWD, DURATIONS, KINDS, ROW, SPLITS, Settings
+from .wordings import SETS, STYLES, Wordings
 from .world import (
-    COLORS,
+    COMPOSITIONS,
     SHAPES,
     Background,
     Film,
@@ -42,86 +44,13 @@ from .world import (
     draw_thing,
 )
 
-SPLITS = ("train", "validation", "test")
-KINDS = {
-    "picture": "one thing or none, with its caption",
-    "picture-questions": "one or two things, with a caption and questions",
-    "clip": "one thing in 5 to 15 seconds, with its caption: what long videos are made of",
-    "few": "1 to 3 things in 5 to 12 seconds, seen for a 7th of the video at least",
-    "pair": "2 or 3 things in 5 to 12 seconds, seen for a 6th of the video at least",
-    "row": "3 to 8 things in 5 to 8 seconds, one soon after another",
-    "short": "2 to 5 things in 5 to 60 seconds, seen for a 20th of the video at least",
-    "rare": "4 to 6 things, each seen for 2 to 3 seconds, in 5 to 30 minutes",
-    "crowded": "30 things, each seen for 2 to 3 seconds, in 10 minutes",
-}
-DURATIONS = {
-    "clip": (5.0, 15.0),
-    "few": (5.0, 12.0),
-    "pair": (5.0, 12.0),
-    "row": (5.0, 8.0),
-    "short": (5.0, 60.0),
-    "rare": (300.0, 1800.0),
-    "crowded": (600.0, 600.0),
-}
-ROW = (3, 8)  # things
-CROWD = 30  # things
-
-
-@dataclass(frozen=True)
-class Settings:
-    """
-    What a set is like. `duration` is (shortest, longest) in seconds, `side` the picture's in pixels, `colors` how
-    many the things of one video have at most: the fewer, the more of them only their shape tells apart.
-    """
-
-    kind: str
-    split: str = "train"
-    seed: int = 42
-    duration: tuple[float, float] | None = None
-    questions: int = 8
-    choice_share: float = 0.3
-    side: int = 96
-    fps: float = 8.0
-    colors: int = len(COLORS)
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("kind", self.kind, KINDS), ("split", self.split, SPLITS)):
-            if value not in known:
-                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
-        if self.duration is not None and not 5 <= self.duration[0] <= self.duration[1]:
-            raise ValueError(f"Durations must be at least 5 seconds and the longest no shorter, got {self.duration}.")
-        if self.side < 32 or self.side % 2:
-            raise ValueError(f"`side` must be an even number of at least 32 pixels, got {self.side}.")
-        if not 1 <= self.fps <= 60:
-            raise ValueError(f"`fps` must be from 1 to 60, got {self.fps}.")
-        if not 1 <= self.colors <= len(COLORS):
-            raise ValueError(f"`colors` must be from 1 to {len(COLORS)}, got {self.colors}.")
-        if self.kind == "row" and self.colors * len(SHAPES) < ROW[1]:
-            raise ValueError(
-                f"A row has up to {ROW[1]} different things: it needs `colors` 2 or more, got {self.colors}."
-            )
-        if self.kind == "crowded" and self.colors * len(SHAPES) < CROWD:
-            raise ValueError(
-                f"A crowded film has {CROWD} different things: it needs `colors` {CROWD // len(SHAPES)} or more, got "
-                f"{self.colors}."
-            )
-        if self.questions < 0 or not 0 <= self.choice_share <= 1:
-            raise ValueError(
-                f"`questions` must be 0 or more and `choice_share` from 0 to 1, got {self.questions} and "
-                f"{self.choice_share}."
-            )
-
-    @property
-    def is_picture(self) -> bool:
-        return self.kind.startswith("picture")
-
 
 def make_videos(output: str | Path, settings: Settings, count: int, workers: int = 1, progress: bool = False) -> Path:
     """
     Films `count` videos or pictures under `output` and writes their records.
 
     The n-th depends on the settings and n alone: a larger set begins with the smaller one, and splits, which seed
-    their own generators, share nothing.
+    their own generators, share nothing. A set that was broken off is gone on with.
 
     Returns:
         `Path`: The JSONL file, `{split}_{kind}.jsonl`. A record is in LLaVA's conversation form; `events` are what is
@@ -137,58 +66,84 @@ def make_videos(output: str | Path, settings: Settings, count: int, workers: int
     if records.exists():
         raise FileExistsError(f"{records} is there already: name another output, or remove it.")
     (output / ("images" if settings.is_picture else "videos")).mkdir(parents=True, exist_ok=True)
+    # A set that was broken off has no records, but says which one it is: its videos stay.
+    begun, text = output / f".{records.name}", json.dumps(asdict(settings))
+    keep = begun.is_file() and begun.read_text(encoding="utf-8") == text
+    begun.write_text(text, encoding="utf-8")
     lines = []
-    make = partial(make_one, output, settings)
+    make = partial(make_one, output, settings, keep=keep)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         made = pool.map(make, range(count), chunksize=8) if workers > 1 else map(make, range(count))
         for record in tqdm(made, total=count, desc="Filming", disable=not progress):
             lines.append(json.dumps(record) + "\n")
-    # Written last: a set that was broken off has no records, and can be made again.
-    records.write_text("".join(lines), encoding="utf-8")
+    whole = records.with_name(f"{begun.name}.part")
+    whole.write_text("".join(lines), encoding="utf-8")
+    whole.replace(records)
+    begun.unlink()
     return records
 
 
-def make_one(output: Path, settings: Settings, index: int) -> dict:
-    """Films the `index`-th of a set and returns its record."""
-    rng = Random(f"{settings.seed}/{settings.split}/{settings.kind}/{index}")
+def make_one(output: Path, settings: Settings, index: int, keep: bool = False) -> dict:
+    """Films the `index`-th of a set, but for a video that is to be kept and is there, and returns its record."""
+    origin = f"{settings.seed}/{settings.split}/{settings.kind}/{index}"
     name = f"{settings.split}_{settings.kind}_{index:06d}"
     make = _make_picture if settings.is_picture else _make_video
-    return {"id": name, **make(rng, output, name, settings), "data_source": f"procedural_{settings.kind}"}
+    return {"id": name, **make(origin, output, name, settings, keep), "data_source": f"procedural_{settings.kind}"}
 
 
-def _make_picture(rng: Random, output: Path, name: str, settings: Settings) -> dict:
+def _make_picture(origin: str, output: Path, name: str, settings: Settings, keep: bool) -> dict:
+    rng = Random(origin)
     picture = Background(rng, settings.side).at(rng.uniform(0, 60))
     count = rng.choice((1, 2)) if settings.kind == "picture-questions" else int(rng.random() > 0.1)
-    colors = draw_colors(rng, settings.colors)
-    things = [draw_new_thing(rng, rng.choice(colors), rng.choice(SHAPES)) for _ in range(count)]
+    colors, pairs = draw_colors(rng, settings.colors), COMPOSITIONS[settings.compositions]
+    things = [_draw_still(rng, colors, pairs) for _ in range(count)]
     if count == 2:  # side by side, neither hides the other
         things = [_in_half(thing, half) for half, thing in enumerate(things)]
     for thing in things:
         draw_thing(picture, thing)
-    Image.fromarray(picture).save(output / "images" / f"{name}.png")
-    turns = [Question("caption", "free", "Describe the picture.", caption_picture(things))]
+    look = draw_look(Random(f"{origin}/look"), settings.side, settings.boxed, settings.light)
+    Image.fromarray(look.show(picture)).save(output / "images" / f"{name}.png")
+    wordings = Wordings(Random(f"{origin}/words"), settings.wordings, settings.style, "picture")
+    turns = [Question("caption", "free", wordings.ask("picture"), caption_picture(things))]
     if settings.kind == "picture-questions":
-        turns += ask_about_picture(rng, things, settings.questions, settings.choice_share)
+        turns += ask_about_picture(rng, things, settings.questions, settings.choice_share, wordings, pairs)
+        vain = Random(f"{origin}/vain")
+        turns += ask_in_vain(vain, still(things, pairs), settings.refusals, wordings, settings.split == "test")
     return {"image": f"images/{name}.png", "conversations": _conversation(turns), "questions": _describe(turns)}
+
+
+def _draw_still(rng: Random, colors: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Thing:
+    while (pair := (rng.choice(colors), rng.choice(SHAPES))) not in pairs:
+        continue
+    return draw_new_thing(rng, *pair)
 
 
 def _in_half(thing: Thing, half: int) -> Thing:
     return replace(thing, size=min(thing.size, 0.44), x=(0.25, 0.75)[half])
 
 
-def _make_video(rng: Random, output: Path, name: str, settings: Settings) -> dict:
-    film = _draw(rng, settings)
+def _make_video(origin: str, output: Path, name: str, settings: Settings, keep: bool) -> dict:
+    rng, looks = Random(origin), Random(f"{origin}/look")
+    look = draw_look(looks, settings.side, settings.boxed, settings.light)
+    moving, codec = looks.random() < settings.moving, looks.choice(settings.codecs)
+    if settings.rates:
+        settings = replace(settings, fps=looks.choice(settings.rates))
+    film = _draw(rng, settings, moving)
     path = f"videos/{name}.mp4"
-    encode(output / path, film.frames(), settings.fps)
+    if not (keep and (output / path).is_file()):
+        encode(output / path, map(look.show, film.frames()), settings.fps, codec)
+    wordings = Wordings(Random(f"{origin}/words"), settings.wordings, settings.style)
     if settings.kind == "clip":
         event = film.events[0]
-        turns = [Question("caption", "free", rng.choice(CAPTION_REQUESTS), f"{event.caption.capitalize()}.")]
+        turns = [_caption(wordings, "caption", rng.choice(CAPTION_REQUESTS), f"{event.caption.capitalize()}.")]
     else:
-        turns = ask_about_film(rng, film, settings.questions, settings.choice_share)
-        request, caption = rng.choice(CAPTION_REQUESTS), caption_film(film)
+        turns = ask_about_film(rng, film, settings.questions, settings.choice_share, settings.ask, wordings)
+        vain = Random(f"{origin}/vain")
+        turns += ask_in_vain(vain, film, settings.refusals, wordings, settings.split == "test")
+        kind, request, caption = "caption", rng.choice(CAPTION_REQUESTS), caption_film(film)
         if rng.random() < 0.2:
-            request, caption = "Describe the video with times.", caption_film_with_times(film)
-        turns.append(Question("caption", "free", request, caption))
+            kind, request, caption = "times", "Describe the video with times.", caption_film_with_times(film)
+        turns.append(_caption(wordings, kind, request, caption))
     return {
         "video": path,
         "duration": film.duration,
@@ -198,7 +153,13 @@ def _make_video(rng: Random, output: Path, name: str, settings: Settings) -> dic
     }
 
 
-def _draw(rng: Random, settings: Settings) -> Film:
+def _caption(wordings: Wordings, kind: str, plain: str, caption: str) -> Question:
+    """A request of that kind; of plain wordings the one that is given."""
+    text = wordings.say(plain) if wordings.which == "plain" else wordings.ask(kind)
+    return Question("caption", "free", text, caption)
+
+
+def _draw(rng: Random, settings: Settings, moving: bool) -> Film:
     shortest, longest = (round(seconds * settings.fps) for seconds in settings.duration or DURATIONS[settings.kind])
     if settings.kind == "short":  # as many of 5 to 10 seconds as of 30 to 60
         duration = round(shortest * (longest / shortest) ** rng.random()) / settings.fps
@@ -207,6 +168,8 @@ def _draw(rng: Random, settings: Settings) -> Film:
     if settings.kind == "short":
         number, stretches, backgrounds = rng.randint(2, 5), rng.randint(1, 4), rng.randint(1, 3)
         seconds = (duration / 20, 0.6 * duration / number)
+    elif settings.kind == "empty":
+        number, seconds, stretches, backgrounds = 0, (1.0, 1.0), rng.randint(1, 4), rng.randint(1, 3)
     elif settings.kind == "clip":
         number, seconds, stretches, backgrounds = 1, (0.35 * duration, 0.6 * duration), 1, 1
     elif settings.kind in ("few", "pair"):
@@ -218,24 +181,10 @@ def _draw(rng: Random, settings: Settings) -> Film:
     else:
         number, seconds = CROWD if settings.kind == "crowded" else rng.randint(4, 6), (2.0, 3.0)
         stretches, backgrounds = max(round(duration / 50), 2), rng.randint(3, 5)
+    if moving:  # a new place every seven seconds or so
+        stretches, backgrounds = max(round(duration / 7), 3), min(max(round(duration / 14), 3), 20)
     sizes = duration, settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colors
-    return draw_film(rng, *sizes)
-
-
-def encode(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Writes frames, `(side, side, 3)` uint8, as H.264 with a keyframe at least every 5 seconds."""
-    rate = Fraction(fps).limit_denominator(1001)
-    frames = iter(frames)
-    first = next(frames)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = round(5 * fps)
-        stream.codec_context.thread_count = 1
-        for frame in itertools.chain([first], frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
-        container.mux(stream.encode(None))
+    return draw_film(rng, *sizes, compositions=settings.compositions, moving=moving)
 
 
 def _conversation(turns: list[Question]) -> list[dict]:
@@ -274,6 +223,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of the things of one video, at most (default: {default.colors})",
     )
     parser.add_argument("--fps", type=float, default=default.fps, help="frames a second (default: 8)")
+    parser.add_argument("--rates", type=float, nargs="+", default=default.rates, help="instead, one of these each")
+    parser.add_argument(
+        "--ask",
+        nargs="+",
+        choices=(*FILM_KINDS, "motion"),
+        default=default.ask,
+        help="kinds (default: all but motion)",
+    )
+    parser.add_argument(
+        "--wordings", choices=SETS, default=default.wordings, help="of each kind (default: plain, which is one)"
+    )
+    parser.add_argument("--style", choices=STYLES, default=default.style, help="how they are typed (default: plain)")
+    parser.add_argument(
+        "--refusals", type=int, default=0, help="questions about what is not there or about something else, a video"
+    )
+    parser.add_argument(
+        "--compositions", choices=COMPOSITIONS, default="all", help="pairs of color and shape (default: all)"
+    )
+    parser.add_argument("--boxed", type=float, default=0.0, help="share between black bars (default: 0)")
+    parser.add_argument(
+        "--light", type=float, nargs=2, default=default.light, metavar=("LOW", "HIGH"), help="darker below 1, brighter"
+    )
+    parser.add_argument("--moving", type=float, default=0.0, help="share with fast cameras and changing backgrounds")
+    parser.add_argument("--codecs", nargs="+", choices=CODECS, default=default.codecs, help="one of these each")
     parser.add_argument("--seed", type=int, default=default.seed, help="(default: 42)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--no-progress", action="store_true", help="no bar")
@@ -284,17 +257,9 @@ def run(args: argparse.Namespace) -> int:
     shortest, longest = DURATIONS.get(args.kind, (5.0, 5.0))
     shortest = shortest if args.min_duration is None else args.min_duration
     longest = max(longest, shortest) if args.max_duration is None else args.max_duration
-    settings = Settings(
-        args.kind,
-        args.split,
-        args.seed,
-        (shortest, longest),
-        args.questions,
-        args.choice_share,
-        args.side,
-        args.fps,
-        args.colors,
-    )
+    given = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name != "duration"}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings = Settings(**given, duration=(shortest, longest))
     make_videos(args.output, settings, args.count, args.workers, progress=not args.no_progress)
     return 0
 

@@ -6,22 +6,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
-from .world import COLORS, SHAPES, Event, Film, Thing
+from .wordings import ELSEWHERE, ELSEWHERE_IN_TESTS, OUTSIDE, OUTSIDE_IN_TESTS, WORDINGS, Wordings
+from .world import COLORS, MOTIONS, SHAPES, Event, Film, Thing
 
-Made = tuple[str, str, Sequence[str]]  # a question, its answer, and wrong answers to choose from
+# What a question names, by the slots of its wordings, its answer, and wrong answers to choose from.
+Made = tuple[dict[str, str], str, Sequence[str]]
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 PARTS = ("first quarter", "second quarter", "third quarter", "last quarter")
 LETTERS = "ABCD"
-CAPTION_REQUESTS = ("Describe the video.", "What happens in this video?", "Tell what can be seen, in order.")
+CAPTION_REQUESTS = WORDINGS["caption"][:3]
+FILM_KINDS = ("what", "color", "order", "before", "after", "count", "when", "first")
+IN_VAIN = "absent"  # the kind of a question about something that is not there
+OFF_TOPIC = "elsewhere"  # and of one about something else than shapes
+REFUSALS = (IN_VAIN, OFF_TOPIC)
+ONLY_SHAPES = "I can only talk about the shapes in this video."
 
 
 @dataclass(frozen=True)
 class Question:
     """
-    `kind` is one of what, color, order, before, after, count, when, first, side and caption; `form` is "free" or,
-    where the question ends with lettered options and the answer is a letter, "choice".
+    `kind` is one of what, color, order, before, after, count, when, first, motion, side, caption, absent and
+    elsewhere; `form` is "free" or, where the question ends with lettered options and the answer is a letter, "choice".
     """
 
     kind: str
@@ -40,26 +47,108 @@ class Question:
         return re.search(rf"^{self.answer}\. (.+)$", self.question, re.MULTILINE)[1]
 
 
-def ask_about_film(rng: Random, film: Film, count: int, choice_share: float = 0.3) -> list[Question]:
+def ask_about_film(
+    rng: Random,
+    film: Film,
+    count: int,
+    choice_share: float = 0.3,
+    kinds: Sequence[str] = FILM_KINDS,
+    wordings: Wordings | None = None,
+) -> list[Question]:
     """
-    `count` different questions at most, the kinds in turn from a random one, so that each is as frequent as its
+    `count` different questions at most, the `kinds` in turn from a random one, so that each is as frequent as its
     subject allows: a color or a shape is only asked for where it names one thing.
     """
-    makers = [_what, _color, _order, _before, _after, _count, _when, _first]
+    makers = [_MAKERS[kind] for kind in kinds]
     rng.shuffle(makers)
-    return _ask(rng, makers, film, count, choice_share)
+    return _ask(rng, makers, film, count, choice_share, wordings or Wordings())
 
 
-def ask_about_picture(rng: Random, things: Sequence[Thing], count: int, choice_share: float = 0.3) -> list[Question]:
-    """`count` different questions at most about a picture of one or two things."""
-    events = tuple(Event(0, 0, thing) for thing in things)
-    film = Film(0, 1, (), events)
+def ask_about_picture(
+    rng: Random,
+    things: Sequence[Thing],
+    count: int,
+    choice_share: float = 0.3,
+    wordings: Wordings | None = None,
+    nameable: Sequence[tuple[str, str]] | None = None,
+) -> list[Question]:
+    """`count` different questions at most about a picture of one or two things; `nameable` as in [`Film`]."""
     makers = [_what, _color, _count] + ([_side] if len(things) > 1 else [])
     rng.shuffle(makers)
-    return [
-        Question(each.kind, each.form, each.question.replace(" in the video", ""), each.answer)
-        for each in _ask(rng, makers, film, count, choice_share)
-    ]
+    return _ask(rng, makers, still(things, nameable), count, choice_share, wordings or Wordings(medium="picture"))
+
+
+def still(things: Sequence[Thing], nameable: Sequence[tuple[str, str]] | None = None) -> Film:
+    """A picture's things as a film in which nothing happens."""
+    return Film(0, 1, (), tuple(Event(0, 0, thing) for thing in things), *([] if nameable is None else [nameable]))
+
+
+def ask_in_vain(rng: Random, film: Film, count: int, wordings: Wordings, test: bool = False) -> list[Question]:
+    """
+    Questions that cannot be answered, and what is said instead: four in five about something that is not there, the
+    others about something else than shapes. Half of what is missed are colors and shapes of the world, the other half
+    things that it does not have; tests ask for other ones and about other subjects than training.
+    """
+    colors, nouns = OUTSIDE_IN_TESTS if test else OUTSIDE
+    seen = {(event.thing.color, event.thing.shape) for event in film.events}
+    seen_colors, seen_shapes = ({thing[place] for thing in seen} for place in (0, 1))
+    missing = {
+        "color": ([color for color in COLORS if color not in seen_colors], colors),
+        "shape": ([shape for shape in SHAPES if shape not in seen_shapes], nouns),
+    }
+    # Of two things that are there, one's color with the other's shape is what must be looked at most closely.
+    mixed = [pair for pair in film.nameable if pair not in seen and pair[0] in seen_colors and pair[1] in seen_shapes]
+    absent = [pair for pair in film.nameable if pair not in seen]
+
+    def draw(slot: str) -> str | None:
+        if slot in missing:
+            inside, outside = missing[slot]
+            return rng.choice(inside) if inside and rng.random() < 0.5 else rng.choice(outside)
+        if rng.random() < 0.5:
+            pairs = mixed if mixed and rng.random() < 0.5 else absent
+            return " ".join(rng.choice(pairs)) if pairs else None
+        if rng.random() < 0.5:
+            return f"{rng.choice(list(COLORS))} {rng.choice(nouns)}"
+        return f"{rng.choice(colors)} {rng.choice((*SHAPES, *nouns))}"
+
+    kinds = [*("what", "color"), *(("before", "after", "motion", "when", "first", "order") if film.duration else ())]
+    questions = {}
+    for _ in range(4 * count):
+        if len(questions) == count:
+            break
+        if rng.random() < 0.2:
+            text = rng.choice(ELSEWHERE_IN_TESTS if test else ELSEWHERE)
+            answer = ONLY_SHAPES.replace("video", wordings.medium)
+            questions[text] = Question(OFF_TOPIC, "free", wordings.say(text), answer)
+            continue
+        kind = rng.choice(kinds)
+        if kind == "order":
+            if len(film.events) >= len(ORDINALS):
+                continue
+            slots = {"place": rng.choice(ORDINALS[len(film.events) :])}
+            answer = _only(len(film.events))
+        else:
+            slot = {"what": "color", "color": "shape"}.get(kind, "thing")
+            name = draw(slot)
+            if name is None:
+                continue
+            slots = {slot: name}
+            answer = f"There is no {name}{' object' if kind == 'what' else ''} in the {wordings.medium}."
+            if kind == "first":
+                if not film.events:
+                    continue
+                names = [f"the {name}", f"the {rng.choice(film.events).thing.name}"]
+                rng.shuffle(names)
+                slots = {"a": names[0], "b": names[1]}
+        plain = WORDINGS[kind][0].format(**slots)
+        questions.setdefault(plain, Question(IN_VAIN, "free", wordings.ask(kind, **slots), answer))
+    return list(questions.values())
+
+
+def _only(number: int) -> str:
+    if number < 2:
+        return "There is only one object in the video." if number else "There is no object in the video."
+    return f"There are only {NUMBERS[number]} objects in the video."
 
 
 def caption_film(film: Film) -> str:
@@ -85,20 +174,23 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _ask(rng: Random, makers: list[Callable], film: Film, count: int, choice_share: float) -> list[Question]:
+def _ask(
+    rng: Random, makers: list[Callable], film: Film, count: int, choice_share: float, wordings: Wordings
+) -> list[Question]:
     asked, failures = {}, 0
     while len(asked) < count and failures < 4 * len(makers):
         maker = makers[(len(asked) + failures) % len(makers)]
-        made = maker(rng, film)
-        if made is None or made[0] in asked:
+        made, kind = maker(rng, film), maker.__name__.strip("_")
+        plain = None if made is None else WORDINGS[kind][0].format(**made[0])
+        if plain is None or plain in asked:
             failures += 1
             continue
-        text, answer, others = made
-        kind, form, question = maker.__name__.strip("_"), "free", text
+        slots, answer, others = made
+        form, question = "free", wordings.ask(kind, **slots)
         if rng.random() < choice_share:
-            question, answer = _offer(rng, text, answer, others)
+            question, answer = _offer(rng, question, answer, others)
             form = "choice"
-        asked[text] = Question(kind, form, question, answer)
+        asked[plain] = Question(kind, form, question, answer)
     return list(asked.values())
 
 
@@ -117,7 +209,7 @@ def _shuffled(rng: Random, items: Sequence[str]) -> list[str]:
 def _rivals(rng: Random, film: Film) -> list[str]:
     """Wrong options for a thing's name: first the other things of the film, so that having seen them is no help."""
     names = _shuffled(rng, [event.thing.a_name for event in film.events])
-    others = [Thing(color, shape, 0, 0, 0).a_name for color in COLORS for shape in SHAPES]
+    others = [Thing(color, shape, 0, 0, 0).a_name for color, shape in film.nameable]
     return names + _shuffled(rng, [name for name in others if name not in names])
 
 
@@ -131,7 +223,7 @@ def _what(rng: Random, film: Film) -> Made | None:
     if not things:
         return None
     thing = rng.choice(things)
-    return f"What shape is the {thing.color} object?", thing.shape, _shuffled(rng, SHAPES)
+    return {"color": thing.color}, thing.shape, _shuffled(rng, SHAPES)
 
 
 def _color(rng: Random, film: Film) -> Made | None:
@@ -139,7 +231,7 @@ def _color(rng: Random, film: Film) -> Made | None:
     if not things:
         return None
     thing = rng.choice(things)
-    return f"What colour is the {thing.shape}?", thing.color, _shuffled(rng, tuple(COLORS))
+    return {"shape": thing.shape}, thing.color, _shuffled(rng, tuple(COLORS))
 
 
 def _order(rng: Random, film: Film) -> Made | None:
@@ -148,23 +240,23 @@ def _order(rng: Random, film: Film) -> Made | None:
     place = rng.randrange(min(len(film.events), len(ORDINALS)))
     last = place == len(film.events) - 1 and rng.random() < 0.5
     name = film.events[place].thing.a_name
-    return f"Which object appears {'last' if last else ORDINALS[place]}?", name, _rivals(rng, film)
+    return {"place": "last" if last else ORDINALS[place]}, name, _rivals(rng, film)
 
 
 def _before(rng: Random, film: Film) -> Made | None:
-    return _neighbor(rng, film, "before", -1)
+    return _neighbor(rng, film, -1)
 
 
 def _after(rng: Random, film: Film) -> Made | None:
-    return _neighbor(rng, film, "after", 1)
+    return _neighbor(rng, film, 1)
 
 
-def _neighbor(rng: Random, film: Film, word: str, step: int) -> Made | None:
+def _neighbor(rng: Random, film: Film, step: int) -> Made | None:
     if len(film.events) < 2:
         return None
     place = rng.randrange(max(step, 0), len(film.events) + min(step, 0))
     answer, known = film.events[place].thing, film.events[place - step].thing
-    return f"Which object appears right {word} the {known.name}?", answer.a_name, _rivals(rng, film)
+    return {"thing": known.name}, answer.a_name, _rivals(rng, film)
 
 
 def _count(rng: Random, film: Film) -> Made | None:
@@ -182,7 +274,7 @@ def _count(rng: Random, film: Film) -> Made | None:
     if number >= len(NUMBERS):
         return None
     near = [name for other, name in enumerate(NUMBERS) if 0 < abs(other - number) <= 3]
-    return f"How many {things} appear in the video?", NUMBERS[number], _shuffled(rng, near)
+    return {"things": things}, NUMBERS[number], _shuffled(rng, near)
 
 
 def _when(rng: Random, film: Film) -> Made | None:
@@ -195,11 +287,7 @@ def _when(rng: Random, film: Film) -> Made | None:
     if not inside:
         return None
     event, part = rng.choice(inside)
-    return (
-        f"In which part of the video does the {event.thing.name} appear?",
-        f"the {PARTS[part]}",
-        _shuffled(rng, [f"the {name}" for name in PARTS]),
-    )
+    return {"thing": event.thing.name}, f"the {PARTS[part]}", _shuffled(rng, [f"the {name}" for name in PARTS])
 
 
 def _first(rng: Random, film: Film) -> Made | None:
@@ -208,22 +296,38 @@ def _first(rng: Random, film: Film) -> Made | None:
     places = rng.sample(range(len(film.events)), 2)
     names = [f"the {film.events[place].thing.name}" for place in places]
     answer = names[places.index(min(places))]
-    return f"Which appears first, {names[0]} or {names[1]}?", answer, names
+    return {"a": names[0], "b": names[1]}, answer, names
+
+
+def _motion(rng: Random, film: Film) -> Made | None:
+    if not film.events:
+        return None
+    thing = rng.choice(film.events).thing
+    return {"thing": thing.name}, f"it {thing.motion}", _shuffled(rng, [f"it {motion}" for motion in MOTIONS])
 
 
 def _side(rng: Random, film: Film) -> Made | None:
     side = rng.choice(("left", "right"))
     ordered = sorted((event.thing for event in film.events), key=lambda thing: thing.x)
     answer = ordered[0 if side == "left" else -1]
-    return f"Which object is on the {side}?", answer.a_name, _rivals(rng, film)
+    return {"side": side}, answer.a_name, _rivals(rng, film)
 
+
+_MAKERS = {
+    maker.__name__.strip("_"): maker for maker in (_what, _color, _order, _before, _after, _count, _when, _first)
+}
+_MAKERS["motion"] = _motion
 
 __all__ = [
     "CAPTION_REQUESTS",
+    "FILM_KINDS",
+    "REFUSALS",
     "Question",
     "ask_about_film",
     "ask_about_picture",
+    "ask_in_vain",
     "caption_film",
     "caption_film_with_times",
     "caption_picture",
+    "still",
 ]

@@ -6,7 +6,7 @@ A [`Film`] is drawn from a random generator and renders itself frame by frame; w
 
 import colorsys
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -35,6 +35,24 @@ MOTIONS = (
     "shrinks",
 )
 TEXTURES = ("cloudy", "striped", "checkered", "dotted", "smooth")
+PAIRS = tuple((color, shape) for color in COLORS for shape in SHAPES)
+# One of each color, and each shape at least once: a model that is trained on the others shows with these whether it
+# puts colors and shapes together, or knows things by heart.
+UNSEEN_PAIRS = (
+    ("red", "ring"),
+    ("green", "triangle"),
+    ("blue", "star"),
+    ("yellow", "cross"),
+    ("orange", "circle"),
+    ("purple", "square"),
+    ("white", "triangle"),
+    ("black", "cross"),
+)
+COMPOSITIONS = {
+    "all": PAIRS,
+    "train": tuple(pair for pair in PAIRS if pair not in UNSEEN_PAIRS),
+    "held-out": UNSEEN_PAIRS,
+}
 TRAVEL = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SUPERSAMPLING = 4
 
@@ -101,11 +119,14 @@ class Event:
 
 
 class Background:
-    """A muted texture, larger than the picture, before which the camera drifts while the light changes slowly."""
+    """
+    A muted texture, larger than the picture, before which the camera drifts while the light changes slowly. `speed` is
+    the fastest, in sides a second, and `contrast` how far the texture's two colors lie apart.
+    """
 
-    def __init__(self, rng: Random, side: int, speed: float = 0.02) -> None:
+    def __init__(self, rng: Random, side: int, speed: float = 0.02, contrast: float = 0.15) -> None:
         self.side = side
-        self.texture = _texture(rng, 2 * side)
+        self.texture = _texture(rng, 2 * side, contrast)
         self.rates = [rng.uniform(0.3, 1) * speed * rng.choice((-1, 1)) for _ in range(2)]
         self.phases = [rng.random() for _ in range(2)]
         self.light = (rng.uniform(0.05, 0.15), rng.uniform(20, 60), rng.random())
@@ -125,12 +146,16 @@ class Background:
 
 @dataclass(frozen=True)
 class Film:
-    """What is seen and when: `stretches` of (start, background), each until the next, and `events` in their order."""
+    """
+    What is seen and when: `stretches` of (start, background), each until the next, and `events` in their order. Wrong
+    answers and questions about what is not there name things of the pairs in `nameable` alone.
+    """
 
     duration: float
     fps: float
     stretches: tuple[tuple[float, Background], ...]
     events: tuple[Event, ...]
+    nameable: Sequence[tuple[str, str]] = PAIRS
 
     def frames(self) -> Iterator[np.ndarray]:
         """Every frame, `(side, side, 3)` uint8; frame i is shown from i / fps."""
@@ -158,16 +183,20 @@ def draw_film(
     num_stretches: int,
     num_backgrounds: int,
     num_colors: int = len(COLORS),
+    compositions: str = "all",
+    moving: bool = False,
 ) -> Film:
     """
     A film whose events, none of the same color and shape, begin anywhere, one after another with a gap of at least
     half of the shortest event. Where there are more stretches than backgrounds, scenes return. The things have at most
-    `num_colors` colors.
+    `num_colors` colors and are of the [`COMPOSITIONS`] of that name. With `moving`, the camera moves fast before
+    textures of more contrast.
 
     Raises:
         ValueError: If the events do not fit the duration, or there are more than kinds of things.
     """
-    names = [(color, shape) for color in draw_colors(rng, num_colors) for shape in SHAPES]
+    pairs = COMPOSITIONS[compositions]
+    names = [(color, shape) for color in draw_colors(rng, num_colors) for shape in SHAPES if (color, shape) in pairs]
     if num_events > len(names):
         raise ValueError(
             f"There are {len(names)} kinds of things in {num_colors} colors, got num_events {num_events}."
@@ -182,13 +211,15 @@ def draw_film(
         start = rest + used + gap
         used += gap + length
         events.append(Event(start, start + length, draw_new_thing(rng, color, shape, rng.choice(MOTIONS))))
-    backgrounds = [Background(rng, side) for _ in range(num_backgrounds)]
+    camera = (0.4, 0.35) if moving else ()
+    backgrounds = [Background(rng, side, *camera) for _ in range(num_backgrounds)]
     starts = [0.0, *sorted(rng.uniform(0.05, 0.95) * duration for _ in range(num_stretches - 1))]
     stretches, last = [], None
     for start in starts:
         last = rng.choice([each for each in backgrounds if each is not last] or backgrounds)
         stretches.append((start, last))
-    return Film(duration, fps, tuple(stretches), tuple(events))
+    # Held-out things are asked about among all that there are: their number is small enough to be guessed from.
+    return Film(duration, fps, tuple(stretches), tuple(events), PAIRS if compositions == "held-out" else pairs)
 
 
 def draw_colors(rng: Random, count: int) -> list[str]:
@@ -256,7 +287,7 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     ]
 
 
-def _texture(rng: Random, side: int) -> np.ndarray:
+def _texture(rng: Random, side: int, contrast: float) -> np.ndarray:
     """A picture of two muted colors that are mixed by a pattern, `(side, side, 3)` float32 of 0 to 255."""
     random = np.random.default_rng(rng.getrandbits(64))
     kind = rng.choice(TEXTURES)
@@ -274,15 +305,18 @@ def _texture(rng: Random, side: int) -> np.ndarray:
         pattern = np.asarray(Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC))
     hue, value = rng.random(), rng.uniform(0.35, 0.6)
     first = colorsys.hsv_to_rgb(hue, rng.uniform(0.05, 0.3), value)
-    second = colorsys.hsv_to_rgb((hue + rng.uniform(-0.2, 0.2)) % 1, rng.uniform(0.05, 0.3), value + 0.15)
+    second = colorsys.hsv_to_rgb((hue + rng.uniform(-0.2, 0.2)) % 1, rng.uniform(0.05, 0.3), value + contrast)
     mixed = np.array(first) + np.clip(pattern, 0, 1)[..., None] * (np.array(second) - np.array(first))
     return (255 * mixed).astype(np.float32)
 
 
 __all__ = [
     "COLORS",
+    "COMPOSITIONS",
     "MOTIONS",
+    "PAIRS",
     "SHAPES",
+    "UNSEEN_PAIRS",
     "Background",
     "Event",
     "Film",

@@ -1,0 +1,150 @@
+"""What a set of films or pictures is like: its kind, and everything else that its maker may choose."""
+
+from dataclasses import dataclass
+
+from .looks import CODECS
+from .questions import FILM_KINDS
+from .wordings import SETS, STYLES
+from .world import COLORS, COMPOSITIONS
+
+SPLITS = ("train", "validation", "test")
+KINDS = {
+    "picture": "one thing or none, with its caption",
+    "picture-questions": "one or two things, with a caption and questions",
+    "clip": "one thing in 5 to 15 seconds, with its caption: what long videos are made of",
+    "few": "1 to 3 things in 5 to 12 seconds, seen for a 7th of the video at least",
+    "pair": "2 or 3 things in 5 to 12 seconds, seen for a 6th of the video at least",
+    "row": "3 to 8 things in 5 to 8 seconds, one soon after another",
+    "short": "2 to 5 things in 5 to 60 seconds, seen for a 20th of the video at least",
+    "rare": "4 to 6 things, each seen for 2 to 3 seconds, in 5 to 30 minutes",
+    "crowded": "30 things, each seen for 2 to 3 seconds, in 10 minutes",
+    "empty": "nothing but backgrounds, in 5 to 30 seconds",
+}
+DURATIONS = {
+    "clip": (5.0, 15.0),
+    "few": (5.0, 12.0),
+    "pair": (5.0, 12.0),
+    "row": (5.0, 8.0),
+    "short": (5.0, 60.0),
+    "rare": (300.0, 1800.0),
+    "crowded": (600.0, 600.0),
+    "empty": (5.0, 30.0),
+}
+ROW = (3, 8)  # things
+CROWD = 30  # things
+MOST_THINGS = {"row": ROW[1], "crowded": CROWD, "rare": 6, "short": 5, "few": 3, "pair": 3}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What a set is like. What the last nine add leaves the things, times and answers of a set as they are, but for
+    `compositions`, `moving`, `ask` and `rates`.
+
+    Args:
+        kind (`str`): One of [`KINDS`].
+        split (`str`, *optional*, defaults to `"train"`): One of [`SPLITS`], which share no video.
+        seed (`int`, *optional*, defaults to 42): Of everything that is drawn.
+        duration (`tuple[float, float]`, *optional*): Shortest and longest, in seconds; by default the kind's.
+        questions (`int`, *optional*, defaults to 8): About a video, at most.
+        choice_share (`float`, *optional*, defaults to 0.3): Of these, how many offer lettered options.
+        side (`int`, *optional*, defaults to 96): Of the square picture, in pixels.
+        fps (`float`, *optional*, defaults to 8): Frames a second.
+        colors (`int`, *optional*, defaults to 8):
+            How many the things of one video have at most: the fewer, the more of them only their shape tells apart.
+        ask (`tuple[str, ...]`, *optional*): The kinds of question about a film.
+        wordings (`str`, *optional*, defaults to `"plain"`): Which of a kind's wordings; see [`Wordings`].
+        style (`str`, *optional*, defaults to `"plain"`): How they are typed; see [`Wordings`].
+        refusals (`int`, *optional*, defaults to 0): Questions that cannot be answered, beside the others.
+        compositions (`str`, *optional*, defaults to `"all"`): Which pairs of color and shape there are.
+        boxed (`float`, *optional*, defaults to 0): Share of the videos and pictures between black bars.
+        light (`tuple[float, float]`, *optional*, defaults to (1, 1)): What a video is darkened or brightened by.
+        moving (`float`, *optional*, defaults to 0): Share of the videos with fast cameras and changing backgrounds.
+        codecs (`tuple[str, ...]`, *optional*, defaults to `("h264",)`): Of which each video has one.
+        rates (`tuple[float, ...]`, *optional*): Frames a second of which each video has one, instead of `fps`.
+
+    Raises:
+        ValueError: For what cannot be.
+    """
+
+    kind: str
+    split: str = "train"
+    seed: int = 42
+    duration: tuple[float, float] | None = None
+    questions: int = 8
+    choice_share: float = 0.3
+    side: int = 96
+    fps: float = 8.0
+    colors: int = len(COLORS)
+    ask: tuple[str, ...] = FILM_KINDS
+    wordings: str = "plain"
+    style: str = "plain"
+    refusals: int = 0
+    compositions: str = "all"
+    boxed: float = 0.0
+    light: tuple[float, float] = (1.0, 1.0)
+    moving: float = 0.0
+    codecs: tuple[str, ...] = ("h264",)
+    rates: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        chosen = [
+            ("kind", self.kind, KINDS),
+            ("split", self.split, SPLITS),
+            ("wordings", self.wordings, SETS),
+            ("style", self.style, STYLES),
+            ("compositions", self.compositions, COMPOSITIONS),
+            *(("ask", kind, (*FILM_KINDS, "motion")) for kind in self.ask),
+            *(("codecs", codec, CODECS) for codec in self.codecs),
+        ]
+        for name, value, known in chosen:
+            if value not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
+        for name in ("ask", "codecs"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` must name at least one.")
+        if self.duration is not None and not 5 <= self.duration[0] <= self.duration[1]:
+            raise ValueError(f"Durations must be at least 5 seconds and the longest no shorter, got {self.duration}.")
+        if self.side < 32 or self.side % 2:
+            raise ValueError(f"`side` must be an even number of at least 32 pixels, got {self.side}.")
+        for rate in (self.fps, *self.rates):
+            if not 1 <= rate <= 60:
+                raise ValueError(f"`fps` and `rates` must be from 1 to 60, got {rate}.")
+        if not 1 <= self.colors <= len(COLORS):
+            raise ValueError(f"`colors` must be from 1 to {len(COLORS)}, got {self.colors}.")
+        if self.questions < 0 or not 0 <= self.choice_share <= 1:
+            raise ValueError(
+                f"`questions` must be 0 or more and `choice_share` from 0 to 1, got {self.questions} and "
+                f"{self.choice_share}."
+            )
+        if self.refusals < 0:
+            raise ValueError(f"`refusals` must be 0 or more, got {self.refusals}.")
+        for name in ("boxed", "moving"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be a share from 0 to 1, got {getattr(self, name)}.")
+        if not 0 < self.light[0] <= self.light[1]:
+            raise ValueError(f"`light` must be above 0 and the brightest no darker, got {self.light}.")
+        self._check_things()
+
+    def _check_things(self) -> None:
+        """Whether there are as many different things as a film of the kind may show, whatever its colors are."""
+        counts = sorted(sum(pair == color for pair, _ in COMPOSITIONS[self.compositions]) for color in COLORS)
+        things, needed = sum(counts[: self.colors]), MOST_THINGS.get(self.kind, 1)
+        if things < needed:
+            enough = next((some for some in range(1, len(COLORS) + 1) if sum(counts[:some]) >= needed), None)
+            raise ValueError(
+                f"A film of the kind {self.kind} has up to {needed} different things, and there are {things} in "
+                f"{self.colors} colors: "
+                + (
+                    f"it needs `colors` {enough} or more, got {self.colors}."
+                    if enough
+                    else f"`compositions` {self.compositions!r} has too few of them."
+                )
+            )
+
+    @property
+    def is_picture(self) -> bool:
+        return self.kind.startswith("picture")
+
+
+__all__ = ["CROWD", "DURATIONS", "KINDS", "ROW", "SPLITS", "Settings"]

@@ -1,0 +1,318 @@
+"""
+How the questions of the procedural world are put: by one wording a kind or by many, with the habits of those who type.
+
+A set of training asks by `TRAINED` of the wordings of a kind; the others are kept for tests.
+"""
+
+from random import Random
+
+TRAINED = 8  # of the ten wordings of a kind; the first is the plain one
+
+WORDINGS = {
+    "what": (
+        "What shape is the {color} object?",
+        "Which shape does the {color} object have?",
+        "What is the shape of the {color} object?",
+        "The {color} object, what shape is it?",
+        "What shape does the {color} thing have?",
+        "Which shape is {color}?",
+        "Tell me the shape of the {color} thing.",
+        "What is the {color} thing that can be seen, by its shape?",
+        "What kind of shape is the {color} one?",
+        "Name the shape of the {color} object.",
+    ),
+    "color": (
+        "What colour is the {shape}?",
+        "Which colour does the {shape} have?",
+        "What is the colour of the {shape}?",
+        "The {shape}, what colour is it?",
+        "Of which colour is the {shape}?",
+        "Tell me the colour of the {shape}.",
+        "What colour does the {shape} have?",
+        "What is the {shape}'s colour?",
+        "In what colour is the {shape} shown?",
+        "Name the colour of the {shape}.",
+    ),
+    "order": (
+        "Which object appears {place}?",
+        "What appears {place}?",
+        "What is the {place} object that appears?",
+        "Which thing comes {place}?",
+        "What object is seen {place}?",
+        "Which is the {place} object in the video?",
+        "Tell me which thing appears {place}.",
+        "What shows up {place}?",
+        "Which object can be seen {place}?",
+        "Name the object that comes {place}.",
+    ),
+    "before": (
+        "Which object appears right before the {thing}?",
+        "What appears right before the {thing}?",
+        "What comes before the {thing}?",
+        "Which thing comes immediately before the {thing}?",
+        "What is seen just before the {thing}?",
+        "Which object is seen before the {thing} appears?",
+        "Tell me what comes right before the {thing}.",
+        "Before the {thing}, which object appears?",
+        "What object directly precedes the {thing}?",
+        "Which thing shows up just before the {thing}?",
+    ),
+    "after": (
+        "Which object appears right after the {thing}?",
+        "What appears right after the {thing}?",
+        "What comes after the {thing}?",
+        "Which thing comes immediately after the {thing}?",
+        "What is seen just after the {thing}?",
+        "Which object is seen once the {thing} has left?",
+        "Tell me what comes right after the {thing}.",
+        "After the {thing}, which object appears?",
+        "What object directly follows the {thing}?",
+        "Which thing shows up just after the {thing}?",
+    ),
+    "count": (
+        "How many {things} appear in the video?",
+        "How many {things} are there in the video?",
+        "How many {things} can be seen?",
+        "What is the number of {things} in the video?",
+        "Count the {things}.",
+        "How many {things} does the video show?",
+        "How many {things} do you see?",
+        "Tell me how many {things} there are.",
+        "In total, how many {things} show up?",
+        "Give the number of {things} that appear.",
+    ),
+    "when": (
+        "In which part of the video does the {thing} appear?",
+        "When does the {thing} appear, in which quarter of the video?",
+        "In which quarter of the video is the {thing}?",
+        "Which quarter of the video shows the {thing}?",
+        "When is the {thing} seen?",
+        "When does the {thing} appear?",
+        "Tell me in which part of the video the {thing} is.",
+        "In what part of the video can the {thing} be seen?",
+        "During which quarter does the {thing} show up?",
+        "At which point of the video is the {thing} visible?",
+    ),
+    "first": (
+        "Which appears first, {a} or {b}?",
+        "Which comes first, {a} or {b}?",
+        "What appears first, {a} or {b}?",
+        "Which of the two is seen first, {a} or {b}?",
+        "Which is earlier, {a} or {b}?",
+        "{a} or {b}: which appears first?",
+        "Tell me which comes first, {a} or {b}.",
+        "Of {a} and {b}, which is shown first?",
+        "Which one shows up earlier, {a} or {b}?",
+        "Between {a} and {b}, which one comes first?",
+    ),
+    "side": (
+        "Which object is on the {side}?",
+        "What is on the {side}?",
+        "Which thing is on the {side} side?",
+        "What object is on the {side}?",
+        "What can be seen on the {side}?",
+        "Which object stands on the {side}?",
+        "Tell me what is on the {side}.",
+        "On the {side}, which object is there?",
+        "Name the object on the {side}.",
+        "What is shown on the {side} side?",
+    ),
+    "motion": (
+        "How does the {thing} move?",
+        "What does the {thing} do?",
+        "In which direction does the {thing} move?",
+        "What is the motion of the {thing}?",
+        "How is the {thing} moving?",
+        "The {thing}, how does it move?",
+        "Tell me how the {thing} moves.",
+        "Which way does the {thing} go?",
+        "Describe the motion of the {thing}.",
+        "What is the {thing} doing?",
+    ),
+    "caption": (
+        "Describe the video.",
+        "What happens in this video?",
+        "Tell what can be seen, in order.",
+        "What can be seen in the video?",
+        "What does the video show?",
+        "List the objects of the video in their order.",
+        "Can you describe this video?",
+        "What is this video about?",
+        "Give a short description of the video.",
+        "Which objects appear in the video, one after another?",
+    ),
+    "times": (
+        "Describe the video with times.",
+        "What happens when in this video?",
+        "Tell what can be seen, with the times.",
+        "Describe what happens in the video and when.",
+        "List the events of the video with their times.",
+        "What happens in the video, and at which times?",
+        "Describe the video and say at what time each thing appears.",
+        "Give a description of the video with times.",
+        "At what times does what happen?",
+        "Write down what happens, with time stamps.",
+    ),
+    "picture": (
+        "Describe the picture.",
+        "What can be seen in the picture?",
+        "What is in this picture?",
+        "What does the picture show?",
+        "Can you describe this picture?",
+        "Tell what can be seen.",
+        "Which objects are in the picture?",
+        "Give a short description of the picture.",
+        "What is this a picture of?",
+        "List what the picture shows.",
+    ),
+}
+ELSEWHERE = (
+    "What is the capital of France?",
+    "Who are you?",
+    "Hello",
+    "Tell me a joke.",
+    "What is two plus two?",
+    "How is the weather today?",
+    "Who made this video?",
+    "What music is playing?",
+    "Write a poem.",
+    "How old are you?",
+    "What time is it?",
+    "Can you help me with my homework?",
+    "What is your name?",
+    "Translate this into German.",
+    "Is there a person in the room?",
+    "Which car is the fastest?",
+    "What did the man say?",
+    "Where was this filmed?",
+    "Thank you!",
+    "How do I bake bread?",
+    "Who won the game?",
+    "What is the meaning of life?",
+    "Do you like dogs?",
+    "Why is the sky so high?",
+    "What language do you speak?",
+    "Are you a human?",
+    "Good morning",
+    "How much does it cost?",
+    "Sing a song.",
+    "What should I eat tonight?",
+)
+ELSEWHERE_IN_TESTS = (
+    "What is the highest mountain in the world?",
+    "Hi there",
+    "Who is the president?",
+    "Do you know a good book?",
+    "How far away is the moon?",
+    "Can you write some code?",
+    "What is the woman wearing?",
+    "Is the street wet?",
+    "Where do you live?",
+    "Explain gravity.",
+)
+# What the world does not have: (colors, things). A set of tests asks for others than a set of training.
+OUTSIDE = (
+    ("pink", "brown", "turquoise", "golden", "silver", "beige"),
+    ("dog", "car", "house", "tree", "ball", "heart", "hexagon", "flower", "person", "boat", "arrow", "moon", "chair"),
+)
+OUTSIDE_IN_TESTS = (("cyan", "gray", "magenta"), ("cat", "bus", "diamond", "pentagon", "bird", "table", "cloud"))
+
+SETS = ("plain", "train", "held-out", "all")
+STYLES = ("plain", "varied", "lower", "upper")
+PREFIXES = ("Please tell me: ", "Please tell me, ", "Can you tell me: ", "Question: ", "Tell me: ", "Hi! ", "Please: ")
+SUFFIXES = (" Answer briefly.", " Please answer briefly.", " Be brief.", " Answer in one word or two.", " Thanks!")
+
+
+class Wordings:
+    """
+    Puts questions into words.
+
+    Args:
+        rng (`Random`, *optional*):
+            Draws wordings and habits; what is asked does not depend on it. `"plain"` needs none.
+        which (`str`, *optional*, defaults to `"plain"`):
+            Of a kind's wordings the first (`"plain"`), those of training (`"train"`), the two that are kept out of it
+            (`"held-out"`) or `"all"`.
+        style (`str`, *optional*, defaults to `"plain"`):
+            As written (`"plain"`), all in `"lower"` or `"upper"` case, or `"varied"`: any of these, and at times
+            American, with words before or behind, a wrong letter, or no question mark. The options of a choice stay.
+        medium (`str`, *optional*, defaults to `"video"`):
+            What a question calls its medium.
+    """
+
+    def __init__(
+        self, rng: Random | None = None, which: str = "plain", style: str = "plain", medium: str = "video"
+    ) -> None:
+        self.rng, self.which, self.style, self.medium = rng, which, style, medium
+
+    def ask(self, kind: str, **slots: str) -> str:
+        """A question of that kind about what the slots name."""
+        wordings = WORDINGS[kind]
+        if self.which == "plain":
+            wording = wordings[0]
+        else:
+            first, last = {"train": (0, TRAINED), "held-out": (TRAINED, None), "all": (0, None)}[self.which]
+            wording = self.rng.choice(wordings[first:last])
+        text = wording.format(**slots)
+        if self.medium != "video":
+            text = text.replace(" in the video", "").replace(" of the video", "").replace("video", self.medium)
+        return self.say(f"{text[0].upper()}{text[1:]}")
+
+    def say(self, text: str) -> str:
+        """A text in the style."""
+        if self.style == "lower":
+            return text.lower()
+        if self.style == "upper":
+            return text.upper()
+        return self._vary(text) if self.style == "varied" else text
+
+    def _vary(self, text: str) -> str:
+        rng = self.rng
+        if rng.random() < 0.5:
+            text = text.replace("colour", "color")
+        if rng.random() < 0.15:
+            text = rng.choice(PREFIXES) + (text[0].lower() + text[1:] if rng.random() < 0.5 else text)
+        if rng.random() < 0.15:
+            text += rng.choice(SUFFIXES)
+        if rng.random() < 0.12:
+            text = mistype(rng, text)
+        if rng.random() < 0.15:
+            text = text.rstrip("?.")
+        case = rng.random()
+        return text.lower() if case < 0.25 else text.upper() if case > 0.92 else text
+
+
+def mistype(rng: Random, text: str) -> str:
+    """The text with a letter of one of its longer words swapped with the next, doubled or left out."""
+    words = text.split(" ")
+    places = [place for place, word in enumerate(words) if len(_core(word)) > 3 and _core(word).isalpha()]
+    if places:
+        place = rng.choice(places)
+        word = words[place]
+        at = rng.randrange(1, len(_core(word)) - 1)
+        words[place] = rng.choice(
+            (
+                word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+                word[:at] + word[at] + word[at:],
+                word[:at] + word[at + 1 :],
+            )
+        )
+    return " ".join(words)
+
+
+def _core(word: str) -> str:
+    return word.rstrip("?.,:!")
+
+
+__all__ = [
+    "ELSEWHERE",
+    "ELSEWHERE_IN_TESTS",
+    "OUTSIDE",
+    "OUTSIDE_IN_TESTS",
+    "SETS",
+    "STYLES",
+    "TRAINED",
+    "WORDINGS",
+    "Wordings",
+    "mistype",
+]
