@@ -1,5 +1,6 @@
 """
-DynFocus (arXiv 2411.12355): many tokens for the frames that matter, one or two for every frame.
+DynFocus (arXiv 2411.12355): many tokens for the frames that matter, one or two for every frame. Models that merge
+scenes borrow the latter half of it for the frames that are in no scene, their background.
 
     pool        . . . . . . . . . . . .     all frames, in the order of time
     prototypes  .   o     o o   o     .     L frames that stand for the video's events (density peaks over time)
@@ -16,11 +17,135 @@ the model's one projector, as each is a mean of patches; and groups of patches a
 import torch
 from torch import nn
 
-from .background_frames_fila_video import insert_background
 from .configuration_fila_video import FilaVideoConfig, detail_sizes, num_key_frames
-from .density_peaks_fila_video import density_clusters, event_prototypes
+from .scene_merging_fila_video import pool_grids
 
+EVENT_NEIGHBORS = 2  # nearest frames that make the density of a frame (C)
+DECIMALS = 10  # of values scaled to about 1 that are compared, far above float64's rounding
 CLUSTER_NEIGHBORS, GROUP_NEIGHBORS = 8, 3  # nearest patches, and clusters, that make a density
+
+
+def split_frames(
+    frames: torch.Tensor,
+    video_num_scenes: torch.LongTensor | None,
+    video_background_places: torch.LongTensor | None,
+    config: FilaVideoConfig,
+) -> tuple[torch.Tensor, list[int], torch.Tensor, list[list[int]]]:
+    """
+    The frames of a batch of videos without its padding: a row of `frames` holds those of a video's scenes, then those
+    of its background, then padding. With scenes A, B, C of two frames, background x, y, z, and a newline at the end:
+
+        frames   A A B B C C x y z . .        places   0 2 3        tokens   x AAAA BBBB y CCCC z n
+
+    Args:
+        frames (`torch.Tensor` of shape `(num_videos, num_frames, ...)`): Pixels or patch features.
+        video_num_scenes (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Scenes of each video; by default as many as there is room for.
+        video_background_places (`torch.LongTensor` of shape `(num_videos, num_background)`, *optional*):
+            Of each frame beside the scenes, how many scenes stand before it; -1 is padding.
+        config (`FilaVideoConfig`): The model's settings.
+
+    Returns:
+        `tuple`: the scenes of all videos `(total_scenes, scene_size, ...)`, and how many each video has; the
+        background of all `(total_background, ...)`, and each video's places.
+
+    Raises:
+        ValueError: If the numbers do not fit each other or the model.
+    """
+    num_videos, num_frames = frames.shape[:2]
+    scene_size = config.scene_size
+    places = [[] for _ in range(num_videos)]
+    if video_background_places is not None:
+        places = [[place for place in row if place >= 0] for row in video_background_places.tolist()]
+    most = max((len(row) for row in places), default=0)
+    if most and not config.background_tokens:
+        raise ValueError(
+            f"`video_background_places` has {most} frames beside the scenes of a video, but the model's "
+            "`background_tokens` is 0. Is the processor's the same?"
+        )
+    if (video_num_scenes is None or not most) and any((num_frames - len(row)) % scene_size for row in places):
+        raise ValueError(
+            f"A video has {num_frames} frames, {most} of them beside its scenes, which leaves no multiple of the "
+            f"model's scene_size {scene_size}. Is the processor's `scene_size` the same?"
+        )
+    if video_num_scenes is None:
+        counts = [(num_frames - len(row)) // scene_size for row in places]
+    else:
+        counts = video_num_scenes.tolist()
+    if not len(counts) == len(places) == num_videos:
+        raise ValueError(
+            f"There are {num_videos} videos, but `video_num_scenes` is {counts} and `video_background_places` of "
+            f"{len(places)} videos."
+        )
+    for count, row in zip(counts, places, strict=True):
+        if count < 1 or count * scene_size + len(row) > num_frames or any(place > count for place in row):
+            raise ValueError(
+                f"`video_num_scenes` is {counts}, but there are {num_videos} videos of {num_frames} frames, at most "
+                f"{(num_frames - len(row)) // scene_size} scenes of {scene_size} each beside {len(row)} of the "
+                "background. Is the processor's `scene_size` the model's?"
+            )
+    ends = [count * scene_size for count in counts]
+    scenes = torch.cat([video[:end] for video, end in zip(frames, ends, strict=True)])
+    background = torch.cat([video[end : end + len(row)] for video, end, row in zip(frames, ends, places, strict=True)])
+    return scenes.unflatten(0, (-1, scene_size)), counts, background, places
+
+
+class FilaVideoBackgroundEncoder(nn.Module):
+    """
+    One token or two for a frame: its mean patch, and the sum of its patches weighted by their product with a learned
+    query. At the start the query is zero, and its token the mean too. The projector does the rest.
+    """
+
+    def __init__(self, config: FilaVideoConfig) -> None:
+        super().__init__()
+        self.stride = config.pooling_stride if config.pooling_mode == "pixel_shuffle" else 1
+        width = config.vision_config.hidden_size * self.stride**2
+        self.query = nn.Parameter(torch.empty(width)) if config.background_tokens == 2 else None
+
+    def forward(self, features: torch.Tensor, projector: nn.Module) -> torch.Tensor:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(num_frames, num_patches, vision_hidden_size)`): Of the frames.
+            projector (`nn.Module`): The model's.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, background_tokens, hidden_size)`.
+        """
+        if self.stride > 1:  # the projector takes several patches as one
+            side = round(features.shape[1] ** 0.5)
+            grids = features.unflatten(1, (side, side))
+            features = pool_grids(grids, "pixel_shuffle", self.stride).flatten(1, 2)
+        tokens = [features.mean(dim=1)]
+        if self.query is not None:
+            scores = features.float() @ self.query.float() / features.shape[-1] ** 0.5
+            weights = scores.softmax(dim=1).to(features.dtype)
+            tokens.append((weights.unsqueeze(-1) * features).sum(dim=1))
+        return projector(torch.stack(tokens, dim=1))
+
+
+def insert_background(
+    video: torch.Tensor, num_scenes: int, background: torch.Tensor, places: list[int], has_end: bool
+) -> torch.Tensor:
+    """
+    A video's tokens with those of its background between its scenes.
+
+    Args:
+        video (`torch.Tensor` of shape `(num_tokens, hidden_size)`): Equally many tokens of each scene.
+        num_scenes (`int`): Of the video.
+        background (`torch.Tensor` of shape `(num_background, background_tokens, hidden_size)`):
+            What [`FilaVideoBackgroundEncoder`] gave of its other frames.
+        places (`list[int]`): How many scenes stand before each of them.
+        has_end (`bool`): Whether the last token, a newline, belongs to no scene.
+
+    Returns:
+        `torch.Tensor` of shape `(num_tokens + num_background * background_tokens, hidden_size)`.
+    """
+    of_scenes = len(video) - has_end
+    # By twice the place: the scenes have the odd numbers.
+    keys = [2 * scene + 1 for scene in range(num_scenes) for _ in range(of_scenes // num_scenes)]
+    keys += [2 * place for place in places for _ in range(background.shape[1])]
+    order = torch.tensor([*keys, *[2 * num_scenes + 1] * has_end], device=video.device).argsort(stable=True)
+    return torch.cat([video[:of_scenes], background.flatten(0, 1), video[of_scenes:]])[order]
 
 
 class FilaVideoScoreNet(nn.Module):
@@ -217,9 +342,108 @@ def sum_of_details(config: FilaVideoConfig) -> int:
     return side**2 + clusters + groups
 
 
+@torch.no_grad()
+def density_peaks(points: torch.Tensor, neighbors: int) -> tuple[torch.LongTensor, torch.Tensor]:
+    """
+    DPC-KNN: the points of each set in the order of `density * separation`, where the density is exp(-the mean squared
+    distance to the nearest points / dim), and the separation the distance to the nearest denser point, or for the
+    densest to the farthest one. Of equally dense points the earlier is denser. Decisions are taken in float64 on
+    rounded values, so that ties go to the earlier point whatever the number of threads.
+
+    Args:
+        points (`torch.Tensor` of shape `(num_sets, num_points, dim)`): Of a floating dtype.
+        neighbors (`int`): How many nearest points make the density, at most all others.
+
+    Returns:
+        `tuple`: indices `(num_sets, num_points)`, the best first; and each point's separation `(num_sets,
+        num_points)`, 0 where it equals a denser one.
+    """
+    points = points.double()
+    points = points - points.mean(1, keepdim=True)  # what all have in common would cost digits of the distances
+    num_points, dim = points.shape[1:]
+    norms = points.square().sum(2)
+    scale = norms.amax(1, keepdim=True).clamp(min=torch.finfo(norms.dtype).tiny)
+    numbers = torch.arange(num_points, device=points.device)
+    neighbors = min(neighbors, num_points - 1)
+
+    def squared_distances(rows: torch.Tensor) -> torch.Tensor:
+        squared = norms[:, rows, None] + norms[:, None] - 2 * (points[:, rows] @ points.mT)
+        return (squared / scale[:, None]).clamp(min=0).round(decimals=DECIMALS)
+
+    # A part of the rows at a time, since a long pool has many pairs; logarithms, since exp would vanish.
+    log_density, separation = torch.zeros_like(norms), torch.empty_like(norms)
+    if neighbors > 0:
+        for rows in numbers.split(1024):
+            itself = rows[None, :, None].expand(len(points), -1, 1)
+            others = squared_distances(rows).scatter_(2, itself, torch.inf)
+            nearest = others.topk(neighbors, largest=False).values
+            log_density[:, rows] = -(nearest.mean(2).round(decimals=DECIMALS) * scale / dim)
+    order = log_density.argsort(dim=1, descending=True, stable=True)
+    ranks = torch.empty_like(order).scatter_(1, order, numbers.expand_as(order))
+    for rows in numbers.split(1024):
+        squared = squared_distances(rows)
+        denser = ranks[:, None] < ranks[:, rows, None]
+        to_denser = squared.masked_fill(~denser, torch.inf).amin(2)
+        separation[:, rows] = torch.where(ranks[:, rows] == 0, squared.amax(2), to_denser).sqrt()
+    score = log_density + separation.log()
+    return score.argsort(dim=1, descending=True, stable=True), separation * scale.sqrt()
+
+
+@torch.no_grad()
+def density_clusters(points: torch.Tensor, count: int, neighbors: int) -> torch.LongTensor:
+    """
+    Clusters around the best `count` points of each set: the cluster of each point, `(num_sets, num_points)`, is that
+    of the nearest of them, of equally near ones the earlier. Clusters are numbered in the order of their points.
+    """
+    centers = density_peaks(points, neighbors)[0][:, :count].sort(dim=1).values
+    points = points.double()
+    points = points - points.mean(1, keepdim=True)
+    chosen = points.gather(1, centers[..., None].expand(-1, -1, points.shape[2]))
+    distances = torch.cdist(points, chosen, compute_mode="donot_use_mm_for_euclid_dist")
+    scale = distances.amax((1, 2), keepdim=True).clamp(min=torch.finfo(distances.dtype).tiny)
+    labels = (distances / scale).round(decimals=DECIMALS).argmin(2)
+    # Of points that are equal each keeps its own cluster, so that none is empty.
+    return labels.scatter_(1, centers, torch.arange(count, device=points.device).expand_as(centers))
+
+
+@torch.no_grad()
+def event_prototypes(features: torch.Tensor, count: int) -> torch.LongTensor:
+    """
+    The frames that stand for the events of a video (DynFocus): the best `count` density peaks
+    over time, ascending, on the CPU. Where fewer frames differ, others are spread evenly over the unused ones.
+
+    Args:
+        features (`torch.Tensor` of shape `(num_frames, dim)`): One feature per frame.
+        count (`int`): At most `num_frames`.
+    """
+    order, separation = density_peaks(features[None], EVENT_NEIGHBORS)
+    best = order[0, :count]
+    found = best[separation[0, best] > 0].tolist()  # a frame that equals a denser one stands for nothing new
+    return fill_evenly(found, count, len(features))
+
+
+def fill_evenly(found: list[int], count: int, num_frames: int) -> torch.LongTensor:
+    """The frames `found` and those that are missing to `count`, spread evenly over the unused ones; ascending."""
+    used = torch.zeros(num_frames, dtype=torch.bool)
+    used[found] = True
+    missing = count - len(found)
+    if missing:
+        unused = (~used).nonzero().flatten()
+        used[unused[(2 * torch.arange(missing) + 1) * len(unused) // (2 * missing)]] = True
+    return used.nonzero().flatten()
+
+
 __all__ = [
+    "DECIMALS",
+    "FilaVideoBackgroundEncoder",
     "FilaVideoCooperativeEncoder",
     "FilaVideoScoreNet",
+    "density_clusters",
+    "density_peaks",
+    "event_prototypes",
+    "fill_evenly",
+    "insert_background",
     "perturbed_top_k",
+    "split_frames",
     "top_k",
 ]

@@ -2,16 +2,143 @@
 
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
+from .configuration_fila_video import check_key_frames
 from .encoded_video_fila_video import EncodedVideo
-from .question_selection_fila_video import Question, relevant_frames
-from .scene_selection_fila_video import scenes_of, select_scenes, thin_pool, unselected_frames
-from .video_processing_fila_video import SceneSettings, thumbnails
+from .question_scoring_fila_video import LAYERS
+from .question_selection_fila_video import DIVERSITIES, Question, relevant_frames
+from .scene_selection_fila_video import INITS, METHODS, scenes_of, select_scenes, thin_pool, unselected_frames
+from .video_pool_fila_video import EVEN_FRAMES, even_numbers, thumbnails
+
+FRAME_ENCODINGS = ("scenes", "cooperative")
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """
+    How the pool of a video is made and scenes are selected from it: the video processor's settings with those of a
+    call over them ([`FilaVideoVideoProcessor.scene_settings`]), documented in [`FilaVideoVideoProcessorKwargs`].
+
+    Raises:
+        ValueError: If a count is under 1 or `candidate_fps` is not positive.
+    """
+
+    num_scenes: int = 32
+    scene_size: int = 3
+    candidate_fps: float = 1.0
+    min_candidates: int = 96
+    max_candidates: int = 512
+    encoded_candidates: int | None = None
+    selection: str = "kmeans"
+    init: str = "k-means++"
+    seed: int = 42
+    frame_batch_size: int = 16
+    max_feature_bytes: int = 1 << 30
+    question_diversity: str = "top"
+    neutral_question: str = ""
+    question_spacing: float = 3.0
+    question_context: float = 0.0
+    question_tokens: int = 16
+    question_layers: str = "middle"
+    seek_mode: str = "auto"
+    frame_encoding: str = "scenes"
+    background_tokens: int = 0
+    num_prototypes: int = 25
+    key_frames: int | float = 0.8
+    even_frames: str = "ends"
+
+    def __post_init__(self) -> None:
+        counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size")
+        for name in (*counts, "question_tokens", "num_prototypes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.encoded_candidates is not None and self.encoded_candidates < 1:
+            raise ValueError(f"`encoded_candidates` must be at least 1 or `None`, got {self.encoded_candidates}.")
+        known_values = {
+            "selection": (*METHODS, "question"),
+            "init": INITS,
+            "question_diversity": DIVERSITIES,
+            "question_layers": LAYERS,
+            "even_frames": EVEN_FRAMES,
+        }
+        for name, known in known_values.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
+        if self.frame_encoding not in FRAME_ENCODINGS:
+            raise ValueError(
+                f"Unknown `frame_encoding` {self.frame_encoding!r}: use one of {', '.join(FRAME_ENCODINGS)}."
+            )
+        if self.frame_encoding == "cooperative" and self.scene_size != 1:
+            raise ValueError(
+                f"`frame_encoding='cooperative'` takes frames one by one: set `scene_size` ({self.scene_size}) to 1."
+            )
+        check_key_frames(self.num_prototypes, self.key_frames)
+        if self.background_tokens not in (0, 1, 2):
+            raise ValueError(f"`background_tokens` must be 0, 1 or 2, got {self.background_tokens!r}.")
+        if not self.candidate_fps > 0:
+            raise ValueError(f"`candidate_fps` must be positive, got {self.candidate_fps}.")
+        for name in ("question_spacing", "question_context"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` cannot be negative, got {getattr(self, name)}.")
+
+    @property
+    def num_selected_frames(self) -> int:
+        """Frames that all scenes need."""
+        return self.num_scenes * self.scene_size
+
+    def num_candidates(self, duration: float | None) -> int:
+        """
+        Frames in the pool of a video of `duration` seconds: `candidate_fps` a second, at least `min_candidates` and as
+        many as all scenes need, but never more than `max_candidates`. `uniform` selection takes what the scenes need,
+        unless the other frames count too.
+        """
+        wanted = max(round((duration or 0) * self.candidate_fps), self.min_candidates, self.num_selected_frames)
+        takes_all = self.selection != "uniform" or self.uses_whole_pool
+        return min(wanted if takes_all else self.num_selected_frames, self.max_candidates)
+
+    @property
+    def uses_whole_pool(self) -> bool:
+        """Whether the model sees more of the pool than the scenes."""
+        return self.background_tokens > 0 or self.frame_encoding == "cooperative"
+
+    def num_thinned(self, num_candidates: int) -> int:
+        """Frames of a pool that are left where `encoded_candidates` thins it."""
+        if self.encoded_candidates is None or self.selection in ("uniform", "bsm"):
+            return num_candidates
+        return min(num_candidates, max(self.encoded_candidates, self.num_selected_frames))
+
+    def num_background_frames(self, num_candidates: int) -> int:
+        """
+        Frames beside the scenes that have background tokens: those of the thinned pool beyond the
+        `num_scenes * scene_size` that scenes can hold. A function of the pool's size alone.
+        """
+        if not self.background_tokens or self.frame_encoding == "cooperative":
+            return 0
+        return max(self.num_thinned(num_candidates) - self.num_selected_frames, 0)
+
+    def num_dense(self, duration: float | None) -> int | None:
+        """
+        Frames to look at, `candidate_fps` a second, where the pool keeps the most different of them; `None` where it
+        is spaced evenly: the video fits, or the selection goes by time alone (`uniform`, `bsm`).
+        """
+        dense = round((duration or 0) * self.candidate_fps)
+        by_time = self.selection in ("uniform", "bsm") or self.max_candidates < 3
+        return None if by_time or dense <= self.num_candidates(duration) else dense
+
+    def wanted(self, metadata: VideoMetadata) -> int | np.ndarray:
+        """The pool of a video, as [`read_frames`] takes it: how many frames, evenly by time, or their numbers."""
+        count = self.num_dense(metadata.duration) or self.num_candidates(metadata.duration)
+        if self.selection != "uniform" or self.even_frames == "ends":
+            return count
+        total = metadata.total_num_frames
+        rate = metadata.fps or total / metadata.duration
+        return even_numbers(total, rate, count, self.even_frames, self.candidate_fps)
 
 
 class Selection(NamedTuple):
@@ -252,4 +379,4 @@ def describe_scenes(
     return scenes
 
 
-__all__ = ["FrameSelector", "Selection", "describe_scenes"]
+__all__ = ["FrameSelector", "SceneSettings", "Selection", "describe_scenes"]

@@ -20,14 +20,24 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .background_frames_fila_video import FilaVideoBackgroundEncoder, insert_background, split_frames
 from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
-from .cooperative_encoding_fila_video import FilaVideoCooperativeEncoder
+from .cooperative_encoding_fila_video import (
+    FilaVideoBackgroundEncoder,
+    FilaVideoCooperativeEncoder,
+    insert_background,
+    split_frames,
+)
 from .generation_fila_video import CACHE, FilaVideoGenerationMixin
 from .layer_compression_fila_video import follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
-from .scene_merging_fila_video import SCENE_MERGERS, FilaVideoAttentionMerger, FilaVideoWeightedMerger
-from .visual_projection_fila_video import FilaVideoMultiModalProjector, project_patches, visual_tokens
+from .scene_merging_fila_video import (
+    SCENE_MERGERS,
+    FilaVideoAttentionMerger,
+    FilaVideoMultiModalProjector,
+    FilaVideoWeightedMerger,
+    project_patches,
+    visual_tokens,
+)
 
 if TYPE_CHECKING:
     # The Hub's loader and `save_pretrained` take along what these lines name: the pipeline leads them to the processor

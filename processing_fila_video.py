@@ -17,11 +17,10 @@ from transformers.video_utils import VideoMetadata
 
 from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, last_questions, normalize_chat
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
-from .frame_selector_fila_video import FrameSelector, describe_scenes
+from .frame_selector_fila_video import FrameSelector, SceneSettings, describe_scenes
 from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
 from .scene_selection_fila_video import background_places
 from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
-from .time_marks_fila_video import VideoPrompt
 from .video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
@@ -33,11 +32,10 @@ from .video_inputs_fila_video import (
 from .video_processing_fila_video import (
     FilaVideoVideoProcessor,
     FilaVideoVideoProcessorKwargs,
-    SceneSettings,
     pad_frames,
     pad_rows,
 )
-from .video_tokens_fila_video import TokenCounter
+from .video_prompt_fila_video import TokenCounter, VideoPrompt
 
 logger = logging.get_logger(__name__)
 

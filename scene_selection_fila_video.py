@@ -16,7 +16,7 @@ from numbers import Integral
 
 import torch
 
-from .density_peaks_fila_video import DECIMALS, event_prototypes, fill_evenly
+from .cooperative_encoding_fila_video import DECIMALS, event_prototypes, fill_evenly
 
 try:  # FAISS comes by extra: `faiss-cpu` and `faiss-gpu` install the same module
     import faiss

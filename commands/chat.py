@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..chat_session_fila_video import ChatSession
+from ..chat_session_fila_video import ChatSession, Progress, Text
 from ..pipeline_fila_video import VideoTextToTextPipeline
-from ..streaming_fila_video import Progress, Text
 from .answer import announce_demonstration
 from .cli import PICTURES, call_options, check_writable
 from .interrupts import hand_back

@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 
 from ..scene_selection_fila_video import thin_pool
-from ..video_processing_fila_video import thumbnails
+from ..video_pool_fila_video import thumbnails
 from .intervals import accuracy
 from .selections import SELECTIONS, Mixture, Selection
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from ..commands.loading import load_model
 from ..encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
+from ..frame_selector_fila_video import SceneSettings
 from ..pipeline_fila_video import VideoTextToTextPipeline
-from ..video_processing_fila_video import SceneSettings
 
 # What is decided when a video is encoded; the rest when it is asked about.
 ENCODING = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *SceneSettings.__dataclass_fields__}

@@ -86,9 +86,9 @@ class PipelineWorker:
     def _prepare(self, video: VideoQuestions) -> Iterator[tuple[Asked, Any, str | None]]:
         """The model's inputs for each question, with the lines of subtitles left out; or what is wrong."""
         from ..encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS
+        from ..frame_selector_fila_video import SceneSettings
         from ..subtitles_fila_video import read_subtitles
         from ..video_inputs_fila_video import clip_of
-        from ..video_processing_fila_video import SceneSettings
 
         processor = self.pipe.processor
         yield from ((asked, None, asked.error) for asked in video.asked if asked.error is not None)

@@ -23,7 +23,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..time_marks_fila_video import time_instruction
+from ..video_prompt_fila_video import time_instruction
 from ..video_reading_fila_video import VideoSegment
 
 VIDEO_PLACEHOLDER = "<image>"

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
+from ..frame_selector_fila_video import SceneSettings
 from ..question_selection_fila_video import Question, relevant_frames
 from ..scene_selection_fila_video import select_scenes
 from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_sequence, open_still_picture, read_decoder
-from ..video_processing_fila_video import FilaVideoVideoProcessor, SceneSettings, thumbnails
+from ..video_pool_fila_video import thumbnails
+from ..video_processing_fila_video import FilaVideoVideoProcessor
 from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames
 
 CANDIDATES_SIZE = (64, 64)  # of candidates that are only looked at as thumbnails

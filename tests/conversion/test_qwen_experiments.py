@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fila_video.conversion.qwen_experiments import KINDS, experiments, takes_pixels
-from fila_video.time_marks_fila_video import VideoPrompt
+from fila_video.video_prompt_fila_video import VideoPrompt
 from transformers import Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 

@@ -8,7 +8,7 @@ import torch
 from fila_video.evaluation import footage
 from fila_video.evaluation.footage import KINDS, SIDE, FootagePool, make_pool, markdown, measure
 from fila_video.evaluation.selections import SELECTIONS, Mixture
-from fila_video.video_processing_fila_video import thumbnails
+from fila_video.video_pool_fila_video import thumbnails
 
 
 @pytest.fixture(scope="module")

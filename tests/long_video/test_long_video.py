@@ -11,7 +11,7 @@ from fila_video.long_video.durations import DurationCache, read_durations
 from fila_video.long_video.plan import JoiningRules, make_plan, spread_totals
 from fila_video.long_video.records import fill_time_instruction, make_record, record_source
 from fila_video.long_video.statistics import Statistics, read_records
-from fila_video.time_marks_fila_video import time_instruction
+from fila_video.video_prompt_fila_video import time_instruction
 from fila_video.video_reading_fila_video import probe_video, read_frames
 from helpers.long_video_set import FPS, caption_record, frame_number, make_clip, make_set, settings, write_captions
 from helpers.video_files import number_of

@@ -5,12 +5,12 @@ import json
 
 import pytest
 import torch
+from fila_video.frame_selector_fila_video import SceneSettings
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.scene_selection_fila_video import unselected_frames
 from fila_video.training.chat_collator import ChatCollator
 from fila_video.training.collator import Collator
-from fila_video.video_processing_fila_video import SceneSettings
 from helpers.tiny_models import random_frames, tiny_config, tiny_model, tiny_vision_config, video_batch
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from huggingface_hub.errors import StrictDataclassClassValidationError

@@ -12,16 +12,21 @@ from fila_video.configuration_fila_video import (
     num_cooperative_tokens,
     num_key_frames,
 )
-from fila_video.cooperative_encoding_fila_video import FilaVideoScoreNet, perturbed_top_k, top_k
-from fila_video.density_peaks_fila_video import density_clusters, density_peaks
+from fila_video.cooperative_encoding_fila_video import (
+    FilaVideoScoreNet,
+    density_clusters,
+    density_peaks,
+    perturbed_top_k,
+    top_k,
+)
 from fila_video.evaluation.answering import Answerer
 from fila_video.evaluation.records import Question, Record
 from fila_video.evaluation.selections import SELECTIONS
+from fila_video.frame_selector_fila_video import SceneSettings
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.chat_collator import ChatCollator
 from fila_video.training.collator import Collator
-from fila_video.video_processing_fila_video import SceneSettings
 from helpers.tiny_models import (
     left_padded,
     random_frames,

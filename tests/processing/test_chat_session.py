@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fila_video.chat_session_fila_video import Result, Text
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
-from fila_video.streaming_fila_video import Result, Text
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from helpers.video_files import make_video
 from transformers import LogitsProcessor

@@ -14,8 +14,8 @@ import pytest
 import torch
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.scene_selection_fila_video import select_scenes, thin_pool
-from fila_video.time_marks_fila_video import time_instruction
-from fila_video.video_processing_fila_video import thumbnails
+from fila_video.video_pool_fila_video import thumbnails
+from fila_video.video_prompt_fila_video import time_instruction
 from fila_video.video_reading_fila_video import read_frames
 from helpers.tiny_processor import SIZE, clip, config_for, conversation, mean_features, model_for, tiny_processor
 from helpers.video_files import make_video

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fila_video import density_peaks_fila_video as density_peaks
 from fila_video import scene_selection_fila_video as scene_selection
+from fila_video.cooperative_encoding_fila_video import EVENT_NEIGHBORS
 from fila_video.scene_selection_fila_video import INITS, METHODS, num_selected_scenes, select_scenes, thin_pool
 
 faiss = pytest.importorskip("faiss")
@@ -274,7 +274,7 @@ def test_black_frames_take_one_scene_of_farthest_point_selection() -> None:
 def test_prototypes_of_a_row_of_numbers_are_those_that_a_hand_computes() -> None:
     # With the two nearest: densities exp(-.05), exp(-.025), exp(-.065), exp(-.25), exp(-.325), exp(-.905);
     # separations 0.1, 1.9 (the densest: the farthest frame), 0.2, 0.7, 0.1, 0.9.
-    assert density_peaks.NEIGHBORS == 2
+    assert EVENT_NEIGHBORS == 2
     features = torch.tensor([0, 0.1, 0.3, 1.0, 1.1, 2.0])[:, None]
     expected = {1: [1], 2: [1, 3], 3: [1, 3, 5], 4: [1, 2, 3, 5], 5: [0, 1, 2, 3, 5]}
     for count, frames in expected.items():
@@ -300,7 +300,7 @@ def naive_prototypes(features, count, neighbors):
 def test_prototypes_equal_a_loop_over_all_pairs(count) -> None:
     for seed, make in enumerate((noise, video, noise, video)):
         features = make(90, seed=seed)
-        expected = naive_prototypes(features, count, density_peaks.NEIGHBORS)
+        expected = naive_prototypes(features, count, EVENT_NEIGHBORS)
         assert select_scenes(features, count, 3, "prototypes")[:, -1].tolist() == expected
 
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 import torch
+from fila_video.chat_session_fila_video import Progress, Result, Text
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
-from fila_video.streaming_fila_video import Progress, Result, Text
 from fila_video.video_reading_fila_video import VideoReadError
 from helpers.tiny_processor import conversation, model_for, tiny_processor
 from helpers.video_files import make_video

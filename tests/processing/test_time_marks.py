@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from fila_video.processing_fila_video import FilaVideoProcessor
-from fila_video.time_marks_fila_video import VideoPrompt, in_words
 from fila_video.training.chat_collator import ChatCollator
+from fila_video.video_prompt_fila_video import VideoPrompt, in_words
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from num2words import num2words
 from PIL import Image
