@@ -22,36 +22,98 @@ FRAME_ENCODINGS = ("scenes", "cooperative")
 @dataclass(frozen=True)
 class SceneSettings:
     """
-    How the pool of a video is made and scenes are selected from it: the video processor's settings with those of a
-    call over them ([`FilaVideoVideoProcessor.scene_settings`]), documented in [`FilaVideoVideoProcessorKwargs`].
+    How the pool of a video is made and scenes are selected from it: a processor's settings, with those of a call over
+    them ([`FilaVideoVideoProcessor.scene_settings`]).
+
+    Args:
+        candidate_fps (`float`, *optional*, defaults to 1.0): Candidate frames a second of video.
+        min_candidates (`int`, *optional*, defaults to 96):
+            Candidate frames of a short video, at least `num_scenes * scene_size` and never more than it has.
+        max_candidates (`int`, *optional*, defaults to 512):
+            Candidate frames of a long video: of those at `candidate_fps`, the ones that differ most from their
+            neighbors in time. `uniform` and `bsm` selection, which go by time, take theirs evenly.
+        encoded_candidates (`int`, *optional*):
+            Candidate frames that go through the frame encoder, where there is one: those that differ most by their
+            thumbnails, at least `num_scenes * scene_size`. By default all. Not for `uniform` and `bsm` selection. With
+            `background_tokens`, these frames are also the background's, whether there is a frame encoder or not.
+        seek_mode (`str`, *optional*, defaults to `"auto"`):
+            `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where
+            it is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always
+            the nearest keyframe. The times are those of the frames taken.
+        even_frames (`str`, *optional*, defaults to `"ends"`):
+            Which frames of a file `uniform` selection takes: from its first to its last (`"ends"`), the `"middles"` of
+            equal parts (InternVL), or by `"rate"` (SmolVLM2): `candidate_fps` a second, at most all that scenes take.
+        num_scenes (`int`, *optional*, defaults to 32):
+            Scenes kept for a video, at most one a candidate frame. A pool no larger than `num_scenes * scene_size` is
+            taken whole, in the order of time, whatever the selection.
+        scene_size (`int`, *optional*, defaults to 3): Frames in a scene. Must be the model's.
+        selection (`str`, *optional*, defaults to `"kmeans"`):
+            How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"farthest"`, `"prototypes"`, `"uniform"`,
+            `"bsm"`, or `"question"`: by what is asked, for which the processor is bound to a model or has a scorer.
+        init (`str`, *optional*, defaults to `"k-means++"`):
+            Initial centers of k-means: `"k-means++"` or the paper's `"random"`.
+        seed (`int`, *optional*, defaults to 42): Seed of the initial centers.
+        frame_batch_size (`int`, *optional*, defaults to 16): Frames that go through the frame encoder at once.
+        max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
+            Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded
+            again.
+        question_diversity (`str`, *optional*, defaults to `"top"`):
+            How frames are chosen by their scores: `"top"`, `"clusters"` or `"coverage"`, see [`relevant_frames`].
+        neutral_question (`str`, *optional*, defaults to `""`):
+            A question such as "What can be seen?" with which a frame's scores are compared: what they give it is taken
+            off. With `"first"` layers this finds more; with `"middle"` ones it did harm at 16 scenes and more.
+        question_spacing (`float`, *optional*, defaults to 3.0):
+            Seconds around a frame with a better score from which no second representative is taken.
+        question_context (`float`, *optional*, defaults to 0.0):
+            Seconds around the best frame from which half of the representatives are taken, for questions about what
+            comes right before or after; 0 for none.
+        question_tokens (`int`, *optional*, defaults to 16):
+            Tokens per frame while the language model scores, never more than it reads of a scene.
+        question_layers (`str`, *optional*, defaults to `"middle"`):
+            Layers of the language model whose attention counts: the `"middle"` ones, as in XComp, or only the
+            `"first"`, which sees words and frames as they are and takes next to no time. Which is better depends on
+            the model.
+        frame_encoding (`str`, *optional*, defaults to `"scenes"`):
+            `"scenes"`, or `"cooperative"`, which gives the model every frame of the (thinned) pool. Must be the
+            model's, as the next three. With the latter, a sentence names at most `num_scenes` times.
+        background_tokens (`int`, *optional*, defaults to 0):
+            Tokens for each frame of the pool that is in no scene, or with `"cooperative"` for every frame, 0 to 2.
+        num_prototypes (`int`, *optional*, defaults to 25):
+            With `"cooperative"`: the frames of which the key frames are chosen.
+        key_frames (`int` or `float`, *optional*, defaults to 0.8):
+            With `"cooperative"`: how many of them are, or which share.
 
     Raises:
-        ValueError: If a count is under 1 or `candidate_fps` is not positive.
+        ValueError: If a count is under 1, a size is negative, or a name is unknown.
     """
 
-    num_scenes: int = 32
-    scene_size: int = 3
-    candidate_fps: float = 1.0
+    # the pool
+    candidate_fps: float | int = 1.0
     min_candidates: int = 96
     max_candidates: int = 512
     encoded_candidates: int | None = None
+    seek_mode: str = "auto"
+    even_frames: str = "ends"
+    # scenes
+    num_scenes: int = 32
+    scene_size: int = 3
     selection: str = "kmeans"
     init: str = "k-means++"
     seed: int = 42
     frame_batch_size: int = 16
     max_feature_bytes: int = 1 << 30
+    # scenes by a question
     question_diversity: str = "top"
     neutral_question: str = ""
-    question_spacing: float = 3.0
-    question_context: float = 0.0
+    question_spacing: float | int = 3.0
+    question_context: float | int = 0.0
     question_tokens: int = 16
     question_layers: str = "middle"
-    seek_mode: str = "auto"
+    # what the model encodes beside or instead of scenes
     frame_encoding: str = "scenes"
     background_tokens: int = 0
     num_prototypes: int = 25
     key_frames: int | float = 0.8
-    even_frames: str = "ends"
 
     def __post_init__(self) -> None:
         counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size")

@@ -17,7 +17,7 @@ from transformers.video_utils import VideoMetadata
 
 from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, last_questions, normalize_chat
 from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
-from .frame_selector_fila_video import FrameSelector, SceneSettings, describe_scenes
+from .frame_selector_fila_video import FrameSelector, describe_scenes
 from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
 from .scene_selection_fila_video import background_places
 from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
@@ -30,16 +30,16 @@ from .video_inputs_fila_video import (
     videos_of_rows,
 )
 from .video_processing_fila_video import (
+    SETTINGS,
     FilaVideoVideoProcessor,
     FilaVideoVideoProcessorKwargs,
     pad_frames,
     pad_rows,
 )
-from .video_prompt_fila_video import TokenCounter, VideoPrompt
+from .video_prompt_fila_video import TIME_SETTINGS, TokenCounter, VideoPrompt
 
 logger = logging.get_logger(__name__)
 
-TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
 SUBTITLE_TOKENS = 2048
 TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
 SCENES_SHARED_WITH_MODEL = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
@@ -621,7 +621,7 @@ class FilaVideoProcessor(ProcessorMixin):
 
 
 # The settings of the pool and the selection belong to the video processor, where a call can override them.
-for setting in (*TIME_SETTINGS, *SceneSettings.__dataclass_fields__):
+for setting in SETTINGS:
     setattr(FilaVideoProcessor, setting, _video_setting(setting))
 
 FilaVideoProcessor.register_for_auto_class()

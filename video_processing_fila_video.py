@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -29,111 +29,25 @@ from .video_inputs_fila_video import (
     to_uint8_rgb,
 )
 from .video_pool_fila_video import SpreadPool
-from .video_prompt_fila_video import VideoPrompt
+from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits
 
+# Settings of a processor that a call may set anew. Where they are documented, they have their types and defaults.
+SETTINGS = {field.name: field for field in fields(SceneSettings)}
+SETTINGS |= {field.name: field for field in fields(VideoPrompt) if field.name in TIME_SETTINGS}
+_Settings = TypedDict("_Settings", {name: field.type for name, field in SETTINGS.items()}, total=False)
 
-class FilaVideoVideoProcessorKwargs(VideosKwargs, total=False):
+
+class FilaVideoVideoProcessorKwargs(VideosKwargs, _Settings, total=False):
     r"""
-    num_scenes (`int`, *optional*, defaults to 32):
-        Scenes kept for a video, at most one a candidate frame. A pool no larger than `num_scenes * scene_size` is
-        taken whole, in the order of time, whatever the selection.
-    scene_size (`int`, *optional*, defaults to 3):
-        Frames in a scene. Must be the model's.
-    candidate_fps (`float`, *optional*, defaults to 1.0):
-        Candidate frames a second of video.
-    min_candidates (`int`, *optional*, defaults to 96):
-        Candidate frames of a short video, at least `num_scenes * scene_size` and never more than it has.
-    max_candidates (`int`, *optional*, defaults to 512):
-        Candidate frames of a long video: of those at `candidate_fps`, the ones that differ most from their neighbors
-        in time. `uniform` and `bsm` selection, which go by time, take theirs evenly.
-    encoded_candidates (`int`, *optional*):
-        Candidate frames that go through the frame encoder, where there is one: those that differ most by their
-        thumbnails, at least `num_scenes * scene_size`. By default all. Not for `uniform` and `bsm` selection. With
-        `background_tokens`, these frames are also the background's, whether there is a frame encoder or not.
-    selection (`str`, *optional*, defaults to `"kmeans"`):
-        How scenes are selected: `"kmeans"`, `"kmeans_dissimilar"`, `"farthest"`, `"prototypes"`, `"uniform"`,
-        `"bsm"`, or `"question"`: by what is asked, for which the processor is bound to a model or has a scorer.
-    init (`str`, *optional*, defaults to `"k-means++"`):
-        Initial centers of k-means: `"k-means++"` or the paper's `"random"`.
-    seed (`int`, *optional*, defaults to 42):
-        Seed of the initial centers.
-    frame_batch_size (`int`, *optional*, defaults to 16):
-        Frames that go through the frame encoder at once.
-    max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
-        Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded again.
-    question_diversity (`str`, *optional*, defaults to `"top"`):
-        How frames are chosen by their scores: `"top"`, `"clusters"` or `"coverage"`, see [`relevant_frames`].
-    neutral_question (`str`, *optional*, defaults to `""`):
-        A question such as "What can be seen?" with which a frame's scores are compared: what they give it is taken
-        off. With `"first"` layers this finds more; with `"middle"` ones it did harm at 16 scenes and more.
-    question_spacing (`float`, *optional*, defaults to 3.0):
-        Seconds around a frame with a better score from which no second representative is taken.
-    question_context (`float`, *optional*, defaults to 0.0):
-        Seconds around the best frame from which half of the representatives are taken, for questions about what comes
-        right before or after; 0 for none.
-    question_layers (`str`, *optional*, defaults to `"middle"`):
-        Layers of the language model whose attention counts: the `"middle"` ones, as in XComp, or only the `"first"`,
-        which sees words and frames as they are and takes next to no time. Which is better depends on the model.
-    question_tokens (`int`, *optional*, defaults to 16):
-        Tokens per frame while the language model scores, never more than it reads of a scene.
-    seek_mode (`str`, *optional*, defaults to `"auto"`):
-        `"auto"` takes, but for the first and the last candidate, the keyframe nearest to a candidate's time where it
-        is less than half their spacing away; `"exact"` always the frame shown at that time; `"keyframe"` always the
-        nearest keyframe. The times are those of the frames taken.
-    frame_encoding (`str`, *optional*, defaults to `"scenes"`):
-        `"scenes"`, or `"cooperative"`, which gives the model every frame of the (thinned) pool. Must be the model's,
-        as the next three. With the latter, a sentence names at most `num_scenes` times.
-    background_tokens (`int`, *optional*, defaults to 0):
-        Tokens for each frame of the pool that is in no scene, or with `"cooperative"` for every frame, 0 to 2.
-    num_prototypes (`int`, *optional*, defaults to 25):
-        With `"cooperative"`: the frames of which the key frames are chosen.
-    key_frames (`int` or `float`, *optional*, defaults to 0.8):
-        With `"cooperative"`: how many of them are, or which share.
-    even_frames (`str`, *optional*, defaults to `"ends"`):
-        Which frames of a file `uniform` selection takes: from its first to its last (`"ends"`), the `"middles"` of
-        equal parts (InternVL), or by `"rate"` (SmolVLM2): `candidate_fps` a second, at most all that scenes take.
-    time_marks (`str`, *optional*, defaults to `"sentence"`):
-        What tells the model the times of the scenes: `"sentence"` after each video, the paper's (section 3.3);
-        `"llava_video"`, the one that LLaVA-Video was trained with; `"per_scene"`, a mark before the tokens of each
-        scene; or `"none"`.
-    time_template (`str`, *optional*, defaults to `"\nFrame from {timestamp}:"`):
-        A mark of `"per_scene"`: it may name the scene's `{timestamp}` (minutes and seconds, 00:07), `{seconds}` (a
-        float, as in `<{seconds:.1f} seconds>`) and `{number}` (from 1).
-    scene_time (`str`, *optional*, defaults to `"representative"`):
-        Which time of a scene a mark names: its `"representative"`'s, or the `"span"` of its frames.
+    The settings of [`SceneSettings`], `time_marks`, `time_template` and `scene_time` of [`VideoPrompt`], and:
+
     limits (`VideoLimits` or `dict`, *optional*):
         What reading one video or picture may cost; saved with the processor.
     allow_private_hosts (`bool`, *optional*, defaults to `True`):
         Whether URLs may lead to this machine or its private network; services that take URLs set `False`.
     """
 
-    num_scenes: int
-    scene_size: int
-    candidate_fps: float | int
-    min_candidates: int
-    max_candidates: int
-    encoded_candidates: int | None
-    selection: str
-    init: str
-    seed: int
-    frame_batch_size: int
-    max_feature_bytes: int
-    question_diversity: str
-    neutral_question: str
-    question_spacing: float | int
-    question_context: float | int
-    question_tokens: int
-    question_layers: str
-    seek_mode: str
-    frame_encoding: str
-    background_tokens: int
-    num_prototypes: int
-    key_frames: int | float
-    even_frames: str
-    time_marks: str
-    time_template: str
-    scene_time: str
     limits: Any
     allow_private_hosts: bool
 
@@ -150,32 +64,6 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     do_convert_rgb = True
     # Servers hand metadata over only where this is set. Frames that are given are the pool, thinned above its limit.
     do_sample_frames = True
-    num_scenes = SceneSettings.num_scenes
-    scene_size = SceneSettings.scene_size
-    candidate_fps = SceneSettings.candidate_fps
-    min_candidates = SceneSettings.min_candidates
-    max_candidates = SceneSettings.max_candidates
-    encoded_candidates = SceneSettings.encoded_candidates
-    selection = SceneSettings.selection
-    init = SceneSettings.init
-    seed = SceneSettings.seed
-    frame_batch_size = SceneSettings.frame_batch_size
-    max_feature_bytes = SceneSettings.max_feature_bytes
-    question_diversity = SceneSettings.question_diversity
-    neutral_question = SceneSettings.neutral_question
-    question_spacing = SceneSettings.question_spacing
-    question_context = SceneSettings.question_context
-    question_tokens = SceneSettings.question_tokens
-    question_layers = SceneSettings.question_layers
-    seek_mode = SceneSettings.seek_mode
-    frame_encoding = SceneSettings.frame_encoding
-    background_tokens = SceneSettings.background_tokens
-    num_prototypes = SceneSettings.num_prototypes
-    key_frames = SceneSettings.key_frames
-    even_frames = SceneSettings.even_frames
-    time_marks = VideoPrompt.time_marks
-    time_template = VideoPrompt.time_template
-    scene_time = VideoPrompt.scene_time
     limits = None
     allow_private_hosts = True
     valid_kwargs = FilaVideoVideoProcessorKwargs
@@ -434,6 +322,9 @@ def pad_rows(rows: list[torch.Tensor], value: int = -1) -> torch.Tensor:
     """1-D tensors as the rows of one, with `value` behind the shorter ones."""
     return nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True, padding_value=value)
 
+
+for setting, field in SETTINGS.items():
+    setattr(FilaVideoVideoProcessor, setting, field.default)
 
 FilaVideoVideoProcessor.register_for_auto_class()
 

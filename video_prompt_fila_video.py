@@ -15,6 +15,7 @@ from .configuration_fila_video import num_cooperative_tokens, num_visual_tokens
 from .frame_selector_fila_video import SceneSettings
 from .scene_selection_fila_video import num_selected_scenes
 
+TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
 TIME_MARKS = ("sentence", "llava_video", "per_scene", "none")
 SCENE_TIMES = ("representative", "span")
 TEMPLATE_FIELDS = ("timestamp", "seconds", "number")
@@ -290,8 +291,7 @@ _SMALL = (
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 __all__ = [
-    "SCENE_TIMES",
-    "TIME_MARKS",
+    "TIME_SETTINGS",
     "TokenCounter",
     "VideoPrompt",
     "VideoTokens",
