@@ -123,6 +123,20 @@ def test_llava_next_video_reads_a_picture_as_a_video_of_one_frame(tmp_path) -> N
 
 
 @each_kind
+@pytest.mark.parametrize("background_tokens", [1, 2])
+@torch.no_grad()
+def test_background_tokens_stand_beside_the_scenes(make: Callable[[], Base], background_tokens, tmp_path) -> None:
+    model, processor = converted(make(), tmp_path, background_tokens=background_tokens)
+    video = frames(20)
+    text = processor.apply_chat_template(chat_of(video, "What?"), add_generation_prompt=True)
+    inputs = processor(text=text, videos=video, num_scenes=4, return_tensors="pt")
+    tokens_of_a_scene = 9
+    expected = 4 * tokens_of_a_scene + background_tokens * (20 - 4 * 3)
+    assert (inputs["input_ids"] == model.config.video_token_id).sum() == expected
+    assert model(**inputs).logits.isfinite().all()
+
+
+@each_kind
 @torch.no_grad()
 def test_three_equal_frames_a_scene_give_the_answer_of_one(make: Callable[[], Base], tmp_path) -> None:
     model, processor = converted(make(), tmp_path)
