@@ -13,10 +13,26 @@ from .configuration_fila_video import check_key_frames
 from .encoded_video_fila_video import EncodedVideo
 from .question_scoring_fila_video import LAYERS
 from .question_selection_fila_video import DIVERSITIES, Question, relevant_frames
-from .scene_selection_fila_video import INITS, METHODS, scenes_of, select_scenes, thin_pool, unselected_frames
+from .scene_selection_fila_video import (
+    INITS,
+    METHODS,
+    frame_detail,
+    scenes_of,
+    select_scenes,
+    thin_pool,
+    unselected_frames,
+)
 from .video_pool_fila_video import EVEN_FRAMES, even_numbers, thumbnails
 
 FRAME_ENCODINGS = ("scenes", "cooperative")
+XCOMP = {
+    "question_layers": "middle",
+    "neutral_question": "",
+    "question_spacing": 0.0,
+    "question_context": 0.0,
+    "question_min_rise": 0.0,
+    "question_tokens": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -58,15 +74,21 @@ class SceneSettings:
             Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded
             again.
         question_diversity (`str`, *optional*, defaults to `"top"`):
-            How frames are chosen by their scores: `"top"`, `"clusters"` or `"coverage"`, see [`relevant_frames`].
+            How frames are chosen by their scores: `"top"`, `"clusters"` or `"coverage"`, see [`relevant_frames`];
+            or `"xcomp"`: the highest scores with XComp's own settings, whatever the others say (the middle layers, 16
+            tokens a frame, no neutral question, spacing, context or least rise).
         neutral_question (`str`, *optional*, defaults to `""`):
             A question such as "What can be seen?" with which a frame's scores are compared: what they give it is taken
             off. With `"first"` layers this finds more; with `"middle"` ones it did harm at 16 scenes and more.
         question_spacing (`float`, *optional*, defaults to 3.0):
             Seconds around a frame with a better score from which no second representative is taken.
         question_context (`float`, *optional*, defaults to 0.0):
-            Seconds around the best frame from which half of the representatives are taken, for questions about what
-            comes right before or after; 0 for none.
+            Seconds on either side of a frame with a high score within which the moments right before and after it
+            become scenes too, for questions that name one thing and ask for the next; 0 for none.
+        question_min_rise (`float`, *optional*, defaults to 0.0):
+            Makes `num_scenes` a ceiling. A frame becomes a representative only if its score rises above the median of
+            the pool by at least this share of the best one's rise: with 0.3, one frame far above all others takes one
+            scene, and scores that are about equal take all. 0 for always `num_scenes`.
         question_tokens (`int`, *optional*, defaults to 16):
             Tokens per frame while the language model scores, never more than it reads of a scene.
         question_layers (`str`, *optional*, defaults to `"middle"`):
@@ -107,6 +129,7 @@ class SceneSettings:
     neutral_question: str = ""
     question_spacing: float | int = 3.0
     question_context: float | int = 0.0
+    question_min_rise: float | int = 0.0
     question_tokens: int = 16
     question_layers: str = "middle"
     # what the model encodes beside or instead of scenes
@@ -125,7 +148,7 @@ class SceneSettings:
         known_values = {
             "selection": (*METHODS, "question"),
             "init": INITS,
-            "question_diversity": DIVERSITIES,
+            "question_diversity": (*DIVERSITIES, "xcomp"),
             "question_layers": LAYERS,
             "even_frames": EVEN_FRAMES,
         }
@@ -148,6 +171,8 @@ class SceneSettings:
         for name in ("question_spacing", "question_context"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` cannot be negative, got {getattr(self, name)}.")
+        if not 0 <= self.question_min_rise <= 1:
+            raise ValueError(f"`question_min_rise` is a share from 0 to 1, got {self.question_min_rise}.")
 
     @property
     def num_selected_frames(self) -> int:
@@ -163,6 +188,11 @@ class SceneSettings:
         wanted = max(round((duration or 0) * self.candidate_fps), self.min_candidates, self.num_selected_frames)
         takes_all = self.selection != "uniform" or self.uses_whole_pool
         return min(wanted if takes_all else self.num_selected_frames, self.max_candidates)
+
+    @property
+    def asking(self) -> "SceneSettings":
+        """The same with what `question_diversity="xcomp"` stands for: XComp's settings and nothing beyond it."""
+        return replace(self, question_diversity="top", **XCOMP) if self.question_diversity == "xcomp" else self
 
     @property
     def uses_whole_pool(self) -> bool:
@@ -313,25 +343,27 @@ class FrameSelector:
             features, patch_features = self.encode(frames, settings, settings.max_feature_bytes, pixels, progress)
         scores = None
         if method == "question":
-            values = self._scores(question, frames, patch_features, settings, pixels)
+            asking = settings.asking
+            values = self._scores(question, frames, patch_features, asking, pixels)
             representatives = relevant_frames(
                 values,
                 question.times,
                 features,
-                settings.num_scenes,
-                diversity=settings.question_diversity,
-                spacing=settings.question_spacing,
-                context=settings.question_context,
-                seed=settings.seed,
+                asking.num_scenes,
+                diversity=asking.question_diversity,
+                spacing=asking.question_spacing,
+                context=asking.question_context,
+                min_rise=asking.question_min_rise,
+                seed=asking.seed,
             )
             indices = scenes_of(features, representatives, settings.scene_size)
             scores = {"timestamps": question.times, "values": values}
         elif isinstance(frames, EncodedVideo) and settings in frames.chosen:
             indices = frames.chosen[settings]
         else:
-            indices = select_scenes(
-                features, num_scenes, settings.scene_size, method, init=settings.init, seed=settings.seed
-            )
+            detail = frame_detail(_all_thumbnails(frames, settings)) if method == "farthest" else None
+            how = {"init": settings.init, "seed": settings.seed, "detail": detail}
+            indices = select_scenes(features, num_scenes, settings.scene_size, method, **how)
             if isinstance(frames, EncodedVideo):
                 frames.chosen[settings] = indices
         background = unselected_frames(indices, len(frames), settings.num_background_frames(len(frames)))

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .scene_selection_fila_video import num_selected_scenes, select_scenes, thin_pool
+from .scene_selection_fila_video import num_selected_scenes, select_scenes
 
 logger = logging.get_logger(__name__)
 
@@ -177,6 +177,7 @@ def relevant_frames(
     diversity: str = "top",
     spacing: float = 0.0,
     context: float = 0.0,
+    min_rise: float = 0.0,
     seed: int = 42,
 ) -> torch.LongTensor:
     """
@@ -186,7 +187,7 @@ def relevant_frames(
         scores (`torch.Tensor` of shape `(num_frames,)`): How much each frame of the pool has to do with the question.
         times (`torch.Tensor` of shape `(num_frames,)`): Their times in seconds, ascending.
         features (`torch.Tensor` of shape `(num_frames, dim)`): What frames are compared by.
-        num_scenes (`int`): Representatives wanted; a pool with fewer frames gives all of them.
+        num_scenes (`int`): Representatives wanted, at most; a pool with fewer frames gives all of them.
         diversity (`str`, *optional*, defaults to `"top"`):
             - `"top"`: the highest scores (XComp).
             - `"clusters"`: the best frames of the best clusters, of twice as many clusters as scenes (k-means).
@@ -195,18 +196,29 @@ def relevant_frames(
         spacing (`float`, *optional*, defaults to 0.0):
             Seconds around a chosen frame from which no other one is taken while there are others.
         context (`float`, *optional*, defaults to 0.0):
-            Seconds before and after the frame with the highest score to look around in: where it is above 0, half of
-            the frames are those there that differ most from each other, for what comes right before and after.
+            Seconds to look around in. Where it is above 0, each frame brings along the moments right before and after
+            it, for questions that name one thing and ask for the next; see [`moments_around`]. Not for `"coverage"`.
+        min_rise (`float`, *optional*, defaults to 0.0):
+            Makes `num_scenes` a ceiling: a frame whose score rises above the median by less than this share of the
+            best one's rise is not taken, nor one within `spacing` of a better one. One peak far above all others
+            takes one scene, scores that are about equal take all. 0 for always `num_scenes`. Not for `"coverage"`.
         seed (`int`, *optional*, defaults to 42): Of k-means.
 
     Returns:
-        `torch.LongTensor` of shape `(min(num_scenes, num_frames),)`, on the CPU, ascending.
+        `torch.LongTensor` of shape `(min(num_scenes, num_frames),)`, or at least one with `min_rise`, on the CPU,
+        ascending.
 
     Raises:
-        ValueError: If the diversity is unknown, or the scores are not finite or not one a frame.
+        ValueError: If the diversity is unknown or does not go with another argument, or the scores are not finite or
+        not one a frame.
     """
     if diversity not in DIVERSITIES:
         raise ValueError(f"Unknown `question_diversity` {diversity!r}: use one of {', '.join(DIVERSITIES)}.")
+    if diversity == "coverage" and (context or min_rise):
+        raise ValueError(
+            "`question_diversity='coverage'` spreads its frames over the video, so it takes neither "
+            f"`question_context` ({context}) nor `question_min_rise` ({min_rise}): set them to 0."
+        )
     if scores.shape != (len(features),) or len(times) != len(features) or not scores.isfinite().all():
         raise ValueError(
             f"{len(features)} frames need as many finite scores and times, got scores of shape {tuple(scores.shape)} "
@@ -215,16 +227,12 @@ def relevant_frames(
     scores, times = scores.double().cpu(), times.double().cpu()
     count = num_selected_scenes(len(scores), num_scenes)
     ranked = scores.argsort(descending=True, stable=True).tolist()
-    chosen: list[int] = []
-    if context > 0 and count > 1:
-        around = ((times - times[ranked[0]]).abs() <= context).nonzero().flatten()
-        chosen = around[thin_pool(features[around.to(features.device)], count - count // 2)].tolist()
 
     if diversity == "coverage":
         # Half of the steps by what the scores have above the lowest one, half by time alone.
         shares = scores - scores.min()
         shares = shares + shares.mean().clamp(min=1e-12)
-        steps = (torch.arange(count - len(chosen), dtype=torch.float64) + 0.5) / max(count - len(chosen), 1)
+        steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         order = torch.searchsorted((shares / shares.sum()).cumsum(0), steps).clamp(max=len(scores) - 1).tolist()
         order, spacing = [*order, *ranked], 0.0
     elif diversity == "clusters" and count * MORE_CLUSTERS < len(scores):
@@ -236,15 +244,54 @@ def relevant_frames(
         order = [*best.values(), *ranked]
     else:
         order = ranked
+    if min_rise:
+        median = scores.median()
+        lowest = median + min_rise * (scores.max() - median)
+        order = [frame for frame in order if scores[frame] >= lowest]
 
-    # First those that keep their distance, then, where scenes are left, the others.
-    for distance in (spacing, 0.0):
+    # First those that keep their distance, then, where all scenes are to be filled, the others.
+    chosen: list[int] = []
+    for distance in (spacing,) if min_rise else (spacing, 0.0):
         for frame in order:
-            if len(chosen) == count:
+            if len(chosen) >= count:
                 break
             if frame not in chosen and all(abs(times[frame] - times[other]) >= distance for other in chosen):
-                chosen.append(frame)
-    return torch.tensor(sorted(chosen))
+                around = moments_around(features, times, frame, context) if context > 0 else []
+                chosen += [frame, *(moment for moment in around if moment not in chosen)]
+    return torch.tensor(sorted(chosen[:count]))
+
+
+@torch.no_grad()
+def moments_around(features: torch.Tensor, times: torch.Tensor, frame: int, context: float) -> list[int]:
+    """
+    What happens right before and right after a frame: on either side the nearest run of frames that differ from it,
+    and from what the video mostly shows, at least half as much as it does itself. Of a run, the frame that differs
+    most from what the video mostly shows, which is the median of the features.
+
+    Args:
+        features (`torch.Tensor` of shape `(num_frames, dim)`): What frames are compared by.
+        times (`torch.Tensor` of shape `(num_frames,)`): Their times in seconds, ascending.
+        frame (`int`): Whose surroundings are wanted.
+        context (`float`): Seconds on either side within which a run must begin.
+
+    Returns:
+        `list[int]`: At most one frame before it and one after it.
+    """
+    features = features.double()
+    unusual = (features - features.median(dim=0).values).norm(dim=1)
+    half = unusual[frame] / 2
+    other = ((unusual >= half) & ((features - features[frame]).norm(dim=1) >= half)).tolist()
+    moments = []
+    for side in (range(frame - 1, -1, -1), range(frame + 1, len(features))):
+        run: list[int] = []
+        for place in side:
+            if other[place] and (not run or (features[place] - features[run[0]]).norm() < half):
+                run.append(place)
+            elif run or abs(times[place] - times[frame]) > context:
+                break
+        if run and abs(times[run[0]] - times[frame]) <= context:
+            moments.append(max(run, key=lambda place: unusual[place].item()))
+    return moments
 
 
 class ContrastiveScorer:
@@ -322,6 +369,7 @@ __all__ = [
     "ContrastiveScorer",
     "Question",
     "asked_videos",
+    "moments_around",
     "prompt_of_question",
     "relevance",
     "relevant_frames",

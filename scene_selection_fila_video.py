@@ -46,6 +46,7 @@ def select_scenes(
     *,
     init: str = "k-means++",
     seed: int = 42,
+    detail: torch.Tensor | None = None,
 ) -> torch.LongTensor:
     """
     Choose the scenes of a video (eq. 2-6; supplement B for `bsm`). Equal arguments give equal scenes.
@@ -64,7 +65,8 @@ def select_scenes(
             - `"kmeans_dissimilar"`: the same with the least similar frames (Table 2).
             - `"farthest"`: representatives by greedy farthest-point selection: each is the frame least like those
               chosen before. A frame whose neighbors in time are not as unlike them counts less, so that a flash or a
-              torn frame gives way to what lasts for two frames. Supplements as for k-means.
+              torn frame gives way to what lasts for two frames, and so does one with little `detail`. Supplements
+              as for k-means.
             - `"prototypes"`: representatives that are dense and far from any denser frame (DPC-KNN, DynFocus).
               Supplements as for k-means.
             - `"uniform"`: frames spaced evenly from the first to the last, every `scene_size` of them a scene.
@@ -74,6 +76,8 @@ def select_scenes(
             Initial centroids of k-means: `"k-means++"`, or `"random"` frames as in the paper.
         seed (`int`, *optional*, defaults to 42):
             Seed of the initial centroids; no global random state is read or changed.
+        detail (`torch.Tensor` of shape `(num_candidates,)`, *optional*):
+            For `"farthest"`: how much each frame's distance counts, from 0 to 1; see [`frame_detail`].
 
     Returns:
         `torch.LongTensor` of shape `(min(num_scenes, num_candidates), scene_size)`, on the CPU: indices into the pool,
@@ -88,6 +92,10 @@ def select_scenes(
             raise ValueError(f"Unknown {name} {value!r} of scene selection: use one of {', '.join(known)}.")
     _check(features, num_scenes=num_scenes, scene_size=scene_size)
     num_frames = len(features)
+    if detail is not None and (detail.shape != (num_frames,) or not ((detail >= 0) & (detail <= 1)).all()):
+        raise ValueError(
+            f"`detail` must hold {num_frames} numbers from 0 to 1, one a frame, but is of shape {tuple(detail.shape)}."
+        )
     num_scenes = num_selected_scenes(num_frames, num_scenes)
     if method == "uniform":
         return _evenly_spaced(num_frames, num_scenes * scene_size).view(num_scenes, scene_size)
@@ -97,7 +105,7 @@ def select_scenes(
     # About their mean, since what all frames have in common would cost digits of the distances.
     centered = features - features.mean(0)
     if method == "farthest":
-        found = _farthest(centered, num_scenes, ALONE)
+        found = _farthest(centered, num_scenes, ALONE, detail)
     elif method == "prototypes":
         found = event_prototypes(features, num_scenes).tolist()
     else:
@@ -114,6 +122,23 @@ def scenes_of(features: torch.Tensor, representatives: torch.Tensor, scene_size:
     """
     _check(features, scene_size=scene_size)
     return _supplement(features.double(), representatives, scene_size - 1, most_similar=True)
+
+
+def frame_detail(thumbnails: torch.Tensor) -> torch.Tensor:
+    """
+    How much there is to see in each frame, against what is usual in its video: the spread of its colors over that of
+    the median frame, at most 1. Black, blank and overexposed frames come near 0. Where half of the frames are of one
+    color, so that nothing is usual, all are 1.
+
+    Args:
+        thumbnails (`torch.Tensor` of shape `(num_frames, 3 * height * width)`): In [0, 1], the channels one by one.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames,)`, float64, on the device of the thumbnails.
+    """
+    spread = thumbnails.double().unflatten(1, (3, -1)).std(dim=2, correction=0).amax(dim=1)
+    usual = spread.median()
+    return (spread / usual).clamp(max=1) if usual > 1 / 255 else torch.ones_like(spread)
 
 
 @torch.no_grad()
@@ -236,13 +261,14 @@ def _first_of_each(labels: torch.Tensor, values: torch.Tensor) -> list[int]:
     return sorted(best.values())
 
 
-def _farthest(features: torch.Tensor, count: int, alone: float) -> list[int]:
+def _farthest(features: torch.Tensor, count: int, alone: float, detail: torch.Tensor | None = None) -> list[int]:
     """
     Greedy max-min: from the frame nearest to the mean on, always the frame farthest from all chosen ones; fewer than
     `count` where all others equal a chosen one. `alone` is the share that counts of what a frame is farther than both
-    of its neighbors in time.
+    of its neighbors in time, `detail` `(num_frames,)` what counts of each frame's distance.
     """
     norms = features.square().sum(1)
+    detail = torch.ones_like(norms) if detail is None else detail.to(norms)
     scale = norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
     new = _rounded(norms).argmin()
     chosen, squared = [new.item()], torch.full_like(norms, torch.inf)
@@ -253,7 +279,7 @@ def _farthest(features: torch.Tensor, count: int, alone: float) -> list[int]:
         before, after = distances.roll(1), distances.roll(-1)
         before[0] = after[-1] = 0
         company = torch.minimum(distances, torch.maximum(before, after))
-        score = (alone * distances + (1 - alone) * company).round(decimals=DECIMALS)
+        score = (detail * (alone * distances + (1 - alone) * company)).round(decimals=DECIMALS)
         new = score.argmax()
         if score[new] == 0:
             break
@@ -310,6 +336,7 @@ __all__ = [
     "INITS",
     "METHODS",
     "background_places",
+    "frame_detail",
     "num_selected_scenes",
     "scenes_of",
     "select_scenes",

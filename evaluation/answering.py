@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
-from ..scene_selection_fila_video import background_places, thin_pool, unselected_frames
+from ..scene_selection_fila_video import background_places, frame_detail, thin_pool, unselected_frames
 from ..video_pool_fila_video import thumbnails
 from .records import Record
 from .selections import Recall, Selection, event_recall
@@ -94,7 +94,8 @@ class Answerer:
                 selection = Selection("uniform")  # all of them, as the processor does
         if self.processor.frame_encoding == "cooperative":
             return self._about_frames(record, pool, features, kept)
-        chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed)
+        detail = frame_detail(thumbnails(pool.frames[kept]))
+        chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed, detail)
         indices = kept[chosen]
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
         scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}

@@ -23,7 +23,8 @@ from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..long_video.json_records import read_json_records
 from ..question_scoring_fila_video import LAYERS
 from ..question_selection_fila_video import prompt_of_question, relevance, relevant_frames
-from ..scene_selection_fila_video import scenes_of
+from ..scene_selection_fila_video import frame_detail, scenes_of
+from ..video_pool_fila_video import thumbnails
 from .answering import Answerer
 from .intervals import accuracy
 from .judging import is_right
@@ -39,37 +40,46 @@ NEUTRAL = "What can be seen?"
 class Asking:
     """One way to choose by the question; the names are those of the processor's settings without `question_`."""
 
-    layers: str = "middle"
-    neutral: bool = False
+    layers: str = "first"
+    neutral: bool = True
     diversity: str = "top"
-    spacing: float = 0.0
+    spacing: float = 3.0
     context: float = 0.0
+    min_rise: float = 0.0
 
     @property
     def name(self) -> str:
         parts = [f"{self.layers} layers" if self.layers == "middle" else "first layer", self.diversity]
         parts += ["neutral"] if self.neutral else []
-        parts += [f"spacing {self.spacing:g}"] if self.spacing else []
-        return "question: " + ", ".join([*parts, *([f"context {self.context:g}"] if self.context else [])])
+        for setting in ("spacing", "context", "min_rise"):
+            parts += [f"{setting.replace('_', ' ')} {value:g}"] if (value := getattr(self, setting)) else []
+        return "question: " + ", ".join(parts)
 
 
+XCOMP = Asking("middle", neutral=False, spacing=0.0)
 ASKINGS = [
-    *(Asking("middle", neutral, "top", spacing) for neutral in (False, True) for spacing in (0.0, 3.0)),
-    *(Asking("first", neutral, "top", spacing) for neutral in (False, True) for spacing in (0.0, 3.0)),
-    *(Asking("first", neutral, *how) for neutral in (False, True) for how in (("clusters", 3.0), ("coverage", 0.0))),
+    XCOMP,
+    Asking("middle", neutral=False),
+    Asking("middle"),
+    Asking(neutral=False, spacing=0.0),
+    Asking(neutral=False),
+    Asking(),
+    Asking(diversity="clusters"),
+    Asking(diversity="coverage", spacing=0.0),
+    Asking(context=60.0),
+    Asking(min_rise=0.3),
+    Asking(context=60.0, min_rise=0.3),
 ]
-ANSWERED = [Asking(), *(Asking("first", True, "top", 3.0, context) for context in (0.0, 30.0))]  # the first is XComp's
+ANSWERED = [XCOMP, *ASKINGS[-6:]]
 
 
 def named_event(question: Question, events: list[dict]) -> int | None:
     """Which event a question names, by color and shape or by what only one event has; `None` for none or several."""
     line = question.text.split("\n")[0].lower()
-    if question.kind == "what":
-        found = re.search(r"the (\w+) object", line)
-        named = [n for n, event in enumerate(events) if found and event["color"] == found[1]]
-    elif question.kind == "color":
-        found = re.search(r"the (\w+)\?", line)
-        named = [n for n, event in enumerate(events) if found and event["shape"] == found[1]]
+    words = re.findall(r"\w+", line)
+    if question.kind in ("what", "color"):
+        field = "color" if question.kind == "what" else "shape"
+        named = [n for n, event in enumerate(events) if event[field] in words]
     elif question.kind in ("when", *NEIGHBORS):
         named = [n for n, event in enumerate(events) if f"{event['color']} {event['shape']}" in line]
     else:
@@ -93,9 +103,9 @@ def measure(
     answerer: Answerer, record: Record, events: list[dict], num_scenes: list[int], max_questions: int | None
 ) -> tuple[list[dict], dict[str, dict[str, list[bool]]]]:
     """
-    For one film the questions that count (`kind`, and whether the event right before or after is asked for), and by
-    `"name, number of scenes"` for each of them whether the named event is `found` by a chosen frame, the asked
-    neighbor is, `neighbor`, where there is one, and the answer is `right`, where it was asked for.
+    For one film the questions that count, with `kind` and `form`, and by `"name, number of scenes"` for each of them
+    the number of `scenes` taken, whether the named event is `found` by a chosen frame, the asked `neighbor` is, where
+    there is one, and the answer is `right`, where it was asked for.
     """
     processor, model = answerer.processor, answerer.model
     named = [(question, named_event(question, events)) for question in record.questions]
@@ -105,6 +115,7 @@ def measure(
     pool = answerer.read(record)
     features = answerer.encode(pool)
     means, times = features.float().mean(dim=1), torch.tensor(pool.metadata.timestamps, dtype=torch.float64)
+    detail = frame_detail(thumbnails(pool.frames))
     tokens = model.tokens_for_scoring(features, processor.question_tokens)
 
     def scores(text: str) -> dict[str, torch.Tensor]:
@@ -116,9 +127,9 @@ def measure(
     chosen: dict[str, list[torch.Tensor]] = {}
     for count in num_scenes:
         for name in PLAIN:
-            scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed)
+            scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed, detail)
             chosen[f"{name}, {count}"] = [scenes] * len(named)
-        for way in dict.fromkeys([*ASKINGS, *ANSWERED]):
+        for way in ASKINGS:
             chosen[f"{way.name}, {count}"] = [
                 scenes_of(
                     means,
@@ -130,6 +141,7 @@ def measure(
                         diversity=way.diversity,
                         spacing=way.spacing,
                         context=way.context,
+                        min_rise=way.min_rise,
                         seed=processor.seed,
                     ),
                     processor.scene_size,
@@ -140,8 +152,9 @@ def measure(
     answered = {*PLAIN, *(way.name for way in ANSWERED)}
     results, prompts = {}, []
     for name, scenes in chosen.items():
-        rows = results[name] = {"found": [], "neighbor": [], "right": []}
+        rows = results[name] = {"scenes": [], "found": [], "neighbor": [], "right": []}
         for (question, event), indices in zip(named, scenes, strict=True):
+            rows["scenes"].append(len(indices))
             rows["found"].append(_shows(events[event], times[indices]))
             if question.kind in NEIGHBORS:
                 neighbor = events[event + (1 if question.kind == "after" else -1)]
@@ -179,6 +192,8 @@ def markdown(results: dict) -> str:
                 asked.append(len(values))
             if not sum(asked):
                 return ""
+            if what == "scenes":
+                return f"{sum(right) / sum(asked):.1f}"
             share, low, high = (100 * value for value in accuracy(np.array([right]), np.array(asked)))
             return f"{share:.0f} ({low:.0f} to {high:.0f})"
 
@@ -190,15 +205,30 @@ def markdown(results: dict) -> str:
             ("Of before and after questions, the event asked for is", "neighbor", None),
             ("Answers right", "right", None),
             ("Answers right, before and after", "right", NEIGHBORS),
+            ("Scenes taken, on average", "scenes", None),
         ):
             lines += [f"{heading}, by the number of scenes:", ""]
             lines += [f"| selection | {' | '.join(map(str, counts))} |", "| --- " * (len(counts) + 1) + "|"]
-            for way in ways:
+            for way in ways if what != "scenes" else (way.name for way in ASKINGS if way.min_rise):
                 cells = [cell(way, count, what, of) for count in counts]
                 if any(cells):
                     lines.append(f"| `{way}` | {' | '.join(cells)} |")
             lines.append("")
     return "\n".join(lines)
+
+
+def write(sets: dict[str, list[dict]], folder: Path) -> str:
+    """Writes what was measured as JSON and as tables, and returns the latter."""
+    about = (
+        "`python -m fila_video.evaluation.asked_events`: percent of the questions that name one event, with 95% "
+        "intervals over films; scenes of three frames."
+    )
+    results = {"about": about, "sets": {name: films for name, films in sets.items() if films}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "asked_events.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+    text = markdown(results)
+    (folder / "asked_events.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -225,18 +255,10 @@ def main(arguments: list[str] | None = None) -> int:
             for record, own in zip(tqdm(records, desc=file.stem, disable=None), events, strict=False):
                 questions, results = measure(answerer, record, own, options.num_scenes, options.questions)
                 sets[file.stem].append({"id": record.id, "questions": questions, "results": results})
+                text = write(sets, options.output)  # after each film, so that a run that is broken off leaves its part
     except (ValueError, OSError, ImportError, KeyError) as error:
         sys.stderr.write(f"asked_events: {' '.join(str(error).split())}\n")
         return 2
-    about = (
-        "`python -m fila_video.evaluation.asked_events`: percent of the questions that name one event, with 95% "
-        "intervals over films; scenes of three frames."
-    )
-    results = {"about": about, "sets": sets}
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "asked_events.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
-    text = markdown(results)
-    (options.output / "asked_events.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     return 0
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..scene_selection_fila_video import thin_pool
+from ..scene_selection_fila_video import frame_detail, thin_pool
 from ..video_pool_fila_video import thumbnails
 from .intervals import accuracy
 from .selections import SELECTIONS, Mixture, Selection
@@ -234,7 +234,7 @@ def measure(
             for column, (pool, small, features) in enumerate(prepared):
                 kept = thin_pool(small, thinned or len(small))
                 for seed in range(len(found)):
-                    scenes = kept[selection.scenes(features[kept], count, 3, seed)]
+                    scenes = kept[selection.scenes(features[kept], count, 3, seed, frame_detail(small[kept]))]
                     chosen, last = set(scenes.flatten().tolist()), set(scenes[:, -1].tolist())
                     found[seed, column] = sum(not chosen.isdisjoint(event) for event in pool.events)
                     represented[seed, column] = sum(not last.isdisjoint(event) for event in pool.events)

@@ -15,7 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from ..frame_selector_fila_video import SceneSettings
 from ..question_selection_fila_video import Question, relevant_frames
-from ..scene_selection_fila_video import select_scenes
+from ..scene_selection_fila_video import frame_detail, select_scenes
 from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_sequence, open_still_picture, read_decoder
 from ..video_pool_fila_video import thumbnails
 from ..video_processing_fila_video import FilaVideoVideoProcessor
@@ -145,7 +145,8 @@ def select_frames(
             scores = Question(question, seconds).scores(candidates, None, None, scorer, neutral, 1)
             how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing}
             return relevant_frames(scores, seconds, features, num_frames, **how, seed=seed).numpy()
-        return select_scenes(features, num_frames, 1, selection, seed=seed).flatten().numpy()
+        detail = frame_detail(thumbnails(candidates)) if selection == "farthest" else None
+        return select_scenes(features, num_frames, 1, selection, seed=seed, detail=detail).flatten().numpy()
 
     by_time = settings.selection == "uniform"
     processor = FilaVideoVideoProcessor()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.processing_fila_video import FilaVideoProcessor
-from fila_video.question_selection_fila_video import ContrastiveScorer, relevance, relevant_frames
+from fila_video.question_selection_fila_video import ContrastiveScorer, moments_around, relevance, relevant_frames
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from transformers import (
     CLIPConfig,
@@ -67,12 +67,50 @@ def test_coverage_reaches_all_of_the_video_and_is_denser_where_scores_are_high()
     assert inside >= 8 and chosen[0] < 25 and chosen[-1] > 75
 
 
-def test_context_takes_half_of_the_frames_around_the_best_one() -> None:
-    scores = torch.zeros(100)
-    scores[[10, 50, 90]] = torch.tensor([0.5, 1.0, 0.4])
-    frames = pool(100) | {"scores": scores}
-    chosen = relevant_frames(**frames, num_scenes=6, context=5.0).tolist()
-    assert sum(45 <= frame <= 55 for frame in chosen) >= 3 and {10, 50} <= set(chosen)
+def film_of_events(events: dict[int, int], num_frames: int = 60) -> dict[str, torch.Tensor]:
+    """A film that mostly shows nothing, with a thing of its own at each start, for as many seconds."""
+    frames = pool(num_frames) | {"scores": torch.zeros(num_frames)}
+    frames["features"] = 0.05 * frames["features"]
+    for number, (start, length) in enumerate(events.items()):
+        frames["features"][start : start + length, number] += 4.0
+    return frames
+
+
+def test_the_moments_around_a_frame_are_what_comes_right_before_and_after_it() -> None:
+    frames = film_of_events({5: 2, 20: 2, 30: 3, 44: 2, 50: 1})
+    around = moments_around(frames["features"], frames["times"], 31, context=30.0)
+    assert len(around) == 2 and around[0] in (20, 21) and around[1] in (44, 45)
+    assert moments_around(frames["features"], frames["times"], 31, context=12.0) == [around[0]]
+    assert moments_around(frames["features"], frames["times"], 31, context=5.0) == []
+    # The first thing has nothing before it, the last nothing after it.
+    assert moments_around(frames["features"], frames["times"], 5, context=60.0)[0] in (20, 21)
+    assert len(moments_around(frames["features"], frames["times"], 50, context=60.0)) == 1
+
+
+def test_with_context_a_frame_brings_along_what_comes_before_and_after_it() -> None:
+    frames = film_of_events({5: 2, 20: 2, 30: 3, 44: 2})
+    frames["scores"][[31, 5]] = torch.tensor([1.0, 0.5])
+    assert relevant_frames(**frames, num_scenes=2).tolist() == [5, 31]
+    chosen = relevant_frames(**frames, num_scenes=4, context=30.0).tolist()
+    assert {5, 31} < set(chosen) and chosen[1] in (20, 21) and chosen[3] in (44, 45)
+    assert len(relevant_frames(**frames, num_scenes=2, context=30.0)) == 2
+
+
+def test_a_peaked_score_takes_fewer_scenes_than_it_may_and_a_flat_one_takes_all() -> None:
+    frames = pool(60) | {"scores": torch.zeros(60)}
+    frames["scores"][[10, 30, 31, 50]] = torch.tensor([10.0, 4.0, 3.5, 2.0])
+    for least, expected in ((0.0, 8), (0.2, 3), (0.3, 2), (0.5, 1), (1.0, 1)):
+        assert len(relevant_frames(**frames, num_scenes=8, spacing=3.0, min_rise=least)) == expected
+    assert relevant_frames(**frames, num_scenes=8, spacing=3.0, min_rise=0.3).tolist() == [10, 30]
+    assert relevant_frames(**frames, num_scenes=2, min_rise=0.3).tolist() == [10, 30]
+    equal = frames | {"scores": torch.ones(60)}
+    assert len(relevant_frames(**equal, num_scenes=8, min_rise=0.9)) == 8
+
+
+@pytest.mark.parametrize("setting", ["context", "min_rise"])
+def test_coverage_of_the_whole_video_goes_with_no_setting_that_narrows_it(setting) -> None:
+    with pytest.raises(ValueError, match=f"question_{setting}"):
+        relevant_frames(**pool(20), num_scenes=4, diversity="coverage", **{setting: 0.5})
 
 
 @pytest.mark.parametrize("diversity", ["top", "clusters", "coverage"])
@@ -85,7 +123,8 @@ def test_the_number_of_scenes_follows_from_the_number_of_frames_alone(
     frames = pool(num_frames)
     if equal:
         frames |= {"scores": torch.ones(num_frames), "features": torch.ones(num_frames, 8)}
-    for options in ({}, {"spacing": 3.0, "context": 10.0}):
+    context = {} if diversity == "coverage" else {"context": 10.0}
+    for options in ({}, {"spacing": 3.0} | context):
         chosen = relevant_frames(**frames, num_scenes=num_scenes, diversity=diversity, **options).tolist()
         assert len(set(chosen)) == len(chosen) == min(num_scenes, num_frames) and chosen == sorted(chosen)
         again = relevant_frames(**frames, num_scenes=num_scenes, diversity=diversity, **options).tolist()
@@ -264,6 +303,32 @@ def test_a_question_can_be_passed_beside_the_prompt(processor) -> None:
         processor(text="<video>\nWhat?", videos=[colors()], question=["a 1", "b 2", "c 3"])
 
 
+def test_a_peaked_score_leaves_scenes_out_of_the_prompt_and_batches_stay_whole(processor) -> None:
+    """Asked for 15, one of the frames is nearest, and with `question_min_rise` near 1 alone worth a scene."""
+    options = {"question_min_rise": 0.99, "return_scenes": True, "return_tensors": "pt", "padding": True}
+    outputs = processor(text=["<video>\nShow 15."] * 2, videos=[colors(), colors(5)], **options)
+    assert representatives(outputs) == [15] and outputs["video_num_scenes"].tolist() == [1, 2]
+    placeholders = (outputs["input_ids"] == processor.video_token_id).sum(dim=1)
+    assert 0 < placeholders[0] < placeholders[1]
+
+
+def test_xcomp_is_its_settings_and_nothing_beyond_them(processor) -> None:
+    """Whatever else is set: no neutral question, no spacing, no context, no least rise."""
+    ours = {"neutral_question": "Show 0.", "question_spacing": 5.0, "question_context": 9.0, "question_min_rise": 0.9}
+    processor(text="<video>\nShow 15.", videos=[colors()], **ours)
+    assert processor.question_scorer.asked == ["Show 15.", "Show 0."]
+    outputs = processor(
+        text="<video>\nShow 15.", videos=[colors()], question_diversity="xcomp", return_scenes=True, **ours
+    )
+    assert processor.question_scorer.asked[2:] == ["Show 15."] and representatives(outputs) == [14, 15]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_the_least_rise_is_a_share(processor, value) -> None:
+    with pytest.raises(ValueError, match="question_min_rise"):
+        processor(text="<video>\nShow 15.", videos=[colors()], question_min_rise=value)
+
+
 def test_without_a_question_the_scenes_are_those_of_kmeans(processor, caplog) -> None:
     frames = clip(24)
     found = processor(videos=[frames], return_scenes=True)
@@ -379,3 +444,13 @@ def test_a_batch_gives_what_each_question_gives_alone(bound) -> None:
     for found, expected in zip(pipe(videos, text=texts, batch_size=2, **options), alone, strict=True):
         assert found[0]["generated_text"] == expected["generated_text"]
         assert torch.equal(found[0]["scenes"][0]["indices"], expected["scenes"][0]["indices"])
+
+
+def test_xcomp_scores_with_the_middle_layers_whatever_else_is_set(bound) -> None:
+    processor, _ = bound
+    options = {"text": "<video>\nWhat moves?", "videos": [clip(24)], "return_scenes": True}
+    ours = {"question_layers": "first", "neutral_question": "What can be seen?", "question_tokens": 1}
+    found = processor(question_diversity="xcomp", **ours, **options)
+    plain = processor(question_layers="middle", question_tokens=16, **PLAIN, **options)
+    assert torch.equal(found["scenes"][0]["scores"]["values"], plain["scenes"][0]["scores"]["values"])
+    assert torch.equal(found["scenes"][0]["indices"], plain["scenes"][0]["indices"])

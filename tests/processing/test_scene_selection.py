@@ -8,7 +8,14 @@ import pytest
 import torch
 from fila_video import scene_selection_fila_video as scene_selection
 from fila_video.cooperative_encoding_fila_video import EVENT_NEIGHBORS
-from fila_video.scene_selection_fila_video import INITS, METHODS, num_selected_scenes, select_scenes, thin_pool
+from fila_video.scene_selection_fila_video import (
+    INITS,
+    METHODS,
+    frame_detail,
+    num_selected_scenes,
+    select_scenes,
+    thin_pool,
+)
 
 faiss = pytest.importorskip("faiss")
 
@@ -269,6 +276,37 @@ def test_black_frames_take_one_scene_of_farthest_point_selection() -> None:
     black = torch.arange(4, 200, 20)
     features[black] = 0
     assert len(set(select_scenes(features, 16, 1, "farthest")[:, 0].tolist()) & set(black.tolist())) == 1
+
+
+def test_a_frame_has_as_much_detail_as_its_colors_spread_against_the_median_frame() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(9, 3, 8, 8, generator=generator)
+    pictures[2] = 0.0
+    pictures[4] = 0.25 * pictures[4] + 0.7
+    pictures[6] = torch.tensor([0.1, 0.9, 0.5])[:, None, None]  # of one color
+    detail = frame_detail(pictures.flatten(1))
+    assert detail.shape == (9,) and detail[[2, 6]].tolist() == [0.0, 0.0] and 0.2 < detail[4] < 0.3
+    assert (detail[[0, 1, 3, 5, 7, 8]] > 0.8).all() and detail.max() <= 1
+    # Where most frames are of one color, that is what the video shows.
+    assert frame_detail(torch.linspace(0, 1, 9)[:, None].expand(9, 192)).tolist() == [1.0] * 9
+
+
+def test_frames_without_detail_take_no_scene_of_farthest_point_selection() -> None:
+    """Black and white frames are farthest from everything; with their detail they give way to all that is shown."""
+    pictures = 0.3 + 0.4 * torch.rand(120, 192, generator=torch.Generator().manual_seed(1))
+    junk = torch.arange(5, 120, 10)
+    pictures[junk[::2]], pictures[junk[1::2]] = 0.0, 1.0
+    chosen = [
+        set(select_scenes(pictures, 12, 1, "farthest", detail=detail)[:, 0].tolist()) & set(junk.tolist())
+        for detail in (None, frame_detail(pictures))
+    ]
+    assert len(chosen[0]) == 2 and not chosen[1]
+
+
+@pytest.mark.parametrize("detail", [torch.ones(9), torch.full((20,), 1.5), torch.full((20,), torch.nan)])
+def test_detail_is_a_share_for_each_frame(detail) -> None:
+    with pytest.raises(ValueError, match="`detail` must hold 20 numbers"):
+        select_scenes(noise(20, 4), 4, 1, "farthest", detail=detail)
 
 
 def test_prototypes_of_a_row_of_numbers_are_those_that_a_hand_computes() -> None:
