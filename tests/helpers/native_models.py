@@ -32,6 +32,8 @@ class NativeModel:
         """Model inputs of one prompt a video."""
         texts = [self.placeholder + question] * len(videos)
         self.processor.tokenizer.padding_side = "left"
+        if type(self.processor).__name__ == "SmolVLMProcessor":  # older ones count a flat list's frames as videos
+            videos = [[video] for video in videos]
         return self.processor(
             text=texts, videos=videos, video_metadata=metadata, padding=True, return_tensors="pt", **options
         )
