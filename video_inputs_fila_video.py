@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from .encoded_video_fila_video import EncodedVideo
+from .video_limits_fila_video import VideoLimits
 from .video_pixels_fila_video import open_picture
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
-from .video_sources_fila_video import VideoLimits, is_still, is_url
+from .video_sources_fila_video import is_still, is_url
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -285,7 +286,7 @@ def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.
             # A photograph may carry smaller copies of itself, which are no animation; frames of raw Motion JPEG are.
             if picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False):
                 return None
-            if picture.format == "JPEG" and not is_still(b"\xff\xd8\xff", picture.fp):
+            if picture.format == "JPEG" and not is_still(picture.fp):
                 return None
     except Image.DecompressionBombError:
         pass  # `open_picture` says so

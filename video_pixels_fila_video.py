@@ -1,11 +1,9 @@
 """From a decoded frame to RGB as a player shows it: upright, with square pixels, in SDR, at the wanted size."""
 
-import io
 import os
 import struct
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,11 +11,11 @@ import PIL.Image
 import PIL.ImageOps
 from av.sidedata.sidedata import SideDataContainer
 
-from .video_sources_fila_video import Budget, OpenedSource, VideoLimits, download, is_url, source_name
+from .video_limits_fila_video import VideoLimits
+from .video_sources_fila_video import OpenedSource
 
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
-_DISPLAY_MATRIX = "DISPLAYMATRIX"
 _BT2020, _PQ, _HLG = 9, 16, 18  # as H.273 numbers primaries and transfer functions
 _PEAK = 10.0  # brightest light that is told apart, in units of 100 cd/m2, which become SDR's white
 _ROWS = 256  # of an interlaced picture, blended at a time
@@ -29,13 +27,14 @@ _TO_BT709 = np.array(
 
 def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
     """How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right."""
-    # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
-    for data in SideDataContainer(frame):
-        if data.type.name == _DISPLAY_MATRIX:
-            a, b, _, c, d = np.frombuffer(bytes(data)[:20], dtype=np.int32).tolist()
-            break
-    else:
+    try:
+        # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
+        matrix = {data.type.name: data for data in SideDataContainer(frame)}.get("DISPLAYMATRIX")
+    except ValueError:  # other data of a kind that PyAV does not know yet, such as a photograph's EXIF
+        return round(frame.rotation / 90) % 4, False
+    if matrix is None:
         return 0, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
     # (x, y) is shown at (a x + c y, b x + d y), y downwards. A mirrored picture has a negative determinant.
     mirror = a * d - b * c < 0
     if mirror:
@@ -68,38 +67,33 @@ class FrameConverter:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self._scaler = av.video.reformatter.VideoReformatter()
-        self._threads = {"threads": 1}
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         turn, mirror = display_turn(frame)
         height, width = self.size if turn % 2 == 0 else self.size[::-1]
         transfer, primaries = int(frame.color_trc or 0), int(frame.color_primaries or 0)
         if transfer in (_PQ, _HLG) or primaries == _BT2020:
-            array = self._scale(frame, width, height, "rgb48le").to_ndarray()
+            array = self._scale(frame, width, height, "rgb48le")
             array = np.concatenate([to_sdr(rows, transfer, primaries) for rows in np.array_split(array, 8)])
         elif _has_alpha(frame):
-            array = self._scale(frame, width, height, "rgba").to_ndarray().astype(np.uint16)
+            array = self._scale(frame, width, height, "rgba").astype(np.uint16)
             array = ((array[..., :3] * array[..., 3:] + 127) // 255).astype(np.uint8)
         else:
             if frame.interlaced_frame and frame.height > 2:
                 frame = self._deinterlaced(frame)
-            array = self._scale(frame, width, height, "rgb24").to_ndarray()
+            array = self._scale(frame, width, height, "rgb24")
         if turn:
             array = np.rot90(array, turn)
         if mirror:
             array = array[:, ::-1]
         return np.ascontiguousarray(array)
 
-    def _scale(self, frame: av.VideoFrame, width: int, height: int, pixel_format: str) -> av.VideoFrame:
-        arguments = {"width": width, "height": height, "format": pixel_format, "interpolation": _SCALING}
-        try:
-            return self._scaler.reformat(frame, **arguments, **self._threads)
-        except TypeError:  # an older PyAV, which scales on one thread anyway
-            self._threads = {}
-            return self._scaler.reformat(frame, **arguments)
+    def _scale(self, frame: av.VideoFrame, width: int, height: int, pixel_format: str) -> np.ndarray:
+        scaled = self._scaler.reformat(frame, width, height, pixel_format, interpolation=_SCALING, threads=1)
+        return scaled.to_ndarray()
 
     def _deinterlaced(self, frame: av.VideoFrame) -> av.VideoFrame:
-        array = self._scale(frame, frame.width, frame.height, "rgb24").to_ndarray()
+        array = self._scale(frame, frame.width, frame.height, "rgb24")
         blended = array.copy()
         for row in range(1, len(array) - 1, _ROWS):
             part = array[row - 1 : row + _ROWS + 1].astype(np.uint16)
@@ -160,46 +154,27 @@ def _codes() -> np.ndarray:
     return np.round(255 * (np.arange(65536) / 65535) ** (1 / 2.4)).astype(np.uint8)
 
 
-def webp_times(source: OpenedSource) -> list[int]:
+def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
     """
-    When each frame of an animated WebP begins, in milliseconds, and when the last one ends.
+    The frames of an animated WebP, which FFmpeg cannot decode, from Pillow: their `pts` and `duration` are in
+    milliseconds.
 
     Raises:
-        VideoReadError: If it is a still picture, or its canvas or all frames together are over the limits.
+        VideoReadError: If it is a still picture, damaged, or over the limits.
     """
-    times = [0]
-    with source.open() as file:
-        position, size = 12, file.seek(0, io.SEEK_END)
-        width = height = 1
-        while position + 8 <= size:
-            file.seek(position)
-            name, length = struct.unpack("<4sI", file.read(8))
-            if name == b"VP8X":
-                numbers = file.read(10).ljust(10, b"\0")
-                width, height = (1 + int.from_bytes(numbers[at : at + 3], "little") for at in (4, 7))
-                source.budget.check_frame(width, height)
-            elif name == b"ANMF":
-                source.budget.spend(packets=1, pixels=width * height)
-                milliseconds = int.from_bytes(file.read(15).ljust(15, b"\0")[12:15], "little")
-                times.append(times[-1] + max(1, milliseconds))
-            position += 8 + length + length % 2
-    if len(times) <= 2:
-        raise source.error("it is a still picture, not a video")
-    return times
-
-
-def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
-    """The frames of an animated WebP, which FFmpeg cannot decode, from Pillow; their `pts` is their number."""
     with source.open() as file:
         try:
             with PIL.Image.open(file, formats=["WEBP"]) as image:
                 source.budget.check_frame(*image.size)
-                for number in range(getattr(image, "n_frames", 1)):
+                if getattr(image, "n_frames", 1) == 1:
+                    raise source.error("it is a still picture, not a video")
+                time = 0
+                for number in range(image.n_frames):
+                    source.budget.spend(packets=1, frame=image.size)
                     image.seek(number)
-                    source.budget.spend(pixels=image.width * image.height)
-                    pixels = np.array(image if image.mode == "RGBA" else image.convert("RGBA"))
-                    frame = av.VideoFrame.from_ndarray(pixels, format="rgba")
-                    frame.pts = number
+                    frame = av.VideoFrame.from_ndarray(np.array(image.convert("RGBA")), format="rgba")
+                    frame.pts, frame.duration = time, max(1, image.info["duration"])
+                    time += frame.duration
                     yield frame
         except (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
             raise source.error(f"it is damaged ({error})") from error
@@ -224,34 +199,17 @@ def open_picture(
     Raises:
         VideoReadError: If it cannot be read, or is too large.
     """
-    budget = Budget(limits, f"the picture {source_name(source)}", is_url(source))
-    if is_url(source):
-        file = io.BytesIO()
-        download(source, file, budget, allow_private_hosts)
-    elif isinstance(source, (str, os.PathLike)):
+    access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
+    with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file:
         try:
-            file = io.BytesIO(Path(source).read_bytes())
-        except (OSError, ValueError) as error:
-            raise budget.error(f"it cannot be opened ({error})") from error
-    else:
-        file = io.BytesIO(source)
-    try:
-        image = PIL.Image.open(file, formats=formats)
-        budget.check_frame(*image.size)
-        image.load()
-        return PIL.ImageOps.exif_transpose(image)
-    except PIL.UnidentifiedImageError as error:
-        raise budget.error("it is not a picture that Pillow knows") from error
-    except (OSError, SyntaxError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-        raise budget.error(f"it cannot be decoded ({error})") from error
+            image = PIL.Image.open(file, formats=formats)
+            opened.budget.check_frame(*image.size)
+            image.load()
+            return PIL.ImageOps.exif_transpose(image)
+        except PIL.UnidentifiedImageError as error:
+            raise opened.error("it is not a picture that Pillow knows") from error
+        except (OSError, SyntaxError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
+            raise opened.error(f"it cannot be decoded ({error})") from error
 
 
-__all__ = [
-    "FrameConverter",
-    "display_size",
-    "display_turn",
-    "open_picture",
-    "to_sdr",
-    "webp_frames",
-    "webp_times",
-]
+__all__ = ["FrameConverter", "display_size", "display_turn", "open_picture", "to_sdr", "webp_frames"]

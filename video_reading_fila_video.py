@@ -12,16 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypedDict, Unpack
+from threading import get_ident
+from typing import Any
 
 import av
 import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video, plan_runs
+from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video
+from .video_limits_fila_video import VideoLimits, VideoReadError
 from .video_pixels_fila_video import FrameConverter
-from .video_sources_fila_video import OpenedSource, VideoLimits, VideoReadError, VideoSegment
+from .video_sources_fila_video import OpenedSource, VideoSegment
 
 logger = logging.get_logger(__name__)
 
@@ -66,19 +68,6 @@ class VideoFrames:
     metadata: VideoMetadata
 
 
-class ReadOptions(TypedDict, total=False):
-    """What [`read_frames`] takes besides the source, and explains."""
-
-    num_frames: int | Callable[[VideoMetadata], int] | None
-    fps: float | None
-    times: Any
-    size: tuple[int, int] | None
-    seek_mode: str
-    progress: Callable[[int, int], None] | None
-    limits: VideoLimits | None
-    allow_private_hosts: bool
-
-
 @dataclass
 class _Part:
     """A stretch of one source within the video: its frames `low` to `high`, the first of which is number `first` of
@@ -94,9 +83,8 @@ class _Part:
 class FrameReader:
     """
     One reading of a video, for callers who decide by its metadata what to do with its frames: it is opened and the
-    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed.
-
-    Takes the arguments of [`read_frames`].
+    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed. Takes the arguments
+    of [`read_frames`].
 
     Attributes:
         metadata ([`TimedVideoMetadata`]): Of the whole video.
@@ -127,19 +115,18 @@ class FrameReader:
         self.total = len(self._wanted)
         self._size = tuple(map(int, size)) if size else (self.metadata.height, self.metadata.width)
         self._progress = progress
-        self._tracks: set[Track] = set()
-        self._idle: list[tuple[Track, FrameConverter]] = []
+        self._workers: dict[int, tuple[Track, FrameConverter]] = {}  # by the thread that they belong to
 
     def _open(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
         """Opens and indexes the segments, and puts their frames behind one another."""
-        segments = source if type(source) in (list, tuple) else [source]
-        if segments is source and not (source and all(isinstance(segment, VideoSegment) for segment in source)):
+        segment = source if isinstance(source, VideoSegment) else VideoSegment(source)
+        segments = source if type(source) in (list, tuple) else [segment]
+        if not (segments and all(isinstance(segment, VideoSegment) for segment in segments)):
             raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
         indexed: dict[Any, tuple[OpenedSource, Index]] = {}  # segments of one file share it
         self._parts: list[_Part] = []
         times, keys, duration = [], [], 0.0
         for segment in segments:
-            segment = segment if isinstance(segment, VideoSegment) else VideoSegment(segment)
             key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
             if key not in indexed:
                 opened = OpenedSource(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
@@ -175,9 +162,13 @@ class FrameReader:
             frames = sample_at_rate(self._seconds, self.metadata.duration, fps)
         else:
             if callable(num_frames):
-                num_frames = num_frames(self.metadata)
-                if isinstance(num_frames, np.ndarray):
-                    return _frame_numbers(num_frames, len(self._seconds))
+                num_frames = numbers = num_frames(self.metadata)
+                if isinstance(numbers, np.ndarray):
+                    last = len(self._seconds) - 1
+                    whole = numbers.ndim == 1 and len(numbers) > 0 and numbers.dtype.kind in "iu"
+                    if not whole or not 0 <= numbers[0] <= numbers[-1] <= last or (np.diff(numbers) < 0).any():
+                        raise ValueError(f"This video's frames are 0 to {last}, in this order, got {numbers}.")
+                    return numbers.astype(np.int64)
                 _check_count("what num_frames returned", num_frames)
             frames = spread_evenly(self._seconds, int(num_frames))
         if seek_mode == "exact" or (seek_mode == "auto" and (times is not None or len(frames) < 3)):
@@ -269,21 +260,20 @@ class FrameReader:
                 finally:
                     for future in waiting:
                         future.cancel()
-                    for track in list(self._tracks):
+                    for track, _ in list(self._workers.values()):
                         track.stopped = True
         finally:
-            self._idle.clear()
-            while self._tracks:
-                self._tracks.pop().close()
+            while self._workers:
+                self._workers.popitem()[1][0].close()
 
     def _decode(self, part: _Part, run: Run, threads: int) -> Iterator[tuple[int, np.ndarray]]:
-        track, convert = self._idle.pop() if self._idle else (None, FrameConverter(self._size))
+        """The frames of a run, by the track that this thread has left from the run before, if it is of that source."""
+        track, convert = self._workers.get(get_ident(), (None, FrameConverter(self._size)))
         if track is None or track.source is not part.source:
             if track is not None:
-                self._tracks.discard(track)
                 track.close()
             track = Track(part.source, threads if run.stop - run.start >= SHORT_RUN else 1, part.index.stream)
-            self._tracks.add(track)
+            self._workers[get_ident()] = track, convert
         part.source.budget.spend()
         with closing(track.read(run, part.index)) as frames:
             for number, frame in frames:
@@ -293,7 +283,35 @@ class FrameReader:
                     continue
                 yield number - part.low + part.first, pixels
                 part.source.budget.spend()  # the time that the consumer took does not count as a stall
-        self._idle.append((track, convert))
+
+
+def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
+    """
+    Groups ascending frame numbers into runs of decoding.
+
+    A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
+    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run. Where the next
+    stretch begins right behind and both are short, decoding on is cheaper than a seek, and the runs are joined; but
+    not where the clock restarts between them, as the decoder has to be emptied there.
+    """
+    if index.counted:
+        return [Run(0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
+    clocks = index.times - index.pts[index.packets]
+    runs: list[Run] = []
+    for frame in frames.tolist():
+        packet = int(index.packets[frame])
+        at = int(np.searchsorted(index.starts, packet, side="right")) - 1
+        while at >= 0 and index.frames[index.starts[at]] > frame:
+            at -= 1
+        start = int(index.starts[at]) if at >= 0 else 0
+        last = runs[-1] if runs else None
+        near = last and start <= last.stop + SHORT_RUN // 4 and packet < last.start + SHORT_RUN
+        if last and (start <= last.start or (near and clocks[frame] == clocks[last.frames[-1]])):
+            last.stop = max(last.stop, packet)
+            last.frames.append(frame)
+        else:
+            runs.append(Run(start, packet, [frame]))
+    return runs
 
 
 def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
@@ -303,21 +321,15 @@ def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
 
 def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
     """
-    The frames shown at `count` evenly spaced times from the first frame to the last, no frame twice.
-
-    Args:
-        seconds (`np.ndarray` of shape `(T,)`): When each frame is shown, ascending.
-        count (`int`): The number of frames.
+    The frames shown at `count` evenly spaced times from the first frame to the last of `seconds` (T,), ascending.
 
     Returns:
-        `np.ndarray` of shape `(min(count, T),)`: int64 indices, ascending. Where one frame is shown at two of the
-        times, the next free one is taken, so that the number is always kept.
+        `np.ndarray` of shape `(min(count, T),)`: int64 indices, ascending, none twice: where one frame is shown at two
+        of the times, the next free one is taken, so that the number is always kept.
     """
     total = len(seconds)
     if count >= total:
         return np.arange(total)
-    if count == 1:
-        return np.zeros(1, dtype=np.int64)
     wanted = np.linspace(seconds[0], seconds[-1], count)
     tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
     indices = np.searchsorted(seconds, wanted + tolerance, side="right") - 1
@@ -332,13 +344,6 @@ def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
     first = np.ceil(ticks - 1e-6)  # the first tick that falls on the frame
     until = np.append(ticks[1:], (end - seconds[0]) * fps)
     return np.flatnonzero(first < until - 1e-6)
-
-
-def _frame_numbers(numbers: np.ndarray, total: int) -> np.ndarray:
-    ascending = numbers.ndim == 1 and len(numbers) and numbers.dtype.kind in "iu" and (np.diff(numbers) >= 0).all()
-    if not ascending or not 0 <= numbers[0] <= numbers[-1] < total:
-        raise ValueError(f"This video's frames are 0 to {total - 1}, to be asked for in this order, got {numbers}.")
-    return numbers.astype(np.int64)
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -371,7 +376,7 @@ def _check_arguments(num_frames: Any, fps: Any, times: Any, size: Any, seek_mode
     raise ValueError("times must be a list of at least one number of seconds, from 0 on, in ascending order.")
 
 
-def iter_frames(source: Any, **options: Unpack[ReadOptions]) -> Iterator[tuple[float, np.ndarray]]:
+def iter_frames(source: Any, **options: Any) -> Iterator[tuple[float, np.ndarray]]:
     """
     [`read_frames`], with its arguments, as a generator, in the order of time and in bounded memory: `(timestamp in
     seconds, frame (H, W, 3) uint8)`, as the frames are decoded. Closing the generator early frees the decoder.
@@ -381,7 +386,7 @@ def iter_frames(source: Any, **options: Unpack[ReadOptions]) -> Iterator[tuple[f
             yield seconds, pixels
 
 
-def read_frames(source: Any, **options: Unpack[ReadOptions]) -> VideoFrames:
+def read_frames(source: Any, **options: Any) -> VideoFrames:
     """
     Reads frames of a video.
 
@@ -392,19 +397,16 @@ def read_frames(source: Any, **options: Unpack[ReadOptions]) -> VideoFrames:
         num_frames (`int` or `Callable`, *optional*):
             So many frames, evenly from the first to the last, at most every frame once; or a function of the video's
             metadata (without `frames_indices`) that returns the number, or an array of the wanted frames' own numbers.
-        fps (`float`, *optional*):
-            The frames shown at 0, 1/fps, 2/fps, ... seconds, no frame twice.
+        fps (`float`, *optional*): The frames shown at 0, 1/fps, 2/fps, ... seconds, no frame twice.
         times (`Sequence[float]`, *optional*):
             The frames shown at these times, ascending seconds from the start of the video; past the end, the last.
-        size (`tuple[int, int]`, *optional*):
-            (height, width) of the frames; by default that of the video as a player shows it.
+        size (`tuple[int, int]`, *optional*): (height, width) of the frames; by default as a player shows the video.
         seek_mode (`str`, *optional*, defaults to `"exact"`):
             `"exact"`; `"keyframe"` for the keyframe nearest to each wanted frame, no frame twice; or `"auto"` for that
             keyframe where it is less than half the spacing of the wanted frames away, and the wanted frame elsewhere.
             The first and the last frame, and `times`, stay exact under `"auto"`. The times are always those of the
             frames given.
-        progress (`Callable[[int, int], None]`, *optional*):
-            Called with the number of frames read and the number to read.
+        progress (`Callable[[int, int], None]`, *optional*): Called with the number of frames read and to be read.
         limits ([`VideoLimits`], *optional*): What reading each source may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             Whether a URL may lead to this machine or its private network.

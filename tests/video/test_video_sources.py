@@ -159,15 +159,15 @@ def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture() -> None:
 
 def test_a_budget_names_the_source_the_limit_and_both_numbers() -> None:
     budget = Budget(VideoLimits(packets=10, total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
-    budget.spend(packets=10, pixels=600)
+    budget.spend(packets=10, frame=(30, 20))
     with pytest.raises(VideoReadError, match=r"'a\.mp4': it has 11 packets or more, over the limit of 10; Vid"):
         budget.spend(packets=1)
     budget = Budget(VideoLimits(total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
-    budget.spend(pixels=600)
+    budget.spend(frame=(30, 20))
     with pytest.raises(VideoReadError, match=r"1200 pixels in all or more, over the limit of 1000; .*total_pi"):
-        budget.spend(pixels=600)
-    with pytest.raises(VideoReadError, match="one of its pictures has 601 pixels, over the limit of 600"):
-        budget.spend(pixels=601)
+        budget.spend(frame=(30, 20))
+    with pytest.raises(VideoReadError, match="pictures of 601 x 1 have 601 pixels, over the limit of 600"):
+        budget.spend(frame=(601, 1))
     with pytest.raises(VideoReadError, match="pictures of 30 x 21 have 630 pixels, over the limit of 600"):
         budget.check_frame(30, 21)
 
@@ -257,7 +257,7 @@ def test_large_frames_are_refused_by_the_decoder_too(tmp_path) -> None:
         opened.container() as container,
     ):
         for frame in container.decode(video=0):
-            opened.budget.spend(pixels=frame.width * frame.height)
+            opened.budget.spend(frame=(frame.width, frame.height))
 
 
 def test_a_file_object_that_reads_a_file_by_another_way_is_not_taken_for_the_file(path, tmp_path) -> None:

@@ -1,0 +1,286 @@
+"""What reading a video may cost, and downloads that keep to it."""
+
+import base64
+import ipaddress
+import math
+import socket
+import threading
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import httpcore
+import httpx
+
+MAX_REDIRECTS = 10
+PROGRESS_BYTES = 1 << 16  # so much of a download, at least, must arrive between two signs of progress
+_ANIMATION_FRAME = 128 * 128  # pixels that each frame of an animation counts at least
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
+
+
+class VideoReadError(ValueError):
+    """A video that cannot be read; the message names the source and says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    """
+    What one video may cost. The defaults are such that no honest video of three hours meets them.
+
+    Args:
+        frame_pixels (`int`, *optional*, defaults to 67,108,864):
+            Pixels of one frame or still picture: 8192 x 8192.
+        total_pixels (`int`, *optional*, defaults to 2**45):
+            Pixels of all frames decoded: three hours of 8K at 60 frames a second take 2**44.3.
+        canvas_pixels (`int`, *optional*, defaults to 16,777,216):
+            Pixels of one frame of a GIF, APNG or WebP: 4096 x 4096. A few bytes of such a file repaint its whole
+            canvas, so that its size says nothing about its cost.
+        animation_pixels (`int`, *optional*, defaults to 2**32):
+            Pixels of all frames decoded of a GIF, APNG or WebP: 2,000 frames of full HD.
+        packets (`int`, *optional*, defaults to 10,000,000):
+            Packets of the video stream, and samples that a header announces: two days at 60 frames a second.
+        download_bytes (`int`, *optional*, defaults to 64,000,000,000):
+            Bytes fetched from a web server, or from a file object that cannot seek.
+        seconds (`float`, *optional*):
+            Seconds that reading may take in all. No limit by default.
+        web_seconds (`float`, *optional*, defaults to 7200.0):
+            The same for a URL, download included. `None`: no limit.
+        stall_seconds (`float`, *optional*, defaults to 30.0):
+            Seconds without progress: a packet, or 64 KiB of a download.
+    """
+
+    frame_pixels: int = 8192 * 8192
+    total_pixels: int = 2**45
+    canvas_pixels: int = 4096 * 4096
+    animation_pixels: int = 2**32
+    packets: int = 10_000_000
+    download_bytes: int = 64 * 10**9
+    seconds: float | None = None
+    web_seconds: float | None = 7200.0
+    stall_seconds: float = 30.0
+
+
+class Budget:
+    """
+    What is left of the limits of one video. Several threads may spend from it.
+
+    Args:
+        limits ([`VideoLimits`], *optional*): The limits; the defaults where there are none.
+        name (`str`): How messages call the source, such as `"the video 'a.mp4'"`.
+        is_web (`bool`, *optional*, defaults to `False`): Whether it is a URL, for which `web_seconds` holds.
+    """
+
+    def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False) -> None:
+        if not isinstance(limits, VideoLimits | None):
+            raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
+        self.limits, self.name = limits or VideoLimits(), name
+        # The limits that hold for this kind of source.
+        self._seconds, self._frame, self._total = (
+            "web_seconds" if is_web else "seconds",
+            "frame_pixels",
+            "total_pixels",
+        )
+        self._lock = threading.Lock()
+        self._packets = self._pixels = 0
+        self._start = self._progress = time.monotonic()
+
+    def error(self, problem: str) -> VideoReadError:
+        return VideoReadError(f"Cannot read {self.name}: {problem}.")
+
+    def refuse(self, what: str, field: str) -> VideoReadError:
+        """The error of a limit: `what` names the number that is over the limit `field`."""
+        limit = getattr(self.limits, field)
+        return self.error(f"{what}, over the limit of {limit}; VideoLimits({field}=...) sets another, as `limits`")
+
+    def is_animation(self) -> None:
+        """From now on the limits of GIF, APNG and WebP hold."""
+        self._frame, self._total = "canvas_pixels", "animation_pixels"
+
+    @property
+    def frame_pixels(self) -> int:
+        return getattr(self.limits, self._frame)
+
+    def check_frame(self, width: int, height: int) -> None:
+        """Raises [`VideoReadError`] if frames of this size are too large."""
+        if width * height > self.frame_pixels:
+            raise self.refuse(f"its pictures of {width} x {height} have {width * height} pixels", self._frame)
+
+    def spend(self, packets: int = 0, frame: tuple[int, int] | None = None) -> None:
+        """
+        Counts packets that were read, or a frame (width, height) that was decoded, which is progress.
+
+        Raises:
+            VideoReadError: If it is too much.
+        """
+        pixels = 0
+        if frame is not None:
+            self.check_frame(*frame)
+            pixels = max(frame[0] * frame[1], _ANIMATION_FRAME if self._total == "animation_pixels" else 0)
+        with self._lock:
+            self._packets += packets
+            self._pixels += pixels
+            self._progress = time.monotonic()
+        if self._packets > self.limits.packets:
+            raise self.refuse(f"it has {self._packets} packets or more", "packets")
+        if self._pixels > getattr(self.limits, self._total):
+            raise self.refuse(f"its frames have {self._pixels} pixels in all or more", self._total)
+        self.check()
+
+    def check(self) -> float:
+        """Raises [`VideoReadError`] if a deadline has passed, and returns how many seconds a call may block: until
+        just after the next one."""
+        now, seconds = time.monotonic(), getattr(self.limits, self._seconds)
+        left = math.inf if seconds is None else self._start + seconds - now
+        until_stall = self._progress + self.limits.stall_seconds - now
+        if left < 0:
+            raise self.refuse(f"it took {now - self._start:.1f} seconds", self._seconds)
+        if until_stall < 0:
+            raise self.refuse(f"there was no progress for {now - self._progress:.1f} seconds", "stall_seconds")
+        return min(left, until_stall) + 0.01
+
+
+def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bool = True) -> None:
+    """
+    Fetches a URL into a file, whole: a shorter body than announced is an error.
+
+    Args:
+        url (`str`): An `http://` or `https://` URL; a name and a password in it are sent, and shown in no message.
+        target (`BinaryIO`): Where the body is written.
+        budget ([`Budget`]): What it may cost: `download_bytes`, `web_seconds` and `stall_seconds` of its limits.
+        allow_private_hosts (`bool`, *optional*, defaults to `True`):
+            `False` refuses addresses of this machine, its private network and other reserved ones, also behind a
+            redirect. The address that is connected to is what counts; where a proxy connects, the name is looked up.
+
+    Raises:
+        VideoReadError: If it cannot be fetched within the limits.
+    """
+    try:
+        address = httpx.URL(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            if address.scheme not in ("http", "https"):
+                raise budget.error(f"the server did not give it (redirected to the protocol {address.scheme!r})")
+            if not address.host:
+                raise httpx.InvalidURL("it has no host")
+            headers = {"User-Agent": "fila-video", "Accept": "*/*", "Accept-Encoding": "identity"}
+            if address.userinfo:
+                user = urllib.parse.unquote_to_bytes(address.userinfo)
+                headers["Authorization"] = "Basic " + base64.b64encode(user).decode()
+            place = httpcore.URL(
+                scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=address.raw_path
+            )
+            with (
+                _connections(address, budget, allow_private_hosts) as connections,
+                connections.stream("GET", place, headers=headers) as response,
+            ):
+                answer = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+                if response.status not in (301, 302, 303, 307, 308) or "location" not in answer:
+                    _store(response, answer, target, budget)
+                    return
+                address = address.join(answer["location"])  # the body of a redirect is never read
+        raise budget.error(f"the server did not give it (more than {MAX_REDIRECTS} redirects)")
+    except VideoReadError:
+        raise
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise budget.error("it, or an address that it is redirected to, is not a URL") from error
+    except Exception as error:  # of sockets, TLS, HTTP's grammar: they have no common class
+        budget.check()
+        raise budget.error(f"the server did not give it ({str(error) or type(error).__name__})") from error
+
+
+def _store(response: httpcore.Response, headers: dict[str, str], target: BinaryIO, budget: Budget) -> None:
+    """Writes the body of a response to `target`. That it is as long as announced, the HTTP parser sees to."""
+    if response.status not in (200, 203):
+        problem = f"HTTP {response.status} {httpx.codes.get_reason_phrase(response.status)}".strip()
+        raise budget.error(f"the server did not give it ({problem})")
+    if (encoding := headers.get("content-encoding", "identity").lower()) not in ("identity", "none", ""):
+        raise budget.error(f"the server sent it with the encoding {encoding[:40]!r}, although asked for none")
+    received, announced = 0, int(headers.get("content-length", 0))
+    if announced > budget.limits.download_bytes:
+        raise budget.refuse(f"it has {announced} bytes", "download_bytes")
+    for data in response.iter_stream():
+        before, received = received, received + len(data)
+        if received > budget.limits.download_bytes:
+            raise budget.refuse(f"it has {received} bytes or more", "download_bytes")
+        try:
+            target.write(data)
+        except OSError as error:
+            raise budget.error(
+                f"{received} bytes of it could not be stored in the temporary folder ({error})"
+            ) from error
+        if received // PROGRESS_BYTES > before // PROGRESS_BYTES:
+            budget.spend()
+    budget.spend()
+
+
+def _connections(url: httpx.URL, budget: Budget, allow_private_hosts: bool) -> httpcore.ConnectionPool:
+    """A connection pool for one request, through the proxy that the environment names, if any."""
+    tls = httpx.create_ssl_context() if url.scheme == "https" else None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(url.host):
+        return httpcore.ConnectionPool(tls, network_backend=_Network(budget, allow_private_hosts))
+    proxy = httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
+    if proxy.scheme not in ("http", "https"):
+        raise budget.error(f"the environment names a proxy of the kind {proxy.scheme!r}; http and https are supported")
+    if not allow_private_hosts:
+        _public_addresses(url.host, url.port, budget, through_proxy=True)
+    login = (proxy.username, proxy.password) if proxy.userinfo else None
+    place = httpcore.URL(scheme=proxy.raw_scheme, host=proxy.raw_host, port=proxy.port, target=b"/")
+    return httpcore.HTTPProxy(place, proxy_auth=login, ssl_context=tls, network_backend=_Network(budget, True))
+
+
+def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy: bool = False) -> list[str]:
+    """The addresses of a host, all of which must be public."""
+    name = host.lower().rstrip(".")
+    private = name == "localhost" or name.endswith(_LOCAL_NAMES)
+    try:
+        found = [] if private else socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:  # behind a proxy, names are often its own business
+        if not through_proxy:
+            raise budget.error(f"the server did not give it ({error})") from error
+        found = []
+    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+    for address in addresses:
+        inner = [getattr(address, "ipv4_mapped", None), getattr(address, "sixtofour", None)]
+        if address in ipaddress.ip_network("64:ff9b::/96"):
+            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        private |= any(not one.is_global or one.is_multicast for one in (address, *filter(None, inner)))
+    if private:
+        raise budget.error("its host, or one that it is redirected to, is not public; allow_private_hosts is False")
+    return [str(address) for address in addresses]
+
+
+class _Network(httpcore.SyncBackend):
+    """Sockets of which every call ends with the budget, and which lead to public hosts alone if need be."""
+
+    def __init__(self, budget: Budget, allow_private_hosts: bool) -> None:
+        self._budget, self._allow_private_hosts = budget, allow_private_hosts
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> "_Connection":
+        addresses = [host] if self._allow_private_hosts else _public_addresses(host, port, self._budget)
+        for address in addresses:
+            try:
+                return _Connection(super().connect_tcp(address, port, self._budget.check(), **options), self._budget)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if address == addresses[-1]:
+                    raise
+
+
+class _Connection:
+    def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
+        self._stream, self._budget = stream, budget
+        self.get_extra_info, self.close = stream.get_extra_info, stream.close
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._budget.check())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._budget.check())
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: Any = None) -> "_Connection":
+        return _Connection(self._stream.start_tls(ssl_context, server_hostname, self._budget.check()), self._budget)
+
+
+__all__ = ["Budget", "VideoLimits", "VideoReadError", "download"]
