@@ -130,8 +130,8 @@ def _describe(segment: VideoSegment) -> _Stream:
                 and bytes(codec.extradata or b"")[:1] == b"\x01"  # packets as mp4 and Matroska store them
                 and display_turn(first) == (0, False)
                 and not index.counted
-                and not index.restarts
                 and len(index.times) == len(index.pts)
+                and bool((index.times == index.pts[index.packets]).all())  # one clock
                 and bool(index.keys[0])
                 and index.pts[0] == index.times[0]
             )

@@ -255,3 +255,18 @@ def test_auto_is_exact_where_there_is_one_keyframe_only(tmp_path) -> None:
     np.testing.assert_array_equal(
         read_frames(path, num_frames=7, seek_mode="auto").frames, read_frames(path, num_frames=7).frames
     )
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_motion_jpeg_with_exif_is_read_and_turned_upright(orientation) -> None:
+    """The decoder hands EXIF on as a kind of data of its own, which PyAV may not know."""
+    data = b""
+    for number in range(5):
+        exif, file = PIL.Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        PIL.Image.fromarray(picture(number)).save(file, "JPEG", exif=exif, quality=95)
+        data += file.getvalue()
+    frames = read_frames(data, num_frames=5).frames
+    turned = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    assert frames.shape[1:3] == ((64, 48) if turned % 2 else (48, 64))
+    assert [number_of(np.rot90(frame, -turned)) for frame in frames] == list(range(5))
