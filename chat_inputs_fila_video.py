@@ -52,15 +52,20 @@ def normalize_chat(messages: Any) -> list[dict]:
     return [_normalize_message(message) for message in messages]
 
 
-def hold_videos(chat: list[dict]) -> list[dict]:
-    """A normalized chat with its videos held together: segments and frames that were read stay what they are."""
-    for message in chat:
-        if not isinstance(message["content"], str):
-            message["content"] = [
-                {**block, "video": HeldVideo(block["video"])} if "video" in block else block
-                for block in message["content"]
-            ]
-    return chat
+def normalize_chats(conversation: Any) -> tuple[list[list[dict]], bool]:
+    """
+    One chat or several in the form of [`normalize_chat`], and whether it was several. Videos are held together:
+    segments and frames that were read stay what they are.
+    """
+    is_batch = isinstance(conversation, (list, tuple)) and bool(conversation)
+    is_batch = is_batch and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
+    chats = [normalize_chat(chat) for chat in (conversation if is_batch else [conversation])]
+    for message in (message for chat in chats for message in chat if not isinstance(message["content"], str)):
+        message["content"] = [
+            {**block, "video": HeldVideo(block["video"])} if "video" in block else block
+            for block in message["content"]
+        ]
+    return chats, is_batch
 
 
 def _fields(item: Any) -> Any:
@@ -157,6 +162,43 @@ def check_text(text: str) -> None:
             f"A text is not valid Unicode: character {error.start} is {text[error.start]!r}, half a surrogate pair or "
             "a byte that is not UTF-8. Decode or remove it."
         ) from error
+
+
+def check_prompts(text: list[str], media: dict[str, tuple[str, list | None]]) -> None:
+    """
+    Args:
+        text (`list[str]`): The prompts.
+        media (`dict`): Under `"images"` and `"videos"`, their placeholder and what was passed of them.
+
+    Raises:
+        ValueError: If a prompt is empty or no text, or the prompts have another number of placeholders.
+    """
+    for sample in text:
+        if not isinstance(sample, str):
+            raise ValueError(f"`text` must be a string or a list of strings, got a {type(sample).__name__} in it.")
+        check_text(sample)
+        if not sample.strip():
+            raise ValueError("`text` has an empty prompt: ask something.")
+    for name, (token, given) in media.items():
+        found, passed = sum(sample.count(token) for sample in text), len(given or [])
+        if found != passed:
+            raise ValueError(
+                f"The total number of {token} tokens in the prompts should be the same as the number of {name} "
+                f"passed: found {found} {token} tokens and {passed} {name}."
+            )
+
+
+def check_rows(text: list[str], counts: list[int] | None, token: str, name: str) -> None:
+    """
+    Raises:
+        ValueError: If a prompt has another number of placeholders than media were passed for it, where `counts` says.
+    """
+    for row, count in enumerate(counts or []):
+        if isinstance(text[row], str) and text[row].count(token) != count:
+            raise ValueError(
+                f"The number of {token} tokens in the prompts should be the same as the number of {name} passed "
+                f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
+            )
 
 
 def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] | None:
@@ -352,10 +394,12 @@ __all__ = [
     "NumberedInput",
     "as_chat",
     "check_control_tokens",
+    "check_prompts",
+    "check_rows",
     "check_text",
-    "hold_videos",
     "last_question",
     "last_questions",
     "normalize_chat",
+    "normalize_chats",
     "pipeline_inputs",
 ]

@@ -20,7 +20,7 @@ from transformers.utils.chat_template_utils import Chat
 from .chat_inputs_fila_video import pipeline_inputs
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
 from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
-from .subtitles_fila_video import SubtitleLine, Subtitles, read_subtitles, subtitles_of_videos
+from .subtitles_fila_video import SubtitleLine, Subtitles, subtitles_of_videos
 from .video_inputs_fila_video import flatten_videos
 
 FORMAT = "fila_video.chat.1"
@@ -406,10 +406,7 @@ class Conversations:
         found = [] if videos is None else flatten_videos(videos)
         if options.get("subtitles") is not None:  # tracks are in the files, which are read now
             access = self.processor.video_processor.access(**options)
-            options["subtitles"] = [
-                None if lines is None else read_subtitles(lines, video, **access)
-                for lines, video in zip(subtitles_of_videos(options["subtitles"], found), found, strict=True)
-            ]
+            options["subtitles"] = subtitles_of_videos(options["subtitles"], found, self.tokenizer, access)
         reading = {name: options[name] for name in (*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING) if name in options}
         encoded = [
             # Nested as in chats, so that a list of picture files is one video.

@@ -273,6 +273,7 @@ def encode_video(
 ) -> EncodedVideo:
     """See [`FilaVideoProcessor.encode_video`]: `selector` is its `FrameSelector`, `given` are its settings."""
     video_processor = processor.video_processor
+    given = {name: value for name, value in given.items() if value is not None}
     settings = video_processor.scene_settings(**given)
     allowed = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *vars(settings)}
     for name in given:

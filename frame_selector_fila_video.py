@@ -448,29 +448,22 @@ class FrameSelector:
         return torch.cat(representatives), patch_features
 
 
+def check_shared_settings(model: torch.nn.Module | None, settings: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: If a processor's settings differ from those in the model's configuration.
+    """
+    config = getattr(model, "config", None)
+    for name, ours in settings.items():
+        theirs = getattr(config, name, None)
+        if theirs is not None and ours != theirs:
+            raise ValueError(f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal.")
+
+
 def _all_thumbnails(frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor:
     if isinstance(frames, EncodedVideo):
         return frames.thumbnail_features
     return torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
 
 
-def describe_scenes(
-    indices: torch.Tensor, metadata: VideoMetadata, background: torch.Tensor | None = None
-) -> dict[str, Any]:
-    """
-    Frame numbers in the video and times, both `(num_scenes, scene_size)`, the video's duration in seconds, and as
-    `background` the numbers and times of the frames beside them, where there are any, both `(num_background,)`.
-    """
-    timestamps = torch.tensor(metadata.timestamps, dtype=torch.float64)
-    frame_numbers = torch.as_tensor(list(metadata.frames_indices))
-    scenes = {
-        "indices": frame_numbers[indices],
-        "timestamps": timestamps[indices],
-        "duration": float(metadata.duration),
-    }
-    if background is not None and len(background):
-        scenes["background"] = {"indices": frame_numbers[background], "timestamps": timestamps[background]}
-    return scenes
-
-
-__all__ = ["FrameSelector", "SceneSettings", "Selection", "describe_scenes"]
+__all__ = ["FrameSelector", "SceneSettings", "Selection", "check_shared_settings"]

@@ -14,7 +14,7 @@ from transformers.pipelines.image_text_to_text import ReturnType
 
 from .chat_inputs_fila_video import NumberedInput, as_chat, pipeline_inputs
 from .chat_session_fila_video import Conversations
-from .processing_fila_video import FilaVideoProcessorKwargs
+from .video_processing_fila_video import FilaVideoProcessorKwargs
 
 TASK = "video-text-to-text"
 # Whose options are whose. `generate` takes two tokenizers without naming them.

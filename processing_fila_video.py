@@ -2,99 +2,41 @@
 
 import inspect
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import auto_docstring, logging
 from transformers.video_utils import VideoMetadata
 
-from .chat_inputs_fila_video import check_control_tokens, check_text, hold_videos, last_questions, normalize_chat
-from .encoded_video_fila_video import EncodedVideo, encode_video, pictures_of
-from .frame_selector_fila_video import FrameSelector, describe_scenes
+from .chat_inputs_fila_video import check_control_tokens, check_prompts, check_rows, last_questions, normalize_chats
+from .encoded_video_fila_video import EncodedVideo, encode_video
+from .frame_selector_fila_video import FrameSelector, check_shared_settings
 from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
 from .scene_selection_fila_video import background_places
-from .subtitles_fila_video import Subtitles, lines_beside_scenes, read_subtitles, subtitles_of_videos
-from .video_inputs_fila_video import (
-    flatten_metadata,
-    flatten_videos,
-    images_of_rows,
-    is_frame_sequence,
-    load_images,
-    videos_of_rows,
-)
+from .subtitles_fila_video import lines_beside_scenes, subtitles_of_videos
+from .video_inputs_fila_video import flatten_metadata, flatten_videos, images_of_rows, load_images, videos_of_rows
 from .video_processing_fila_video import (
     SETTINGS,
+    FilaVideoProcessorKwargs,
     FilaVideoVideoProcessor,
-    FilaVideoVideoProcessorKwargs,
-    pad_frames,
+    collate,
     pad_rows,
+    stack_videos,
 )
-from .video_prompt_fila_video import TIME_SETTINGS, TokenCounter, VideoPrompt
+from .video_prompt_fila_video import TIME_SETTINGS, TokenCounter, VideoPrompt, describe_scenes
 
 logger = logging.get_logger(__name__)
 
-SUBTITLE_TOKENS = 2048
 TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
 SCENES_SHARED_WITH_MODEL = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
 SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
-
-
-class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False):
-    r"""
-    return_scenes (`bool` or `str`, *optional*, defaults to `False`):
-        Also return `scenes`: for each video the `indices` and `timestamps` of its scenes' frames and its `duration`;
-        with `"pictures"` also their `pictures`, uint8 `(num_scenes, scene_size, height, width, 3)`, in the video's
-        shape and as large as the vision tower sees them, at most 256 pixels wide and high.
-    progress (`Callable[[str, int, int], None]`, *optional*):
-        A function, called with what is being done ("reading" or "encoding"), the number of frames done and their
-        total.
-    thin_times (`bool`, *optional*):
-        Whether the times of every second, third, ... scene are named, or none, where otherwise another token would be
-        as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
-        token, so this is done by default where offsets of replacements are asked for, as vLLM does.
-    question (`str` or `list[str]`, *optional*):
-        What `selection="question"` goes by, and the tokens of `frame_encoding="cooperative"`, for all videos or one
-        each. By default what the prompt says behind the video up to the end of the turn; of a chat, what its last
-        user says. With `return_scenes`, `scenes` has the `scores`: the `question`, the `timestamps` and `values` of
-        the frames that were scored.
-    subtitles (*optional*):
-        What is said: a file of subtitles, or the number or language of a track inside the video, as [`read_subtitles`]
-        takes them; for several videos a list, with `None` for those without. The lines spoken during each scene stand
-        beside its time. With `return_scenes`, `scenes` has them as `subtitles`, and `subtitles_left_out` counts those
-        that found no room.
-    subtitle_tokens (`int`, *optional*, defaults to 2048):
-        Tokens of all subtitles of a video at most. Whole lines beyond are left out, with a warning: those farthest
-        from their scene's representative.
-    """
-
-    return_scenes: bool | str
-    progress: Any
-    thin_times: bool
-    question: Any
-    subtitles: Any
-    subtitle_tokens: int
-
-
-class FilaVideoProcessorKwargs(ProcessingKwargs, total=False):
-    videos_kwargs: FilaVideoProcessorVideosKwargs
-
-
-# transformers 5.18 reads it of every class of this kind, and a TypedDict inherits none.
-FilaVideoProcessorKwargs._defaults = {}
-
-
-def _video_setting(name: str) -> property:
-    return property(
-        lambda self: getattr(self.video_processor, name),
-        lambda self, value: setattr(self.video_processor, name, value),
-    )
 
 
 @auto_docstring
@@ -182,10 +124,7 @@ class FilaVideoProcessor(ProcessorMixin):
     def bind(self, model: torch.nn.Module) -> "FilaVideoProcessor":
         """
         Selects scenes on the features of `model`, by its `encode_frames`. The processor holds the model by a weak
-        reference, and saving, copying, pickling and printing the processor leave it out.
-
-        Returns:
-            The processor itself.
+        reference, and saving, copying, pickling and printing the processor leave it out. Returns the processor itself.
 
         Raises:
             ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
@@ -198,9 +137,8 @@ class FilaVideoProcessor(ProcessorMixin):
     def frame_encoder(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """
         What scenes are selected with: a function from normalized pixels `(num_frames, 3, height, width)` to patch
-        features `(num_frames, num_patches, hidden_size)`, usually `model.encode_frames` (see also [`bind`]). Without
-        one, thumbnails of the frames serve. It is a guest: saving, copying, pickling and printing the processor leave
-        it out.
+        features `(num_frames, num_patches, hidden_size)`, usually `model.encode_frames`. Without one, thumbnails
+        of the frames serve. It is a guest: saving, copying, pickling and printing the processor leave it out.
 
         Raises:
             ValueError: When it is set to a model's method and a setting differs from the model's.
@@ -228,15 +166,8 @@ class FilaVideoProcessor(ProcessorMixin):
         self._selector.scorer = scorer
 
     def _check_model(self, model: torch.nn.Module | None, scenes: Any) -> None:
-        config = getattr(model, "config", None)
-        settings = {name: getattr(scenes, name) for name in SCENES_SHARED_WITH_MODEL}
-        settings |= {name: getattr(self, name) for name in SHARED_WITH_MODEL}
-        for name, ours in settings.items():
-            theirs = getattr(config, name, None)
-            if theirs is not None and ours != theirs:
-                raise ValueError(
-                    f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal."
-                )
+        shape = {name: getattr(self, name) for name in SHARED_WITH_MODEL}
+        check_shared_settings(model, shape | {name: getattr(scenes, name) for name in SCENES_SHARED_WITH_MODEL})
 
     def to_dict(self) -> dict[str, Any]:
         # Saving sets it on the object; so a saved and a loaded processor are equal.
@@ -277,26 +208,18 @@ class FilaVideoProcessor(ProcessorMixin):
         count_rows = text is not None and not kwargs.get("sanitize_control_tokens")
         if videos is not None:
             rows = videos_of_rows(videos, len(text)) if count_rows else None
-            self._check_rows(text, rows, self.video_token, "videos")
+            check_rows(text, rows, self.video_token, "videos")
             videos, tokens = flatten_videos(videos), (self.video_token, self.image_token)
             videos = None if text and not videos else asked_videos(videos, text, self.tokenizer, tokens)
         if images is not None:
             rows = images_of_rows(images, len(text)) if count_rows else None
-            self._check_rows(text, rows, self.image_token, "images")
+            check_rows(text, rows, self.image_token, "images")
             rescale = kwargs.get("do_rescale", (kwargs.get("images_kwargs") or {}).get("do_rescale"))
             rescale = self.image_processor.do_rescale if rescale is None else rescale
             access = self.video_processor.access(**((kwargs.get("videos_kwargs") or {}) | kwargs))
             images = load_images(images, rescale, **access)
             images = None if text and not images else images
         return images, text, videos, audio
-
-    def _check_rows(self, text: list[str] | None, counts: list[int] | None, token: str, name: str) -> None:
-        for row, count in enumerate(counts or []):
-            if isinstance(text[row], str) and text[row].count(token) != count:
-                raise ValueError(
-                    f"The number of {token} tokens in the prompts should be the same as the number of {name} passed "
-                    f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
-                )
 
     def validate_inputs(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
@@ -308,40 +231,27 @@ class FilaVideoProcessor(ProcessorMixin):
         for name, given in (("text", text), ("images", images), ("videos", videos)):
             if given is not None and not given:
                 raise ValueError(f"`{name}` is an empty batch: pass at least one of them.")
-        if text is None:
-            return
-        for sample in text:
-            if not isinstance(sample, str):
-                raise ValueError(f"`text` must be a string or a list of strings, got a {type(sample).__name__} in it.")
-            check_text(sample)
-            if not sample.strip():
-                raise ValueError("`text` has an empty prompt: ask something.")
-        for name, token, given in (("images", self.image_token, images), ("videos", self.video_token, videos)):
-            found, passed = sum(sample.count(token) for sample in text), len(given or [])
-            if found != passed:
-                raise ValueError(
-                    f"The total number of {token} tokens in the prompts should be the same as the number of {name} "
-                    f"passed: found {found} {token} tokens and {passed} {name}."
-                )
+        if text is not None:
+            check_prompts(text, {"images": (self.image_token, images), "videos": (self.video_token, videos)})
 
     def _process_videos(self, videos: list, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
         given = {name: value for name, value in kwargs.items() if value is not None}
         return_scenes, return_metadata = given.pop("return_scenes", False), given.pop("return_metadata", False)
         progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
         marks = {name: given.pop(name) for name in (*TIME_SETTINGS, "thin_times") if name in given}
-        self._video_prompt(**marks)  # before anything is read
+        # Whatever can be refused is refused before anything is read.
+        prompt = self._video_prompt(**marks)
+        if return_scenes not in (True, False, "pictures"):
+            raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
         asked = [video.question if isinstance(video, AskedVideo) else "" for video in videos]
         videos = [video.video if isinstance(video, AskedVideo) else video for video in videos]
         questions = given.pop("question", asked)
         questions = [questions] * len(videos) if isinstance(questions, str) else questions
         if len(questions) != len(videos):
             raise ValueError(f"`question` has {len(questions)} questions for {len(videos)} videos: pass one for each.")
-        max_subtitle_tokens = given.pop("subtitle_tokens", SUBTITLE_TOKENS)
-        subtitles = subtitles_of_videos(given.pop("subtitles", None), videos)
-        subtitles = [self._read_subtitles(*pair, given) for pair in zip(subtitles, videos, strict=True)]
+        most_spoken, subtitles = given.pop("subtitle_tokens", 2048), given.pop("subtitles", None)
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
-        if return_scenes not in (True, False, "pictures"):
-            raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
+        subtitles = subtitles_of_videos(subtitles, videos, self.tokenizer, self.video_processor.access(**given))
         settings = self.video_processor.scene_settings(**given)
         self._check_model(self._selector.model, settings)
 
@@ -352,81 +262,46 @@ class FilaVideoProcessor(ProcessorMixin):
             render = None if self.chat_template is None else super(FilaVideoProcessor, self).apply_chat_template
             return prompt_of_question(question, self.tokenizer, self.video_token, render)
 
-        chosen, scenes, beside, infos = [], [], [], []
-        for video, info, lines, question in zip(videos, metadata, subtitles, questions, strict=True):
-            if info is None and is_frame_sequence(video):
-                logger.warning_once(
-                    "Frames were passed without `video_metadata`: the prompt names times as if they had been taken at "
-                    "`candidate_fps` frames a second."
-                )
-            reading = None if progress is None else (lambda done, total: progress("reading", done, total))
-            pool_settings = settings
-            if isinstance(video, EncodedVideo):
-                if info is not None:
-                    raise ValueError(f"{video!r} has its own metadata: leave out `video_metadata`.")
-                pool_settings = self.video_processor.scene_settings(
-                    **video.settings_of_question(self.video_processor, given)
-                )
-                video.check_encoder(self.frame_encoder, self._selector.model)
-                frames, info = video.frames if video.encoder is None else video, video.metadata
-            else:
-                frames, info = self.video_processor.load_video(video, info, progress=reading, **given)
-            if pool_settings.selection == "question" and not question.strip():
+        selections, scenes, infos = [], [], []
+        for video, info, lines, text in zip(videos, metadata, subtitles, questions, strict=True):
+            pool, info, scene_settings = self.video_processor.load_pool(video, info, progress, **given)
+            if isinstance(pool, EncodedVideo):
+                pool.check_encoder(self.frame_encoder, self._selector.model)
+            frames = pool.frames if isinstance(pool, EncodedVideo) and pool.encoder is None else pool
+            if scene_settings.selection == "question" and not text.strip():
                 logger.warning_once(
                     "`selection='question'`, but nothing is asked about a video: its scenes are selected by k-means."
                 )
-                pool_settings = replace(pool_settings, selection="kmeans")
-            times = torch.tensor(info.timestamps, dtype=torch.float64)
-            selected = self._selector.select(
-                frames, pool_settings, pixels, progress, Question(question, times, scoring_prompt)
-            )
-            indices, background = selected.indices, selected.background
-            chosen.append(selected.inputs)
-            scenes.append(describe_scenes(indices, info, background))
-            beside.append(background_places(indices, background))
-            if selected.scores is not None:
-                scenes[-1]["scores"] = {"question": question, **selected.scores}
-            if return_scenes == "pictures":
-                order, places = indices.unique(return_inverse=True)
-                small = isinstance(video, EncodedVideo)
-                pictures = video.pictures[order] if small else pictures_of(frames[order], info)
-                scenes[-1]["pictures"] = pictures[places]
+                scene_settings = replace(scene_settings, selection="kmeans")
+            question = Question(text, torch.tensor(info.timestamps, dtype=torch.float64), scoring_prompt)
+            selected = self._selector.select(frames, scene_settings, pixels, progress, question)
+            scene = describe_scenes(selected, info, text, pool if return_scenes == "pictures" else None)
             if lines is not None:
-                self._add_subtitles(scenes[-1], lines, max_subtitle_tokens, self._video_prompt(**marks))
+                times = scene["timestamps"]
+                head = prompt.spoken_head(times[-1].tolist())  # the longest
+                spoken = lines_beside_scenes(lines, times[:, -1].tolist(), most_spoken, self.tokenizer, head)
+                scene["subtitles"], scene["subtitles_left_out"] = spoken
+            selections.append(selected)
+            scenes.append(scene)
             infos.append(info)
 
-        # Features, which have no channels, or pixels.
-        kinds = {"frame_features" if inputs.ndim == 3 else "pixel_values_videos" for inputs in chosen}
-        if len(kinds) > 1:
-            raise ValueError(
-                "Of these videos some were encoded by a model and others are not: bind the processor to that model "
-                "(`processor.bind(model)`), or encode all of them."
-            )
-        name = kinds.pop()
-        if return_tensors == "np":  # which knows no bfloat16
-            chosen = [inputs.float().cpu() for inputs in chosen]
-        processed = {
-            name: pad_frames(chosen),
-            "video_num_scenes": [len(scene["indices"]) for scene in scenes],
-            "video_background_places": pad_rows(beside),
-            "scenes": scenes,
-            "video_metadata": infos,
-        }
-        replacements = [self.replace_video_token(processed, index, **marks) for index in range(len(videos))]
-        if not settings.background_tokens or settings.frame_encoding == "cooperative":
-            del processed["video_background_places"]
-        if settings.frame_encoding == "cooperative" and settings.background_tokens == 2:
+        processed = stack_videos([selected.inputs for selected in selections], return_tensors)
+        processed["video_num_scenes"] = [len(scene["indices"]) for scene in scenes]
+        is_cooperative = settings.frame_encoding == "cooperative"
+        if settings.background_tokens and not is_cooperative:
+            places = [background_places(selected.indices, selected.background) for selected in selections]
+            processed["video_background_places"] = pad_rows(places)
+        if settings.background_tokens == 2 and is_cooperative:
             if not all(text.strip() for text in questions):
                 logger.warning_once("Nothing is asked about a video: all patches of a frame count the same.")
             rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
             processed["video_question_ids"] = pad_rows([torch.tensor(row, dtype=torch.long) for row in rows])
-        if not return_scenes:
-            del processed["scenes"]
-        if not return_metadata:
-            del processed["video_metadata"]
-        return BatchFeature(
-            processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
-        ), replacements
+        told = processed | {"scenes": scenes}
+        replacements = [self.replace_video_token(told, index, **marks) for index in range(len(videos))]
+        processed = told if return_scenes else processed
+        processed |= {"video_metadata": infos} if return_metadata else {}
+        batch = BatchFeature(processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
+        return batch, replacements
 
     def encode_video(
         self,
@@ -458,36 +333,8 @@ class FilaVideoProcessor(ProcessorMixin):
             raise ValueError(f"Encode one video at a time, got {len(videos)}.")
         if isinstance(videos[0], EncodedVideo):
             raise ValueError(f"{videos[0]!r} is encoded already.")
-        given = {name: value for name, value in settings.items() if value is not None}
-        self._check_model(self._selector.model, self.video_processor.scene_settings(**given))
-        return encode_video(self, self._selector, videos[0], video_metadata, progress, given)
-
-    def _read_subtitles(self, subtitles: Any, video: Any, given: dict[str, Any]) -> Subtitles | None:
-        if subtitles is None:
-            return None
-        video = video.segments if isinstance(video, EncodedVideo) else video
-        lines = read_subtitles(subtitles, video, **self.video_processor.access(**given))
-        try:
-            check_control_tokens([{"content": "\n".join(line.text for line in lines)}], self.tokenizer)
-        except ValueError as error:
-            raise ValueError(f"Subtitles cannot be used: {error}") from error
-        return lines
-
-    def _add_subtitles(self, scenes: dict[str, Any], lines: Subtitles, max_tokens: int, prompt: VideoPrompt) -> None:
-        """Adds to `scenes` what is said during each of them."""
-        times = scenes["timestamps"]
-
-        def count_tokens(texts: list[str]) -> list[int]:
-            return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-        head = prompt.spoken_head(times[-1].tolist())  # the longest
-        spoken = lines_beside_scenes(lines, times[:, -1].tolist(), max_tokens, count_tokens, head)
-        if spoken.num_left_out:
-            logger.warning(
-                f"{spoken.num_left_out} of {spoken.num_lines} lines of subtitles are left out: `subtitle_tokens` is "
-                f"{max_tokens}. Those nearest to the scenes' times are kept."
-            )
-        scenes["subtitles"], scenes["subtitles_left_out"] = spoken.texts, spoken.num_left_out
+        self._check_model(self._selector.model, self.video_processor.scene_settings(**settings))
+        return encode_video(self, self._selector, videos[0], video_metadata, progress, settings)
 
     def _counter(self, **overrides: Any) -> TokenCounter:
         shape = {name: getattr(self, name) for name in SHARED_WITH_MODEL}
@@ -511,24 +358,15 @@ class FilaVideoProcessor(ProcessorMixin):
         num_scenes = len(scenes["timestamps"])
         places = video_inputs.get("video_background_places")
         layout = self._counter().layout(num_scenes, () if places is None else places[video_idx].tolist())
-        what = (layout.each, layout.after, scenes["timestamps"].tolist(), scenes["duration"])
         # CODEPATH: of the many frames of DynFocus, as many times are named as there would be scenes.
         is_cooperative = self.frame_encoding == "cooperative"
-        least = -(-num_scenes // self.num_scenes) if is_cooperative else 1
+        every = -(-num_scenes // self.num_scenes) if is_cooperative else 1
         if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
             raise ValueError(
                 "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "
                 "`time_marks='per_scene'`, `visual_start` and `visual_end` cannot be used."
             )
-        for every in (*range(least, num_scenes + 1), None):
-            text = prompt.text(self.video_token, *what, every, scenes.get("subtitles"), layout.before)
-            if not thin_times:
-                break
-            pieces = [piece for piece in text.split(self.video_token) if piece]
-            tokens = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
-            if max(Counter(chain.from_iterable(tokens)).values(), default=0) < layout.total:
-                break
-        return text
+        return prompt.text(self.video_token, layout, scenes, every, self.tokenizer if thin_times else None)
 
     @property
     def context_length(self) -> int:
@@ -544,17 +382,13 @@ class FilaVideoProcessor(ProcessorMixin):
         if longest > self.context_length:
             raise ValueError(
                 f"A prompt takes {longest} tokens with its images and videos, but the model's context has "
-                f"{self.context_length}. Nothing is truncated: lower `num_scenes`, pass fewer videos or "
-                "shorten the text."
+                f"{self.context_length}. Nothing is truncated: lower `num_scenes`, pass fewer videos or less text."
             )
 
     def _get_num_multimodal_tokens(
         self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """
-        Placeholder tokens of images of sizes `(height, width)` and of videos of sizes `(num_frames, height, width)`,
-        the frames being the candidates.
-        """
+        """Placeholder tokens of images `(height, width)` and videos `(num_candidates, height, width)` of sizes."""
         counts = {}
         if image_sizes is not None:
             counts["num_image_tokens"] = [self._counter().of_scenes(1)] * len(image_sizes)
@@ -576,13 +410,11 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If there are no messages, a question is empty, or a text contains a control or placeholder
             token. `sanitize_control_tokens=True`, where transformers has it, reads such tokens as plain text instead.
         """
-        batched = isinstance(conversation, (list, tuple)) and bool(conversation)
-        batched = batched and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
-        chats = [hold_videos(normalize_chat(chat)) for chat in (conversation if batched else [conversation])]
+        chats, is_batch = normalize_chats(conversation)
         for chat in chats:
             if not sanitize_control_tokens:
                 check_control_tokens(chat, self.tokenizer)
-        conversation = chats if batched else chats[0]
+        conversation = chats if is_batch else chats[0]
         if kwargs.pop("load_audio_from_video", False):
             logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
         if kwargs.get("return_assistant_tokens_mask"):
@@ -592,9 +424,7 @@ class FilaVideoProcessor(ProcessorMixin):
             kwargs["processor_kwargs"] = {"question": questions, **(kwargs.get("processor_kwargs") or {})}
         if sanitize_control_tokens:
             if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
-                raise ValueError(
-                    "`sanitize_control_tokens` needs a newer transformers: remove control tokens yourself."
-                )
+                raise ValueError("`sanitize_control_tokens` needs a newer transformers: remove such tokens yourself.")
             kwargs["sanitize_control_tokens"] = True
         return super().apply_chat_template(conversation, *args, **kwargs)
 
@@ -603,26 +433,13 @@ class FilaVideoProcessor(ProcessorMixin):
         One batch of several outputs of this processor (with `return_tensors="pt"`): text padded on the tokenizer's
         side, videos at their end.
         """
-        names = list(dict.fromkeys(name for item in items for name in item))
-        text = [name for name in names if name in ("input_ids", "attention_mask")]
-        rows = [{name: item[name][row] for name in text} for item in items for row in range(len(item["input_ids"]))]
-        batch = dict(self.tokenizer.pad(rows, return_tensors="pt"))
-        for name in names:
-            values = [item[name] for item in items if name in item]
-            if name in ("pixel_values_videos", "frame_features"):
-                batch[name] = torch.stack(pad_frames([video for value in values for video in value]))
-            elif name in ("pixel_values", "video_num_scenes"):
-                batch[name] = torch.cat(values)
-            elif name in ("video_background_places", "video_question_ids"):
-                batch[name] = pad_rows([row for value in values for row in value])
-            elif name not in text:
-                raise ValueError(f"`{name}` cannot be collated; of the processor's outputs {text} and visuals can.")
-        return BatchFeature(batch)
+        return collate(items, self.tokenizer)
 
 
-# The settings of the pool and the selection belong to the video processor, where a call can override them.
+# The settings of pool, selection and times belong to the video processor, where a call can override them.
 for setting in SETTINGS:
-    setattr(FilaVideoProcessor, setting, _video_setting(setting))
+    write = partial(lambda name, self, value: setattr(self.video_processor, name, value), setting)
+    setattr(FilaVideoProcessor, setting, property(attrgetter(f"video_processor.{setting}"), write))
 
 FilaVideoProcessor.register_for_auto_class()
 
@@ -630,4 +447,4 @@ if __package__ == "fila_video":
     # The package, not a copy of the Hub's loader: `from_pretrained` finds the video processor by `AutoVideoProcessor`.
     sys.modules[__package__]._register_auto_classes()
 
-__all__ = ["FilaVideoProcessor", "FilaVideoProcessorKwargs"]
+__all__ = ["FilaVideoProcessor"]

@@ -2,14 +2,19 @@
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import av
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
+from .chat_inputs_fila_video import check_control_tokens
 from .video_reading_fila_video import probe_video
 from .video_sources_fila_video import OpenedSource, VideoLimits, VideoSegment, source_name
+
+logger = logging.get_logger(__name__)
 
 MAX_BYTES = 1 << 26  # of a file of subtitles; those of a film have some 100 KB
 MAX_LINES = 200_000
@@ -167,7 +172,6 @@ class SpokenLines(NamedTuple):
     """What is said during each scene, and how many of the lines found no room."""
 
     texts: list[str]
-    num_lines: int
     num_left_out: int
 
 
@@ -175,7 +179,7 @@ def lines_beside_scenes(
     lines: Sequence[SubtitleLine],
     representatives: Sequence[float],
     max_tokens: int,
-    count_tokens: Callable[[list[str]], list[int]],
+    tokenizer: PreTrainedTokenizerBase,
     head: str,
 ) -> SpokenLines:
     """
@@ -187,7 +191,7 @@ def lines_beside_scenes(
         lines (`Sequence[SubtitleLine]`): Of the whole video.
         representatives (`Sequence[float]`): Seconds of each scene's representative, ascending.
         max_tokens (`int`): Of all lines with their heads.
-        count_tokens (`Callable[[list[str]], list[int]]`): Counts the tokens of texts.
+        tokenizer (`PreTrainedTokenizerBase`): Counts them.
         head (`str`): What stands before the lines of a scene.
 
     Raises:
@@ -201,7 +205,8 @@ def lines_beside_scenes(
         middle = (line.start + line.end) / 2
         scene = min(range(len(representatives)), key=lambda index: abs(representatives[index] - middle))
         placed.append((abs(representatives[scene] - middle), number, scene))
-    *costs, head_cost = count_tokens([*(f" {line.text}" for line in lines), head])
+    texts = [*(f" {line.text}" for line in lines), head]
+    *costs, head_cost = map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
     kept: list[list[int]] = [[] for _ in representatives]
     used = 0
     for _, number, scene in sorted(placed):
@@ -210,29 +215,51 @@ def lines_beside_scenes(
             break
         kept[scene].append(number)
     texts = [" ".join(lines[number].text for number in sorted(numbers)) for numbers in kept]
-    return SpokenLines(texts, len(lines), len(lines) - sum(map(len, kept)))
+    num_left_out = len(lines) - sum(map(len, kept))
+    if num_left_out:
+        logger.warning(
+            f"{num_left_out} of {len(lines)} lines of subtitles are left out: `subtitle_tokens` is {max_tokens}. "
+            "Those nearest to the scenes' times are kept."
+        )
+    return SpokenLines(texts, num_left_out)
 
 
-def subtitles_of_videos(subtitles: Any, videos: list) -> list:
+def subtitles_of_videos(
+    subtitles: Any, videos: list, tokenizer: PreTrainedTokenizerBase, access: dict[str, Any]
+) -> list[Subtitles | None]:
     """
-    The subtitles of each video of a call: one given for each, one of a single video, or the same track of all.
+    Reads the subtitles of each video of a call: one given for each, one of a single video, or the same track of all.
 
     Raises:
-        ValueError: If there is not one for each.
+        ValueError: If there is not one for each, or a text contains a control token of the model; as `VideoReadError`
+        where they cannot be read.
     """
+    given = [subtitles] * len(videos)
     if isinstance(subtitles, (list, tuple)) and type(subtitles).__name__ != Subtitles.__name__:
         if len(subtitles) != len(videos):
             raise ValueError(
                 f"`subtitles` are given for {len(subtitles)} videos, but {len(videos)} were passed: give one for "
                 "each, `None` for those without."
             )
-        return list(subtitles)
-    if len(videos) > 1 and subtitles is not None and not is_track(subtitles):
+        given = list(subtitles)
+    elif len(videos) > 1 and subtitles is not None and not is_track(subtitles):
         raise ValueError(
             f"{source_name(subtitles) if isinstance(subtitles, str) else 'One file'} cannot be the subtitles of "
             f"{len(videos)} videos: pass a list with one for each."
         )
-    return [subtitles] * len(videos)
+    found = []
+    for subtitles, video in zip(given, videos, strict=True):
+        if subtitles is None:
+            found.append(None)
+            continue
+        # Of an `EncodedVideo`, from the files that it was made of.
+        lines = read_subtitles(subtitles, getattr(video, "segments", video), **access)
+        try:
+            check_control_tokens([{"content": "\n".join(line.text for line in lines)}], tokenizer)
+        except ValueError as error:
+            raise ValueError(f"Subtitles cannot be used: {error}") from error
+        found.append(lines)
+    return found
 
 
 __all__ = [

@@ -10,13 +10,15 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
-from transformers.processing_utils import VideosKwargs
-from transformers.utils import auto_docstring
+from transformers.processing_utils import ProcessingKwargs, VideosKwargs
+from transformers.utils import auto_docstring, logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .encoded_video_fila_video import EncodedVideo
 from .frame_selector_fila_video import SceneSettings
 from .video_inputs_fila_video import (
     flatten_metadata,
@@ -31,6 +33,8 @@ from .video_inputs_fila_video import (
 from .video_pool_fila_video import SpreadPool
 from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits
+
+logger = logging.get_logger(__name__)
 
 # Settings of a processor that a call may set anew. Where they are documented, they have their types and defaults.
 SETTINGS = {field.name: field for field in fields(SceneSettings)}
@@ -52,6 +56,50 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, _Settings, total=False):
     allow_private_hosts: bool
 
 
+class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False):
+    r"""
+    return_scenes (`bool` or `str`, *optional*, defaults to `False`):
+        Also return `scenes`: for each video the `indices` and `timestamps` of its scenes' frames and its `duration`;
+        with `"pictures"` also their `pictures`, uint8 `(num_scenes, scene_size, height, width, 3)`, in the video's
+        shape and as large as the vision tower sees them, at most 256 pixels wide and high.
+    progress (`Callable[[str, int, int], None]`, *optional*):
+        A function, called with what is being done ("reading" or "encoding"), the number of frames done and their
+        total.
+    thin_times (`bool`, *optional*):
+        Whether the times of every second, third, ... scene are named, or none, where otherwise another token would be
+        as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
+        token, so this is done by default where offsets of replacements are asked for, as vLLM does.
+    question (`str` or `list[str]`, *optional*):
+        What `selection="question"` goes by, and the tokens of `frame_encoding="cooperative"`, for all videos or one
+        each. By default what the prompt says behind the video up to the end of the turn; of a chat, what its last
+        user says. With `return_scenes`, `scenes` has the `scores`: the `question`, the `timestamps` and `values` of
+        the frames that were scored.
+    subtitles (*optional*):
+        What is said: a file of subtitles, or the number or language of a track inside the video, as [`read_subtitles`]
+        takes them; for several videos a list, with `None` for those without. The lines spoken during each scene stand
+        beside its time. With `return_scenes`, `scenes` has them as `subtitles`, and `subtitles_left_out` counts those
+        that found no room.
+    subtitle_tokens (`int`, *optional*, defaults to 2048):
+        Tokens of all subtitles of a video at most. Whole lines beyond are left out, with a warning: those farthest
+        from their scene's representative.
+    """
+
+    return_scenes: bool | str
+    progress: Any
+    thin_times: bool
+    question: Any
+    subtitles: Any
+    subtitle_tokens: int
+
+
+class FilaVideoProcessorKwargs(ProcessingKwargs, total=False):
+    videos_kwargs: FilaVideoProcessorVideosKwargs
+
+
+# transformers 5.18 reads it of every class of this kind, and a TypedDict inherits none.
+FilaVideoProcessorKwargs._defaults = {}
+
+
 @auto_docstring
 class FilaVideoVideoProcessor(BaseVideoProcessor):
     resample = PILImageResampling.BICUBIC
@@ -67,10 +115,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     limits = None
     allow_private_hosts = True
     valid_kwargs = FilaVideoVideoProcessorKwargs
-    model_input_names = [
-        *("pixel_values_videos", "video_num_scenes"),
-        *("video_background_places", "video_question_ids"),
-    ]
+    model_input_names = ["pixel_values_videos", "video_num_scenes", "video_background_places", "video_question_ids"]
 
     def scene_settings(self, **overrides) -> SceneSettings:
         """The processor's own settings of pool and selection, and a call's over them; other settings are left out."""
@@ -195,6 +240,29 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 frames = frames[torch.from_numpy(chosen)]
         return frames, metadata
 
+    def load_pool(
+        self,
+        video: Any,
+        metadata: VideoMetadata | dict | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        **settings,
+    ) -> tuple[torch.Tensor | EncodedVideo, VideoMetadata, SceneSettings]:
+        """
+        The candidate frames of one video as [`load_video`] gives them, or an `EncodedVideo` as it is; their metadata;
+        and how scenes are selected from them: by the processor's settings, those of an encoded video and the call's.
+        """
+        if isinstance(video, EncodedVideo):
+            if metadata is not None:
+                raise ValueError(f"{video!r} has its own metadata: leave out `video_metadata`.")
+            return video, video.metadata, self.scene_settings(**video.settings_of_question(self, settings))
+        if metadata is None and is_frame_sequence(video):
+            logger.warning_once(
+                "Frames were passed without `video_metadata`: the prompt names times as if they had been taken at "
+                "`candidate_fps` frames a second."
+            )
+        reading = None if progress is None else (lambda done, total: progress("reading", done, total))
+        return *self.load_video(video, metadata, progress=reading, **settings), self.scene_settings(**settings)
+
     def _read(
         self,
         source: Any,
@@ -207,26 +275,24 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         size = get_size_dict(settings.get("size") or dict(self.size), default_to_square=self.default_to_square)
         exact_size = settings.get("do_resize", self.do_resize) and size.get("height") and size.get("width")
         size = (size["height"], size["width"]) if exact_size else None
-        if is_decoder(source):
-            if num_frames is None and fps is None:
-                num_frames = pool.wanted
-            read = read_decoder(source, num_frames, fps, size, progress)
-            read.metadata.pool = "even" if callable(num_frames) else "given"
-            return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
-        reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
         if num_frames is None and fps is None:
             num_frames = pool.wanted
-        with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
-            if callable(num_frames) and reader.total > pool.max_candidates:
-                spread = SpreadPool(pool.max_candidates)
-                with closing(iter(reader)) as frames:
-                    for frame in frames:
-                        spread.add(*frame)
-                read = spread.frames(reader.metadata)
-                read.metadata.pool = "spread"
-            else:
-                read = reader.read()
-                read.metadata.pool = "even" if callable(num_frames) else "given"
+        is_pool, is_spread = callable(num_frames), False
+        if is_decoder(source):
+            read = read_decoder(source, num_frames, fps, size, progress)
+        else:
+            reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
+            with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
+                is_spread = is_pool and reader.total > pool.max_candidates
+                if is_spread:
+                    spread = SpreadPool(pool.max_candidates)
+                    with closing(iter(reader)) as frames:
+                        for frame in frames:
+                            spread.add(*frame)
+                    read = spread.frames(reader.metadata)
+                else:
+                    read = reader.read()
+        read.metadata.pool = "spread" if is_spread else "even" if is_pool else "given"
         return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
 
     def pixels(self, frames: torch.Tensor, device: torch.device | str | None = None, **settings) -> torch.Tensor:
@@ -318,6 +384,47 @@ def pad_frames(videos: list[torch.Tensor]) -> list[torch.Tensor]:
     return [torch.cat([video, video.new_zeros(longest - len(video), *video.shape[1:])]) for video in videos]
 
 
+def stack_videos(videos: list[torch.Tensor], return_tensors: str | None = None) -> dict[str, list[torch.Tensor]]:
+    """
+    What the model gets of each video's frames, under the name of the model's argument.
+
+    Args:
+        videos (`list[torch.Tensor]`):
+            Pixels `(num_frames, channels, height, width)`, or features `(num_frames, num_patches, hidden_size)`.
+        return_tensors (`str`, *optional*): What they will become; `"np"` knows no bfloat16.
+
+    Raises:
+        ValueError: If some are features and others are not.
+    """
+    kinds = {"frame_features" if video.ndim == 3 else "pixel_values_videos" for video in videos}
+    if len(kinds) > 1:
+        raise ValueError(
+            "Of these videos some were encoded by a model and others are not: bind the processor to that model "
+            "(`processor.bind(model)`), or encode all of them."
+        )
+    videos = [video.float().cpu() for video in videos] if return_tensors == "np" else videos
+    return {kinds.pop(): pad_frames(videos)}
+
+
+def collate(items: list[BatchFeature], tokenizer: PreTrainedTokenizerBase) -> BatchFeature:
+    """See [`FilaVideoProcessor.collate`]."""
+    names = list(dict.fromkeys(name for item in items for name in item))
+    text = [name for name in names if name in ("input_ids", "attention_mask")]
+    rows = [{name: item[name][row] for name in text} for item in items for row in range(len(item["input_ids"]))]
+    batch = dict(tokenizer.pad(rows, return_tensors="pt"))
+    for name in names:
+        values = [item[name] for item in items if name in item]
+        if name in ("pixel_values_videos", "frame_features"):
+            batch[name] = torch.stack(pad_frames([video for value in values for video in value]))
+        elif name in ("pixel_values", "video_num_scenes"):
+            batch[name] = torch.cat(values)
+        elif name in ("video_background_places", "video_question_ids"):
+            batch[name] = pad_rows([row for value in values for row in value])
+        elif name not in text:
+            raise ValueError(f"`{name}` cannot be collated; of the processor's outputs {text} and visuals can.")
+    return BatchFeature(batch)
+
+
 def pad_rows(rows: list[torch.Tensor], value: int = -1) -> torch.Tensor:
     """1-D tensors as the rows of one, with `value` behind the shorter ones."""
     return nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True, padding_value=value)
@@ -329,8 +436,13 @@ for setting, field in SETTINGS.items():
 FilaVideoVideoProcessor.register_for_auto_class()
 
 __all__ = [
+    "SETTINGS",
+    "FilaVideoProcessorKwargs",
+    "FilaVideoProcessorVideosKwargs",
     "FilaVideoVideoProcessor",
     "FilaVideoVideoProcessorKwargs",
+    "collate",
     "pad_frames",
     "pad_rows",
+    "stack_videos",
 ]

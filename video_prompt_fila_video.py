@@ -1,18 +1,26 @@
 """
-The text that a video's placeholder becomes: how many tokens stand where, one for each of its embeddings, and the times
-of its scenes.
+What is said of a video: its scenes as records, and the text that its placeholder becomes, of as many tokens as it has
+embeddings, and the times of its scenes.
 
     sentence     ■■■■■■■■■ This video samples 3 frames of a 9.0-second video at 1.0, 4.0, 8.0 seconds.
     per_scene    Frame from 00:01:■■■ Frame from 00:04:■■■ Frame from 00:08:■■■
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from string import Formatter
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.video_utils import VideoMetadata
 
 from .configuration_fila_video import num_cooperative_tokens, num_visual_tokens
-from .frame_selector_fila_video import SceneSettings
+from .encoded_video_fila_video import EncodedVideo, pictures_of
+from .frame_selector_fila_video import SceneSettings, Selection
 from .scene_selection_fila_video import num_selected_scenes
 
 TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
@@ -20,6 +28,33 @@ TIME_MARKS = ("sentence", "llava_video", "per_scene", "none")
 SCENE_TIMES = ("representative", "span")
 TEMPLATE_FIELDS = ("timestamp", "seconds", "number")
 INTRO_FIELDS = ("count", "count_in_words", "seconds", "clock")
+
+
+def describe_scenes(
+    selected: Selection,
+    metadata: VideoMetadata,
+    question: str = "",
+    pool: torch.Tensor | EncodedVideo | None = None,
+) -> dict[str, Any]:
+    """
+    What `return_scenes` tells of a video: frame numbers and times of its scenes, both `(num_scenes, scene_size)`, its
+    duration in seconds, and as `background` the numbers and times of the frames beside them, where there are any, both
+    `(num_background,)`; where a `question` chose, its `scores`; and of a `pool` that is given the scenes' `pictures`.
+    """
+    timestamps = torch.tensor(metadata.timestamps, dtype=torch.float64)
+    numbers = torch.as_tensor(list(metadata.frames_indices))
+    indices, background = selected.indices, selected.background
+    scenes = {"indices": numbers[indices], "timestamps": timestamps[indices], "duration": float(metadata.duration)}
+    if len(background):
+        scenes["background"] = {"indices": numbers[background], "timestamps": timestamps[background]}
+    if selected.scores is not None:
+        scenes["scores"] = {"question": question, **selected.scores}
+    if pool is not None:
+        order, places = indices.unique(return_inverse=True)
+        is_encoded = isinstance(pool, EncodedVideo)
+        pictures = pool.pictures[order] if is_encoded else pictures_of(pool[order], metadata)
+        scenes["pictures"] = pictures[places]
+    return scenes
 
 
 @dataclass(frozen=True)
@@ -151,31 +186,35 @@ class VideoPrompt:
     def text(
         self,
         token: str,
-        tokens_each: Sequence[int],
-        tokens_after: int,
-        timestamps: Sequence[Sequence[float]],
-        duration: float,
-        every: int | None = 1,
-        spoken: Sequence[str] | None = None,
-        tokens_before: Sequence[int] | None = None,
+        layout: VideoTokens,
+        scenes: dict[str, Any],
+        every: int = 1,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> str:
         """
         The text of one video.
 
         Args:
             token (`str`): What stands for an embedding.
-            tokens_each (`Sequence[int]`): How many of them each scene has.
-            tokens_after (`int`): And how many more stand behind the last scene.
-            timestamps (`Sequence[Sequence[float]]`):
-                For each scene the seconds of its frames; the last one is its representative's.
-            duration (`float`): Seconds of the whole video.
-            every (`int`, *optional*, defaults to 1):
-                Name the first time and every such one after it; `None` names none.
-            spoken (`Sequence[str]`, *optional*): What is said during each scene, which then stands beside its time.
-            tokens_before (`Sequence[int]`, *optional*):
-                How many more tokens stand before each scene and its mark; by default none.
+            layout (`VideoTokens`): How many of them stand where.
+            scenes (`dict`): What [`describe_scenes`] tells, and where words are spoken, the `subtitles` of each scene.
+            every (`int`, *optional*, defaults to 1): Name the first time and every such one after it.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*):
+                Name fewer times, or none, until none of its tokens is as frequent as `token`.
         """
-        tokens_before = [0] * len(tokens_each) if tokens_before is None else tokens_before
+        for step in (*range(every, len(scenes["timestamps"]) + 1), None):
+            text = self._text(token, layout, scenes, step)
+            if tokenizer is None:
+                break
+            pieces = [piece for piece in text.split(token) if piece]
+            ids = tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
+            if max(Counter(chain.from_iterable(ids)).values(), default=0) < layout.total:
+                break
+        return text
+
+    def _text(self, token: str, layout: VideoTokens, scenes: dict[str, Any], every: int | None) -> str:
+        timestamps, duration = scenes["timestamps"].tolist(), scenes["duration"]
+        spoken = scenes.get("subtitles")
         intro = ""
         if self.video_intro:
             count, clock = len(timestamps), timedelta(seconds=int(duration))
@@ -183,7 +222,7 @@ class VideoPrompt:
                 count=count, count_in_words=in_words(count), seconds=duration, clock=str(clock)
             )
         pieces = []
-        for index, (num_tokens, times, before) in enumerate(zip(tokens_each, timestamps, tokens_before, strict=True)):
+        for index, (num_tokens, times, before) in enumerate(zip(layout.each, timestamps, layout.before, strict=True)):
             if before:
                 pieces.append(token * before)
             if self.time_marks == "per_scene" and every is not None and index % every == 0:
@@ -192,7 +231,7 @@ class VideoPrompt:
             pieces += [self.visual_start, token * num_tokens, self.visual_end]
             if spoken is not None and spoken[index] and self.time_marks == "per_scene":
                 pieces.append(self.spoken_head(times) + " " + spoken[index])
-        text = intro + "".join(pieces) + token * tokens_after + self.video_outro
+        text = intro + "".join(pieces) + token * layout.after + self.video_outro
         if self.time_marks in ("sentence", "llava_video") and every is not None:
             write = llava_video_instruction if self.time_marks == "llava_video" else time_instruction
             # One time a scene, its representative's.
@@ -200,7 +239,7 @@ class VideoPrompt:
         if spoken is not None and self.time_marks != "per_scene":
             for times, words in zip(timestamps, spoken, strict=True):
                 text += f"{self.spoken_head(times)} {words}" if words else ""
-        if text.count(token) != sum(tokens_each) + sum(tokens_before) + tokens_after:
+        if text.count(token) != layout.total:
             raise ValueError(
                 f"{token!r} stands for a video's embeddings: no template or text around them can hold it."
             )
@@ -295,6 +334,7 @@ __all__ = [
     "TokenCounter",
     "VideoPrompt",
     "VideoTokens",
+    "describe_scenes",
     "in_words",
     "llava_video_instruction",
     "time_instruction",

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fila_video.conversion.qwen_experiments import KINDS, experiments, takes_pixels
-from fila_video.video_prompt_fila_video import VideoPrompt
+from fila_video.video_prompt_fila_video import VideoPrompt, VideoTokens
 from transformers import Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -49,4 +49,5 @@ def test_qwen3_vls_prompt_of_doubled_frames_is_that_of_marks_a_scene() -> None:
     prompt = VideoPrompt(
         "per_scene", "<{seconds:.1f} seconds>", visual_start="<|vision_start|>", visual_end="<|vision_end|>"
     )
-    assert prompt.text("<|video_pad|>", [4, 4, 4], 0, [[n / 10] for n in numbers], 10.0) == expected
+    scenes = {"timestamps": torch.tensor([[n / 10] for n in numbers], dtype=torch.float64), "duration": 10.0}
+    assert prompt.text("<|video_pad|>", VideoTokens([4] * 3, [0] * 3, 0), scenes) == expected

@@ -111,14 +111,14 @@ def test_subtitles_of_private_hosts_are_refused_like_videos() -> None:
 
 def test_every_line_has_one_scene_and_the_budget_keeps_those_nearest_to_its_time() -> None:
     lines = [SubtitleLine(second, second + 1, f"line{second}") for second in range(20)]
-    count = lambda texts: [1] * len(texts)  # noqa: E731
+    count = lambda texts, add_special_tokens: {"input_ids": [[0]] * len(texts)}  # noqa: E731
     spoken = lines_beside_scenes(lines, [4.5, 14.6], 100, count, "head")
     assert spoken.texts == [" ".join(f"line{n}" for n in part) for part in (range(10), range(10, 20))]
-    assert (spoken.num_lines, spoken.num_left_out) == (20, 0)
+    assert spoken.num_left_out == 0
     tight = lines_beside_scenes(lines, [4.5, 14.5], 2 + 6, count, "head")
     assert tight.texts == ["line3 line4 line5", "line13 line14 line15"] and tight.num_left_out == 14
     assert lines_beside_scenes(lines, [4.5], 1, count, "head").texts == [""]
-    assert lines_beside_scenes([], [4.5], 1, count, "head") == ([""], 0, 0)
+    assert lines_beside_scenes([], [4.5], 1, count, "head") == ([""], 0)
     with pytest.raises(ValueError, match="subtitle_tokens"):
         lines_beside_scenes(lines, [4.5], 0, count, "head")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.chat_collator import ChatCollator
-from fila_video.video_prompt_fila_video import VideoPrompt, in_words
+from fila_video.video_prompt_fila_video import VideoPrompt, VideoTokens, in_words
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from num2words import num2words
 from PIL import Image
@@ -51,7 +51,8 @@ def test_a_scene_of_one_frame_spans_one_time_and_minutes_go_beyond_an_hour(proce
     options = {"scene_time": "span", "scene_size": 1, "time_marks": "per_scene"}
     inputs = processor(text="<video>", videos=clip(1), video_metadata={"total_num_frames": 1, "fps": 1}, **options)
     assert processor.decode(inputs["input_ids"][0]).startswith("Frame from 00:00:<video>")
-    assert VideoPrompt("per_scene").text("■", [2], 0, [[4525.9]], 5000.0) == "Frame from 75:25:■■"
+    scenes = {"timestamps": torch.tensor([[4525.9]]), "duration": 5000.0}
+    assert VideoPrompt("per_scene").text("■", VideoTokens([2], [0], 0), scenes) == "Frame from 75:25:■■"
 
 
 def test_text_around_scenes_videos_and_images_is_said_once_and_saved(tmp_path) -> None:
