@@ -1,6 +1,7 @@
 """The forms in which users pass videos: sources to read and frames as they are, alone, in lists and in chats."""
 
 import base64
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -85,7 +86,7 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
             return [videos]
         raise ValueError(f"A video array has 2 to 5 dimensions, got one of shape {tuple(videos.shape)}.")
     if isinstance(videos, (str, Path)):
-        return [pictures_of_folder(videos) if is_folder(videos) else videos]
+        return [pictures_of_folder(videos) if os.path.isdir(videos) else videos]
     if isinstance(videos, (bytes, bytearray, memoryview, Image.Image, VideoFrames, VideoSegment, EncodedVideo)):
         return [bytes(videos) if isinstance(videos, (bytearray, memoryview)) else videos]
     if isinstance(videos, dict):
@@ -132,25 +133,17 @@ def clip_of(video: dict) -> Any:
         return clip_of({**source, **span})
     if start is None and end is None:
         return source
-    for name, time in (("video_start", start), ("video_end", end)):
-        if time is not None and (isinstance(time, bool) or not isinstance(time, (int, float)) or not time >= 0):
-            raise ValueError(f"`{name}` must be a time in seconds from 0, got {time!r}.")
-    if end is not None and end <= (start or 0):
-        raise ValueError(f"A clip ends after its start, got `video_start` {start or 0} and `video_end` {end}.")
+    times = [time for time in (start, end) if time is not None]
+    numbers = all(isinstance(time, (int, float)) and not isinstance(time, bool) and time >= 0 for time in times)
+    if not numbers or (end is not None and end <= (start or 0)):
+        raise ValueError(f"A clip has `video_start` < `video_end` in seconds from 0, got {start!r} and {end!r}.")
     readable = isinstance(source, (str, Path, bytes)) or hasattr(source, "read")
-    if not readable or (isinstance(source, (str, Path)) and is_folder(source)):
+    if not readable or (isinstance(source, (str, Path)) and os.path.isdir(source)):
         raise ValueError(
             f"`video_start` and `video_end` cut a file, URL or bytes, not a {type(source).__name__} or a folder: pass "
             "the frames of the clip alone."
         )
     return [VideoSegment(source, start, end)]
-
-
-def is_folder(path: str | Path) -> bool:
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):  # no name that a file can have; a URL may be long
-        return False
 
 
 def pictures_of_folder(folder: str | Path) -> list[Path]:
@@ -160,14 +153,13 @@ def pictures_of_folder(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: If there is none.
     """
-
-    def natural(path: Path) -> list:
-        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name)]
-
     pictures = [path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURE_ENDINGS]
     if not pictures:
         raise ValueError(f"The folder {str(folder)!r} is not a video: it holds no pictures.")
-    return sorted(pictures, key=natural)
+    # The parts are text and number in turns.
+    return sorted(
+        pictures, key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+    )
 
 
 def is_decoder(video: Any) -> bool:
@@ -304,13 +296,10 @@ def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_
     """
     if not isinstance(picture, (str, Path, bytes, bytearray, memoryview)):
         return picture
-    if isinstance(picture, (bytearray, memoryview)):
-        picture = bytes(picture)
-    if isinstance(picture, str) and not is_url(picture):
+    if isinstance(picture, str) and not is_url(picture) and not os.path.isfile(picture):
         text = picture.partition(",")[2] if picture.startswith("data:") else picture
         with suppress(ValueError):
-            if len(picture) > 255 or not Path(picture).is_file():  # no name of a file is longer
-                picture = base64.b64decode(text, validate=True) or picture
+            picture = base64.b64decode(text, validate=True) or picture
     return open_picture(picture, limits=limits, allow_private_hosts=allow_private_hosts)
 
 
