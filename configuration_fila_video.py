@@ -18,6 +18,9 @@ AUTO_MAP = {
     "AutoProcessor": "processing_fila_video.FilaVideoProcessor",
     "AutoVideoProcessor": "video_processing_fila_video.FilaVideoVideoProcessor",
 }
+# Settings that a processor has too, itself and among those of its scenes.
+SHARED_WITH_PROCESSOR = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
+SHARED_WITH_SCENES = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
 CUSTOM_PIPELINES = {
     "video-text-to-text": {
         "impl": "pipeline_fila_video.VideoTextToTextPipeline",
@@ -260,6 +263,26 @@ def _build_config(config: dict | PreTrainedConfig | None, model_type: str, **def
         config = dict(config)
         return CONFIG_MAPPING[config.pop("model_type", model_type)](**config)
     return config
+
+
+def check_shared_settings(model: Any, processor: Any, scenes: Any) -> None:
+    """
+    Args:
+        model (`nn.Module`, *optional*): With a configuration, or there is nothing to check.
+        processor (`FilaVideoProcessor`): Of the model.
+        scenes (`SceneSettings`): The processor's, or a call's.
+
+    Raises:
+        ValueError: If a setting differs that the model has too.
+    """
+    config = getattr(model, "config", None)
+    for owner, names in ((processor, SHARED_WITH_PROCESSOR), (scenes, SHARED_WITH_SCENES)):
+        for name in names:
+            ours, theirs = getattr(owner, name), getattr(config, name, None)
+            if theirs is not None and ours != theirs:
+                raise ValueError(
+                    f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal."
+                )
 
 
 def _square(config: PreTrainedConfig, name: str) -> int:

@@ -24,7 +24,6 @@ from .scene_selection_fila_video import (
 )
 from .video_pool_fila_video import EVEN_FRAMES, even_numbers, thumbnails
 
-FRAME_ENCODINGS = ("scenes", "cooperative")
 XCOMP = {
     "question_layers": "middle",
     "neutral_question": "",
@@ -151,14 +150,11 @@ class SceneSettings:
             "question_diversity": (*DIVERSITIES, "xcomp"),
             "question_layers": LAYERS,
             "even_frames": EVEN_FRAMES,
+            "frame_encoding": ("scenes", "cooperative"),
         }
         for name, known in known_values.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}: use one of {', '.join(known)}.")
-        if self.frame_encoding not in FRAME_ENCODINGS:
-            raise ValueError(
-                f"Unknown `frame_encoding` {self.frame_encoding!r}: use one of {', '.join(FRAME_ENCODINGS)}."
-            )
         if self.frame_encoding == "cooperative" and self.scene_size != 1:
             raise ValueError(
                 f"`frame_encoding='cooperative'` takes frames one by one: set `scene_size` ({self.scene_size}) to 1."
@@ -262,8 +258,7 @@ class FrameSelector:
         encoder (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
             From normalized pixels `(num_frames, 3, height, width)` to patch features `(num_frames, num_patches,
             hidden_size)`. Without one, thumbnails of the frames serve.
-        model (`torch.nn.Module`, *optional*):
-            Whose method the encoder is. It is held by a weak reference.
+        model (`torch.nn.Module`, *optional*): Whose method the encoder is. It is held by a weak reference.
         is_bound (`bool`, *optional*, defaults to `False`):
             Whether the encoder is the model's `encode_frames`, looked up when it is needed.
         scorer (`Callable[[torch.Tensor, str], torch.Tensor]`, *optional*):
@@ -343,20 +338,7 @@ class FrameSelector:
             features, patch_features = self.encode(frames, settings, settings.max_feature_bytes, pixels, progress)
         scores = None
         if method == "question":
-            asking = settings.asking
-            values = self._scores(question, frames, patch_features, asking, pixels)
-            representatives = relevant_frames(
-                values,
-                question.times,
-                features,
-                asking.num_scenes,
-                diversity=asking.question_diversity,
-                spacing=asking.question_spacing,
-                context=asking.question_context,
-                min_rise=asking.question_min_rise,
-                seed=asking.seed,
-            )
-            indices = scenes_of(features, representatives, settings.scene_size)
+            indices, values = self._select_by(question, frames, features, patch_features, settings.asking, pixels)
             scores = {"timestamps": question.times, "values": values}
         elif isinstance(frames, EncodedVideo) and settings in frames.chosen:
             indices = frames.chosen[settings]
@@ -376,15 +358,16 @@ class FrameSelector:
             order = repeated
         return Selection(patch_features[order.to(patch_features.device)], indices, background, scores)
 
-    def _scores(
+    def _select_by(
         self,
         question: Question,
         frames: torch.Tensor | EncodedVideo,
+        features: torch.Tensor,
         patch_features: torch.Tensor | None,
         settings: SceneSettings,
         pixels: Callable,
-    ) -> torch.Tensor:
-        """How much each frame of a pool has to do with the question, `(num_frames,)`."""
+    ) -> tuple[torch.LongTensor, torch.Tensor]:
+        """The scenes that a question chooses, and how much each frame has to do with it, `(num_frames,)`."""
         seen = frames
         if isinstance(frames, EncodedVideo):
             seen = frames.pictures.permute(0, 3, 1, 2) if frames.frames is None else frames.frames
@@ -394,9 +377,20 @@ class FrameSelector:
         elif self.encoder is not None:  # too large to keep: encoded once more
             device = getattr(self.model, "device", None)
             parts = (self.encoder(pixels(batch, device)) for batch in seen.split(settings.frame_batch_size))
-        scorer, neutral = self.scorer, settings.neutral_question
-        layers = settings.question_layers
-        return question.scores(seen, parts, self.model, scorer, neutral, settings.question_tokens, layers)
+        how = (settings.neutral_question, settings.question_tokens, settings.question_layers)
+        values = question.scores(seen, parts, self.model, self.scorer, *how)
+        representatives = relevant_frames(
+            values,
+            question.times,
+            features,
+            settings.num_scenes,
+            diversity=settings.question_diversity,
+            spacing=settings.question_spacing,
+            context=settings.question_context,
+            min_rise=settings.question_min_rise,
+            seed=settings.seed,
+        )
+        return scenes_of(features, representatives, settings.scene_size), values
 
     def thin(self, frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor | None:
         """Which frames of a pool are worth encoding, where `settings.encoded_candidates` keeps fewer than all."""
@@ -423,9 +417,8 @@ class FrameSelector:
             frames = frames.frames
             if self.encoder is None:
                 raise ValueError(
-                    "The patch features of this encoded video were too large to keep, so its chosen frames must be "
-                    "encoded again: bind the processor to the model, or encode the video with a larger "
-                    "`max_feature_bytes`."
+                    "The patch features of this encoded video were too large to keep, so frames must be encoded "
+                    "again: bind the processor to the model, or encode with a larger `max_feature_bytes`."
                 )
         encoder, device = self.encoder, getattr(self.model, "device", None)
         total, done = len(frames), 0
@@ -448,22 +441,10 @@ class FrameSelector:
         return torch.cat(representatives), patch_features
 
 
-def check_shared_settings(model: torch.nn.Module | None, settings: dict[str, Any]) -> None:
-    """
-    Raises:
-        ValueError: If a processor's settings differ from those in the model's configuration.
-    """
-    config = getattr(model, "config", None)
-    for name, ours in settings.items():
-        theirs = getattr(config, name, None)
-        if theirs is not None and ours != theirs:
-            raise ValueError(f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal.")
-
-
 def _all_thumbnails(frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor:
     if isinstance(frames, EncodedVideo):
         return frames.thumbnail_features
     return torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
 
 
-__all__ = ["FrameSelector", "SceneSettings", "Selection", "check_shared_settings"]
+__all__ = ["FrameSelector", "SceneSettings", "Selection"]

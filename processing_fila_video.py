@@ -16,8 +16,9 @@ from transformers.utils import auto_docstring, logging
 from transformers.video_utils import VideoMetadata
 
 from .chat_inputs_fila_video import check_control_tokens, check_prompts, check_rows, last_questions, normalize_chats
+from .configuration_fila_video import SHARED_WITH_PROCESSOR, check_shared_settings
 from .encoded_video_fila_video import EncodedVideo, encode_video
-from .frame_selector_fila_video import FrameSelector, check_shared_settings
+from .frame_selector_fila_video import FrameSelector
 from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
 from .scene_selection_fila_video import background_places
 from .subtitles_fila_video import lines_beside_scenes, subtitles_of_videos
@@ -35,8 +36,6 @@ from .video_prompt_fila_video import TIME_SETTINGS, TokenCounter, VideoPrompt, d
 logger = logging.get_logger(__name__)
 
 TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
-SCENES_SHARED_WITH_MODEL = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
-SHARED_WITH_MODEL = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 
 
 @auto_docstring
@@ -129,7 +128,7 @@ class FilaVideoProcessor(ProcessorMixin):
         Raises:
             ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
         """
-        self._check_model(model, self)
+        check_shared_settings(model, self, self)
         self._selector = FrameSelector(None, model, True, self._selector.scorer)
         return self
 
@@ -149,7 +148,7 @@ class FilaVideoProcessor(ProcessorMixin):
     def frame_encoder(self, encoder: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         model = getattr(encoder, "__self__", None)
         model = model if isinstance(model, torch.nn.Module) else None
-        self._check_model(model, self)
+        check_shared_settings(model, self, self)
         self._selector = FrameSelector(encoder, model, False, self._selector.scorer)
 
     @property
@@ -164,10 +163,6 @@ class FilaVideoProcessor(ProcessorMixin):
     @question_scorer.setter
     def question_scorer(self, scorer: Callable[[torch.Tensor, str], torch.Tensor] | None) -> None:
         self._selector.scorer = scorer
-
-    def _check_model(self, model: torch.nn.Module | None, scenes: Any) -> None:
-        shape = {name: getattr(self, name) for name in SHARED_WITH_MODEL}
-        check_shared_settings(model, shape | {name: getattr(scenes, name) for name in SCENES_SHARED_WITH_MODEL})
 
     def to_dict(self) -> dict[str, Any]:
         # Saving sets it on the object; so a saved and a loaded processor are equal.
@@ -253,7 +248,7 @@ class FilaVideoProcessor(ProcessorMixin):
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
         subtitles = subtitles_of_videos(subtitles, videos, self.tokenizer, self.video_processor.access(**given))
         settings = self.video_processor.scene_settings(**given)
-        self._check_model(self._selector.model, settings)
+        check_shared_settings(self._selector.model, self, settings)
 
         def pixels(frames: torch.Tensor, device: Any) -> torch.Tensor:
             return self.video_processor.pixels(frames, **{"device": device} | given)
@@ -333,11 +328,11 @@ class FilaVideoProcessor(ProcessorMixin):
             raise ValueError(f"Encode one video at a time, got {len(videos)}.")
         if isinstance(videos[0], EncodedVideo):
             raise ValueError(f"{videos[0]!r} is encoded already.")
-        self._check_model(self._selector.model, self.video_processor.scene_settings(**settings))
+        check_shared_settings(self._selector.model, self, self.video_processor.scene_settings(**settings))
         return encode_video(self, self._selector, videos[0], video_metadata, progress, settings)
 
     def _counter(self, **overrides: Any) -> TokenCounter:
-        shape = {name: getattr(self, name) for name in SHARED_WITH_MODEL}
+        shape = {name: getattr(self, name) for name in SHARED_WITH_PROCESSOR}
         return TokenCounter(self.video_processor.scene_settings(**overrides), **shape)
 
     def _video_prompt(self, thin_times: bool = False, **marks: str | None) -> VideoPrompt:
