@@ -202,12 +202,12 @@ class ChatSession:
         The answer to the next question.
 
         Args:
-            question (`str`): Text alone; the videos stand before the first question.
+            question (`str`): Text alone; the videos stand before the first question, and no image can follow.
             **options: Of the processor and of `generate`, over those of the session.
 
         Raises:
-            ValueError: If the question is empty or has control tokens, the conversation is longer than the model's
-            context, or an option is unknown or cannot be used in a chat. The conversation is then as before.
+            ValueError: If the question is empty, no text or has control tokens, the conversation is longer than the
+            model's context, or an option is unknown or cannot be used in a chat. The conversation is then as before.
         """
         return self._turn(question, options).answer
 
@@ -219,6 +219,11 @@ class ChatSession:
         return stream_of(lambda listener: self._turn(question, options, listener), self._pipe.tokenizer)
 
     def _turn(self, question: str, options: dict[str, Any], listener: Listener | None = None) -> Result:
+        if not isinstance(question, str):
+            raise ValueError(
+                f"A question in a chat is text, got a {type(question).__name__}: pictures and videos are given to "
+                "`pipe.chat`, before the first question, or to the pipeline itself with the whole chat."
+            )
         with self._lock:
             if listener is not None:
                 listener.check()
@@ -401,7 +406,7 @@ class Conversations:
             progress (`Callable[[str, int, int], None]`, *optional*): As for [`FilaVideoProcessor.encode_video`].
             **options:
                 Of the processor and of `generate`, for every question. Those of the pool (`candidate_fps`, ...) take
-                part in the encoding.
+                part in the encoding. `subtitles` are read now, also those of a track, and saved with the conversation.
         """
         found = [] if videos is None else flatten_videos(videos)
         if options.get("subtitles") is not None:  # tracks are in the files, which are read now

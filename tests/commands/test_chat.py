@@ -1,5 +1,6 @@
 """`fila-video chat`, as a person uses it: questions and commands on standard input, answers on standard output."""
 
+import json
 import os
 import shutil
 import signal
@@ -151,3 +152,18 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_it_leaves(tmp_path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in err + rest and "KeyboardInterrupt" not in err + rest
     assert not [path.name for path in tmp_path.iterdir() if "fila-video" in path.name]
+
+
+def test_the_words_of_a_file_stand_beside_the_scenes_and_are_saved(monkeypatch, capsys, tmp_path) -> None:
+    words, folder = tmp_path / "words.srt", tmp_path / "talk"
+    words.write_text("1\n00:00:05,000 --> 00:00:07,000\nHere it comes\n", encoding="utf-8")
+    waiting = iter(["What appears at the end?", f"/save {folder}", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(waiting))
+    command = ["chat", str(SAMPLE), "--device", "cpu", "--num-scenes", "4", "--subtitles"]
+    assert main([*command, str(words), "--subtitle-tokens", "300"]) == 0
+    options = json.loads((folder / "chat.json").read_text(encoding="utf-8"))["options"]
+    assert options["subtitles"] == [[[5.0, 7.0, "Here it comes"]]] and options["subtitle_tokens"] == 300
+    capsys.readouterr()
+    assert main([*command, "eng"]) == 2
+    err = capsys.readouterr().err
+    assert "shapes.mp4" in err and "it has no subtitles 'eng'; there are none in it" in err

@@ -13,6 +13,7 @@ from fila_video.chat_session_fila_video import Result, Text
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from helpers.video_files import make_video
+from PIL import Image
 from transformers import LogitsProcessor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -251,6 +252,7 @@ def test_an_error_while_answering_costs_the_cache_but_not_the_conversation(pipe,
     [
         ("", {}, "question is empty"),
         ("<video>", {}, "control token"),
+        ([{"type": "image", "image": "a.png"}, {"type": "text", "text": "?"}], {}, "is text, got a list: pictures"),
         ("What?", {"num_beams": 2}, "one answer a turn, so it knows no `num_beams=2`"),
         ("What?", {"num_return_sequences": 2, "do_sample": True}, "num_return_sequences=2"),
         ("What?", {"use_cache": False}, "use_cache=False"),
@@ -273,6 +275,18 @@ def test_a_question_that_cannot_be_answered_leaves_the_conversation_as_it_was(
     assert [one["content"] for one in chat.messages] == ["What?", first]
     ask(chat, "And then?")
     assert chat.rebuilds == 0
+
+
+def test_pictures_stand_before_the_first_question(pipe, file, tmp_path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(picture)
+    chat = pipe.chat([file, picture])
+    ask(chat, "What?")
+    answer, logits = ask(chat, "And then?")
+    assert [len(scenes["indices"]) for scenes in chat.scenes] == [4, 1]
+    expected, expected_logits = fresh(pipe, [file, picture], chat.messages[:-1])
+    assert answer == expected
+    torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
 
 
 def test_options_of_the_session_hold_for_every_question(pipe, file) -> None:

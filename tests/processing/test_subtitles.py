@@ -187,3 +187,33 @@ def test_the_pipeline_takes_them_and_gives_them_back(tmp_path) -> None:
     path.write_text(VTT)
     (record,) = pipe(film, text="What?", subtitles=str(path), max_new_tokens=2, return_scenes=True)
     assert " ".join(filter(None, record["scenes"][0]["subtitles"])) == " ".join(text for _, _, text in LINES)
+
+
+@pytest.mark.parametrize("form", ["the file", "an encoded video"])
+def test_a_conversation_has_the_words_of_a_track_in_every_turn_and_when_it_goes_on(tmp_path, form) -> None:
+    film, processor = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT), ("fra", SRT)]), tiny_processor()
+    pipe = VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+    video = film if form == "the file" else processor.encode_video(film)
+    chat = pipe.chat(video, subtitles="fra", subtitle_tokens=500, max_new_tokens=2, do_sample=False)
+    chat.ask("What?")
+    assert " ".join(filter(None, chat.scenes[0]["subtitles"])) == " ".join(text for _, _, text in LINES)
+    second = chat.ask("And then?")
+    assert chat.rebuilds == 0 and any("Hello" in text for text in chat.scenes[0]["subtitles"])
+    chat.messages = chat.messages[:-2]
+    chat.save(tmp_path / "talk")
+    (tmp_path / "film.mkv").unlink()  # its lines were read
+    resumed = pipe.resume_chat(tmp_path / "talk")
+    assert resumed.ask("And then?") == second
+    assert any("Hello" in text for text in resumed.scenes[0]["subtitles"])
+
+
+def test_a_conversation_names_tracks_and_words_that_it_cannot_take(tmp_path) -> None:
+    film, processor = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), tiny_processor()
+    pipe = VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+    for video in (film, processor.encode_video(film)):
+        with pytest.raises(VideoReadError, match=r"film\.mkv.*no subtitles 'deu'.*0 \(eng\)"):
+            pipe.chat(video, subtitles="deu")
+    with pytest.raises(ValueError, match=r"Subtitles cannot be used: .*im_end"):
+        pipe.chat(film, subtitles=SRT.replace("friend", "<|im_end|>").encode())
+    with pytest.raises(ValueError, match="has no tracks"):
+        pipe.chat(clip(), subtitles="eng")
