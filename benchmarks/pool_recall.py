@@ -6,19 +6,30 @@ are drawn frame by frame and given to the pool as the reader gives it the frames
 frame of the pool shows it.
 
     python -m fila_video.benchmarks.pool_recall --minutes 20 40 60 120 --films 5
+
+With `--encoded`, films of 8 frames a second are written by x264, which puts keyframes at cuts, and read back: once a
+second the frame shown (`exact`, as the processor does without `seek_mode="auto"`), the nearest keyframe within half a
+second (`auto`), or keyframes alone (`keyframe`).
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import time
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
 from random import Random
 
+import av
 import numpy as np
 
 from ..toy_world.world import Film, draw_film
 from ..video_pool_fila_video import SpreadPool
-from ..video_reading_fila_video import TimedVideoMetadata
+from ..video_reading_fila_video import FrameReader, TimedVideoMetadata
+
+ENCODED_FPS = 8
 
 
 def draw(minutes: float, seed: int, fps: float, side: int) -> Film:
@@ -68,6 +79,36 @@ def measure(minutes: float, films: int, max_candidates: int, fps: float, side: i
     return row | {"cpu_ms_per_frame": round(float(np.median(milliseconds)), 2)}
 
 
+def encode(film: Film, path: Path, side: int) -> None:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=ENCODED_FPS)
+        stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
+        stream.options = {"preset": "veryfast"}  # cuts are found and keyframes at most 250 frames apart, as by default
+        for number, pixels in enumerate(film.frames()):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, ENCODED_FPS)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def measure_encoded(minutes: float, max_candidates: int, side: int, seed: int) -> dict:
+    """Of one encoded film: its events, those found by each way to look once a second, and the CPU seconds of each."""
+    film = draw(minutes, seed, ENCODED_FPS, side)
+    row = {"minutes": minutes, "seed": seed, "max_candidates": max_candidates, "events": len(film.events)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "film.mp4")
+        encode(film, path, side)
+        for mode in ("exact", "auto", "keyframe"):
+            pool, start = SpreadPool(max_candidates), time.process_time()
+            with closing(FrameReader(path, fps=1.0, seek_mode=mode)) as reader:
+                for frame in reader:
+                    pool.add(*frame)
+                times = pool.frames(reader.metadata).timestamps
+            row[mode] = num_found(film, times)
+            row[f"{mode}_looked_at"], row[f"{mode}_cpu"] = reader.total, round(time.process_time() - start, 2)
+    return row
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[20, 40, 60, 120], help="lengths of the films")
@@ -76,10 +117,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=1.0, help="frames that are looked at, a second (default: 1)")
     parser.add_argument("--side", type=int, default=96, help="of the square picture, in pixels (default: 96)")
     parser.add_argument("--seed", type=int, default=77, help="of the first film (default: 77)")
+    parser.add_argument("--encoded", action="store_true", help="encoded films, looked at in three ways")
     args = parser.parse_args(arguments)
     if args.max_candidates < 3:
         parser.error(f"--max-candidates must be at least 3, got {args.max_candidates}")
     for minutes in args.minutes:
+        if args.encoded:
+            for seed in range(args.seed, args.seed + args.films):
+                print(json.dumps(measure_encoded(minutes, args.max_candidates, args.side, seed)), flush=True)
+            continue
         print(
             json.dumps(measure(minutes, args.films, args.max_candidates, args.fps, args.side, args.seed)), flush=True
         )
