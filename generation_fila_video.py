@@ -1,17 +1,13 @@
 """What `generate` needs beside the forward: visuals encoded once, and a cache that fits."""
 
-from dataclasses import fields
 from typing import Any
 
 import torch
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.generation import utils as generation_utils
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from .layer_compression_fila_video import CompressedCache
-
-# transformers 5.24 renamed `past_key_values` to `cache`, in its outputs and in the arguments of its language models.
-CACHE = "cache" if any(field.name == "cache" for field in fields(BaseModelOutputWithPast)) else "past_key_values"
 
 
 class FilaVideoGenerationMixin(GenerationMixin):
@@ -36,11 +32,8 @@ class FilaVideoGenerationMixin(GenerationMixin):
         new = inputs_tensor[:, past_length:] if inputs_tensor.shape[1] > past_length else inputs_tensor
         ids, embeds = (None, new) if model_input_name == "inputs_embeds" else (new, None)
         self.model.refuse_missing_visuals(ids, embeds, given)
-        if (
-            given
-            and generation_config.prefill_chunk_size
-            and not hasattr(generation_utils, "_slice_mm_encoder_output")
-        ):
+        has_slices = hasattr(generation_utils, "_slice_mm_encoder_output")
+        if given and generation_config.prefill_chunk_size and not has_slices:
             raise ValueError(
                 "This version of transformers drops images and videos where it reads a prompt in chunks: leave out "
                 "`prefill_chunk_size`, or use transformers 5.23 or newer."
@@ -132,4 +125,4 @@ class FilaVideoGenerationMixin(GenerationMixin):
         return mm_encoder_output
 
 
-__all__ = ["CACHE", "FilaVideoGenerationMixin"]
+__all__ = ["FilaVideoGenerationMixin"]

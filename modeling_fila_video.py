@@ -10,11 +10,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPast,
-    BaseModelOutputWithPooling,
-    CausalLMOutputWithPast,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
@@ -27,7 +23,8 @@ from .cooperative_encoding_fila_video import (
     insert_background,
     split_frames,
 )
-from .generation_fila_video import CACHE, FilaVideoGenerationMixin
+from .generation_fila_video import FilaVideoGenerationMixin
+from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from .layer_compression_fila_video import follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
 from .scene_merging_fila_video import (
@@ -60,9 +57,7 @@ VIDEO_ARGS = r"""
         With `frame_encoding="cooperative"`: the token ids of the question about each video; -1 is padding. Without
         one, every patch of a frame counts the same.
 """
-FORWARD_ARGS = (
-    VIDEO_ARGS
-    + r"""
+FORWARD_ARGS = rf"""{VIDEO_ARGS.rstrip()}
     mm_encoder_outputs (`dict`, *optional*):
         What `get_image_features` and `get_video_features` gave, under `"image"` and `"video"`, instead of pixels.
     cache (`Cache`, *optional*):
@@ -70,7 +65,6 @@ FORWARD_ARGS = (
     past_key_values (`Cache`, *optional*):
         The name of `cache` before transformers 5.24; either is taken under every version.
 """
-)
 
 
 @auto_docstring(custom_intro="Outputs of the base model.")
@@ -188,24 +182,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         return self._encode_frames(pixel_values)[0]
 
     @torch.no_grad()
-    def score_frames(
-        self,
-        features: torch.Tensor,
-        before_ids: torch.LongTensor,
-        after_ids: torch.LongTensor,
-        question: torch.BoolTensor,
-        question_tokens: int = 16,
-        **options: Any,
-    ) -> torch.FloatTensor:
-        """
-        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_frames,)`, summed over the layers.
-        `features` is what `encode_frames` gave of them, `before_ids` and `after_ids` the prompt around the video, and
-        `question` says which of `after_ids` are the question. See [`score_frames`] for `options`.
-        """
-        tokens = self.tokens_for_scoring(features, question_tokens)
-        return self.score_tokens(tokens, before_ids, after_ids, question, **options).sum(dim=0)
-
-    @torch.no_grad()
     def tokens_for_scoring(
         self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
     ) -> torch.Tensor:
@@ -231,7 +207,11 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         question: torch.BoolTensor,
         **options: Any,
     ) -> torch.FloatTensor:
-        """[`FilaVideoModel.score_frames`] of what `tokens_for_scoring` gave, `(num_layers, num_frames)`."""
+        """
+        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_layers, num_frames)`. `tokens` is
+        what `tokens_for_scoring` gave of them, `before_ids` and `after_ids` the prompt around the video, and
+        `question` says which of `after_ids` are the question. See [`score_frames`] for `options`.
+        """
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
         return score_frames(self.language_model, tokens, before, after, question, **options)
 
@@ -354,20 +334,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         past_length: int | torch.Tensor = 0,
     ) -> None:
         """
-        An answer about a video that never came would be invented, and so would a loss.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                The tokens that are read now.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
-                Their embeddings, where there are no `input_ids`.
-            given (`Container[str]`):
-                `"image"` and `"video"`, as far as there are features or pixels of them.
-            past_length (`int` or `torch.Tensor`, *optional*, defaults to 0):
-                Tokens in the cache. With any, the visuals are taken to be among them.
-
-        Raises:
-            ValueError: If the tokens hold placeholders of visuals that are not given.
+        An answer about a video that never came would be invented, and so would a loss: refuses tokens, or embeddings
+        where there are no `input_ids`, that hold placeholders of an `"image"` or `"video"` that is not `given`. With
+        any tokens in the cache, `past_length`, the visuals are taken to be among them.
         """
         for modality, token_id, arguments in (
             ("image", self.config.image_token_id, "`pixel_values`"),
@@ -468,14 +437,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if pixel_values is not None:
             images = self.get_image_features(pixel_values, return_dict=True).pooler_output
         if pixel_values_videos is not None or frame_features is not None:
-            videos = self.get_video_features(
-                pixel_values_videos,
-                frame_features,
-                video_num_scenes,
-                video_background_places,
-                video_question_ids,
-                return_dict=True,
-            ).pooler_output
+            chosen = (pixel_values_videos, frame_features, video_num_scenes, video_background_places)
+            videos = self.get_video_features(*chosen, video_question_ids, return_dict=True).pooler_output
         if images is not None:
             inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
         if videos is not None:
@@ -503,17 +466,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 **kwargs,
             )
         else:
-            outputs = run_compressed(
-                self.language_model,
-                self.config,
-                inputs_embeds,
-                videos,
-                self._is_placeholder(input_ids, text_embeds, self.config.video_token_id),
-                attention_mask,
-                cached,
-                use_cache,
-                **kwargs,
-            )
+            is_video = self._is_placeholder(input_ids, text_embeds, self.config.video_token_id)
+            read = (inputs_embeds, videos, is_video, attention_mask, cached, use_cache)
+            outputs = run_compressed(self.language_model, self.config, *read, **kwargs)
         return FilaVideoModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
@@ -536,20 +491,9 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """
-        Patch features `(num_frames, num_patches, hidden_size)` of normalized pixels `(num_frames, channels, height,
-        width)`, before merging and projection. With `processor.frame_encoder = model.encode_frames` the processor
-        selects scenes by them.
-        """
+        """See [`FilaVideoModel.encode_frames`]; a processor that is bound to the model selects scenes by them."""
         return self.model.encode_frames(pixel_values)
-
-    def score_frames(self, *args: Any, **kwargs: Any) -> torch.FloatTensor:
-        """See [`FilaVideoModel.score_frames`]."""
-        return self.model.score_frames(*args, **kwargs)
 
     def tokens_for_scoring(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """See [`FilaVideoModel.tokens_for_scoring`]."""
@@ -575,14 +519,8 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
         video_question_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        return self.model.get_video_features(
-            pixel_values_videos,
-            frame_features,
-            video_num_scenes,
-            video_background_places,
-            video_question_ids,
-            **kwargs,
-        )
+        chosen = (pixel_values_videos, frame_features, video_num_scenes, video_background_places)
+        return self.model.get_video_features(*chosen, video_question_ids, **kwargs)
 
     @can_return_tuple
     @auto_docstring(custom_args=FORWARD_ARGS)

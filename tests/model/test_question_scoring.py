@@ -131,7 +131,8 @@ def test_a_model_scores_the_features_of_its_frames(make_config) -> None:
     features = model.encode_frames(random_frames(7, model.config)).detach()
     before, after = torch.tensor([11, 12]), torch.tensor([13, 14, 15, 16])
     question = torch.tensor([False, True, True, False])
-    scores = model.score_frames(features, before, after, question, question_tokens=4, window_size=4, window_stride=2)
+    tokens = model.tokens_for_scoring(features, 4)
+    scores = model.score_tokens(tokens, before, after, question, window_size=4, window_stride=2)
     # A tiny grid of 5 x 5 patches, averaged to 2 x 2.
     grids = model.model.multi_modal_projector(features).unflatten(1, (5, 5)).permute(0, 3, 1, 2)
     frames = torch.nn.functional.adaptive_avg_pool2d(grids, 2).flatten(2).transpose(1, 2)
@@ -139,13 +140,11 @@ def test_a_model_scores_the_features_of_its_frames(make_config) -> None:
     layers = score_frames(
         model.model.language_model, frames, embed(before), embed(after), question, window_size=4, window_stride=2
     )
-    torch.testing.assert_close(scores, layers.sum(0))
-    assert scores.shape == (7,) and not scores.requires_grad
+    torch.testing.assert_close(scores, layers)
+    assert scores.shape[1] == 7 and not scores.requires_grad
 
 
 def test_no_tokens_of_a_frame_are_an_error() -> None:
     model = tiny_model()
     with pytest.raises(ValueError, match="question_tokens"):
-        model.score_frames(
-            torch.zeros(2, 25, 32), torch.tensor([9]), torch.tensor([9]), torch.tensor([True]), question_tokens=0
-        )
+        model.tokens_for_scoring(torch.zeros(2, 25, 32), question_tokens=0)
