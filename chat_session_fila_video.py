@@ -18,14 +18,13 @@ from transformers.cache_utils import Cache
 from transformers.utils.chat_template_utils import Chat
 
 from .chat_inputs_fila_video import pipeline_inputs
+from .configuration_fila_video import VIDEO_INPUTS
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
 from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from .subtitles_fila_video import SubtitleLine, Subtitles, subtitles_of_videos
 from .video_inputs_fila_video import flatten_videos
 
 FORMAT = "fila_video.chat.1"
-VISUALS = ("pixel_values_videos", "frame_features", "video_num_scenes", "video_background_places")
-VISUALS += ("video_question_ids",)
 # A chat has one answer a turn, and the next turn goes on from its cache.
 REFUSED = {
     "num_beams": (None, 1),
@@ -237,7 +236,7 @@ class ChatSession:
                 visuals = _visuals_of(prompt["scenes"], inputs.get("video_question_ids"))
                 num_known = self._keep_known(inputs["input_ids"][0].cpu(), visuals)
                 if num_known:
-                    inputs = {name: value for name, value in inputs.items() if name not in VISUALS}
+                    inputs = {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
                     generating[CACHE] = self._cache
                 try:
                     output = model.generate(**inputs, **generating)

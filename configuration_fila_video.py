@@ -18,6 +18,9 @@ AUTO_MAP = {
     "AutoProcessor": "processing_fila_video.FilaVideoProcessor",
     "AutoVideoProcessor": "video_processing_fila_video.FilaVideoVideoProcessor",
 }
+# What the model's arguments about videos are called.
+VIDEO_INPUTS = ("pixel_values_videos", "frame_features", "video_num_scenes", "video_background_places")
+VIDEO_INPUTS += ("video_question_ids",)
 # Settings that a processor has too, itself and among those of its scenes.
 SHARED_WITH_PROCESSOR = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 SHARED_WITH_SCENES = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")

@@ -10,22 +10,22 @@ from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.generation import utils as generation_utils
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
+from .configuration_fila_video import VIDEO_INPUTS, FilaVideoConfig, pooled_grid_size
 from .cooperative_encoding_fila_video import (
     FilaVideoBackgroundEncoder,
     FilaVideoCooperativeEncoder,
     insert_background,
     split_frames,
 )
-from .generation_fila_video import FilaVideoGenerationMixin
-from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
-from .layer_compression_fila_video import follow_kept_tokens, run_compressed
+from .layer_compression_fila_video import CACHE_ARGUMENT, CompressedCache, follow_kept_tokens, run_compressed
 from .question_scoring_fila_video import pool_for_scoring, score_frames
 from .scene_merging_fila_video import (
     SCENE_MERGERS,
@@ -208,9 +208,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         **options: Any,
     ) -> torch.FloatTensor:
         """
-        XComp's QC-Comp: how much a question attends to each frame of a pool, `(num_layers, num_frames)`. `tokens` is
-        what `tokens_for_scoring` gave of them, `before_ids` and `after_ids` the prompt around the video, and
-        `question` says which of `after_ids` are the question. See [`score_frames`] for `options`.
+        XComp's QC-Comp: how much a question attends to what `tokens_for_scoring` gave of each frame, `(num_layers,
+        num_frames)`. The ids are the prompt around the video, see [`score_frames`] for the other arguments.
         """
         before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
         return score_frames(self.language_model, tokens, before, after, question, **options)
@@ -449,8 +448,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         past_length = 0 if cached is None else cached.get_seq_length()
         is_prompt = self.training or (input_ids is not None and input_ids.shape[1] > 1)
         if is_prompt and not (isinstance(past_length, int) and past_length > 0):
-            visuals = {"image": images, "video": videos}
-            given = {name for name, features in visuals.items() if features is not None}
+            given = {name for name, features in (("image", images), ("video", videos)) if features is not None}
             self.refuse_missing_visuals(input_ids, text_embeds, given, past_length)
         if self.training:
             inputs_embeds = self._touch_unused(inputs_embeds, images is not None, videos is not None)
@@ -476,12 +474,12 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             image_hidden_states=images,
             video_hidden_states=videos,
             kept_tokens=getattr(outputs, "kept_tokens", None),
-            **{CACHE: outputs.get(CACHE)},
+            **{CACHE_ARGUMENT: outputs.get(CACHE_ARGUMENT)},
         )
 
 
 @auto_docstring(custom_intro="FiLA-Video with its language modeling head: videos, images and text in, text out.")
-class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGenerationMixin):
+class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
@@ -587,8 +585,114 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, FilaVideoGener
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
             kept_tokens=outputs.kept_tokens,
-            **{CACHE: getattr(outputs, CACHE)},
+            **{CACHE_ARGUMENT: getattr(outputs, CACHE_ARGUMENT)},
         )
+
+    # What `generate` needs beside the forward: visuals encoded once, and a cache that fits.
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> dict[str, Any]:
+        """Before the first step the whole prompt is known, in chunks or not: the place to refuse a blind answer."""
+        model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
+        encoded = model_kwargs.get("mm_encoder_outputs") or {}
+        given = {name for name, outputs in encoded.items() if outputs is not None}
+        cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
+        past_length = 0 if cache is None else int(cache.get_seq_length())
+        # With a cache the prompt is the whole text or what is new in it.
+        new = inputs_tensor[:, past_length:] if inputs_tensor.shape[1] > past_length else inputs_tensor
+        ids, embeds = (None, new) if model_input_name == "inputs_embeds" else (new, None)
+        self.model.refuse_missing_visuals(ids, embeds, given)
+        has_slices = hasattr(generation_utils, "_slice_mm_encoder_output")
+        if given and generation_config.prefill_chunk_size and not has_slices:
+            raise ValueError(
+                "This version of transformers drops images and videos where it reads a prompt in chunks: leave out "
+                "`prefill_chunk_size`, or use transformers 5.23 or newer."
+            )
+        return model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        # CODEPATH: with XComp's LP-Comp, the layers of a model hold unequally many tokens, and so does the cache.
+        if self.config.layer_compression is not None:
+            for name in ("cache_implementation", "prefill_chunk_size"):
+                value = getattr(generation_config, name, None)
+                if value not in (None, "dynamic"):
+                    raise ValueError(f"With `layer_compression`, `generate` knows no {name}={value!r}: leave it out.")
+            if generation_config.use_cache is not False and model_kwargs.get(CACHE_ARGUMENT) is None:
+                model_kwargs[CACHE_ARGUMENT] = CompressedCache(self.config.text_config)
+                return
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        for name in ("pixel_values", *VIDEO_INPUTS):
+            if name in model_kwargs and model_kwargs[name] is None:
+                model_kwargs.pop(name)
+        if "frame_features" in model_kwargs:
+            # The library looks for pixels only.
+            video = {name: model_kwargs.pop(name) for name in VIDEO_INPUTS if name in model_kwargs}
+            outputs = {"video": self.get_video_features(**video, return_dict=True)}
+            model_kwargs["mm_encoder_outputs"] = (model_kwargs.get("mm_encoder_outputs") or {}) | outputs
+        return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        next_sequence_length: int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What one step reads. A drafting model's first step is not called the first, and would lose the visuals."""
+        if not is_first_iteration and next_sequence_length != 1 and kwargs.get("mm_encoder_outputs"):
+            cache = kwargs.get(CACHE_ARGUMENT)
+            is_first_iteration = cache is not None and int(cache.get_seq_length()) == 0
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: torch.LongTensor | None,
+        mm_encoder_output: dict,
+        expand_size: int = 1,
+        inputs_embeds: torch.FloatTensor | None = None,
+    ) -> dict:
+        """
+        Beams and several answers: each copy of a prompt gets the prompt's own images and videos, in their order.
+        (transformers 5.18 repeats each one in place, so that a prompt's first video takes the place of its second.)
+        """
+        if input_ids is not None and input_ids.numel() == 0:
+            input_ids = None
+        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            outputs = mm_encoder_output.get(modality)
+            if outputs is None:
+                continue
+            visuals = list(outputs.pooler_output)
+            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, token_id, torch.cat(visuals), modality)
+            expanded = []
+            for num_tokens in mask.flatten(1).sum(-1).tolist():
+                sizes = [len(visual) for visual in visuals]
+                count = next((n for n in range(len(sizes) + 1) if sum(sizes[:n]) == num_tokens), None)
+                if count is None:
+                    raise ValueError(
+                        f"A prompt has {num_tokens} {modality} tokens, but the {modality}s from its first one on give "
+                        f"{sizes}: no number of them fills it."
+                    )
+                expanded += visuals[:count] * expand_size
+                visuals = visuals[count:]
+            outputs.pooler_output = tuple(expanded)
+        return mm_encoder_output
 
 
 FilaVideoForConditionalGeneration.register_for_auto_class("AutoModel")

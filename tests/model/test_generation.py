@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from fila_video.modeling_fila_video import CACHE
+from fila_video.layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from helpers.tiny_models import (
     IMAGE,
     TEXT_SIZES,
