@@ -1,7 +1,6 @@
 """Damaged, cut, lying and random files: errors and warnings with counts, never a crash, a hang or a leak."""
 
 import io
-import logging
 import resource
 import struct
 import time
@@ -12,18 +11,6 @@ import pytest
 from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
 from fila_video.video_sources_fila_video import VideoLimits
 from helpers.video_files import make_video, number_of
-
-
-@pytest.fixture
-def warnings(caplog):
-    logger = logging.getLogger("fila_video")
-    root = logging.getLogger("transformers")
-    propagating, root.propagate = root.propagate, True
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.WARNING)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-    root.propagate = propagating
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Kinds of files that are easily read wrong: without presentation times, with wild ones, with palettes or previews."""
 
 import io
-import logging
 import struct
 from fractions import Fraction
 
@@ -11,18 +10,6 @@ import PIL.Image
 import pytest
 from fila_video.video_reading_fila_video import iter_frames, probe_video, read_frames
 from helpers.video_files import make_video, number_of, picture
-
-
-@pytest.fixture
-def warnings(caplog):
-    logger = logging.getLogger("fila_video")
-    root = logging.getLogger("transformers")
-    propagating, root.propagate = root.propagate, True
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.WARNING)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-    root.propagate = propagating
 
 
 def numbers(source, **arguments):
