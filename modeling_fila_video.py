@@ -148,6 +148,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if config.frame_encoding == "cooperative":
             self.cooperative_encoder = FilaVideoCooperativeEncoder(config)
             self._keep_in_fp32_modules_strict = {"score_net"}  # scores of key frames are compared
+            # What quantizers leave alone too, by its whole name with and without a head above.
+            self._keep_in_fp32_modules = {"cooperative_encoder.score_net", "model.cooperative_encoder.score_net"}
         else:
             self.scene_merger = SCENE_MERGERS[config.merger_type](config)
             self._keep_in_fp32_modules_strict = {"scene_merger"}  # which says why

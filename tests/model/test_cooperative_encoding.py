@@ -38,6 +38,7 @@ from helpers.tiny_models import (
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from helpers.video_files import make_video
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import BitsAndBytesConfig, TorchAoConfig
 
 COOPERATIVE = {"frame_encoding": "cooperative", "background_tokens": 2, "scene_size": 1}
 COOPERATIVE |= {"num_prototypes": 6, "key_frames": 0.5}
@@ -426,6 +427,32 @@ def test_saved_and_loaded_again_it_is_the_same(tmp_path) -> None:
     scores = encoder_of(half).choose_key_frames(half.encode_frames(inputs["pixel_values_videos"][0]))[2]
     assert scores.dtype == torch.float32
     assert half(**inputs).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["bitsandbytes 4", "bitsandbytes 8", "torchao"])
+def test_a_quantized_model_answers_and_scores_key_frames_in_full(kind, tmp_path) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128}  # 4-bit weights come in blocks of 64
+    # All are key frames: a choice among nearly equal ones may well differ.
+    settings = COOPERATIVE | {"key_frames": 1.0}
+    processor = tiny_processor(**settings)
+    text_config = tiny_text_config(vocab_size=len(processor.tokenizer), **sizes)
+    model = model_for(processor, vision_config=tiny_vision_config(**sizes), text_config=text_config, **settings)
+    model.save_pretrained(tmp_path)
+    bits = {"load_in_4bit": kind.endswith("4"), "load_in_8bit": kind.endswith("8")}
+    quantization = TorchAoConfig(Int8WeightOnlyConfig()) if kind == "torchao" else BitsAndBytesConfig(**bits)
+    loaded = FilaVideoForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=quantization, device_map="cpu", dtype=torch.float32
+    )
+    for weight in encoder_of(loaded).score_net.parameters():
+        assert type(weight) is torch.nn.Parameter and weight.dtype == torch.float32
+    assert type(loaded.model.language_model.layers[0].mlp.up_proj.weight) is not torch.nn.Parameter
+    assert type(encoder_of(loaded).question_projection.weight) is not torch.nn.Parameter
+    inputs = processor(text="<video>What?", videos=clip(6), question="What?", return_tensors="pt")
+    cosine = torch.cosine_similarity(loaded(**inputs).logits, model(**inputs).logits, dim=-1)
+    assert cosine.mean() > (0.8 if kind.endswith("4") else 0.99)
+    assert loaded.generate(**inputs, max_new_tokens=2).shape[0] == 1
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

@@ -335,7 +335,11 @@ def test_the_forward_exports_where_no_video_is_padded(model) -> None:
     batch = video_batch(model.config, (2, 2))
     arguments = (batch["input_ids"], batch["attention_mask"], batch["pixel_values_videos"])
     exported = torch.export.export(Logits(), arguments, strict=False).module()
-    torch.testing.assert_close(exported(*arguments), model(**batch).logits)
+    other = {**batch, "pixel_values_videos": random_videos([2, 2], model.config, seed=1)["pixel_values_videos"]}
+    for inputs in (batch, other):
+        given = (inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values_videos"])
+        torch.testing.assert_close(exported(*given), model(**inputs).logits)
+    assert not torch.equal(exported(*given), exported(*arguments))
 
 
 def test_servers_find_what_they_call(model) -> None:
