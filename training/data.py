@@ -1,6 +1,7 @@
 """The sets of a run and their mixture: which record comes when, by the seed alone."""
 
 import glob
+import itertools
 import json
 import random
 import re
@@ -230,6 +231,50 @@ class Mixture(Dataset):
         raise TrainingError(f"{len(refused)} records in turn cannot be used; the last: {_text(refused[-1])}")
 
 
+class CurriculumSampler(Sampler):
+    """
+    The order of a curriculum: `(phase, key)`, of each phase's sampler as many keys as the phase has samples, from as
+    many of its epochs as it takes.
+
+    Args:
+        samplers (`Sequence[MixtureSampler]`):
+            One of each phase.
+        counts (`Sequence[int]`):
+            The samples of each.
+    """
+
+    def __init__(self, samplers: Sequence[MixtureSampler], counts: Sequence[int]) -> None:
+        self.samplers, self.counts = list(samplers), list(counts)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def __iter__(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        for phase, (sampler, count) in enumerate(zip(self.samplers, self.counts, strict=True)):
+            for key in itertools.islice(_epochs(sampler), count):
+                yield phase, key
+
+
+def _epochs(sampler: MixtureSampler) -> Iterator[tuple[int, int, int]]:
+    for epoch in itertools.count():
+        sampler.set_epoch(epoch)
+        yield from sampler
+
+
+class Curriculum(Dataset):
+    """The mixtures of a run's phases one after another, by the keys of [`CurriculumSampler`]."""
+
+    def __init__(self, mixtures: Sequence[Mixture], counts: Sequence[int]) -> None:
+        self.mixtures = list(mixtures)
+        self.sampler = CurriculumSampler([mixture.sampler for mixture in self.mixtures], counts)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getitem__(self, key: tuple[int, tuple[int, int, int]]) -> dict:
+        return self.mixtures[key[0]][key[1]]
+
+
 def describe(record: dict | None, records: RecordSet, index: int, error: Exception) -> dict:
     """What is said of a record that is left out."""
     fields = record if isinstance(record, dict) else {}
@@ -248,4 +293,14 @@ def _text(refused: dict) -> str:
     return f"{refused['set']}, record {refused['record']}, id {refused['id']}, {refused['media']}: {refused['reason']}"
 
 
-__all__ = ["JsonArrays", "JsonLines", "Mixture", "MixtureSampler", "RecordSet", "describe", "keep_questions"]
+__all__ = [
+    "Curriculum",
+    "CurriculumSampler",
+    "JsonArrays",
+    "JsonLines",
+    "Mixture",
+    "MixtureSampler",
+    "RecordSet",
+    "describe",
+    "keep_questions",
+]

@@ -93,6 +93,8 @@ class SampleEncoder:
         for name in ("num_scenes", "selection"):
             value = getattr(sampling, name)
             value = getattr(processor, name) if value is None else value
+            if isinstance(value, dict):  # log-uniform
+                value = round(value["min"] * (value["max"] / value["min"]) ** generator.random())
             settings[name] = generator.choice(value) if isinstance(value, list) else value
         pool = ("candidate_fps", "min_candidates", "max_candidates")
         pool = {name: getattr(sampling, name) for name in pool if getattr(sampling, name) is not None}

@@ -29,14 +29,24 @@ class Sampling:
     Which frames of a video are trained on. How the paper's "multi-rate uniform frame sampling" is read here: frames
     are taken uniformly at scene_size times the rate that the language model sees (96), every scene_size consecutive
     ones are a scene, and merging brings them back to the normal rate (32). `num_scenes` may be a list, from which
-    each sample draws, for training at several lengths.
+    each sample draws, or a range of `min` and `max`, in which small numbers are as likely as twice as large ones.
     """
 
-    num_scenes: int | list[int] | None = None
+    num_scenes: int | list[int] | dict[str, int] | None = None
     selection: str | list[str] = "uniform"
     candidate_fps: float | None = None
     min_candidates: int | None = None
     max_candidates: int | None = None
+
+
+@dataclass
+class Phase:
+    """A part of a run's curriculum: so many steps, and what they are trained on, where it is not the run's own."""
+
+    steps: int = 0
+    data: list[DataSet] = field(default_factory=list)
+    sampling: Sampling | None = None
+    questions: dict[str, list] | None = None
 
 
 @dataclass
@@ -53,6 +63,7 @@ class Settings:
     batch_size: int | None = None
     data: list[DataSet] = field(default_factory=list)
     sampling: Sampling = field(default_factory=Sampling)
+    phases: list[Phase] = field(default_factory=list)
     isolate_turns: bool = False
     unreadable: Literal["fail", "skip"] = "fail"
     attn_implementation: str | None = None
@@ -65,24 +76,43 @@ class Settings:
 
     def check(self) -> None:
         """What the types do not say."""
-        missing = [name for name in ("model", "output", "data", "learning_rates") if not getattr(self, name)]
-        missing += [f"data.{place}.path" for place, source in enumerate(self.data) if not source.path]
+        parts = {"": self} | {f"phases.{place}.": phase for place, phase in enumerate(self.phases)}
+        sources = {f"{where}data.{n}": source for where, part in parts.items() for n, source in enumerate(part.data)}
+        missing = [name for name in ("model", "output", "learning_rates") if not getattr(self, name)]
+        missing += ["data"] if not self.data and not all(phase.data for phase in self.phases or [self]) else []
+        missing += [f"{where}.path" for where, source in sources.items() if not source.path]
         if missing:
             raise TrainingError(f"The settings have no `{missing[0]}`.")
-        scenes = self.sampling.num_scenes
         numbers = {f"learning_rates.{part}": rate for part, rate in self.learning_rates.items()}
-        numbers["sampling.num_scenes"] = min(scenes, default=0) if isinstance(scenes, list) else scenes
-        for place, source in enumerate(self.data):
-            numbers |= {f"data.{place}.{name}": getattr(source, name) for name in ("weight", "count", "subset")}
+        numbers |= {f"phases.{place}.steps": phase.steps for place, phase in enumerate(self.phases)}
+        for where, source in sources.items():
+            numbers |= {f"{where}.{name}": getattr(source, name) for name in ("weight", "count", "subset")}
             if source.weight is not None and source.count is not None:
-                raise TrainingError(f"`data.{place}` has both `weight` and `count`: give one of them.")
+                raise TrainingError(f"`{where}` has both `weight` and `count`: give one of them.")
+        for where, part in parts.items():
+            numbers |= _check_sampling(f"{where}sampling", part.sampling) if part.sampling is not None else {}
         for name, number in numbers.items():
             if number is not None and not number > 0:
                 raise TrainingError(f"`{name}` must be a positive number, got {number!r}.")
         for part in self.learning_rates:
             known(part, PARTS, "`learning_rates`")
-        if not self.sampling.selection:
-            raise TrainingError("`sampling.selection` must not be empty.")
+        if self.phases and "max_steps" in self.training:
+            raise TrainingError("`training.max_steps` follows from the steps of the `phases`: leave it out.")
+
+
+def _check_sampling(where: str, sampling: Sampling) -> dict[str, int | None]:
+    """The numbers of it that must be positive."""
+    if not sampling.selection:
+        raise TrainingError(f"`{where}.selection` must not be empty.")
+    scenes = sampling.num_scenes
+    if isinstance(scenes, dict):
+        for name in scenes:
+            known(name, ("min", "max"), f"`{where}.num_scenes`")
+        fewest, most = scenes.get("min", 0), scenes.get("max", 0)
+        if most < fewest:
+            raise TrainingError(f"`{where}.num_scenes` has min {fewest} above max {most}: give both.")
+        return {f"{where}.num_scenes.min": fewest}
+    return {f"{where}.num_scenes": min(scenes, default=0) if isinstance(scenes, list) else scenes}
 
 
 def load_settings(path: str | os.PathLike, overrides: Iterable[str] = ()) -> Settings:
@@ -92,4 +122,4 @@ def load_settings(path: str | os.PathLike, overrides: Iterable[str] = ()) -> Set
     return settings
 
 
-__all__ = ["PARTS", "DataSet", "Sampling", "Settings", "TrainingError", "known", "load_settings"]
+__all__ = ["PARTS", "DataSet", "Phase", "Sampling", "Settings", "TrainingError", "known", "load_settings"]

@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -23,10 +23,10 @@ from ..configuration_fila_video import FilaVideoConfig
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 from .collator import Collator
-from .data import Mixture, RecordSet
+from .data import Curriculum, Mixture, RecordSet
 from .optimizers import freeze
 from .samples import SampleEncoder
-from .settings import Settings, TrainingError, known, load_settings
+from .settings import Phase, Settings, TrainingError, known, load_settings
 from .trainer import FilaVideoTrainer, unreadable_of
 
 logger = logging.get_logger(__name__)
@@ -72,6 +72,8 @@ def training_arguments(settings: Settings) -> TrainingArguments:
                 f"`per_device_train_batch_size` {each}: change one of them."
             )
         values["gradient_accumulation_steps"] = settings.batch_size // (each * processes)
+    if settings.phases:
+        values["max_steps"] = sum(phase.steps for phase in settings.phases)
     arguments = TrainingArguments(
         output_dir=settings.output, remove_unused_columns=False, label_names=["labels"], **values
     )
@@ -155,8 +157,6 @@ def make_trainer(settings: Settings) -> FilaVideoTrainer:
     if settings.lora:
         model = add_adapters(model, settings.lora)
     freeze(model, settings.learning_rates, keep_frozen=bool(settings.lora))
-    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    encoder = SampleEncoder(processor, settings.sampling, seed, settings.isolate_turns)
     attention = model.config.text_config._attn_implementation
     if settings.isolate_turns and attention not in ("sdpa", "eager"):
         raise TrainingError(f"`isolate_turns` needs attention of the kind sdpa or eager, not {attention}.")
@@ -166,15 +166,32 @@ def make_trainer(settings: Settings) -> FilaVideoTrainer:
             "are one question's: set it to false."
         )
     mask_dtype = model.dtype if attention == "eager" else None
-    data = Mixture([RecordSet(source) for source in settings.data], encoder, seed, settings.unreadable)
     return FilaVideoTrainer(
         settings,
         model=model,
         args=arguments,
-        train_dataset=data,
+        train_dataset=make_data(settings, processor, arguments),
         data_collator=Collator(processor.tokenizer.pad_token_id, settings.isolate_turns, mask_dtype),
         processing_class=processor,
     )
+
+
+def make_data(settings: Settings, processor: FilaVideoProcessor, arguments: TrainingArguments) -> Mixture | Curriculum:
+    """The run's mixture, or the phases' one after another, each with a seed of its own."""
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    mixtures = []
+    for place, phase in enumerate(settings.phases or [Phase()]):
+        own = seed + 1009 * place
+        encoder = SampleEncoder(processor, phase.sampling or settings.sampling, own, settings.isolate_turns)
+        sources = [
+            source if source.questions or not phase.questions else replace(source, questions=phase.questions)
+            for source in phase.data or settings.data
+        ]
+        mixtures.append(Mixture([RecordSet(source) for source in sources], encoder, own, settings.unreadable))
+    if not settings.phases:
+        return mixtures[0]
+    return Curriculum(mixtures, [phase.steps * batch for phase in settings.phases])
 
 
 def write_settings(settings: Settings, arguments: TrainingArguments) -> None:

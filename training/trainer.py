@@ -1,5 +1,7 @@
 """`transformers.Trainer` with the mixture's order, a rate a part, a log, and a note of what could not be read."""
 
+import bisect
+import itertools
 import json
 import time
 from pathlib import Path
@@ -22,7 +24,7 @@ class FilaVideoTrainer(Trainer):
     Args:
         settings (`Settings`):
             The settings of the run.
-        **kwargs: of `transformers.Trainer`; `train_dataset` is a [`Mixture`].
+        **kwargs: of `transformers.Trainer`; `train_dataset` is a [`Mixture`] or [`Curriculum`].
     """
 
     def __init__(self, settings: Settings, **kwargs: Any) -> None:
@@ -64,6 +66,11 @@ class FilaVideoTrainer(Trainer):
         """The learning rate of each part as it is now."""
         return {group["part"]: group["lr"] for group in self.optimizer.param_groups}
 
+    def phase(self) -> int | None:
+        """Which of the run's phases the last step was of, from 0."""
+        ends = list(itertools.accumulate(phase.steps for phase in self.settings.phases))
+        return min(bisect.bisect_left(ends, self.state.global_step), len(ends) - 1) if ends else None
+
     def _prepare_inputs(self, inputs: dict) -> dict:
         refused = inputs.pop("unreadable", None)
         if refused:
@@ -102,6 +109,7 @@ class _Log(TrainerCallback):
         line = {"step": state.global_step, **(logs or {}), "seconds": round(time.monotonic() - self.start, 2)}
         if "learning_rate" in line:
             line["learning_rate"] = self.trainer.rates()
+            line |= {} if self.trainer.phase() is None else {"phase": self.trainer.phase()}
         with open(Path(args.output_dir) / LOG, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

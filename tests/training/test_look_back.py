@@ -58,3 +58,15 @@ def test_the_command_writes_a_repository_that_loads(tmp_path, monkeypatch) -> No
     again = FilaVideoForConditionalGeneration.from_pretrained(looking).eval()
     assert attention(again)[0].diagonal(-1)[5:].min() > 0.9
     assert len(FilaVideoProcessor.from_pretrained(looking).tokenizer) == again.config.text_config.vocab_size
+
+
+def test_the_untrained_checkpoint_has_such_heads_where_they_are_asked_for(tmp_path) -> None:
+    make_initial_checkpoint(tmp_path / "plain")
+    make_initial_checkpoint(tmp_path / "looking", looks_back=True)
+    plain, looking = (
+        FilaVideoForConditionalGeneration.from_pretrained(tmp_path / name).eval() for name in ("plain", "looking")
+    )
+    assert attention(looking)[0].diagonal(-1)[5:].min() > 0.9
+    look_back(plain)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, looking.state_dict()[name]), name

@@ -86,7 +86,10 @@ def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path) -> Non
         ({"data": [{"path": "a", "count": "many"}]}, "`data.0.count` must be a whole number, got 'many'"),
         ({"data": [{"path": "a"}, {"weight": 1}]}, "no `data.1.path`"),
         ({"sampling": 3}, "`sampling` must be a mapping of names to values, got 3"),
-        ({"sampling": {"num_scenes": "all"}}, "must be a whole number or a list, got 'all'"),
+        (
+            {"sampling": {"num_scenes": "all"}},
+            "must be a whole number or a list or a mapping of names to values, got 'all'",
+        ),
         ({"sampling": {"num_scenes": []}}, "must be a positive number, got 0"),
         ({"sampling": {"num_scenes": [4, 0]}}, "must be a positive number, got 0"),
     ],
@@ -135,8 +138,42 @@ def test_training_arguments_that_are_set_elsewhere_or_unknown_are_refused(name, 
         training_arguments(made(training={name: 1}))
 
 
-def test_each_stage_of_the_default_starts_from_the_one_before() -> None:
+def films_of(script: str) -> set[tuple[str, str]]:
+    """The folders and kinds that a recipe films for training."""
+    return set(re.findall(r"^film (\S+) (?:train )?(\S+) \d", script, re.M))
+
+
+def test_the_recipe_is_five_files_in_a_row_and_films_what_they_train_on() -> None:
     folder = TRAINING / "tiny"
+    script = (folder / "run.sh").read_text()
+    stages = re.findall(r"^train (\S+)", script, re.M)
+    assert stages == sorted(path.stem for path in folder.glob("*.yaml")) and len(stages) == 4
+    assert len(script.splitlines()) <= 55
+    before, used = "seeing", {("world", "picture"), ("world", "clip")}
+    for stage in stages:
+        settings = load_settings(folder / f"{stage}.yaml")
+        training_arguments(settings)
+        assert settings.model == before
+        for source in [*settings.data, *(source for phase in settings.phases for source in phase.data)]:
+            path = Path(source.path)
+            used.add((str(path.parent), path.stem.removeprefix("train_")))
+        before = settings.output
+    assert before == "stage4" and used - {("world", "long")} == films_of(script)
+    assert "--output world/long" in script
+
+
+def test_the_last_phase_asks_everything_in_four_to_sixty_four_scenes() -> None:
+    settings = load_settings(TRAINING / "tiny" / "stage4_video.yaml")
+    *narrow, last = settings.phases
+    assert len(narrow) == 5 and all(phase.questions for phase in narrow) and last.questions is None
+    assert last.sampling.num_scenes == {"min": 4, "max": 64} and set(last.sampling.selection) == {"uniform", "kmeans"}
+    assert last.steps > sum(phase.steps for phase in narrow) / 2
+    decay = settings.training["lr_scheduler_kwargs"]["num_decay_steps"]
+    assert decay < last.steps  # every skill is learned at the full rate
+
+
+def test_each_run_of_the_shipped_default_starts_from_the_one_before() -> None:
+    folder = TRAINING / "tiny" / "shipped"
     script = (folder / "run.sh").read_text().replace("\\\n", " ")
     runs = [shlex.split(line)[1:] for line in script.splitlines() if line.startswith("train stage")]
     looking = dict(re.findall(r"training\.tiny\.look_back (\S+) (\S+)", script))  # a step between two runs

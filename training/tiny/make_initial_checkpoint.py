@@ -2,7 +2,7 @@
 Makes what the tiny default checkpoint is trained from: a SigLIP vision tower and a Qwen2 language model at small size,
 untrained, with their own tokenizer. Equal versions of the libraries write equal files.
 
-    python -m fila_video.training.tiny.make_initial_checkpoint OUTPUT
+    python -m fila_video.training.tiny.make_initial_checkpoint OUTPUT [--look-back]
 """
 
 import argparse
@@ -21,6 +21,7 @@ from ...configuration_fila_video import FilaVideoConfig
 from ...modeling_fila_video import FilaVideoForConditionalGeneration
 from ...processing_fila_video import FilaVideoProcessor
 from ...video_processing_fila_video import FilaVideoVideoProcessor
+from .look_back import look_back
 from .tokenizer_corpus import corpus
 
 CHAT_TEMPLATE = Path(__file__).resolve().parent.parent.parent / "chat_template.jinja"
@@ -113,11 +114,15 @@ def build_config(tokenizer: Qwen2Tokenizer) -> FilaVideoConfig:
     )
 
 
-def build_model(config: FilaVideoConfig, seed: int = 42) -> FilaVideoForConditionalGeneration:
-    """The untrained model in float32, with the same weights for the same seed."""
+def build_model(
+    config: FilaVideoConfig, seed: int = 42, looks_back: bool = False
+) -> FilaVideoForConditionalGeneration:
+    """The untrained model in float32, with the same weights for the same seed; see [`look_back`] for its heads."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FilaVideoForConditionalGeneration(config)
+    if looks_back:
+        look_back(model)
     model.generation_config = GenerationConfig(
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
@@ -150,12 +155,12 @@ def build_processor(config: FilaVideoConfig, tokenizer: Qwen2Tokenizer) -> FilaV
     )
 
 
-def make_initial_checkpoint(output: str | Path) -> None:
+def make_initial_checkpoint(output: str | Path, seed: int = 42, looks_back: bool = False) -> None:
     """Writes the checkpoint's [`FILES`] into the folder `output`; the code that lies beside them stays as it is."""
     tokenizer = train_tokenizer()
     config = build_config(tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        build_model(config).save_pretrained(folder)
+        build_model(config, seed, looks_back).save_pretrained(folder)
         build_processor(config, tokenizer).save_pretrained(folder)
         Path(output).mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -165,4 +170,7 @@ def make_initial_checkpoint(output: str | Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the untrained tiny checkpoint.")
     parser.add_argument("output", help="the folder to write it to")
-    make_initial_checkpoint(parser.parse_args().output)
+    parser.add_argument("--seed", type=int, default=42, help="of the weights (default: 42)")
+    parser.add_argument("--look-back", action="store_true", help="with heads that look at the tokens before")
+    args = parser.parse_args()
+    make_initial_checkpoint(args.output, args.seed, args.look_back)

@@ -5,11 +5,14 @@ model.
 
     python -m fila_video.training.tiny.pretrain_vision INITIAL WORLD/train_picture.jsonl OUTPUT
 
-The tower classifies pictures of one thing by the colors and shapes that their captions name.
+The tower classifies pictures of one thing by the colors and shapes that their captions name. Started again, it goes on
+from its last whole checkpoint; the losses are written to OUTPUT/log.jsonl.
 """
 
 import argparse
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,6 +35,8 @@ from ...processing_fila_video import FilaVideoProcessor
 from ...toy_world.world import COLORS, SHAPES
 from ..data import JsonLines
 from ..optimizers import MuonWithAdamW
+from ..train import last_checkpoint
+from ..trainer import LOG
 
 logger = logging.get_logger(__name__)
 
@@ -69,14 +74,17 @@ def pretrain_vision(
     arguments: TrainingArguments,
 ) -> dict:
     """
-    Trains `model`'s vision tower in place, on all but the last 500 records.
+    Trains `model`'s vision tower in place, on all but the last 500 records, or the last half of fewer than 1000. It
+    goes on from the last checkpoint in the output folder of `arguments`, if there is one.
 
     Returns:
-        `dict`: The figures on these 500; `eval_right` is the share of pictures with every label right.
+        `dict`: The figures on these; `eval_right` is the share of pictures with every label right. And `log`, the
+        trainer's.
     """
     pictures = PictureSet(records, processor.image_processor)
-    if len(pictures) <= 500:
-        raise ValueError(f"{records} has {len(pictures)} pictures; more than the 500 that are held out are needed.")
+    if len(pictures) < 2:
+        raise ValueError(f"{records} has one picture: some are trained on and others held out, so more are needed.")
+    trained = len(pictures) - min(500, len(pictures) // 2)
     config = SiglipConfig(
         vision_config=model.config.vision_config.to_dict(),
         num_labels=len(LABELS),
@@ -92,19 +100,18 @@ def pretrain_vision(
     optimizer = MuonWithAdamW(
         [{"params": matrices, "lr": rate, "muon": True}, {"params": others, "lr": rate, "muon": False}]
     )
-    held_out = range(len(pictures) - 500, len(pictures))
     trainer = Trainer(
         classifier,
         arguments,
-        train_dataset=torch.utils.data.Subset(pictures, range(len(pictures) - 500)),
-        eval_dataset=torch.utils.data.Subset(pictures, held_out),
+        train_dataset=torch.utils.data.Subset(pictures, range(trained)),
+        eval_dataset=torch.utils.data.Subset(pictures, range(trained, len(pictures))),
         compute_metrics=share_right,
         optimizers=(optimizer, None),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
     figures = trainer.evaluate()
     tower.load_state_dict(classifier.vision_model.state_dict())
-    return figures
+    return {**figures, "log": trainer.state.log_history}
 
 
 def main() -> None:
@@ -120,16 +127,19 @@ def main() -> None:
     set_seed(args.seed)
     model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
     processor = FilaVideoProcessor.from_pretrained(args.model)
+    checkpoints = Path(args.output) / "checkpoints"
     arguments = TrainingArguments(
-        output_dir=args.output,
+        output_dir=str(checkpoints),
         num_train_epochs=args.epochs,
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=50,
+        logging_first_step=True,
         logging_steps=50,
-        save_strategy="no",
+        save_steps=200,
+        save_total_limit=2,
         dataloader_num_workers=1,
         dataloader_persistent_workers=True,
         seed=args.seed,
@@ -139,9 +149,11 @@ def main() -> None:
         use_cpu=not torch.cuda.is_available(),
     )
     figures = pretrain_vision(model, processor, args.records, arguments)
-    logger.warning(f"Every label is right of {figures['eval_right']:.1%} of the 500 pictures that were held out.")
-    model.save_pretrained(args.output)
+    logger.warning(f"Every label is right of {figures['eval_right']:.1%} of the pictures that were held out.")
+    (Path(args.output) / LOG).write_text("".join(json.dumps(line) + "\n" for line in figures["log"]), encoding="utf-8")
     processor.save_pretrained(args.output)
+    model.save_pretrained(args.output)  # last: where it is, the tower is trained
+    shutil.rmtree(checkpoints)
 
 
 if __name__ == "__main__":

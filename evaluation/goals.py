@@ -1,0 +1,223 @@
+r"""
+What a visitor may expect of a checkpoint of the procedural world, in one table: short and long films, other wordings,
+other pictures, unseen things, and questions that cannot be answered.
+
+    python -m fila_video.evaluation.goals --model WORK/stage4 --work GOALS
+
+It films its own sets (of the split `validation`, unless another is named) and keeps films and answers in `--work`:
+started again, it goes on. `evaluation/seeds.md` says which seeds of the split `test` are left for a last look.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..commands.loading import DEFAULT_MODEL
+from ..toy_world.make_videos import make_videos
+from ..toy_world.questions import REFUSALS
+from ..toy_world.sets import SPLITS, Settings
+from .answer_questions import load_answerer
+from .answering import Answerer
+from .intervals import accuracy, difference
+from .judging import normalize
+from .records import read_records
+from .results import counts, evaluate, is_question, load_results, markdown, percent, save_results
+from .selections import find_selection
+
+UNIFORM = "uniform"
+# What differs from plain short films in each set. Of the pairs of color and shape, those of training are shown in all
+# but one; short films are asked in vain too.
+SETS = {
+    "short": {"refusals": 4},
+    "long": {"kind": "rare"},
+    "wordings": {"wordings": "held-out"},
+    "lower": {"style": "lower"},
+    "upper": {"style": "upper"},
+    "boxed": {"boxed": 1.0},
+    "darker": {"light": (0.6, 0.6)},
+    "unseen": {"compositions": "held-out"},
+    "motion": {"ask": ("motion",)},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One line of the table: of a set and a selection (the model's own, where there is none) the share of right answers,
+    or, with `refused`, of answers that refuse; with `change`, less that of the short films. `goal` is the least, or of
+    true questions that are refused the most.
+    """
+
+    label: str
+    name: str
+    goal: float | None
+    selection: str | None = None
+    refused: bool = False
+    in_vain: bool = False
+    change: bool = False
+
+    @property
+    def goal_text(self) -> str:
+        if self.goal is None:
+            return "-"
+        if self.change:
+            return f"{100 * self.goal:.0f} or better"
+        return f"under {100 * self.goal:.0f}" if self.refused and not self.in_vain else f"{100 * self.goal:.0f}"
+
+    def is_met(self, value: float) -> bool:
+        return value < self.goal if self.refused and not self.in_vain else value >= self.goal
+
+
+ROWS = (
+    Row("short films", "short", 0.88),
+    Row("short films, uniform frames", "short", 0.90, UNIFORM),
+    Row("ten-minute films with rare events", "long", 0.80),
+    Row("unseen wordings, change", "wordings", -0.05, change=True),
+    Row("lower case, change", "lower", -0.02, change=True),
+    Row("upper case, change", "upper", -0.10, change=True),
+    Row("between black bars, change", "boxed", -0.05, change=True),
+    Row("darker (0.6), change", "darker", -0.05, change=True),
+    Row("unseen pairs of color and shape", "unseen", 0.75),
+    Row("false premises that are refused", "short", 0.90, refused=True, in_vain=True),
+    Row("true questions that are refused", "short", 0.03, refused=True),
+    Row("how things move", "motion", None),
+)
+
+
+def set_of(name: str, split: str, seed: int, long_seconds: float = 600.0) -> Settings:
+    """The settings of a set; all but the long films, the unseen pairs and motion show and ask the same."""
+    changes = {"kind": "short", "compositions": "train", "side": 64, **SETS[name]}
+    duration = (long_seconds, long_seconds) if name == "long" else None
+    return Settings(split=split, seed=seed, duration=duration, **changes)
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether an answer says that there is no such thing, or that it cannot talk about something."""
+    text = normalize(answer)
+    return text.startswith(("there is no ", "there is only ", "there are only ", "i can only talk about "))
+
+
+def answer_sets(
+    answerer: Answerer,
+    model: str,
+    work: str | Path,
+    split: str,
+    seed: int,
+    films: int,
+    long_films: int,
+    long_seconds: float = 600.0,
+    workers: int = 1,
+) -> dict[str, dict]:
+    """
+    The results of every set by its name, as [`evaluate`] gives them. What was filmed or answered before is kept.
+
+    Raises:
+        ValueError: If the folder holds the answers of another model.
+    """
+    work, results = Path(work), {}
+    for name in tqdm(SETS, desc="Sets", disable=None):
+        settings, count = set_of(name, split, seed, long_seconds), long_films if name == "long" else films
+        folder = work / "films" / f"{name}_{split}_{seed}_{count}_{long_seconds:g}"
+        saved = work / "answers" / f"{folder.name}.json"
+        if not saved.is_file():
+            records = folder / f"{split}_{settings.kind}.jsonl"
+            if not records.is_file():
+                make_videos(folder, settings, count, workers)
+            chosen = [answerer.processor.selection, *([UNIFORM] if name == "short" else [])]
+            selections = {each: find_selection(each, answerer.processor.init) for each in dict.fromkeys(chosen)}
+            found = evaluate({model: answerer}, read_records(records), selections, blind=False)
+            part = saved.with_suffix(".part")
+            save_results(found, part)
+            part.replace(saved)
+        found = load_results(saved)
+        if list(found) != [model]:
+            raise ValueError(f"{saved} holds the answers of {', '.join(found)}, not of {model}: name another --work.")
+        results[name] = found[model]
+    return results
+
+
+def table(results: dict[str, dict], selection: str) -> str:
+    """The rows with their intervals (95%, over films), the number of questions, the goal, and whether it is met."""
+    body = []
+    for row in ROWS:
+        column = row.selection or selection
+        value, number = _measure(row, results, column)
+        met = "" if row.goal is None else ("yes" if row.is_met(value[0]) else "no")
+        body.append([row.label, str(number), percent(value), row.goal_text, met])
+    return markdown(["", "questions", "percent", "goal", "met"], body)
+
+
+def by_kind(results: dict[str, dict], selection: str) -> str:
+    """The share of right answers of each kind of question, in every set that asks it."""
+    kinds = list(dict.fromkeys(row["kind"] for result in results.values() for row in result["questions"]))
+    body = []
+    for kind in kinds:
+        cells = []
+        for result in results.values():
+            asked = any(row["kind"] == kind for row in result["questions"])
+            where = lambda row, kind=kind: row["kind"] == kind  # noqa: E731
+            cells.append(percent(accuracy(*counts([result], selection, where)) if asked else None))
+        body.append([kind, *cells])
+    return markdown(["right, by kind of question", *results], body)
+
+
+def _measure(row: Row, results: dict[str, dict], column: str) -> tuple[tuple[float, float, float], int]:
+    where: Callable[[dict], bool] = is_in_vain if row.in_vain else is_true
+    result = results[row.name]
+    if row.refused:
+        result = _refusals(result, column)
+    if row.change:  # the same films are asked the same
+        right, asked = counts([result, results["short"]], column, where)
+        return difference(right[:1], right[1:], asked), int(asked.sum())
+    right, asked = counts([result], column, where)
+    return accuracy(right, asked), int(asked.sum())
+
+
+def _refusals(result: dict, column: str) -> dict:
+    """The result with refusals as what is counted."""
+    rows = [{**row, "right": {column: int(is_refusal(row["answers"][column]))}} for row in result["questions"]]
+    return {**result, "questions": rows}
+
+
+def is_in_vain(row: dict) -> bool:
+    return row["kind"] in REFUSALS
+
+
+def is_true(row: dict) -> bool:
+    return is_question(row) and not is_in_vain(row)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="folder or Hub name (default: the embedded model)")
+    parser.add_argument("--work", metavar="FOLDER", required=True, help="of films and answers, of this model alone")
+    parser.add_argument("--split", choices=SPLITS, default="validation", help="(default: validation)")
+    parser.add_argument("--seed", type=int, default=42, help="of the films (default: 42)")
+    parser.add_argument("--films", type=int, default=60, help="of each set (default: 60)")
+    parser.add_argument("--long-films", type=int, default=24, help="of ten minutes (default: 24)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that film (default: 1)")
+    parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
+
+
+def main(argv: Iterable[str] | None = None) -> int:
+    """Prints the tables. Exit status 0, or 2 with one line on standard error for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        answerer = load_answerer(args.model, args.device)
+        sizes = args.split, args.seed, args.films, args.long_films
+        results = answer_sets(answerer, args.model, args.work, *sizes, workers=args.workers)
+        selection = answerer.processor.selection
+        sys.stdout.write(f"{table(results, selection)}\n{by_kind(results, selection)}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"goals: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The vision tower's own training: it learns, goes on after a break, and leaves a repository and its losses."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.toy_world.make_videos import make_videos
+from fila_video.toy_world.sets import Settings
+from fila_video.training.tiny import pretrain_vision as program
+from fila_video.training.tiny.make_initial_checkpoint import make_initial_checkpoint
+from transformers import TrainingArguments, set_seed
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vision")
+    make_initial_checkpoint(folder / "initial")
+    make_videos(folder, Settings("picture", side=64), count=40)
+    return folder
+
+
+def trained(world, output):
+    set_seed(1)
+    model = FilaVideoForConditionalGeneration.from_pretrained(world / "initial")
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=3,
+        per_device_train_batch_size=10,
+        learning_rate=2e-3,
+        save_steps=1,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=1,
+    )
+    processor = FilaVideoProcessor.from_pretrained(world / "initial")
+    figures = program.pretrain_vision(model, processor, world / "train_picture.jsonl", arguments)
+    return model.model.vision_tower.state_dict(), [line["loss"] for line in figures["log"] if "loss" in line]
+
+
+def test_from_a_checkpoint_the_tower_ends_as_without_a_break(world, tmp_path) -> None:
+    expected, losses = trained(world, tmp_path / "whole")
+    assert losses[-1] < 0.9 * losses[0] and len(losses) == 6
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "again" / "checkpoint-3")
+    found, again = trained(world, tmp_path / "again")
+    assert again == pytest.approx(losses, abs=1e-6)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+
+def test_the_command_leaves_a_repository_its_losses_and_no_checkpoints(world, tmp_path, monkeypatch) -> None:
+    output = tmp_path / "seeing"
+    arguments = [str(world / "initial"), str(world / "train_picture.jsonl"), str(output), "--epochs", "1"]
+    monkeypatch.setattr("sys.argv", ["pretrain_vision", *arguments, "--batch-size", "10"])
+    program.main()
+    before, after = (FilaVideoForConditionalGeneration.from_pretrained(at) for at in (world / "initial", output))
+    moved = {
+        name.split(".")[1] for name, value in after.state_dict().items() if not value.equal(before.state_dict()[name])
+    }
+    assert moved == {"vision_tower"}
+    assert not (output / "checkpoints").exists()
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert "eval_right" in lines[-1]
+
+
+def test_one_picture_is_too_few(world, tmp_path) -> None:
+    path = make_videos(tmp_path, Settings("picture", side=64), count=1)
+    with pytest.raises(ValueError, match="has one picture"):
+        program.pretrain_vision(
+            FilaVideoForConditionalGeneration.from_pretrained(world / "initial"),
+            FilaVideoProcessor.from_pretrained(world / "initial"),
+            path,
+            TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+        )
