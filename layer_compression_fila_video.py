@@ -31,7 +31,8 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
-from transformers.utils import ModelOutput, torch_compilable_check
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import torch_compilable_check
 
 from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 
@@ -293,6 +294,17 @@ def compressed_forward(
     return hidden, places, valid, (*states, hidden) if output_hidden_states else None
 
 
+@dataclass
+class CompressedOutput(BaseModelOutputWithPast):
+    """
+    Args:
+        kept_tokens (`torch.LongTensor` of shape `(batch_size, num_left)`, *optional*):
+            The places of the tokens that are left, -1 at padding; `None` where none fell away.
+    """
+
+    kept_tokens: torch.Tensor | None = None
+
+
 def run_compressed(
     language_model: nn.Module,
     config: FilaVideoConfig,
@@ -305,7 +317,7 @@ def run_compressed(
     output_hidden_states: bool | None = None,
     output_attentions: bool | None = None,
     **kwargs: Any,
-) -> ModelOutput:
+) -> CompressedOutput:
     """
     What the language model gives with the tokens of the videos falling away. It takes no `position_ids`: positions
     follow from the mask, anew in each stage.
@@ -320,8 +332,7 @@ def run_compressed(
         use_cache, output_hidden_states, output_attentions (`bool`, *optional*): As for any model.
 
     Returns:
-        `ModelOutput` with `last_hidden_state`, the cache, `hidden_states` and `kept_tokens`, the places of the tokens
-        that are left, `(batch_size, num_left)`, -1 at padding; `None` where none fell away.
+        [`CompressedOutput`]
 
     Raises:
         ValueError: If attentions are asked for, or as [`check_decoder`] and [`compressed_forward`] do.
@@ -361,8 +372,7 @@ def run_compressed(
         **kwargs,
     )
     kept_tokens = None if places is None else places.masked_fill(~valid, -1)
-    outputs = {"last_hidden_state": hidden, "hidden_states": states, "attentions": None, "kept_tokens": kept_tokens}
-    return ModelOutput(**outputs, **{CACHE_ARGUMENT: cache})
+    return CompressedOutput(hidden, hidden_states=states, kept_tokens=kept_tokens, **{CACHE_ARGUMENT: cache})
 
 
 def follow_kept_tokens(

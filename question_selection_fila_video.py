@@ -224,7 +224,7 @@ def relevant_frames(
             f"{len(features)} frames need as many finite scores and times, got scores of shape {tuple(scores.shape)} "
             f"and {len(times)} times."
         )
-    scores, times = scores.double().cpu(), times.double().cpu()
+    scores, seconds = scores.double().cpu(), times.tolist()
     count = num_selected_scenes(len(scores), num_scenes)
     ranked = scores.argsort(descending=True, stable=True).tolist()
 
@@ -247,7 +247,7 @@ def relevant_frames(
     if min_rise:
         median = scores.median()
         lowest = median + min_rise * (scores.max() - median)
-        order = [frame for frame in order if scores[frame] >= lowest]
+        order = [frame for frame in order if scores[frame].item() >= lowest.item()]
 
     # First those that keep their distance, then, where all scenes are to be filled, the others.
     chosen: list[int] = []
@@ -255,7 +255,7 @@ def relevant_frames(
         for frame in order:
             if len(chosen) >= count:
                 break
-            if frame not in chosen and all(abs(times[frame] - times[other]) >= distance for other in chosen):
+            if frame not in chosen and all(abs(seconds[frame] - seconds[other]) >= distance for other in chosen):
                 around = moments_around(features, times, frame, context) if context > 0 else []
                 chosen += [frame, *(moment for moment in around if moment not in chosen)]
     return torch.tensor(sorted(chosen[:count]))

@@ -94,7 +94,7 @@ class Answerer:
                 selection = Selection("uniform")  # all of them, as the processor does
         if self.processor.frame_encoding == "cooperative":
             return self._about_frames(record, pool, features, kept)
-        detail = frame_detail(thumbnails(pool.frames[kept]))
+        detail = frame_detail(thumbnails(pool.frames[kept])) if "farthest" in selection.method else None
         chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed, detail)
         indices = kept[chosen]
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]

@@ -90,6 +90,8 @@ def named_event(question: Question, events: list[dict]) -> int | None:
 class Precomputed:
     """Scenes that are chosen already, where [`Answerer`] takes a selection."""
 
+    method = "precomputed"
+
     def __init__(self, scenes: torch.Tensor) -> None:
         self._scenes = scenes
 
@@ -217,12 +219,13 @@ def markdown(results: dict) -> str:
     return "\n".join(lines)
 
 
-def write(sets: dict[str, list[dict]], folder: Path) -> str:
-    """Writes what was measured as JSON and as tables, and returns the latter."""
+def write(sets: dict[str, list[dict]], folder: Path, note: str = "") -> str:
+    """Writes what was measured as JSON and as tables, headed by a note, and returns the tables."""
     about = (
         "`python -m fila_video.evaluation.asked_events`: percent of the questions that name one event, with 95% "
         "intervals over films; scenes of three frames."
     )
+    about = f"{about}\n\n{note}" if note else about
     results = {"about": about, "sets": {name: films for name, films in sets.items() if films}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "asked_events.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
@@ -239,6 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--num-scenes", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--limit", type=int, help="only the first so many films of a set")
     parser.add_argument("--questions", type=int, help="only the first so many of a film that name one event")
+    parser.add_argument("--note", default="", help="for the head of the tables, such as how the films were made")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
     options = parser.parse_args(arguments)
@@ -255,7 +259,8 @@ def main(arguments: list[str] | None = None) -> int:
             for record, own in zip(tqdm(records, desc=file.stem, disable=None), events, strict=False):
                 questions, results = measure(answerer, record, own, options.num_scenes, options.questions)
                 sets[file.stem].append({"id": record.id, "questions": questions, "results": results})
-                text = write(sets, options.output)  # after each film, so that a run that is broken off leaves its part
+                # After each film, so that a run that is broken off leaves its part.
+                text = write(sets, options.output, options.note)
     except (ValueError, OSError, ImportError, KeyError) as error:
         sys.stderr.write(f"asked_events: {' '.join(str(error).split())}\n")
         return 2

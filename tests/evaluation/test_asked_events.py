@@ -23,7 +23,10 @@ EVENTS = [
         ("when", "In which part of the video does the red star appear?", 2),
         ("what", "What shape is the blue object?", 1),
         ("what", "What shape is the red object?", None),
+        ("what", "What kind of shape is the blue one?", 1),
         ("color", "What colour is the ring?\nA. blue\nB. red", 0),
+        ("color", "The ring: which color is it?", 0),
+        ("after", "After the red ring, which object appears?", 0),
         ("first", "Which appears first, the red ring or the blue star?", None),
         ("count", "How many red objects appear in the video?", None),
     ],
@@ -48,6 +51,8 @@ def test_the_command_measures_every_way_on_every_film(tmp_path, capsys) -> None:
         assert {name.rsplit(", ", 1)[0] for name in film["results"]} == ways
         for name, rows in film["results"].items():
             assert len(rows["found"]) == len(film["questions"]) == 2
+            limit = int(name.rsplit(", ", 1)[1])
+            assert all(1 <= taken <= limit if "min rise" in name else taken == limit for taken in rows["scenes"])
             assert len(rows["right"]) == 2 * (name.rsplit(", ", 1)[0] in answered)
 
 
