@@ -251,7 +251,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         The candidate frames of one video as [`load_video`] gives them, or an `EncodedVideo` as it is; their metadata;
         and how scenes are selected from them: by the processor's settings, those of an encoded video and the call's.
         """
-        if isinstance(video, EncodedVideo):
+        if type(video).__name__ == EncodedVideo.__name__:  # also of the processor's copy of this code, which goes on
             if metadata is not None:
                 raise ValueError(f"{video!r} has its own metadata: leave out `video_metadata`.")
             return video, video.metadata, self.scene_settings(**video.settings_of_question(self, settings))

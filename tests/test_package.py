@@ -78,3 +78,17 @@ def test_remote_code_and_the_package_work_together_in_one_process() -> None:
         "print('equal')"
     )
     assert run(program) == "equal"
+
+
+@pytest.mark.slow
+def test_a_conversation_of_remote_code_takes_what_it_encoded() -> None:
+    """Pipeline, processor and video processor are then three copies of this code."""
+    program = (
+        "from transformers import pipeline\n"
+        "pipe = pipeline('video-text-to-text', model='.', trust_remote_code=True, device=-1)\n"
+        "question = 'Which object appears right after the white star?'\n"
+        "print(pipe.chat('examples/shapes.mp4').ask(question), end=', ')\n"
+        "video = pipe.processor.encode_video('examples/shapes.mp4')\n"
+        "print(pipe(video, text=question, return_full_text=False)[0]['generated_text'])"
+    )
+    assert run(program) == "a green ring, a green ring"
