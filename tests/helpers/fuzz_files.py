@@ -150,8 +150,9 @@ def _jump(random, data):
         with av.open(io.BytesIO(data)) as source:
             name = source.format.name.split(",")[0]
             name = {"mpegvideo": "mpeg2video", "matroska": "matroska", "mov": "mp4"}.get(name, name)
-            largest = 8 if name == "asf" else 12  # its muxer keeps an entry in memory for every second of a gap
-            jump = int(10 ** random.uniform(1, largest) / float(source.streams.video[0].time_base or 1) / 1000)
+            if name == "asf":
+                raise ValueError("its muxer may end the process, and keeps an entry for every second of a gap")
+            jump = int(10 ** random.uniform(1, 12) / float(source.streams.video[0].time_base or 1) / 1000)
             with av.open(out, "w", format=name) as target:
                 stream = target.add_stream_from_template(source.streams.video[0])
                 for number, packet in enumerate(source.demux(video=0)):
