@@ -117,13 +117,13 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     valid_kwargs = FilaVideoVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_num_scenes", "video_background_places", "video_question_ids"]
 
-    def scene_settings(self, **overrides) -> SceneSettings:
+    def scene_settings(self, **overrides: Any) -> SceneSettings:
         """The processor's own settings of pool and selection, and a call's over them; other settings are left out."""
         names = [field.name for field in fields(SceneSettings)]
         values = {name: overrides[name] for name in names if overrides.get(name) is not None}
         return SceneSettings(**{name: getattr(self, name) for name in names} | values)
 
-    def access(self, **overrides) -> dict[str, Any]:
+    def access(self, **overrides: Any) -> dict[str, Any]:
         """The limits of reading and the hosts that URLs may lead to: the processor's own, and a call's over them."""
         names = ("limits", "allow_private_hosts")
         access = {name: getattr(self, name) if overrides.get(name) is None else overrides[name] for name in names}
@@ -138,7 +138,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         return output
 
     def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
+        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs: Any
     ) -> np.ndarray:
         """
         Which of the frames given as they are to take.
@@ -183,7 +183,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         fps: float | None = None,
         do_sample_frames: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
-        **settings,
+        **settings: Any,
     ) -> tuple[torch.Tensor, VideoMetadata]:
         """
         The candidate frames of one video.
@@ -245,7 +245,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         video: Any,
         metadata: VideoMetadata | dict | None = None,
         progress: Callable[[str, int, int], None] | None = None,
-        **settings,
+        **settings: Any,
     ) -> tuple[torch.Tensor | EncodedVideo, VideoMetadata, SceneSettings]:
         """
         The candidate frames of one video as [`load_video`] gives them, or an `EncodedVideo` as it is; their metadata;
@@ -295,7 +295,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         read.metadata.pool = "spread" if is_spread else "even" if is_pool else "given"
         return torch.from_numpy(read.frames).permute(0, 3, 1, 2), read.metadata
 
-    def pixels(self, frames: torch.Tensor, device: torch.device | str | None = None, **settings) -> torch.Tensor:
+    def pixels(self, frames: torch.Tensor, device: torch.device | str | None = None, **settings: Any) -> torch.Tensor:
         """
         Frames `(num_frames, 3, height, width)`, uint8, resized and normalized: what [`preprocess`] makes of a video's
         frames, without its loading.
@@ -317,7 +317,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         # `preprocess` has loaded them item by item; the base class would judge a batch by its first video.
         return videos, video_metadata
 
-    def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """
         Reads, resizes and normalizes videos.
 
