@@ -14,7 +14,7 @@ def run(args: argparse.Namespace) -> int:
     """Streams the answer to standard output."""
     quiet()
     announce_demonstration(args)
-    model, processor = load_model(args.model, args.device)
+    model, processor = load_model(args.model, args.device, args.dtype)
     options = call_options(args)
     if args.max_new_tokens is not None:
         options["max_new_tokens"] = args.max_new_tokens

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Reads the video, then questions from standard input until it ends, and answers to standard output."""
     quiet()
     announce_demonstration(args)
-    model, processor = load_model(args.model, args.device)
+    model, processor = load_model(args.model, args.device, args.dtype)
     pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
     options = call_options(args)
     if args.max_new_tokens is not None:

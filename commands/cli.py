@@ -52,6 +52,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="folder or Hub name (default: the embedded demonstration)")
     parser.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="of the weights; auto: the checkpoint's (default: float32 on the CPU, else auto)",
+    )
     parser.add_argument("--num-scenes", type=int, help="scenes to select (default: the model's setting)")
     parser.add_argument("--selection", choices=SELECTIONS, help="how (default: the model's setting)")
     parser.add_argument("--candidate-fps", type=float, help="candidate frames per second of video")

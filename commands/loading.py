@@ -13,10 +13,11 @@ from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_model(
-    model: str | Path | None = None, device: str | None = None
+    model: str | Path | None = None, device: str | None = None, dtype: str | None = None
 ) -> tuple[FilaVideoForConditionalGeneration, FilaVideoProcessor]:
     """
     A model on its device, ready to answer, and its processor. Both are built by this package: code that lies in the
@@ -25,6 +26,9 @@ def load_model(
     Args:
         model (`str` or `Path`, *optional*): Folder or Hub name; by default the embedded demonstration.
         device (`str`, *optional*): Such as `"cuda"` or `"cpu"`; by default the best there is.
+        dtype (`str`, *optional*):
+            One of `DTYPES`, of the weights. By default `"float32"` on the CPU, since many CPUs compute in two bytes
+            several times more slowly, and elsewhere that of the checkpoint.
 
     Raises:
         ValueError: If there is no such model, it is of another type or broken, or the device cannot be used.
@@ -32,6 +36,9 @@ def load_model(
     register()  # the auto classes that build a processor's parts must know this package's
     name = str(DEFAULT_MODEL if model is None else model)
     place = find_device(device)
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    dtype = dtype or ("float32" if place.type == "cpu" else "auto")
     try:
         model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
     except Exception as error:  # a broken file raises whatever its reader does
@@ -41,7 +48,7 @@ def load_model(
 
         name = str(convert_once(name, progress=sys.stderr.isatty()))
     try:
-        loaded, report = FilaVideoForConditionalGeneration.from_pretrained(name, output_loading_info=True)
+        loaded, report = FilaVideoForConditionalGeneration.from_pretrained(name, dtype=dtype, output_loading_info=True)
         if missing := sorted(report["missing_keys"]):
             # transformers would fill them with random numbers, and the answers would look like answers.
             raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
@@ -94,4 +101,4 @@ class Progress:
             self.stage = None
 
 
-__all__ = ["DEFAULT_MODEL", "Progress", "find_device", "load_model", "quiet"]
+__all__ = ["DEFAULT_MODEL", "DTYPES", "Progress", "find_device", "load_model", "quiet"]

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Selects the scenes and writes them."""
     quiet()
     announce_demonstration(args)
-    model, processor = load_model(args.model, args.device)
+    model, processor = load_model(args.model, args.device, args.dtype)
     processor.frame_encoder = model.encode_frames
     options = call_options(args)
     if args.question is not None:

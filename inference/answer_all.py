@@ -63,6 +63,7 @@ def answer_all(
     workers: int = 1,
     batch_size: int | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     resume: bool = True,
     retry_errors: bool = False,
     on_error: str = "record",
@@ -92,6 +93,7 @@ def answer_all(
             Answers that are generated side by side: 1 by default, which gives the same answers however often a run is
             broken off. Larger batches may round otherwise. With `"vllm"`, questions that are handed to it at once.
         device (`str`, *optional*): Such as `"cuda"` or `"cpu"`, for all workers.
+        dtype (`str`, *optional*): Of the weights, as in `load_model`; not with `"vllm"`.
         resume (`bool`, *optional*, defaults to `True`): Go on with an output that is there; `False` refuses it.
         retry_errors (`bool`, *optional*, defaults to `False`): Ask again where the output's rows have errors.
         on_error (`str`, *optional*, defaults to `"record"`):
@@ -118,6 +120,8 @@ def answer_all(
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     is_pipeline = callable(model)
+    if dtype is not None and (is_pipeline or engine == "vllm"):
+        raise ValueError("`dtype` is of models that are loaded here; a pipeline and vLLM have their own.")
     if (is_pipeline or engine == "vllm") and (workers > 1 or (is_pipeline and engine != "local")):
         raise ValueError("A pipeline answers in this process alone, and vLLM in its own: use one worker.")
     if is_pipeline:
@@ -128,6 +132,7 @@ def answer_all(
         "version": __version__,
         "model": model_mark(name),
         "engine": "vllm" if engine == "vllm" else "transformers",
+        "dtype": dtype,
         "question": question,
         "options": {key: value if is_plain(value) else repr(value) for key, value in sorted(options.items())},
     }
@@ -138,7 +143,7 @@ def answer_all(
         summary = Summary(file.path, total, 0, 0)
         if len(work) == 0:
             return summary
-        results = _results(work, model if is_pipeline else name, engine, workers, batch_size, device, options)
+        results = _results(work, model if is_pipeline else name, engine, workers, batch_size, device, dtype, options)
         with _progress(total, done, progress) as advance:
             for videos, rows in results:
                 failed = [row for row in rows if row.error is not None]
@@ -158,6 +163,7 @@ def _results(
     workers: int,
     batch_size: int,
     device: str | None,
+    dtype: str | None,
     options: dict,
 ) -> Iterator[tuple[list[VideoQuestions], list[Answered]]]:
     """The videos with their rows, as they are done."""
@@ -175,7 +181,7 @@ def _results(
             yield videos
 
     threads = max(default_workers() // workers, 1) if workers > 1 else None
-    make = MakeWorker(engine, model, device, batch_size, threads, options)
+    make = MakeWorker(engine, model, device, dtype, batch_size, threads, options)
     engine = "ray" if engine == "ray" else "local"
     with running(engine):
         gpus = int(engine == "ray" and device != "cpu" and _cluster_has_gpus())
@@ -257,7 +263,7 @@ def run(args: argparse.Namespace) -> int:
     options = call_options(args)
     if args.max_new_tokens is not None:
         options["max_new_tokens"] = args.max_new_tokens
-    names = ("model", "engine", "workers", "batch_size", "device", "resume", "retry_errors", "on_error")
+    names = ("model", "engine", "workers", "batch_size", "device", "dtype", "resume", "retry_errors", "on_error")
     settings = {name: getattr(args, name) for name in names}
     done = answer_all(args.records, args.output, args.question, **settings, **options)
     message = f"{done.answered} of {done.total} questions answered now, {done.failed} with errors: {done.output}"

@@ -128,6 +128,7 @@ def describe_video(
     *,
     model: "str | os.PathLike | VideoTextToTextPipeline | None" = None,
     device: str | None = None,
+    dtype: str | None = None,
     chapters: int | None = None,
     shortest: float = SHORTEST,
     question: str = QUESTION,
@@ -145,6 +146,7 @@ def describe_video(
         model (`str`, `os.PathLike` or `VideoTextToTextPipeline`, *optional*):
             Folder or Hub name, by default the embedded demonstration; or a pipeline.
         device (`str`, *optional*): Such as `"cuda"` or `"cpu"`.
+        dtype (`str`, *optional*): Of the weights, as in `load_model`.
         chapters (`int`, *optional*): How many; by default as many as the film shows.
         shortest (`float`, *optional*, defaults to 10.0): Seconds of a chapter at least.
         question, summary_question (`str`, *optional*): What is asked about each chapter, and about all of them.
@@ -177,7 +179,7 @@ def describe_video(
         work.mkdir(exist_ok=True)
         pipe = model
         if not callable(model):
-            loaded, processor = load_model(model, device)
+            loaded, processor = load_model(model, device, dtype)
             pipe = VideoTextToTextPipeline(model=loaded, processor=processor, device=loaded.device)
         reading = pipe._sanitize_parameters(**options)[0].get("processor_kwargs", {})
         source = str(video)
@@ -353,7 +355,7 @@ def run(args: argparse.Namespace) -> int:
     options = call_options(args)
     if args.max_new_tokens is not None:
         options["max_new_tokens"] = args.max_new_tokens
-    names = ("model", "device", "chapters", "shortest", "question", "summary_question")
+    names = ("model", "device", "dtype", "chapters", "shortest", "question", "summary_question")
     settings = {name: getattr(args, name) for name in names}
     work = None if args.output is None else f"{args.output}.work"
     description = describe_video(args.video, work=work, progress=Progress(), **settings, **options)

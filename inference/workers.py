@@ -23,6 +23,7 @@ class MakeWorker:
         engine (`str`): `"vllm"`, or another for a model of this package.
         model (`str`): Folder or Hub name.
         device (`str`, *optional*): By default each worker takes the next GPU, or the best device there is.
+        dtype (`str`, *optional*): Of the weights, as in `load_model`.
         batch_size (`int`): Answers that are generated side by side.
         threads (`int`, *optional*): Of a worker on the CPU.
         options (`dict`): Of the processor and of `generate`, as the pipeline takes them.
@@ -31,6 +32,7 @@ class MakeWorker:
     engine: str
     model: str
     device: str | None
+    dtype: str | None
     batch_size: int
     threads: int | None
     options: dict
@@ -49,7 +51,7 @@ class MakeWorker:
             device = f"cuda:{number % torch.cuda.device_count()}"
         if self.threads is not None and find_device(device).type == "cpu":
             torch.set_num_threads(self.threads)
-        model, processor = load_model(self.model, device)
+        model, processor = load_model(self.model, device, self.dtype)
         pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
         return PipelineWorker(pipe, self.batch_size, self.options)
 

@@ -101,6 +101,14 @@ def test_a_model_is_loaded_by_the_name_of_a_source_checkpoint(source, tmp_path) 
         fila_video.load_model(tmp_path / "nowhere")
 
 
+def test_weights_of_two_bytes_are_float32_on_the_cpu_unless_another_type_is_named(source) -> None:
+    assert fila_video.load_model(source, "cpu")[0].dtype == torch.float32
+    assert fila_video.load_model(source, "cpu", "auto")[0].dtype == torch.bfloat16
+    assert fila_video.load_model(source, "cpu", dtype="float16")[0].dtype == torch.float16
+    with pytest.raises(ValueError, match="`dtype` must be one of auto, float32, bfloat16, float16, got 'int8'"):
+        fila_video.load_model(source, "cpu", "int8")
+
+
 def refusal_of(model: Path, video: Path, capsys: pytest.CaptureFixture) -> str:
     """The one line of `fila-video answer` about a source that cannot be its model."""
     assert command_line(["answer", str(video), "What?", "--model", str(model)]) == 2
