@@ -272,6 +272,20 @@ def test_groups_of_one_token_are_the_plain_model() -> None:
     assert outputs.kept_tokens is None
 
 
+@pytest.mark.slow
+def test_a_compiled_model_computes_what_the_plain_one_does() -> None:
+    """With breaks in the graph: how many tokens stay depends on the mask, so one whole graph cannot be had."""
+    model = compressing()
+    batch = video_batch(model.config, (3, 1))
+    torch.compiler.reset()
+    with torch.no_grad():
+        plain, compiled = model(**batch), torch.compile(model, backend="eager")(**batch)
+    torch.compiler.reset()
+    mask = plain.kept_tokens >= 0
+    assert torch.equal(compiled.kept_tokens, plain.kept_tokens)
+    torch.testing.assert_close(compiled.logits[mask], plain.logits[mask], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("newline_position", ["video", "grid", "frame", "none"])
 @pytest.mark.parametrize("group", [None, 4])
 def test_of_every_scene_one_token_a_group_is_left_and_all_newlines(newline_position, group) -> None:
