@@ -1,7 +1,7 @@
 """FiLA-Video model: vision tower, scene merger, projector, pooling, newline, language model."""
 
 import inspect
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_fila_video import VIDEO_INPUTS, FilaVideoConfig, pooled_grid_size
+from .configuration_fila_video import VIDEO_INPUTS, FilaVideoConfig
 from .cooperative_encoding_fila_video import (
     FilaVideoBackgroundEncoder,
     FilaVideoCooperativeEncoder,
@@ -26,13 +26,12 @@ from .cooperative_encoding_fila_video import (
     split_frames,
 )
 from .layer_compression_fila_video import CACHE_ARGUMENT, CompressedCache, follow_kept_tokens, run_compressed
-from .question_scoring_fila_video import pool_for_scoring, score_frames
+from .question_scoring_fila_video import FrameScoringMixin
 from .scene_merging_fila_video import (
     SCENE_MERGERS,
     FilaVideoAttentionMerger,
     FilaVideoMultiModalProjector,
     FilaVideoWeightedMerger,
-    project_patches,
     visual_tokens,
 )
 
@@ -104,7 +103,7 @@ class FilaVideoCausalLMOutputWithPast(CausalLMOutputWithPast):
 
 
 @auto_docstring
-class FilaVideoPreTrainedModel(PreTrainedModel):
+class FilaVideoPreTrainedModel(PreTrainedModel, FrameScoringMixin):
     config: FilaVideoConfig
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
@@ -182,39 +181,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             ValueError: If the tower gives another number of tokens than the grid has patches.
         """
         return self._encode_frames(pixel_values)[0]
-
-    @torch.no_grad()
-    def tokens_for_scoring(
-        self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
-    ) -> torch.Tensor:
-        """
-        What the language model reads of a pool to score it, `(num_frames, num_tokens, hidden_size)`, for any number of
-        questions: at most `question_tokens` of each frame, and never more than it reads of a scene. `features` is what
-        `encode_frames` gave of the frames, in one or in parts.
-        """
-        side = pooled_grid_size(self.config.patches_per_side, self.config.pooling_mode, self.config.pooling_stride)
-        question_tokens, parts = min(question_tokens, side * side), []
-        # Projected at full size, a pool takes gigabytes.
-        for part in features.split(32) if isinstance(features, torch.Tensor) else features:
-            grids = project_patches(part.to(self.device), self.multi_modal_projector, self.config)
-            parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
-        return torch.cat(parts)
-
-    @torch.no_grad()
-    def score_tokens(
-        self,
-        tokens: torch.Tensor,
-        before_ids: torch.LongTensor,
-        after_ids: torch.LongTensor,
-        question: torch.BoolTensor,
-        **options: Any,
-    ) -> torch.FloatTensor:
-        """
-        XComp's QC-Comp: how much a question attends to what `tokens_for_scoring` gave of each frame, `(num_layers,
-        num_frames)`. The ids are the prompt around the video, see [`score_frames`] for the other arguments.
-        """
-        before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
-        return score_frames(self.language_model, tokens, before, after, question, **options)
 
     def _encode_frames(
         self, pixel_values: torch.Tensor, **kwargs: Any
@@ -494,14 +460,6 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """See [`FilaVideoModel.encode_frames`]; a processor that is bound to the model selects scenes by them."""
         return self.model.encode_frames(pixel_values)
-
-    def tokens_for_scoring(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """See [`FilaVideoModel.tokens_for_scoring`]."""
-        return self.model.tokens_for_scoring(*args, **kwargs)
-
-    def score_tokens(self, *args: Any, **kwargs: Any) -> torch.FloatTensor:
-        """See [`FilaVideoModel.score_tokens`]."""
-        return self.model.score_tokens(*args, **kwargs)
 
     @auto_docstring
     def get_image_features(

@@ -16,10 +16,14 @@ video and the end of the user's turn is the question's.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
+
+from .configuration_fila_video import pooled_grid_size
+from .scene_merging_fila_video import project_patches
 
 LAYERS = ("middle", "first")
 
@@ -196,4 +200,56 @@ def _score_layer(
     return total / count
 
 
-__all__ = ["LAYERS", "pool_for_scoring", "score_frames", "scoring_layers", "windows_of"]
+class FrameScoringMixin:
+    """What the models offer by it: a pool's frames scored by a question, in one step or for several questions."""
+
+    @torch.no_grad()
+    def score_frames(
+        self,
+        features: torch.Tensor | Iterable[torch.Tensor],
+        before_ids: torch.LongTensor,
+        after_ids: torch.LongTensor,
+        question: torch.BoolTensor,
+        question_tokens: int = 16,
+        **options: Any,
+    ) -> torch.FloatTensor:
+        """
+        How relevant each frame of a pool is to a question, `(num_frames,)`: the scores of [`score_frames`], summed
+        over the layers. `features` is what `encode_frames` gave of the frames, in one or in parts, `before_ids` and
+        `after_ids` the prompt around the video, and `question` says which of `after_ids` are the question.
+        """
+        tokens = self.tokens_for_scoring(features, question_tokens)
+        return self.score_tokens(tokens, before_ids, after_ids, question, **options).sum(dim=0)
+
+    @torch.no_grad()
+    def tokens_for_scoring(
+        self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
+    ) -> torch.Tensor:
+        """
+        What the language model reads of a pool to score it, `(num_frames, num_tokens, hidden_size)`, for any number of
+        questions: at most `question_tokens` of each frame, and never more than it reads of a scene.
+        """
+        model, config = self.base_model, self.config
+        side = pooled_grid_size(config.patches_per_side, config.pooling_mode, config.pooling_stride)
+        question_tokens, parts = min(question_tokens, side * side), []
+        # Projected at full size, a pool takes gigabytes.
+        for part in features.split(32) if isinstance(features, torch.Tensor) else features:
+            grids = project_patches(part.to(self.device), model.multi_modal_projector, config)
+            parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def score_tokens(
+        self,
+        tokens: torch.Tensor,
+        before_ids: torch.LongTensor,
+        after_ids: torch.LongTensor,
+        question: torch.BoolTensor,
+        **options: Any,
+    ) -> torch.FloatTensor:
+        """The same from what `tokens_for_scoring` gave, layer by layer: `(num_layers, num_frames)`."""
+        before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
+        return score_frames(self.base_model.language_model, tokens, before, after, question, **options)
+
+
+__all__ = ["LAYERS", "FrameScoringMixin", "pool_for_scoring", "score_frames", "scoring_layers", "windows_of"]

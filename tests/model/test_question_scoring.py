@@ -142,6 +142,9 @@ def test_a_model_scores_the_features_of_its_frames(make_config) -> None:
     )
     torch.testing.assert_close(scores, layers)
     assert scores.shape[1] == 7 and not scores.requires_grad
+    for scored in (model, model.model):
+        summed = scored.score_frames(features, before, after, question, 4, window_size=4, window_stride=2)
+        torch.testing.assert_close(summed, layers.sum(dim=0))
 
 
 def test_no_tokens_of_a_frame_are_an_error() -> None:
