@@ -114,6 +114,7 @@ def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsy
     assert cells(printed, "Two")[1] == "1" and "| One |" not in printed and "Difference" not in printed
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) -> None:
     settings = training_settings(world, tmp_path / "train.yaml", unreadable="perhaps")
     rows = [{"label": "Weighted", "selection": "uniform"}]

@@ -115,6 +115,7 @@ PHASES = [
 ]
 
 
+@pytest.mark.slow
 def test_from_each_of_its_steps_a_run_goes_on_to_the_same_weights(tmp_path) -> None:
     """Before, at and after the change of phases."""
     training = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "linear", "warmup_steps": 1}
