@@ -147,8 +147,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if config.frame_encoding == "cooperative":
             self.cooperative_encoder = FilaVideoCooperativeEncoder(config)
             self._keep_in_fp32_modules_strict = {"score_net"}  # scores of key frames are compared
-            # What quantizers leave alone too, by its whole name with and without a head above.
-            self._keep_in_fp32_modules = {"cooperative_encoder.score_net", "model.cooperative_encoder.score_net"}
+            self._keep_in_fp32_modules = {"cooperative_encoder.score_net"}  # quantizers leave it alone too
         else:
             self.scene_merger = SCENE_MERGERS[config.merger_type](config)
             self._keep_in_fp32_modules_strict = {"scene_merger"}  # which says why
@@ -454,6 +453,8 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
     def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
         self.model = FilaVideoModel(config)
+        if config.frame_encoding == "cooperative":
+            self._keep_in_fp32_modules = {"model.cooperative_encoder.score_net"}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
