@@ -99,9 +99,8 @@ class Listener(StoppingCriteria):
                 raise ValueError(f"`{name}` is what a stream is in place of: leave it out, its events say the same.")
         criteria = StoppingCriteriaList([*(given.get("stopping_criteria") or []), self])
 
-        def progress(
-            stage: str, done: int, total: int
-        ) -> None:  # a function, since transformers copies options deeply
+        # A function, since transformers copies options deeply.
+        def progress(stage: str, done: int, total: int) -> None:
             self.check()
             self.events.put(Progress(stage, done, total))
 

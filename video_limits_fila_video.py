@@ -77,11 +77,8 @@ class Budget:
             raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
         self.limits, self.name = limits or VideoLimits(), name
         # The limits that hold for this kind of source.
-        self._seconds, self._frame, self._total = (
-            "web_seconds" if is_web else "seconds",
-            "frame_pixels",
-            "total_pixels",
-        )
+        self._seconds = "web_seconds" if is_web else "seconds"
+        self._frame, self._total = "frame_pixels", "total_pixels"
         self._lock = threading.Lock()
         self._packets = self._pixels = 0
         self._start = self._progress = time.monotonic()
@@ -94,7 +91,7 @@ class Budget:
         limit = getattr(self.limits, field)
         return self.error(f"{what}, over the limit of {limit}; VideoLimits({field}=...) sets another, as `limits`")
 
-    def is_animation(self) -> None:
+    def count_as_animation(self) -> None:
         """From now on the limits of GIF, APNG and WebP hold."""
         self._frame, self._total = "canvas_pixels", "animation_pixels"
 

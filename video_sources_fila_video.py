@@ -163,7 +163,7 @@ class OpenedSource:
             raise self.error("it is a playlist or another list of references, which are not followed")
         self.is_webp = self.head[:4] == b"RIFF" and self.head[8:12] == b"WEBP"
         if (canvas := _canvas(self.head)) is not None:
-            self.budget.is_animation()
+            self.budget.count_as_animation()
             self.budget.check_frame(*canvas)
         elif is_still(file):
             raise self.error("it is a still picture, not a video")

@@ -16,6 +16,7 @@ from .interrupts import INTERRUPTED, EndsAtCtrlC
 
 PACKAGE = __package__.rpartition(".")[0]
 # Ways to select scenes, and how a storyboard names them.
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 SELECTIONS = {
     "kmeans": "k-means, similar frames of the past",
     "kmeans_dissimilar": "k-means, dissimilar frames of the past",
@@ -54,7 +55,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
     parser.add_argument(
         "--dtype",
-        choices=["auto", "float32", "bfloat16", "float16"],
+        choices=DTYPES,
         help="of the weights; auto: the checkpoint's (default: float32 on the CPU, else auto)",
     )
     parser.add_argument("--num-scenes", type=int, help="scenes to select (default: the model's setting)")

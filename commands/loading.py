@@ -11,9 +11,9 @@ from transformers.utils import logging
 from .. import register
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
+from .cli import DTYPES
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_model(
@@ -101,4 +101,4 @@ class Progress:
             self.stage = None
 
 
-__all__ = ["DEFAULT_MODEL", "DTYPES", "Progress", "find_device", "load_model", "quiet"]
+__all__ = ["DEFAULT_MODEL", "Progress", "find_device", "load_model", "quiet"]

@@ -48,7 +48,7 @@ def convert(
 
     Args:
         source (`str` or `Path`, *optional*):
-            Folder or Hub id of a LLaVA-NeXT (`llava_qwen`) or llava-hf OneVision checkpoint.
+            Folder or Hub id of a checkpoint of one of the bases in conversion/README.md.
         output (`str` or `Path`): The folder to make.
         language_model, vision_tower (`str` or `Path`, *optional*):
             Instead of `source`, folders or Hub ids of the parts of a model to train. With a LLaVA-NeXT `source`,

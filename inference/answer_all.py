@@ -121,7 +121,9 @@ def answer_all(
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     is_pipeline = callable(model)
     if dtype is not None and (is_pipeline or engine == "vllm"):
-        raise ValueError("`dtype` is of models that are loaded here; a pipeline and vLLM have their own.")
+        raise ValueError(
+            "`dtype` is of models that are loaded here; a pipeline and vLLM have their own: leave it out."
+        )
     if (is_pipeline or engine == "vllm") and (workers > 1 or (is_pipeline and engine != "local")):
         raise ValueError("A pipeline answers in this process alone, and vLLM in its own: use one worker.")
     if is_pipeline:

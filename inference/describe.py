@@ -168,6 +168,8 @@ def describe_video(
         raise ValueError(f"`chapters` must be at least 1, got {chapters}.")
     if not shortest > 0:
         raise ValueError(f"`shortest` must be positive, got {shortest}.")
+    if dtype is not None and callable(model):
+        raise ValueError("`dtype` is of a model that is loaded here; a pipeline has its own: leave it out.")
     from ..commands.loading import load_model
     from ..pipeline_fila_video import VideoTextToTextPipeline
     from ..video_sources_fila_video import OpenedSource, is_url

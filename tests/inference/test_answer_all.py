@@ -270,6 +270,7 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         "`workers`": {"workers": 0},
         "`batch_size`": {"batch_size": -1},
         "one worker": {"workers": 2},
+        "`dtype`.*leave it out": {"dtype": "float32"},
         "`no_such`": {"no_such": 1},
     }.items():
         with pytest.raises(ValueError, match=part):

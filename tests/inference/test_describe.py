@@ -63,11 +63,12 @@ def test_so_many_chapters_as_wanted_cover_the_film_without_a_gap(pipe, film, cha
     assert all(before[1] == after[0] and before[0] < before[1] for before, after in pairwise(found))
 
 
-def test_wrong_numbers_of_chapters_are_named(pipe, film) -> None:
+def test_wrong_arguments_are_named(pipe, film) -> None:
     for part, settings in {
         "no room for 9 chapters": {"chapters": 9},
         "`chapters` must be at least 1": {"chapters": 0},
         "`shortest` must be positive": {"shortest": 0.0},
+        "`dtype`.*leave it out": {"dtype": "float32"},
     }.items():
         with pytest.raises(ValueError, match=part):
             describe(pipe, film, **settings)
