@@ -453,6 +453,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
     def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
         self.model = FilaVideoModel(config)
+        # CODEPATH: only DynFocus's cooperative encoding has a score net, whose scores stay in float32.
         if config.frame_encoding == "cooperative":
             self._keep_in_fp32_modules = {"model.cooperative_encoder.score_net"}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
