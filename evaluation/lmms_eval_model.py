@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableMessagesTask
 from lmms_eval.protocol import ChatMessages
@@ -99,10 +99,11 @@ class FilaVideo(lmms):
             answers.append(given)
         return answers
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """
-        For each request the loss of its continuation, the mean of its tokens' negative log-probabilities, as
-        lmms-eval's own models give it and its tasks take the smallest of; and whether it is what would be generated.
+        For each request a pair as its `text`: the loss of its continuation, the mean of its tokens' negative
+        log-probabilities, as lmms-eval's own models give it and its tasks take the smallest of; and whether it is what
+        would be generated.
         """
         found = []
         for request in tqdm(requests, disable=self.rank != 0, desc="likelihoods"):
@@ -115,7 +116,8 @@ class FilaVideo(lmms):
             except (ValueError, OSError) as error:
                 self._record(error)
                 found.append((float("inf"), False))
-        return found
+        # lmms-eval 0.7.3 makes a string of a plain pair, which its tasks cannot read.
+        return [GenerationResult(pair) for pair in found]
 
     @torch.no_grad()
     def _likelihood(self, chat: list[dict], continuation: str) -> tuple[float, bool]:

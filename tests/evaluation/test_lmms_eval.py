@@ -53,6 +53,14 @@ def score_rounds(doc, results):
     return {"rounds": float(len(results[0]))}
 
 
+def choices(doc):
+    return doc["choices"]
+
+
+def right_choice(doc):
+    return doc["choices"].index(doc["answer"])
+
+
 def mean(items):
     return sum(items) / len(items)
 """
@@ -69,7 +77,7 @@ cli_evaluate()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Two tasks, each with its records, and utilities that they share."""
+    """Three tasks, each with its records, and utilities that they share."""
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "utils.py").write_text(UTILS)
     broken = folder / "broken.mp4"
@@ -120,6 +128,16 @@ def folder(tmp_path_factory) -> Path:
                 "metric_list": [{"metric": "rounds", "aggregation": "!function utils.mean", "higher_is_better": True}],
             },
         ),
+        "fila_choices": (
+            [{**row, "choices": ["a tram on a bridge", "a green ring", "a red cross"]} for row in rows[:1]],
+            {
+                "output_type": "multiple_choice",
+                "doc_to_choice": "!function utils.choices",
+                "doc_to_target": "!function utils.right_choice",
+                "target_delimiter": "",
+                "metric_list": [{"metric": "acc", "aggregation": "!function utils.mean", "higher_is_better": True}],
+            },
+        ),
     }
     for name, (records, settings) in tasks.items():
         data = folder / f"{name}.json"
@@ -167,6 +185,14 @@ def test_several_rounds_are_asked_until_the_task_says_that_it_is_over(folder, tm
 
 
 @pytest.mark.slow
+def test_the_likeliest_of_several_choices_is_taken_where_a_task_compares_them(folder, tmp_path) -> None:
+    results, samples, _ = run(folder, tmp_path, "fila_choices", "--force_simple")
+    assert results["fila_choices"]["acc,none"] == 1
+    losses = [float(loss) for loss, _ in samples[0]["filtered_resps"]]
+    assert min(losses) == losses[1]
+
+
+@pytest.mark.slow
 def test_the_likelier_continuation_has_the_smaller_loss_and_is_what_is_generated() -> None:
     from fila_video.evaluation.lmms_eval_model import FilaVideoSimple
     from lmms_eval.api.instance import Instance
@@ -179,9 +205,10 @@ def test_the_likelier_continuation_has_the_smaller_loss_and_is_what_is_generated
         arguments = (QUESTION, continuation, lambda video: [video], doc, "task", "test")
         return Instance("loglikelihood", arguments, 0, metadata)
 
-    right, wrong, unreadable = model.loglikelihood(
+    found = model.loglikelihood(
         [request("a green ring"), request("a tram on a bridge"), request("a green ring", doc=1)]
     )
+    right, wrong, unreadable = (result.text for result in found)
     assert right[0] < wrong[0] and right[1] and not wrong[1]
     assert unreadable == (float("inf"), False)
 
