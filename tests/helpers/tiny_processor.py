@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from fila_video.configuration_fila_video import FilaVideoConfig
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
-from transformers import AutoTokenizer, SiglipImageProcessor
+from transformers import AutoTokenizer, BatchFeature, SiglipImageProcessor
 
 from helpers.tiny_models import tiny_config, tiny_model, tiny_text_config
 
@@ -64,12 +65,23 @@ def model_for(processor: FilaVideoProcessor, **kwargs) -> FilaVideoForConditiona
     return tiny_model(config_for(processor, **kwargs))
 
 
+def tiny_pipeline(**config) -> VideoTextToTextPipeline:
+    """Keyword arguments are the model's settings."""
+    processor = tiny_processor()
+    return VideoTextToTextPipeline(model_for(processor, **config), processor=processor, device="cpu")
+
+
 def clip(num_frames: int = 30, seed: int = 0, shape: tuple = (24, 28, 3)) -> np.ndarray:
     """Frames `(num_frames, height, width, channels)`, uint8, that cut between a few scenes."""
     generator = np.random.default_rng(seed)
     places = generator.integers(0, 200, size=(5, *shape))
     order = np.repeat(generator.integers(5, size=num_frames // 4 + 1), 4)[:num_frames]
     return (places[order] + generator.integers(0, 40, size=(num_frames, *shape))).astype(np.uint8)
+
+
+def small_clip(num_frames: int = 30, seed: int = 0) -> np.ndarray:
+    """At the tower's size, so that nothing is resized."""
+    return clip(num_frames, seed, (SIZE["height"], SIZE["width"], 3))
 
 
 def conversation(*content, answer: str | None = None) -> list[dict]:
@@ -82,6 +94,10 @@ def conversation(*content, answer: str | None = None) -> list[dict]:
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return messages
+
+
+def count_tokens(processor: FilaVideoProcessor, inputs: BatchFeature, token_id: int, row: int = 0) -> int:
+    return int((inputs["input_ids"][row] == token_id).sum())
 
 
 def mean_features(model, processor, frames: np.ndarray) -> torch.Tensor:

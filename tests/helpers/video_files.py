@@ -5,6 +5,9 @@ from fractions import Fraction
 import av
 import numpy as np
 
+# Milliseconds of the frames of a video with a variable rate.
+UNEVEN_TIMES = [0, 40, 80, 200, 700, 740, 1500, 1540, 1600, 2500, 2540, 2580, 4000, 4100, 4200, 5000, 5040, 5100]
+
 
 def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
     """(height, width, 3) uint8: the number in 8 x 2 blocks of black or white, on a gray that moves with it.

@@ -13,7 +13,6 @@ from fila_video.inference.chapters import chapter_starts
 from fila_video.inference.describe import Chapter, VideoDescription, _summarize
 from fila_video.long_video.files import write_video
 from fila_video.toy_world.make_videos import Settings, make_videos
-from helpers.tiny_processor import model_for, tiny_processor
 from helpers.video_files import make_video
 
 
@@ -26,12 +25,6 @@ def places(number, width, height):
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     return str(make_video(tmp_path_factory.mktemp("films") / "film.mp4", 100, draw=places))
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    processor = tiny_processor()
-    return VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
 
 
 def describe(pipe, film, **settings):

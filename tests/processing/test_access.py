@@ -31,11 +31,6 @@ def server():
         yield server
 
 
-@pytest.fixture(scope="module")
-def processor():
-    return tiny_processor()
-
-
 def image_call(processor, url, **options):
     return processor(text="<image>What?", images=url, **options)
 

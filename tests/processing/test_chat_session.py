@@ -11,8 +11,7 @@ import pytest
 import torch
 from fila_video.chat_session_fila_video import Result, Text
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
-from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
-from helpers.video_files import make_video
+from helpers.tiny_processor import clip, conversation, model_for, tiny_pipeline, tiny_processor
 from PIL import Image
 from transformers import LogitsProcessor
 
@@ -21,24 +20,9 @@ QUESTIONS = ["What?", "And what is to the left of it, before the end?", "Why?"]
 SHORT = {"max_new_tokens": 5, "do_sample": False}
 
 
-def pipe_of(**config) -> VideoTextToTextPipeline:
-    processor = tiny_processor()
-    return VideoTextToTextPipeline(model_for(processor, **config), processor=processor)
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return pipe_of()
-
-
 @pytest.fixture(scope="module")
 def compressed():
-    return pipe_of(layer_compression="cosine")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return make_video(tmp_path_factory.mktemp("videos") / "video.mp4", 30, fps=10)
+    return tiny_pipeline(layer_compression="cosine")
 
 
 class Recorder(LogitsProcessor):

@@ -6,24 +6,12 @@ import time
 import pytest
 import torch
 from fila_video.chat_session_fila_video import Progress, Result, Text
-from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.video_reading_fila_video import VideoReadError
-from helpers.tiny_processor import conversation, model_for, tiny_processor
+from helpers.tiny_processor import conversation
 from helpers.video_files import make_video
 from transformers import TextStreamer
 
 SHORT = {"max_new_tokens": 6}
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    processor = tiny_processor()
-    return VideoTextToTextPipeline(model_for(processor), processor=processor)
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return make_video(tmp_path_factory.mktemp("videos") / "video.mp4", 30, fps=10)
 
 
 def wait_for_workers() -> bool:

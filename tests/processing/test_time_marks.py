@@ -17,11 +17,6 @@ PER_SCENE = {"time_marks": "per_scene"}
 METADATA = {"total_num_frames": 6, "fps": 0.5}  # at 0, 2, 4, 6, 8, 10 seconds
 
 
-@pytest.fixture(scope="module")
-def processor() -> FilaVideoProcessor:
-    return tiny_processor()
-
-
 def text_of(processor, num_frames: int = 6, **options) -> str:
     """The prompt, each run of placeholders as their number."""
     options = {"num_scenes": 2, "video_metadata": METADATA} | options

@@ -9,10 +9,8 @@ from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_reading_fila_video import TimedVideoMetadata, VideoReadError, VideoSegment, read_frames
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import SIZE, clip, tiny_video_processor
-from helpers.video_files import make_video, number_of
+from helpers.video_files import UNEVEN_TIMES, make_video, number_of
 from transformers.video_utils import VideoMetadata
-
-TIMES = [0, 40, 80, 200, 700, 740, 1500, 1540, 1600, 2500, 2540, 2580, 4000, 4100, 4200, 5000, 5040, 5100]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +18,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     make_video(folder / "two_minutes.mp4", 240, fps=2, width=32, height=32)
     make_video(folder / "short.mp4", 7, fps=7)
-    make_video(folder / "variable.mkv", len(TIMES), times=TIMES)
+    make_video(folder / "variable.mkv", len(UNEVEN_TIMES), times=UNEVEN_TIMES)
     return folder
 
 
@@ -91,7 +89,7 @@ def test_a_short_file_is_its_own_pool(folder) -> None:
 def test_times_of_a_variable_rate_are_true(folder) -> None:
     for settings in ({}, {"num_frames": 5}, {"fps": 1.0}):
         _, metadata = pool(folder / "variable.mkv", **settings)
-        true = [TIMES[index] / 1000 for index in metadata.frames_indices]
+        true = [UNEVEN_TIMES[index] / 1000 for index in metadata.frames_indices]
         assert metadata.timestamps == pytest.approx(true, abs=1e-3)
 
 

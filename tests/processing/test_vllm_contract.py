@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 import torch
 from fila_video.processing_fila_video import FilaVideoProcessor
-from helpers.tiny_processor import clip, model_for, tiny_processor
+from helpers.tiny_processor import clip, model_for
 from PIL import Image
 
 LENGTHS = [1, 2, 3, 4, 5, 8, 16, 31, 32, 33, 64, 100, 256, 512]
-
-
-@pytest.fixture(scope="module")
-def processor() -> FilaVideoProcessor:
-    return tiny_processor()
 
 
 def with_tokens_per_scene(processor, side: int, newline: str, time_marks: str = "sentence") -> FilaVideoProcessor:

@@ -1,0 +1,106 @@
+"""Farthest-point selection and the thinning of a pool: what is rare is found, what shows nothing gives way."""
+
+import numpy as np
+import pytest
+import torch
+from fila_video import scene_selection_fila_video as scene_selection
+from fila_video.scene_selection_fila_video import (
+    frame_detail,
+    select_scenes,
+    thin_pool,
+)
+from helpers.features import groups_of, noise, video
+
+
+def naive_farthest(features, count, alone):
+    """Greedy max-min, a frame at a time."""
+    points = features.double().numpy()
+    points = points - points.mean(0)
+    chosen = [int(np.linalg.norm(points, axis=1).argmin())]
+    while len(chosen) < count:
+        distances = [min(np.linalg.norm(point - points[other]) for other in chosen) for point in points]
+        padded = [0, *distances, 0]
+        scores = []
+        for frame, distance in enumerate(distances):
+            company = min(distance, max(padded[frame], padded[frame + 2]))
+            scores.append(alone * distance + (1 - alone) * company)
+        chosen.append(int(np.argmax(scores)))
+    return sorted(chosen)
+
+
+def test_farthest_point_selection_equals_a_loop_over_all_distances() -> None:
+    for seed, make in enumerate((noise, video, noise, video)):
+        features = make(90, seed=seed)
+        expected = naive_farthest(features, 14, scene_selection.ALONE)
+        assert select_scenes(features, 14, 3, "farthest")[:, -1].tolist() == expected
+
+
+def test_farthest_point_selection_finds_a_rare_pair_of_frames_before_common_ones() -> None:
+    features, _ = groups_of([200, 150, 100])
+    features[61:63] = 30 * torch.eye(16)[10]
+    assert {61, 62} & set(select_scenes(features, 4, 1, "farthest")[:, 0].tolist())
+
+
+def test_a_single_frame_gives_way_to_two_frames_that_are_almost_as_far_but_is_found_after_them() -> None:
+    features = 0.01 * noise(100, 8)
+    features[30] = 10 * torch.eye(8)[0]
+    features[60:62] = 8 * torch.eye(8)[1]
+    two, three = (set(select_scenes(features, count, 1, "farthest")[:, 0].tolist()) for count in (2, 3))
+    assert two & {60, 61} and 30 not in two
+    assert 30 in three
+
+
+def test_black_frames_take_one_scene_of_farthest_point_selection() -> None:
+    features = video(200) + 5
+    black = torch.arange(4, 200, 20)
+    features[black] = 0
+    assert len(set(select_scenes(features, 16, 1, "farthest")[:, 0].tolist()) & set(black.tolist())) == 1
+
+
+def test_a_frame_has_as_much_detail_as_its_colors_spread_against_the_median_frame() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(9, 3, 8, 8, generator=generator)
+    pictures[2] = 0.0
+    pictures[4] = 0.25 * pictures[4] + 0.7
+    pictures[6] = torch.tensor([0.1, 0.9, 0.5])[:, None, None]  # of one color
+    detail = frame_detail(pictures.flatten(1))
+    assert detail.shape == (9,) and detail[[2, 6]].tolist() == [0.0, 0.0] and 0.2 < detail[4] < 0.3
+    assert (detail[[0, 1, 3, 5, 7, 8]] > 0.8).all() and detail.max() <= 1
+    # Where most frames are of one color, that is what the video shows.
+    assert frame_detail(torch.linspace(0, 1, 9)[:, None].expand(9, 192)).tolist() == [1.0] * 9
+
+
+def test_frames_without_detail_take_no_scene_of_farthest_point_selection() -> None:
+    """Black and white frames are farthest from everything; with their detail they give way to all that is shown."""
+    pictures = 0.3 + 0.4 * torch.rand(120, 192, generator=torch.Generator().manual_seed(1))
+    junk = torch.arange(5, 120, 10)
+    pictures[junk[::2]], pictures[junk[1::2]] = 0.0, 1.0
+    chosen = [
+        set(select_scenes(pictures, 12, 1, "farthest", detail=detail)[:, 0].tolist()) & set(junk.tolist())
+        for detail in (None, frame_detail(pictures))
+    ]
+    assert len(chosen[0]) == 2 and not chosen[1]
+
+
+@pytest.mark.parametrize("detail", [torch.ones(9), torch.full((20,), 1.5), torch.full((20,), torch.nan)])
+def test_detail_is_a_share_for_each_frame(detail) -> None:
+    with pytest.raises(ValueError, match="`detail` must hold 20 numbers"):
+        select_scenes(noise(20, 4), 4, 1, "farthest", detail=detail)
+
+
+def test_a_thinned_pool_keeps_what_is_rare() -> None:
+    features, _ = groups_of([300, 150, 60])
+    features[100] = 30 * torch.eye(16)[9]
+    features[401:403] = 30 * torch.eye(16)[12]
+    kept = thin_pool(features, 32)
+    assert len(kept) == 32 and (kept.diff() > 0).all()
+    assert 100 in kept and {401, 402} & set(kept.tolist())
+    assert thin_pool(features[:10], 32).tolist() == list(range(10))
+    assert thin_pool(torch.ones(100, 4), 4).tolist() == [0, 17, 50, 83]
+
+
+def test_a_pool_is_not_thinned_to_no_frames() -> None:
+    with pytest.raises(ValueError, match="`num_frames` must be a whole number of at least 1, but is 0"):
+        thin_pool(noise(9), 0)
+    with pytest.raises(ValueError, match=r"NaN.*frame 0"):
+        thin_pool(torch.full((3, 2), float("nan")), 2)
