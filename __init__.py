@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 
 _MODULES = {
     "ChatCollator": "training.chat_collator",
-    "ContrastiveScorer": "question_selection_fila_video",
+    "ContrastiveScorer": "other_models.contrastive_scorer",
     "EncodedVideo": "encoded_video_fila_video",
     "FilaVideoConfig": "configuration_fila_video",
     "FilaVideoForConditionalGeneration": "modeling_fila_video",
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from .inference.answer_all import answer_all
     from .inference.describe import describe_video
     from .modeling_fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, FilaVideoPreTrainedModel
+    from .other_models.contrastive_scorer import ContrastiveScorer
     from .other_models.frames import select_frames
     from .pipeline_fila_video import VideoTextToTextPipeline
     from .processing_fila_video import FilaVideoProcessor
-    from .question_selection_fila_video import ContrastiveScorer
     from .scene_selection_fila_video import select_scenes
     from .subtitles_fila_video import read_subtitles
     from .training.chat_collator import ChatCollator

@@ -11,8 +11,7 @@ from transformers.video_utils import VideoMetadata
 
 from .configuration_fila_video import check_key_frames
 from .encoded_video_fila_video import EncodedVideo
-from .question_scoring_fila_video import LAYERS
-from .question_selection_fila_video import DIVERSITIES, Question, relevant_frames
+from .question_selection_fila_video import DIVERSITIES, LAYERS, Question, relevant_frames
 from .scene_selection_fila_video import (
     INITS,
     METHODS,

@@ -26,7 +26,7 @@ from .cooperative_encoding_fila_video import (
     split_frames,
 )
 from .layer_compression_fila_video import CACHE_ARGUMENT, CompressedCache, follow_kept_tokens, run_compressed
-from .question_scoring_fila_video import FrameScoringMixin
+from .question_selection_fila_video import FrameScoringMixin
 from .scene_merging_fila_video import (
     SCENE_MERGERS,
     FilaVideoAttentionMerger,

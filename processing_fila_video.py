@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -19,7 +19,7 @@ from .chat_inputs_fila_video import check_control_tokens, check_prompts, check_r
 from .configuration_fila_video import SHARED_WITH_PROCESSOR, check_shared_settings
 from .encoded_video_fila_video import EncodedVideo, encode_video
 from .frame_selector_fila_video import FrameSelector
-from .question_selection_fila_video import AskedVideo, Question, asked_videos, prompt_of_question
+from .question_selection_fila_video import Question
 from .scene_selection_fila_video import background_places
 from .subtitles_fila_video import lines_beside_scenes, subtitles_of_videos
 from .video_inputs_fila_video import flatten_metadata, flatten_videos, images_of_rows, load_images, videos_of_rows
@@ -31,11 +31,17 @@ from .video_processing_fila_video import (
     pad_rows,
     stack_videos,
 )
-from .video_prompt_fila_video import TIME_SETTINGS, TokenCounter, VideoPrompt, describe_scenes
+from .video_prompt_fila_video import (
+    TIME_SETTINGS,
+    AskedVideo,
+    TokenCounter,
+    VideoPrompt,
+    asked_videos,
+    describe_scenes,
+    prompt_of_question,
+)
 
 logger = logging.get_logger(__name__)
-
-TEXT_AROUND = ("visual_start", "visual_end", "video_intro", "video_outro")
 
 
 @auto_docstring
@@ -337,7 +343,7 @@ class FilaVideoProcessor(ProcessorMixin):
 
     def _video_prompt(self, thin_times: bool = False, **marks: str | None) -> VideoPrompt:
         """How the text of a video is made: the processor's settings, and a call's over them."""
-        own = {name: getattr(self, name) for name in (*TIME_SETTINGS, *TEXT_AROUND)}
+        own = {field.name: getattr(self, field.name) for field in fields(VideoPrompt)}
         return VideoPrompt(**own | {name: value for name, value in marks.items() if value is not None})
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
@@ -409,7 +415,6 @@ class FilaVideoProcessor(ProcessorMixin):
         for chat in chats:
             if not sanitize_control_tokens:
                 check_control_tokens(chat, self.tokenizer)
-        conversation = chats if is_batch else chats[0]
         if kwargs.pop("load_audio_from_video", False):
             logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
         if kwargs.get("return_assistant_tokens_mask"):
@@ -421,7 +426,7 @@ class FilaVideoProcessor(ProcessorMixin):
             if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
                 raise ValueError("`sanitize_control_tokens` needs a newer transformers: remove such tokens yourself.")
             kwargs["sanitize_control_tokens"] = True
-        return super().apply_chat_template(conversation, *args, **kwargs)
+        return super().apply_chat_template(chats if is_batch else chats[0], *args, **kwargs)
 
     def collate(self, items: list[BatchFeature]) -> BatchFeature:
         """

@@ -1,91 +1,245 @@
 """
-Selection by the question: from scores to representatives (QC-Comp of XComp, arXiv 2604.14149, and what goes beyond
-it), and a scorer that needs no language model.
+QC-Comp of XComp (arXiv 2604.14149), and what goes beyond it: the question chooses the scenes. How much it attends to
+each frame of the pool makes the frame's score, and by the scores representatives are chosen.
+
+All frames go through the language model once, in its ordinary causal forward, with a few tokens each. In the middle
+layers the attention is computed once more, within overlapping windows of frames and with positions that begin anew in
+each: a frame far away from the question is then as near to it as any other.
+
+    the forward      before  f1 f2 f3 f4 f5 f6 f7 f8  after        (hidden states)
+    a window         before        f3 f4 f5 f6        after        (attention, positions 0, 1, 2, ...)
+                                                      ^^^^^ of these rows, the question's are computed, nothing else
+
+Two things are as in XComp's released code: the last window goes on with the first frames, and a row of the question
+also attends to the question's later tokens. No sentence with times stands in this prompt, so every row between the
+video and the end of the user's turn is the question's.
 """
 
-import re
+import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging
 
+from .configuration_fila_video import pooled_grid_size
+from .scene_merging_fila_video import project_patches
 from .scene_selection_fila_video import num_selected_scenes, select_scenes
 
-logger = logging.get_logger(__name__)
-
+LAYERS = ("middle", "first")
 DIVERSITIES = ("top", "clusters", "coverage")
 MORE_CLUSTERS = 2  # clusters per scene, of which the better half is taken
 
 
-@dataclass(frozen=True)
-class AskedVideo:
-    """A video on its way through the processor, with the question that its prompt asks."""
-
-    video: Any
-    question: str
-
-
-def asked_videos(
-    videos: list, text: list[str] | None, tokenizer: PreTrainedTokenizerBase, placeholders: tuple[str, str]
-) -> list:
+def scoring_layers(num_layers: int, which: str = "middle") -> range:
     """
-    Each video with what its prompt asks: the text behind its placeholder up to the end of the turn, which is the next
-    special token that is none of the `placeholders`, the video's and the image's. The videos as they are where the
-    prompts do not have one placeholder for each.
+    The layers whose attention counts, from 0: the `"middle"` ones, 6 to 23 of 28 as in XComp, in proportion elsewhere,
+    at least one; or only the `"first"`.
     """
-    if text is None or not all(isinstance(sample, str) for sample in text):
-        return videos
-    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    ends = "|".join(re.escape(token) for token in specials if token not in placeholders)
-    questions = []
-    for sample in text:
-        for placeholder in re.finditer(re.escape(placeholders[0]), sample):
-            behind = sample[placeholder.end() :]
-            turn = re.split(ends, behind, maxsplit=1)[0] if ends else behind
-            questions.append(re.sub("|".join(map(re.escape, placeholders)), " ", turn).strip())
-    if len(questions) != len(videos):
-        return videos
-    return [AskedVideo(video, question) for video, question in zip(videos, questions, strict=True)]
+    if which not in LAYERS:
+        raise ValueError(f"Unknown `question_layers` {which!r}: use one of {', '.join(LAYERS)}.")
+    if which == "first":
+        return range(1)
+    first, stop = round(num_layers * 6 / 28), round(num_layers * 24 / 28)
+    return range(min(first, num_layers - 1), max(stop, first + 1))
 
 
-def prompt_of_question(
-    question: str, tokenizer: PreTrainedTokenizerBase, video_token: str, render: Callable | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def windows_of(num_frames: int, size: int, stride: int) -> list[torch.Tensor]:
+    """The frames of each window; the last ones go on with the first frames. One window where all frames fit in."""
+    if num_frames <= size:
+        return [torch.arange(num_frames)]
+    return [(torch.arange(size) + start) % num_frames for start in range(0, num_frames, stride)]
+
+
+class _Scored(Exception):
+    """All layers that count were seen."""
+
+
+@torch.no_grad()
+def score_frames(
+    language_model: nn.Module,
+    frames: torch.Tensor,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    question: torch.Tensor,
+    *,
+    layers: str = "middle",
+    window_size: int = 64,
+    window_stride: int = 32,
+    chunk_size: int = 512,
+) -> torch.Tensor:
     """
-    The prompt that asks a question about a pool. It has no sentence with times, so that none of them counts as asked.
+    The attention that the question pays to each frame, layer by layer.
 
     Args:
-        question (`str`): What is asked.
-        tokenizer (`PreTrainedTokenizerBase`): The language model's.
-        video_token (`str`): The placeholder.
-        render (`Callable`, *optional*): `apply_chat_template`, where there is a template.
+        language_model (`nn.Module`):
+            A decoder with rotary embeddings whose layers have `self_attn` with `q_proj` and `k_proj`.
+        frames (`torch.Tensor` of shape `(num_frames, tokens_per_frame, hidden_size)`): What it would read of them.
+        before (`torch.Tensor` of shape `(num_before, hidden_size)`): Embeddings of the text before the video.
+        after (`torch.Tensor` of shape `(num_after, hidden_size)`): Of the text behind it, up to the answer.
+        question (`torch.Tensor` of shape `(num_after,)`): Which tokens of `after` are the question, bool.
+        layers (`str`, *optional*, defaults to `"middle"`): Whose attention counts, see [`scoring_layers`].
+        window_size (`int`, *optional*, defaults to 64): Frames of a window.
+        window_stride (`int`, *optional*, defaults to 32): Frames from one window to the next.
+        chunk_size (`int`, *optional*, defaults to 512): Frames that go through the language model at once.
 
     Returns:
-        `tuple`: token ids before the video and behind it, and which of the latter are the question's, bool.
+        `torch.Tensor` of shape `(num_scoring_layers, num_frames)`, float32: the mean over heads, the question's
+        rows, the frame's tokens and the windows that hold the frame.
 
     Raises:
-        ValueError: If the chat template changes the question.
+        ValueError: If there is no frame or no question, a size is under 1, or the language model is of another kind.
     """
-    prompt = f"{video_token}\n{question}\n"
-    if render is not None:
-        chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-        prompt = render(chat, tokenize=False, add_generation_prompt=True)
-    before, _, behind = prompt.partition(video_token)
-    head, found, tail = behind.partition(question)
-    if not found:
-        raise ValueError(f"The chat template does not show a question as it is: {question[:80]!r} is not in it.")
-    before, head, asked, tail = (
-        torch.tensor(tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else [], dtype=torch.long)
-        for piece in (before, head, question, tail)
-    )
-    is_question = torch.zeros(len(head) + len(asked) + len(tail), dtype=torch.bool)
-    is_question[len(head) : len(head) + len(asked)] = True
-    return before, torch.cat([head, asked, tail]), is_question
+    if len(frames) == 0 or not question.any():
+        raise ValueError(
+            f"There are {len(frames)} frames and {int(question.sum())} tokens of a question: each must be at least 1."
+        )
+    if min(window_size, window_stride, chunk_size) < 1 or window_stride > window_size:
+        raise ValueError(
+            f"`window_size`, `window_stride` and `chunk_size` must be at least 1 and the stride at most the size, got "
+            f"{window_size}, {window_stride} and {chunk_size}."
+        )
+    counted = scoring_layers(len(language_model.layers), layers)
+    attentions = [language_model.layers[index].self_attn for index in counted]
+    family = sys.modules[type(attentions[0]).__module__]
+    if not hasattr(family, "apply_rotary_pos_emb") or not hasattr(attentions[0], "q_proj"):
+        raise ValueError(f"Questions cannot be scored with a language model like {type(language_model).__name__}.")
+    scores = []
+    for chunk in frames.split(chunk_size):
+        windows = windows_of(len(chunk), window_size, window_stride)
+        scores.append(_score_chunk(language_model, attentions, chunk, before, after, question, windows))
+    return torch.cat(scores, dim=1)
+
+
+def _score_chunk(
+    language_model: nn.Module,
+    attentions: list[nn.Module],
+    chunk: torch.Tensor,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    question: torch.Tensor,
+    windows: list[torch.Tensor],
+) -> torch.Tensor:
+    """The scores of frames that go through the language model at once, `(num_scoring_layers, num_frames)`."""
+    found = []
+
+    def score(attention: nn.Module, args: tuple, kwargs: dict) -> None:
+        hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
+        found.append(_score_layer(language_model, attention, hidden, chunk, len(before), question, windows))
+        if len(found) == len(attentions):
+            raise _Scored
+
+    hooks = [attention.register_forward_pre_hook(score, with_kwargs=True) for attention in attentions]
+    try:
+        language_model(inputs_embeds=torch.cat([before, chunk.flatten(0, 1), after])[None], use_cache=False)
+    except _Scored:  # the layers behind the last one that counts are not run
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found)
+
+
+def _score_layer(
+    language_model: nn.Module,
+    attention: nn.Module,
+    hidden: torch.Tensor,
+    chunk: torch.Tensor,
+    num_before: int,
+    question: torch.Tensor,
+    windows: list[torch.Tensor],
+) -> torch.Tensor:
+    """One layer's scores `(num_frames,)`, from its input `hidden` `(num_tokens, hidden_size)`."""
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+    num_frames, tokens_per_frame = chunk.shape[:2]
+    num_video = num_frames * tokens_per_frame
+    rows = num_before + num_video + question.nonzero().flatten().to(hidden.device)
+    queries = attention.q_proj(hidden[rows]).unflatten(-1, (-1, attention.head_dim))
+    keys = attention.k_proj(hidden).unflatten(-1, (-1, attention.head_dim))
+    if hasattr(attention, "q_norm"):  # Qwen3
+        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    queries, keys = queries.transpose(0, 1), keys.transpose(0, 1)  # (num_heads, num_tokens, head_dim)
+    texts = keys[:, :num_before], keys[:, num_before + num_video :]
+    video = keys[:, num_before : num_before + num_video].unflatten(1, (num_frames, tokens_per_frame))
+
+    total, count = hidden.new_zeros(num_frames, dtype=torch.float32), torch.zeros(num_frames, device=hidden.device)
+    for window in windows:
+        window = window.to(hidden.device)
+        inside = torch.cat([texts[0], video[:, window].flatten(1, 2), texts[1]], dim=1)
+        positions = torch.arange(inside.shape[1], device=hidden.device)[None]
+        # Moved by the frames that the window lacks, a row of the question stands where it stands in the window.
+        row_positions = (rows - (num_frames - len(window)) * tokens_per_frame)[None]
+        cosines, sines = language_model.rotary_emb(hidden[None], positions)
+        inside = rotate(inside[None], inside[None], cosines, sines)[1][0]
+        asked = rotate(queries[None], queries[None], *language_model.rotary_emb(hidden[None], row_positions))[0][0]
+        inside = inside.repeat_interleave(len(queries) // len(keys), dim=0)
+        weights = (asked.float() @ inside.float().transpose(1, 2) * attention.scaling).softmax(dim=-1)
+        paid = weights.mean(dim=(0, 1))[num_before : num_before + len(window) * tokens_per_frame]
+        total.index_add_(0, window, paid.unflatten(0, (len(window), tokens_per_frame)).mean(dim=1))
+        count.index_add_(0, window, torch.ones_like(window, dtype=count.dtype))
+    return total / count
+
+
+@torch.no_grad()
+def pool_for_scoring(projected: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """
+    Few tokens of each frame, so that a whole pool fits into one forward: their grid, averaged to a smaller one.
+
+    Args:
+        projected (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`): A square grid of each frame.
+        num_tokens (`int`): Tokens per frame at most; the side of the new grid is the root of it, rounded down.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames, side * side, hidden_size)`.
+
+    Raises:
+        ValueError: If `num_tokens` is under 1.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"`question_tokens` must be at least 1, got {num_tokens}.")
+    side = math.isqrt(projected.shape[1])
+    grids = projected.transpose(1, 2).unflatten(2, (side, side))
+    smaller = nn.functional.adaptive_avg_pool2d(grids, min(math.isqrt(num_tokens), side))
+    return smaller.flatten(2).transpose(1, 2)
+
+
+class FrameScoringMixin:
+    """What the models offer by it: a pool's frames scored by any number of questions."""
+
+    @torch.no_grad()
+    def tokens_for_scoring(
+        self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
+    ) -> torch.Tensor:
+        """
+        What the language model reads of a pool to score it, `(num_frames, num_tokens, hidden_size)`, from what
+        `encode_frames` gave: at most `question_tokens` of each frame, and never more than it reads of a scene.
+        """
+        model, config = self.base_model, self.config
+        side = pooled_grid_size(config.patches_per_side, config.pooling_mode, config.pooling_stride)
+        question_tokens, parts = min(question_tokens, side * side), []
+        # Projected at full size, a pool takes gigabytes.
+        for part in features.split(32) if isinstance(features, torch.Tensor) else features:
+            grids = project_patches(part.to(self.device), model.multi_modal_projector, config)
+            parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def score_tokens(
+        self,
+        tokens: torch.Tensor,
+        before_ids: torch.LongTensor,
+        after_ids: torch.LongTensor,
+        question: torch.BoolTensor,
+        **options: Any,
+    ) -> torch.FloatTensor:
+        """
+        The scores `(num_layers, num_frames)` that [`score_frames`] gives the `tokens` of a pool between those of a
+        prompt, before the video and behind it; `question` says which of the latter are the question.
+        """
+        before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
+        return score_frames(self.base_model.language_model, tokens, before, after, question, **options)
 
 
 @dataclass(frozen=True)
@@ -125,11 +279,10 @@ class Question:
         Args:
             frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8, for a scorer.
             features (`Iterable[torch.Tensor]`, *optional*): Patch features of the frames in parts, for the model.
-            model (`nn.Module`, *optional*): With `tokens_for_scoring` and `score_tokens`.
+            model (`nn.Module`, *optional*): With what [`FrameScoringMixin`] gives.
             scorer (`Callable`, *optional*): From frames and a question to scores, in place of the model.
             neutral_question (`str`): What every score is compared with, or an empty text.
-            question_tokens (`int`): Tokens per frame while the language model scores.
-            layers (`str`, *optional*, defaults to `"middle"`): Of the language model, see [`scoring_layers`].
+            question_tokens, layers: As for [`FrameScoringMixin`] and [`scoring_layers`].
 
         Raises:
             ValueError: If there is neither a scorer nor a model, or the scorer gives no score per frame.
@@ -294,83 +447,4 @@ def moments_around(features: torch.Tensor, times: torch.Tensor, frame: int, cont
     return moments
 
 
-class ContrastiveScorer:
-    """
-    Scores frames by how well a text fits to them, with a SigLIP or CLIP of transformers: a scorer for processors that
-    have no language model at hand (`processor.question_scorer`).
-
-    Args:
-        model (`str`, `Path` or `PreTrainedModel`):
-            A checkpoint's name or folder, or a loaded model with `get_image_features` and `get_text_features`.
-        image_processor, tokenizer (*optional*): Of a loaded model; by default those of the checkpoint.
-        batch_size (`int`, *optional*, defaults to 32): Frames that are encoded at once.
-
-    Raises:
-        ValueError: If the model has no features for images and texts.
-    """
-
-    def __init__(
-        self,
-        model: str | Path | nn.Module,
-        image_processor: Callable | None = None,
-        tokenizer: Callable | None = None,
-        batch_size: int = 32,
-    ) -> None:
-        if isinstance(model, (str, Path)):
-            image_processor = image_processor or AutoImageProcessor.from_pretrained(model)
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-            model = AutoModel.from_pretrained(model).eval()
-        if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-            raise ValueError(f"A {type(model).__name__} does not compare texts with images: use a SigLIP or a CLIP.")
-        if image_processor is None or tokenizer is None:
-            raise ValueError("A loaded model needs its `image_processor` and its `tokenizer`.")
-        self.model, self.image_processor, self.tokenizer = model, image_processor, tokenizer
-        self.batch_size = batch_size
-
-    @torch.no_grad()
-    def __call__(self, frames: torch.Tensor, question: str) -> torch.Tensor:
-        """
-        Args:
-            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8.
-            question (`str`): What is asked. A text longer than the model's is cut, with a warning.
-
-        Returns:
-            `torch.Tensor` of shape `(num_frames,)`, float32: cosines between each frame and the text.
-        """
-        longest = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        length = len(self.tokenizer(question)["input_ids"])
-        if longest is not None and length > longest:
-            logger.warning_once(
-                f"A question of {length} tokens is cut to the {longest} that a {type(self.model).__name__} reads."
-            )
-        # SigLIP was trained on texts that are padded to their full length.
-        text = self.tokenizer(
-            question, padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-        ).to(self.model.device)
-        if "siglip" in self.model.config.model_type:
-            text.pop("attention_mask", None)
-        wanted = nn.functional.normalize(_pooled(self.model.get_text_features(**text)).float(), dim=-1)
-        scores = []
-        for batch in frames.split(self.batch_size):
-            pixels = self.image_processor(list(batch.cpu()), return_tensors="pt")["pixel_values"]
-            pixels = pixels.to(self.model.device, self.model.dtype)
-            seen = _pooled(self.model.get_image_features(pixel_values=pixels)).float()
-            scores.append(nn.functional.normalize(seen, dim=-1) @ wanted[0])
-        return torch.cat(scores).cpu()
-
-
-def _pooled(features: torch.Tensor | object) -> torch.Tensor:
-    return features if isinstance(features, torch.Tensor) else features.pooler_output
-
-
-__all__ = [
-    "DIVERSITIES",
-    "AskedVideo",
-    "ContrastiveScorer",
-    "Question",
-    "asked_videos",
-    "moments_around",
-    "prompt_of_question",
-    "relevance",
-    "relevant_frames",
-]
+__all__ = ["DIVERSITIES", "LAYERS", "FrameScoringMixin", "Question", "relevance", "relevant_frames", "score_frames"]

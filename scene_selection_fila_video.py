@@ -13,16 +13,11 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from numbers import Integral
+from types import ModuleType
 
 import torch
 
 from .cooperative_encoding_fila_video import DECIMALS, event_prototypes, fill_evenly
-
-try:  # FAISS comes by extra: `faiss-cpu` and `faiss-gpu` install the same module
-    import faiss
-except ImportError:
-    faiss = None
-
 
 METHODS = ("kmeans", "kmeans_dissimilar", "farthest", "prototypes", "uniform", "bsm")
 INITS = ("k-means++", "random")
@@ -208,6 +203,10 @@ def _check(features: torch.Tensor, **counts: int) -> None:
 
 def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[int]:
     """The frames that stand for the clusters (eq. 2-4): of each, the member nearest to its mean; `count` at most."""
+    try:  # FAISS comes by extra, `faiss-cpu` or `faiss-gpu`; a model that serves features needs none
+        import faiss
+    except ImportError:
+        faiss = None
     if not hasattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS"):
         found = "none is installed" if faiss is None else f"{faiss.__version__} is installed"
         raise ImportError(
@@ -232,7 +231,7 @@ def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[in
         resources = faiss.StandardGpuResources()
         resources.setTempMemory(64 << 20)  # the default takes 1.5 GB of the model's memory
         clustering.index = faiss.index_cpu_to_gpu(resources, points.device.index, clustering.index)
-    with _one_thread():
+    with _one_thread(faiss):
         clustering.train(points.cpu().numpy())
     centroids = torch.from_numpy(clustering.centroids).to(features)
     labels = torch.cdist(features, centroids).argmin(1)
@@ -243,7 +242,7 @@ def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[in
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread(faiss: ModuleType) -> Iterator[None]:
     """FAISS on one thread: sums then have one order, and a forked process does not wait for its parent's threads."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

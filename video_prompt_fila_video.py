@@ -1,13 +1,14 @@
 """
-What is said of a video: its scenes as records, and the text that its placeholder becomes, of as many tokens as it has
-embeddings, and the times of its scenes.
+What a prompt asks and says of a video: its question, its scenes as records, and the text that the placeholder becomes,
+of as many tokens as the video has embeddings, and the times of its scenes.
 
     sentence     ■■■■■■■■■ This video samples 3 frames of a 9.0-second video at 1.0, 4.0, 8.0 seconds.
     per_scene    Frame from 00:01:■■■ Frame from 00:04:■■■ Frame from 00:08:■■■
 """
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
@@ -28,6 +29,37 @@ TIME_MARKS = ("sentence", "llava_video", "per_scene", "none")
 SCENE_TIMES = ("representative", "span")
 TEMPLATE_FIELDS = ("timestamp", "seconds", "number")
 INTRO_FIELDS = ("count", "count_in_words", "seconds", "clock")
+
+
+@dataclass(frozen=True)
+class AskedVideo:
+    """A video on its way through the processor, with the question that its prompt asks."""
+
+    video: Any
+    question: str
+
+
+def asked_videos(
+    videos: list, text: list[str] | None, tokenizer: PreTrainedTokenizerBase, placeholders: tuple[str, str]
+) -> list:
+    """
+    Each video with what its prompt asks: the text behind its placeholder up to the end of the turn, which is the next
+    special token that is none of the `placeholders`, the video's and the image's. The videos as they are where the
+    prompts do not have one placeholder for each.
+    """
+    if text is None or not all(isinstance(sample, str) for sample in text):
+        return videos
+    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    ends = "|".join(re.escape(token) for token in specials if token not in placeholders)
+    questions = []
+    for sample in text:
+        for placeholder in re.finditer(re.escape(placeholders[0]), sample):
+            behind = sample[placeholder.end() :]
+            turn = re.split(ends, behind, maxsplit=1)[0] if ends else behind
+            questions.append(re.sub("|".join(map(re.escape, placeholders)), " ", turn).strip())
+    if len(questions) != len(videos):
+        return videos
+    return [AskedVideo(video, question) for video, question in zip(videos, questions, strict=True)]
 
 
 def describe_scenes(
@@ -284,6 +316,41 @@ def _check_template(name: str, template: str, known: tuple[str, ...]) -> list[st
     return named
 
 
+def prompt_of_question(
+    question: str, tokenizer: PreTrainedTokenizerBase, video_token: str, render: Callable | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The prompt that asks a question about a pool. It has no sentence with times, so that none of them counts as asked.
+
+    Args:
+        question (`str`): What is asked.
+        tokenizer (`PreTrainedTokenizerBase`): The language model's.
+        video_token (`str`): The placeholder.
+        render (`Callable`, *optional*): `apply_chat_template`, where there is a template.
+
+    Returns:
+        `tuple`: token ids before the video and behind it, and which of the latter are the question's, bool.
+
+    Raises:
+        ValueError: If the chat template changes the question.
+    """
+    prompt = f"{video_token}\n{question}\n"
+    if render is not None:
+        chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
+        prompt = render(chat, tokenize=False, add_generation_prompt=True)
+    before, _, behind = prompt.partition(video_token)
+    head, found, tail = behind.partition(question)
+    if not found:
+        raise ValueError(f"The chat template does not show a question as it is: {question[:80]!r} is not in it.")
+    before, head, asked, tail = (
+        torch.tensor(tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else [], dtype=torch.long)
+        for piece in (before, head, question, tail)
+    )
+    is_question = torch.zeros(len(head) + len(asked) + len(tail), dtype=torch.bool)
+    is_question[len(head) : len(head) + len(asked)] = True
+    return before, torch.cat([head, asked, tail]), is_question
+
+
 def time_instruction(timestamps: Sequence[float], duration: float, every: int = 1) -> str:
     """
     The paper's sentence (section 3.3), times in seconds rounded to a tenth.
@@ -331,11 +398,14 @@ _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eigh
 
 __all__ = [
     "TIME_SETTINGS",
+    "AskedVideo",
     "TokenCounter",
     "VideoPrompt",
     "VideoTokens",
+    "asked_videos",
     "describe_scenes",
     "in_words",
     "llava_video_instruction",
+    "prompt_of_question",
     "time_instruction",
 ]

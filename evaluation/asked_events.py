@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 
 from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..long_video.json_records import read_json_records
-from ..question_scoring_fila_video import LAYERS
-from ..question_selection_fila_video import prompt_of_question, relevance, relevant_frames
+from ..question_selection_fila_video import LAYERS, relevance, relevant_frames
 from ..scene_selection_fila_video import frame_detail, scenes_of
 from ..video_pool_fila_video import thumbnails
+from ..video_prompt_fila_video import prompt_of_question
 from .answering import Answerer
 from .intervals import accuracy
 from .judging import is_right

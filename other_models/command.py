@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..commands.loading import Progress, quiet
     from ..commands.storyboard import clock, draw_storyboard
-    from ..question_selection_fila_video import ContrastiveScorer
+    from .contrastive_scorer import ContrastiveScorer
     from .frames import select_frames
 
     quiet()

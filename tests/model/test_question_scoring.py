@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from fila_video.question_scoring_fila_video import LAYERS, score_frames, scoring_layers, windows_of
+from fila_video.question_selection_fila_video import LAYERS, score_frames, scoring_layers, windows_of
 from helpers.tiny_models import random_frames, tiny_clip_llama_config, tiny_config, tiny_model
 from transformers import AutoModel, LlamaConfig, Qwen2Config, Qwen3Config
 
@@ -143,8 +143,9 @@ def test_a_model_scores_the_features_of_its_frames(make_config) -> None:
     torch.testing.assert_close(scores, layers)
     assert scores.shape[1] == 7 and not scores.requires_grad
     for scored in (model, model.model):
-        summed = scored.score_frames(features, before, after, question, 4, window_size=4, window_stride=2)
-        torch.testing.assert_close(summed, layers.sum(dim=0))
+        tokens = scored.tokens_for_scoring([features[:4], features[4:]], 4)
+        again = scored.score_tokens(tokens, before, after, question, window_size=4, window_stride=2)
+        torch.testing.assert_close(again, layers)
 
 
 def test_no_tokens_of_a_frame_are_an_error() -> None:
