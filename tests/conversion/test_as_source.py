@@ -44,7 +44,7 @@ def metadata_of(indices: np.ndarray, total: int, rate: float) -> VideoMetadata:
 
 
 @torch.no_grad()
-def test_a_llava_hf_source_gets_its_frames_its_prompt_and_its_logits(tmp_path) -> None:
+def test_a_llava_hf_source_gets_its_frames_its_prompt_and_its_logits(tmp_path, same_logits) -> None:
     source = tiny_onevision()
     folder = save_llava_hf(tmp_path / "source", source)
     (folder / "preprocessor_config.json").unlink()  # as transformers 5 saves processors, in one file
@@ -72,12 +72,12 @@ def test_a_llava_hf_source_gets_its_frames_its_prompt_and_its_logits(tmp_path) -
     assert torch.equal(theirs["input_ids"], from_file["input_ids"])
     expected = source(input_ids=theirs["input_ids"], pixel_values_videos=theirs["pixel_values_videos"]).logits
     logits = model(**{name: value for name, value in ours.items() if name != "scenes"}).logits
-    assert (logits - expected).abs().max() < 1e-5 and expected.std() > 0.1
+    same_logits("LLaVA-OneVision, frames and prompt of `--as-source`", logits, expected)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("is_llava_video", [True, False], ids=["llava_video", "onevision"])
-def test_a_llava_next_source_gets_its_frames_its_prompt_and_its_logits(tmp_path, is_llava_video) -> None:
+def test_a_llava_next_source_gets_its_frames_its_prompt_and_its_logits(tmp_path, same_logits, is_llava_video) -> None:
     parts = TinyParts()
     newline = "grid" if is_llava_video else "one_token"
     folder = save_llava_next(
@@ -110,7 +110,8 @@ def test_a_llava_next_source_gets_its_frames_its_prompt_and_its_logits(tmp_path,
     embeddings = parts.text.get_input_embeddings()(ids.where(ids != processor.video_token_id, 0))
     embeddings[ids == processor.video_token_id] = visual
     expected = parts.text(inputs_embeds=embeddings).logits
-    assert (model(**ours).logits - expected).abs().max() < 1e-5 and expected.std() > 0.1
+    name = "LLaVA-Video's own" if is_llava_video else "LLaVA-OneVision's own"
+    same_logits(f"{name}, frames and prompt of `--as-source`", model(**ours).logits, expected)
 
 
 def test_frames_are_those_of_the_source_and_no_others_are_kept(tmp_path) -> None:

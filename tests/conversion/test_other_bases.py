@@ -68,7 +68,7 @@ def their_inputs(base: Base, chat: list[dict], videos: list, infos: list, images
 
 @each_base
 @torch.no_grad()
-def test_prompt_and_logits_are_the_sources(make: Callable[[], Base], tmp_path) -> None:
+def test_prompt_and_logits_are_the_sources(make: Callable[[], Base], tmp_path, same_logits, request) -> None:
     base = make()
     model, processor = converted(base, tmp_path, as_source=True)
     first, second = frames(4), frames(4, seed=1)
@@ -89,13 +89,14 @@ def test_prompt_and_logits_are_the_sources(make: Callable[[], Base], tmp_path) -
         assert torch.equal(pixels.reshape(-1, 3, SIDE, SIDE), ours["pixel_values_videos"].reshape(-1, 3, SIDE, SIDE))
         theirs.pop("video_metadata", None)
         expected = base.model(**theirs).logits
-        logits = model(**ours).logits[..., : expected.shape[-1]]
-        assert (logits - expected).abs().max() < 1e-5 and expected.std() > 0.1
+        same_logits(request.node.callspec.id, model(**ours).logits[..., : expected.shape[-1]], expected)
 
 
 @pytest.mark.parametrize("make", [smolvlm, internvl], ids=["smolvlm", "internvl"])
 @torch.no_grad()
-def test_a_picture_gives_the_sources_prompt_and_logits(make: Callable[[], Base], tmp_path) -> None:
+def test_a_picture_gives_the_sources_prompt_and_logits(
+    make: Callable[[], Base], tmp_path, same_logits, request
+) -> None:
     base = make()
     model, processor = converted(base, tmp_path)
     picture = Image.fromarray(frames(1)[0])
@@ -108,8 +109,7 @@ def test_a_picture_gives_the_sources_prompt_and_logits(make: Callable[[], Base],
     for name in ("rows", "cols"):
         theirs.pop(name, None)
     expected = base.model(**theirs).logits
-    logits = model(**ours).logits[..., : expected.shape[-1]]
-    assert (logits - expected).abs().max() < 1e-5 and expected.std() > 0.1
+    same_logits(f"{request.node.callspec.id}, a picture", model(**ours).logits[..., : expected.shape[-1]], expected)
 
 
 @torch.no_grad()
