@@ -93,24 +93,16 @@ def convert(
         raise ValueError(
             f"`--as-source` does what the source does, which has no `--background-tokens` ({background_tokens})."
         )
+    if scene_size is not None and scene_size < 1:
+        raise ValueError(f"`scene_size` must be at least 1, got {scene_size}.")
     given = {"checkpoint": source, "language model": language_model, "vision tower": vision_tower}
     given = {part: str(name) for part, name in given.items() if name is not None}
     _check_output(output, overwrite, [Path(name).expanduser() for name in given.values()])
 
-    folders = {part: fetch(name) for part, name in given.items()}
-    if source is not None:
-        # Before gigabytes of weights are fetched.
-        find_layout(str(source), read_json(folders["checkpoint"] / "config.json"))
-    folders |= {
-        part: fetch(given[part], weights=True, allow_bin=allow_bin) for part in folders if part != "vision tower"
-    }
-    if vision_tower is not None and not _has_tower(folders, allow_bin):
-        folders["vision tower"] = fetch(given["vision tower"], weights=True, allow_bin=allow_bin)
+    folders = _fetch_parts(given, allow_bin)
     overrides = {"scene_size": scene_size or (1 if as_source else 3), "merger_type": merger}
     overrides |= {"background_tokens": background_tokens}
     overrides |= {} if pooling is None else {"pooling_mode": pooling}
-    if scene_size is not None and scene_size < 1:
-        raise ValueError(f"`scene_size` must be at least 1, got {scene_size}.")
     conversion = plan_conversion(
         folders, overrides=overrides, dtype=DTYPES[dtype], as_source=as_source, seed=seed, allow_bin=allow_bin
     )
@@ -156,6 +148,21 @@ def fetch(name: str, *, weights: bool = False, allow_bin: bool = False) -> Path:
     if weights and allow_bin and not any(folder.glob("*.safetensors")):
         folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, "pytorch_model*.bin"]))
     return folder
+
+
+def _fetch_parts(given: dict[str, str], allow_bin: bool) -> dict[str, Path]:
+    """The folder of each part that was named, with the weights that are needed of it."""
+    folders = {part: fetch(name) for part, name in given.items()}
+    if "checkpoint" in given:
+        # Before gigabytes of weights are fetched.
+        find_layout(given["checkpoint"], read_json(folders["checkpoint"] / "config.json"))
+    for part in folders:
+        if part != "vision tower":
+            folders[part] = fetch(given[part], weights=True, allow_bin=allow_bin)
+    # Last: the checkpoint may have the weights of its tower itself.
+    if "vision tower" in folders and not _has_tower(folders, allow_bin):
+        folders["vision tower"] = fetch(given["vision tower"], weights=True, allow_bin=allow_bin)
+    return folders
 
 
 def _has_tower(folders: dict[str, Path], allow_bin: bool) -> bool:

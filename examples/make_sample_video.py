@@ -15,7 +15,8 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
-from sample_places import HEIGHT, WIDTH, city, desert, hills, lightning, reef, sea, snow, space, toys
+from sample_painting import HEIGHT, WIDTH
+from sample_places import city, desert, hills, lightning, reef, sea, snow, space, toys
 
 RATE = 24
 SAMPLE_RATE = 44100

@@ -100,16 +100,9 @@ def select_frames(
         VideoReadError: If the video cannot be read.
         ValueError: If another argument is wrong.
     """
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
-        raise ValueError(f"`num_frames` must be a whole number of at least 1, got {num_frames!r}.")
     if selection is None:
         selection = "farthest" if question is None else "question"
-    if (selection == "question") != (question is not None and bool(question.strip())):
-        raise ValueError(
-            "`selection='question'` and `question` belong together: pass what will be asked, and no other selection."
-        )
-    if question is not None and scorer is None:
-        raise ValueError("A question needs a `scorer`, such as `ContrastiveScorer('google/siglip-base-patch16-384')`.")
+    _check_choice(num_frames, question, selection, scorer, max_candidates)
     settings = SceneSettings(
         num_scenes=num_frames,
         scene_size=1,
@@ -119,10 +112,6 @@ def select_frames(
         seed=seed,
         seek_mode=seek_mode,
     )
-    if num_frames > max_candidates:
-        raise ValueError(
-            f"`num_frames` {num_frames} is more than `max_candidates` {max_candidates}: raise the latter."
-        )
     videos = flatten_videos(video)
     if len(videos) != 1:
         raise ValueError(f"Frames are selected from one video at a time, got {len(videos)}.")
@@ -140,13 +129,9 @@ def select_frames(
         if len(candidates) <= num_frames:
             return np.arange(len(candidates))
         features = _features(candidates, encoder, progress)
-        if question is not None:
-            seconds, neutral = torch.tensor(times), settings.neutral_question
-            scores = Question(question, seconds).scores(candidates, None, None, scorer, neutral, 1)
-            how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing}
-            return relevant_frames(scores, seconds, features, num_frames, **how, seed=seed).numpy()
-        detail = frame_detail(thumbnails(candidates)) if selection == "farthest" else None
-        return select_scenes(features, num_frames, 1, selection, seed=seed, detail=detail).flatten().numpy()
+        if question is None:
+            return _representatives(candidates, features, settings)
+        return _relevant(candidates, features, settings, question, torch.tensor(times), scorer)
 
     by_time = settings.selection == "uniform"
     processor = FilaVideoVideoProcessor()
@@ -162,9 +147,7 @@ def select_frames(
         else:
             chosen = choose(frames, metadata.timestamps)
         frames = frames[torch.from_numpy(chosen).long()]
-        if size is not None and tuple(frames.shape[2:]) != tuple(size):
-            frames = torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
-            frames = frames.round().clamp(0, 255).to(torch.uint8)
+        frames = frames if size is None else _resized(frames, size)
         seconds = np.array(metadata.timestamps)[chosen]
         metadata.frames_indices = [metadata.frames_indices[number] for number in chosen]
         return frames.permute(0, 2, 3, 1).contiguous().numpy(), _timed(metadata, seconds)
@@ -187,6 +170,36 @@ def select_frames(
     return read.frames, _timed(read.metadata, read.timestamps)
 
 
+def _check_choice(
+    num_frames: int,
+    question: str | None,
+    selection: str | Callable[..., Any],
+    scorer: Callable[[torch.Tensor, str], torch.Tensor] | None,
+    max_candidates: int,
+) -> None:
+    """Refuses what [`SceneSettings`] does not: arguments that do not go with each other."""
+    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
+        raise ValueError(f"`num_frames` must be a whole number of at least 1, got {num_frames!r}.")
+    if (selection == "question") != (question is not None and bool(question.strip())):
+        raise ValueError(
+            "`selection='question'` and `question` belong together: pass what will be asked, and no other selection."
+        )
+    if question is not None and scorer is None:
+        raise ValueError("A question needs a `scorer`, such as `ContrastiveScorer('google/siglip-base-patch16-384')`.")
+    if num_frames > max_candidates:
+        raise ValueError(
+            f"`num_frames` {num_frames} is more than `max_candidates` {max_candidates}: raise the latter."
+        )
+
+
+def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Frames `(num_frames, 3, height, width)`, uint8, at another height and width."""
+    if tuple(frames.shape[2:]) == tuple(size):
+        return frames
+    frames = torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
+    return frames.round().clamp(0, 255).to(torch.uint8)
+
+
 def _features(
     candidates: torch.Tensor, encoder: Callable | None, progress: Callable[[str, int, int], None] | None
 ) -> torch.Tensor:
@@ -204,6 +217,28 @@ def _features(
         if progress is not None and encoder is not None:
             progress("encoding", sum(map(len, features)), len(candidates))
     return torch.cat(features)
+
+
+def _representatives(candidates: torch.Tensor, features: torch.Tensor, settings: SceneSettings) -> np.ndarray:
+    """The candidates that what they show chooses, ascending."""
+    method = settings.selection
+    detail = frame_detail(thumbnails(candidates)) if method == "farthest" else None
+    scenes = select_scenes(features, settings.num_scenes, 1, method, seed=settings.seed, detail=detail)
+    return scenes.flatten().numpy()
+
+
+def _relevant(
+    candidates: torch.Tensor,
+    features: torch.Tensor,
+    settings: SceneSettings,
+    question: str,
+    times: torch.Tensor,
+    scorer: Callable[[torch.Tensor, str], torch.Tensor],
+) -> np.ndarray:
+    """The candidates that a question chooses, ascending."""
+    scores = Question(question, times).scores(candidates, None, None, scorer, settings.neutral_question, 1)
+    how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing, "seed": settings.seed}
+    return relevant_frames(scores, times, features, settings.num_scenes, **how).numpy()
 
 
 def _timed(metadata: VideoMetadata, seconds: np.ndarray) -> VideoMetadata:
