@@ -234,7 +234,7 @@ class ChatSession:
                 inputs = pipe._ensure_tensor_on_device(dict(prompt["model_inputs"]), device=pipe.device)
                 visuals = _visuals_of(prompt["scenes"], inputs.get("video_question_ids"))
                 num_known = self._keep_known(inputs["input_ids"][0].cpu(), visuals)
-                if num_known:
+                if num_known:  # and the visuals are among it
                     inputs = {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
                     generating[CACHE] = self._cache
                 try:
@@ -244,6 +244,7 @@ class ChatSession:
                     raise
             num_prompt, sequence = inputs["input_ids"].shape[1], output.sequences[0].cpu()
             self._cache, self.tokens_read = output[CACHE], num_prompt - num_known
+            # Without the last token, which was written and never read.
             self._cached_ids = sequence[: int(self._cache.get_seq_length())]
             self._cached_visuals = visuals
             if listener is not None:

@@ -230,6 +230,7 @@ class EncodedVideo:
                 f"`{name}={given[name]}` needs another reading of {self!r}, which was encoded with "
                 f"{self.settings.get(name)}: pass the video itself, or encode it again with this setting."
             )
+        # The selection that was set when the video was encoded, then its pool as it is, then what the question sets.
         pool = {name: self.settings[name] for name in POOL_SETTINGS if self.settings.get(name) is not None}
         asked = {name: value for name, value in self.settings.items() if name not in (*PIXEL_SETTINGS, *POOL_SETTINGS)}
         merged = asked | pool | given
@@ -308,7 +309,7 @@ def encode_video(
         encoded.frames, settings, settings.max_feature_bytes, pixels, progress
     )
     if patch_features is not None:
-        encoded.frames = None
+        encoded.frames = None  # nothing needs them now: people, and a scorer, have the pictures
     encoded.frame_features, encoded.patch_features = frame_features, patch_features
     encoded.encoder = describe_encoder(selector.encoder, selector.model)
     return encoded

@@ -351,7 +351,7 @@ class FrameSelector:
         order = torch.cat([indices.flatten(), background])
         if not has_features:
             return Selection(pixels(frames[order], None), indices, background, scores)
-        if patch_features is None:
+        if patch_features is None:  # too large to keep, or nothing had to be seen to choose: each chosen frame once
             order, repeated = order.unique(return_inverse=True)
             patch_features = self.encode(frames[order], settings, float("inf"), pixels, progress)[1]
             order = repeated

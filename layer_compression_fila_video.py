@@ -351,6 +351,7 @@ def run_compressed(
     )
     last_layer = None
     if videos is not None:
+        # Text and images go through all layers.
         layers = [layer for video in videos for layer in schedule.video(len(video))]
         last_layer = torch.full(is_video.shape, schedule.num_layers, device=inputs_embeds.device)
         last_layer[is_video] = torch.tensor(layers, device=inputs_embeds.device)
@@ -360,7 +361,7 @@ def run_compressed(
         cache = None
     elif cache is None:
         cache = CompressedCache(text_config)
-    kwargs.pop("return_dict", None)
+    kwargs.pop("return_dict", None)  # the layers would be handed it
     hidden, places, valid, states = compressed_forward(
         language_model,
         inputs_embeds,

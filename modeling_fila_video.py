@@ -643,6 +643,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             visuals = list(outputs.pooler_output)
             mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, token_id, torch.cat(visuals), modality)
             expanded = []
+            # Which visuals are a prompt's only its placeholders tell: as many, from the first left, as fill them.
             for num_tokens in mask.flatten(1).sum(-1).tolist():
                 sizes = [len(visual) for visual in visuals]
                 count = next((n for n in range(len(sizes) + 1) if sum(sizes[:n]) == num_tokens), None)

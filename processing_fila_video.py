@@ -187,6 +187,7 @@ class FilaVideoProcessor(ProcessorMixin):
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         merged = super()._merge_kwargs(*args, **kwargs)
         videos_kwargs = merged["videos_kwargs"]
+        # vLLM, which keeps a video apart from its text, asks for these offsets; masks do too, with `thin_times=False`.
         is_server = kwargs.get("return_text_replacement_offsets") and videos_kwargs.setdefault("thin_times", True)
         if is_server and videos_kwargs.get("selection", self.selection) == "question":
             raise ValueError(
@@ -196,8 +197,7 @@ class FilaVideoProcessor(ProcessorMixin):
         if is_server and self.frame_encoding == "cooperative":
             raise ValueError(
                 "`frame_encoding='cooperative'` cannot be served by vLLM: what it reads of a video depends on the "
-                "question, which vLLM does not pass along with the video. Serve a model with "
-                "`frame_encoding='scenes'`, which may have `background_tokens`."
+                "question, which vLLM does not pass along with it. Serve a model with `frame_encoding='scenes'`."
             )
         return merged
 
@@ -268,6 +268,7 @@ class FilaVideoProcessor(ProcessorMixin):
             pool, info, scene_settings = self.video_processor.load_pool(video, info, progress, **given)
             if isinstance(pool, EncodedVideo):
                 pool.check_encoder(self.frame_encoder, self._selector.model)
+            # Read without an encoder, it is a pool of frames like any other.
             frames = pool.frames if isinstance(pool, EncodedVideo) and pool.encoder is None else pool
             if scene_settings.selection == "question" and not text.strip():
                 logger.warning_once(
@@ -297,7 +298,7 @@ class FilaVideoProcessor(ProcessorMixin):
                 logger.warning_once("Nothing is asked about a video: all patches of a frame count the same.")
             rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
             processed["video_question_ids"] = pad_rows([torch.tensor(row, dtype=torch.long) for row in rows])
-        told = processed | {"scenes": scenes}
+        told = processed | {"scenes": scenes}  # the text needs them, whoever asked for them
         replacements = [self.replace_video_token(told, index, **marks) for index in range(len(videos))]
         processed = told if return_scenes else processed
         processed |= {"video_metadata": infos} if return_metadata else {}
@@ -412,9 +413,8 @@ class FilaVideoProcessor(ProcessorMixin):
             token. `sanitize_control_tokens=True`, where transformers has it, reads such tokens as plain text instead.
         """
         chats, is_batch = normalize_chats(conversation)
-        for chat in chats:
-            if not sanitize_control_tokens:
-                check_control_tokens(chat, self.tokenizer)
+        for chat in [] if sanitize_control_tokens else chats:
+            check_control_tokens(chat, self.tokenizer)
         if kwargs.pop("load_audio_from_video", False):
             logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
         if kwargs.get("return_assistant_tokens_mask"):

@@ -233,6 +233,7 @@ def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[in
         clustering.index = faiss.index_cpu_to_gpu(resources, points.device.index, clustering.index)
     with _one_thread(faiss):
         clustering.train(points.cpu().numpy())
+    # From here on in float64, so that which frame is nearest to a mean does not depend on how FAISS sums.
     centroids = torch.from_numpy(clustering.centroids).to(features)
     labels = torch.cdist(features, centroids).argmin(1)
     sums = torch.zeros_like(centroids).index_put_((labels,), features, accumulate=True)

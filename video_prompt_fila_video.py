@@ -234,7 +234,7 @@ class VideoPrompt:
             tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 Name fewer times, or none, until none of its tokens is as frequent as `token`.
         """
-        for step in (*range(every, len(scenes["timestamps"]) + 1), None):
+        for step in (*range(every, len(scenes["timestamps"]) + 1), None):  # in the end no time at all
             text = self._text(token, layout, scenes, step)
             if tokenizer is None:
                 break

@@ -1,5 +1,6 @@
 """The package: names that load when they are touched, and who knows its classes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,14 @@ def test_every_public_name_is_there_and_listed() -> None:
 
 def test_the_version_is_that_of_the_metadata() -> None:
     assert f"version = {fila_video.__version__}\n" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_map_of_the_repository_names_every_module_of_the_root_and_folders_that_are_there() -> None:
+    rows = re.findall(r"^\| `([\w./]+)` \| \w", (ROOT / "docs" / "layout.md").read_text(), re.MULTILINE)
+    modules = [name for name in rows if name.endswith(".py")]
+    assert sorted(modules) == sorted(path.name for path in ROOT.glob("*.py"))
+    folders = [name for name in rows if name.endswith("/")]
+    assert len(folders) > 5 and all((ROOT / name).is_dir() for name in folders)
 
 
 @pytest.mark.parametrize(
