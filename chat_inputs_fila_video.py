@@ -325,6 +325,7 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
                     "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
                 )
             return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), _row)
+        # One chat is a list of messages, several inputs are a list too: the first item tells which.
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
         if text is None and isinstance(first, VIDEO_TYPES):
             raise ValueError("There is a video but no question: pass it as `text=`.")

@@ -63,6 +63,7 @@ def split_frames(
             f"`video_background_places` has {most} frames beside the scenes of a video, but the model's "
             "`background_tokens` is 0. Is the processor's the same?"
         )
+    # Where scenes are counted and frames stand beside them, any number is possible: what is left over is padding.
     if (video_num_scenes is None or not most) and any((num_frames - len(row)) % scene_size for row in places):
         raise ValueError(
             f"A video has {num_frames} frames, {most} of them beside its scenes, which leaves no multiple of the "

@@ -102,6 +102,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         generate_kwargs, processor_kwargs = dict(generate_kwargs or {}), dict(processor_kwargs or {})
         videos_kwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"].__annotations__
         pipeline_kwargs = {}
+        # An option's name alone tells whose it is, so a mistyped one is an error and not lost on its way.
         for name, value in kwargs.items():
             if name in GENERATION_SETTINGS | OPTIONS_OF_GENERATE:
                 destination = generate_kwargs

@@ -97,6 +97,7 @@ def save_storyboard(video: str, scenes: dict, selection: str | None, output: str
     indices, times = (
         np.concatenate([part[name].numpy().ravel() for part in shown]) for name in ("indices", "timestamps")
     )
+    # A frame may stand in a scene twice, where its history was short: it is read once.
     indices, first, positions = np.unique(indices, return_index=True, return_inverse=True)
     shape, progress = probe_video(video), Progress()
     read = read_frames(

@@ -130,6 +130,7 @@ def answer_all(
         name = str(model.model.config.name_or_path)
     else:
         name = str(Path(__file__).resolve().parent.parent if model is None else model)
+    # What may change an answer. An output that was begun with other settings is refused: it would mix two runs.
     settings = {
         "version": __version__,
         "model": model_mark(name),
@@ -150,6 +151,7 @@ def answer_all(
             for videos, rows in results:
                 failed = [row for row in rows if row.error is not None]
                 if failed and on_error == "raise":
+                    # The good answers are kept; without a row, the bad one is asked again by the next run.
                     file.write(videos, [row for row in rows if row.error is None])
                     raise ValueError(f"{failed[0].id}: {failed[0].error}")
                 file.write(videos, rows)
@@ -182,6 +184,7 @@ def _results(
             in_work[number] = videos
             yield videos
 
+    # Several models at once would each start a thread for every core.
     threads = max(default_workers() // workers, 1) if workers > 1 else None
     make = MakeWorker(engine, model, device, dtype, batch_size, threads, options)
     engine = "ray" if engine == "ray" else "local"
@@ -189,7 +192,7 @@ def _results(
         gpus = int(engine == "ray" and device != "cpu" and _cluster_has_gpus())
         for number, rows, error in run_workers(make, numbered(), engine=engine, workers=workers, gpus=gpus):
             videos = in_work.pop(number)
-            if isinstance(error, WorkerDied):
+            if isinstance(error, WorkerDied):  # the engine has found which video kills: it costs this one alone
                 asked = (asked for video in videos for asked in video.asked)
                 rows = [Answered(each.id, each.question, error=str(error)) for each in asked]
             elif error is not None:

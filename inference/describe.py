@@ -365,6 +365,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(text)
     else:
+        # The work goes last: killed before, the same command finds all answers in it.
         unfinished = Path(f"{args.output}.tmp")
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, args.output)

@@ -104,7 +104,7 @@ class PipelineWorker:
             if words is not None:
                 access = processor.video_processor.access(**reading)
                 reading["subtitles"] = read_subtitles(words, source, **access)
-            if len(good) > 1:
+            if len(good) > 1:  # one question is asked of the video itself, which need not be kept
                 names = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *SceneSettings.__dataclass_fields__}
                 source = processor.encode_video(source, **{name: reading[name] for name in names & reading.keys()})
         except Exception as error:

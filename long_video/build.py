@@ -181,9 +181,11 @@ def _prepare(settings: BuildSettings) -> None:
         if settings.strict:
             _stop_at(bad)
 
+    # In a folder of another name, which takes its own at the end: a plan that is there is whole.
     for leftover in work.glob("preparing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="preparing-", dir=work))
+    # Captions go through files, not through memory: sets have hundreds of thousands of them.
     files, wheres = [], []
     with open(folder / "found.jsonl", "w", encoding="utf-8") as found:
         for item in read_annotations(settings.annotations, settings.videos, report, settings.split):

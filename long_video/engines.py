@@ -190,10 +190,12 @@ def _run_pool(
     running, broken = {}, False
     try:
         while True:
+            # Twice as many as there are workers, so that none waits for its next; not all, since items come as needed.
             while not broken and len(running) < 2 * workers and (following := next(items, None)) is not None:
                 try:
                     running[pool.submit(_work, following[1])] = following
                 except concurrent.futures.BrokenExecutor:
+                    # A worker died between two items: this one never reached any, and will run alone.
                     broken = True
                     if ready.value:
                         yield following[0], None, following[1]

@@ -92,7 +92,7 @@ def _histogram(axes: "Axes", values: np.ndarray, title: str, unit: str, form: st
     mean = float(values.mean())
     axes.axvline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
     axes.margins(x=0.02)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.14)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.14)  # room for the mean's label
     axes.annotate(
         f"mean {form.format(mean)}",
         (mean, axes.get_ylim()[1]),

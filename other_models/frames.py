@@ -119,6 +119,7 @@ def select_frames(
     access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
     reading = None if progress is None else (lambda done, total: progress("reading", done, total))
 
+    # The two ways to choose: by the times alone, or by what small candidates show.
     def own_sampling(metadata: VideoMetadata) -> np.ndarray:
         count = min(num_frames, metadata.total_num_frames)
         if not callable(selection):
@@ -138,7 +139,7 @@ def select_frames(
     is_given = is_frame_sequence(video) or isinstance(video, VideoFrames)
     if not is_given and (still := open_still_picture(video, limits)) is not None:
         video, is_given = still, True
-    if is_given:
+    if is_given:  # the candidates are the frames themselves, and nothing is read again
         given = {"candidate_fps": candidate_fps, "max_candidates": max_candidates, **access}
         frames, metadata = processor.load_video(video, video_metadata, do_sample_frames=not by_time, **given)
         if by_time:
@@ -163,6 +164,7 @@ def select_frames(
         chosen = choose(candidates, metadata.timestamps)
         wanted = {"times": [metadata.timestamps[number] for number in chosen]}
         numbers = np.array(metadata.frames_indices)[chosen]
+    # Now at full size: what was chosen, by its time, or of a decoder by its number.
     if is_decoder(video):
         read = read_decoder(video, own_sampling if by_time else (lambda _: numbers), size=size, progress=reading)
     else:
