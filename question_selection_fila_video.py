@@ -206,7 +206,21 @@ def pool_for_scoring(projected: torch.Tensor, num_tokens: int) -> torch.Tensor:
 
 
 class FrameScoringMixin:
-    """What the models offer by it: a pool's frames scored by any number of questions."""
+    """What the models offer by it: a pool's frames scored by one question, or by any number of them."""
+
+    @torch.no_grad()
+    def score_frames(
+        self,
+        features: torch.Tensor | Iterable[torch.Tensor],
+        before_ids: torch.LongTensor,
+        after_ids: torch.LongTensor,
+        question: torch.BoolTensor,
+        question_tokens: int = 16,
+        **options: Any,
+    ) -> torch.FloatTensor:
+        """How relevant each frame is to a question, `(num_frames,)`: the two methods below, summed over the layers."""
+        tokens = self.tokens_for_scoring(features, question_tokens)
+        return self.score_tokens(tokens, before_ids, after_ids, question, **options).sum(dim=0)
 
     @torch.no_grad()
     def tokens_for_scoring(
