@@ -6,13 +6,15 @@ Where a container stores when each frame is shown, frames are found by their tim
 B-frames, raw streams, WebP), they are decoded from the start and counted.
 """
 
+import io
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
+from threading import Lock
 
 import av
 import numpy as np
@@ -81,23 +83,34 @@ class Run:
 
 class Track:
     """
-    One container opened for one of its video streams, with a decoder.
+    A video stream: what it holds, a container that gives its packets, and decoders, one for each thread that reads.
 
     Args:
         source (`OpenedSource`): Where the container comes from.
-        threads (`int`, *optional*, defaults to 1): Threads of the decoder; several decode several frames at once.
-        stream (`int`, *optional*): Number of the stream; by default the film's is found.
 
     Attributes:
-        errors (`int`): What the container and the decoder complained of.
-        stopped (`bool`): Set by another thread to end a reading.
+        index ([`Index`]): What the stream holds.
+        at (`int`): The position in the index of the packet that the container gives next.
+        errors (`int`): What the container and the decoders complained of.
+        seekable (`bool`): Whether a seek lands where the index says, so far, and leaves out nothing that is needed.
+        threads (`int`): Of each decoder made from now on; several decode several frames at once.
+        shared (`bool`): Whether several threads call [`Track.read`]; the packets of a run then stand in memory.
+        stopped (`bool`): Set by another thread to end all reading.
+
+    Raises:
+        VideoReadError: If no frame can be decoded, or a limit is passed.
     """
 
-    def __init__(self, source: OpenedSource, threads: int = 1, stream: int | None = None) -> None:
-        self.source, self.errors, self.stopped = source, 0, False
-        self.container = None
-        self._threads, self._number = threads, stream
-        self._seekable = True  # until a seek in this file does not land where the index says
+    def __init__(self, source: OpenedSource) -> None:
+        self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
+        self.container = self._number = None
+        self.seekable = True
+        self._lock = Lock()  # over the container
+        try:
+            self.index = index_video(self)
+        except BaseException:
+            self.close()
+            raise
 
     def open(self) -> None:
         """Opens the container, which stands at its first packet; anew where it was open."""
@@ -106,18 +119,30 @@ class Track:
         if self._number is None:
             self._number = self.source.find_stream(self.container)
         self.stream = self.container.streams[self._number]
-        self.codec = self.stream.codec_context
-        self.codec.thread_type = "FRAME" if self._threads > 1 else "SLICE"
-        self.codec.thread_count = self._threads
-        with suppress(av.FFmpegError):  # `decode` meets it again
-            self.codec.open(strict=False)  # before `skip_frame` is set: some decoders take it then, and for good
         self.packets = self._demux()
-        self._at = 0  # position in the index of the next packet
+        self.at = 0
 
     def close(self) -> None:
         if self.container is not None:
             self.packets = iter(())
             self.container.close()
+            self.container = None
+
+    def decoder(self) -> av.VideoCodecContext:
+        """A new decoder of the stream."""
+        if self.container is None:
+            self.open()
+        # A stream has one of PyAV's decoders. Opening the file once more for another would cost FFmpeg's index of it,
+        # some 60 bytes a frame; this stream is never written, and its decoder outlives it.
+        with av.open(io.BytesIO(), "w", format="null") as nothing:
+            codec = nothing.add_stream_from_template(self.stream, opaque=True).codec_context
+        with suppress(UnicodeError):  # of a damaged header
+            codec.codec_tag = self.stream.codec_context.codec_tag
+        codec.thread_type = "FRAME" if self.threads > 1 else "SLICE"
+        codec.thread_count = self.threads
+        with suppress(av.FFmpegError):  # `decode` meets it again
+            codec.open(strict=False)  # before `skip_frame` is set: some decoders take it then, and for good
+        return codec
 
     def _demux(self) -> Iterator[av.Packet]:
         """The stream's packets from where the container stands; what it cannot read is skipped, within bounds."""
@@ -137,10 +162,10 @@ class Track:
                 errors += 1
                 self._complain(error)
 
-    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+    def decode(self, codec: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that come out for a packet, or for the end of the stream."""
         try:
-            frames = self.codec.decode(packet)
+            frames = codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
             self._complain(error)
             return []
@@ -158,27 +183,28 @@ class Track:
             yield from webp_frames(self.source)
             return
         self.open()
+        codec = self.decoder()
         for packet in chain(self.packets, [None]):
             if self.stopped:
                 return
-            yield from self.decode(packet)
+            yield from self.decode(codec, packet)
 
-    def read(self, run: Run, index: Index) -> Iterator[tuple[int, av.VideoFrame]]:
+    def read(self, run: Run, codec: av.VideoCodecContext | None) -> Iterator[tuple[int, av.VideoFrame]]:
         """
         `(number, frame)` of the wanted frames, in the order of presentation; what cannot be decoded is left out.
 
         Frames that nobody wants and on which no other depends are skipped. A run that did not give its frames is
         decoded once more without skipping, from a keyframe earlier.
         """
-        if index.counted:
+        if self.index.counted:
             counted = set(run.frames)
             frames = enumerate(islice(self.all_frames(), run.frames[-1] + 1))
             yield from ((number, frame) for number, frame in frames if number in counted)
             return
-        wanted, start = deque(run.frames), run.start
+        index, wanted, start = self.index, deque(run.frames), run.start
         if not index.interlaced:
             needed = {int(index.packets[number]) for number in wanted}
-            for frame in self._run(start, run.stop, index, needed):
+            for frame in self._run(codec, start, run.stop, needed):
                 if frame.interlaced_frame or frame.pts > wanted[0]:
                     index.interlaced |= frame.interlaced_frame
                     break
@@ -190,7 +216,7 @@ class Track:
                 start = int(index.starts[index.starts < start].max(initial=0))
         early: dict[int, av.VideoFrame] = {}  # of damaged files, frames may come in another order
         before = None
-        for frame in self._run(start, run.stop, index):
+        for frame in self._run(codec, start, run.stop):
             for number in wanted:
                 if number > frame.pts:
                     break
@@ -208,43 +234,57 @@ class Track:
                 return
         yield from sorted(early.items())
 
-    def _run(self, start: int, stop: int, index: Index, needed: set[int] | None = None) -> Iterator[av.VideoFrame]:
+    def _run(
+        self, codec: av.VideoCodecContext, start: int, stop: int, needed: set[int] | None = None
+    ) -> Iterator[av.VideoFrame]:
         """
         Frames of the packets `start` to `stop`, whose `pts` are their numbers. Where `needed`, the packets of wanted
         frames, is given, the decoder skips the others on which no frame depends.
         """
-        self._go_to(start, index)
+        packets = self._packets_between(start, stop)
+        if self.shared:
+            with self._lock:
+                packets = list(packets)
         try:
-            while self._at <= stop and not self.stopped and (packet := next(self.packets, None)) is not None:
-                position = self._at
-                self._at += 1
-                if index.pts[position] != _pts_of(packet):
-                    # These packets are not the index's: the next run opens the file anew.
-                    self._seekable, self._at = False, len(index.pts) + 1
+            for position, packet in packets:
+                if self.stopped:
                     return
-                if position >= start:
-                    self.codec.skip_frame = "NONREF" if needed is not None and position not in needed else "DEFAULT"
-                    number = int(index.frames[position])
-                    packet.pts = number if number >= 0 else None
-                    yield from (frame for frame in self.decode(packet) if frame.pts is not None)
-            self.codec.skip_frame = "DEFAULT"
-            yield from (frame for frame in self.decode(None) if frame.pts is not None)
+                codec.skip_frame = "NONREF" if needed is not None and position not in needed else "DEFAULT"
+                number = int(self.index.frames[position])
+                packet.pts = number if number >= 0 else None
+                yield from (frame for frame in self.decode(codec, packet) if frame.pts is not None)
+            codec.skip_frame = "DEFAULT"
+            yield from (frame for frame in self.decode(codec, None) if frame.pts is not None)
         finally:
-            self.codec.flush_buffers()
+            codec.flush_buffers()
 
-    def _go_to(self, start: int, index: Index) -> None:
+    def _packets_between(self, start: int, stop: int) -> Iterator[tuple[int, av.Packet]]:
+        """`(position, packet)` from `start` to `stop`, unless what the container gives is not the index's."""
+        self._go_to(start)
+        while self.at <= stop and not self.stopped and (packet := next(self.packets, None)) is not None:
+            position = self.at
+            self.at += 1
+            if self.index.pts[position] != _pts_of(packet):
+                self.seekable, self.at = False, len(self.index.pts) + 1  # the next run opens the file anew
+                return
+            if position >= start:
+                yield position, packet
+
+    def _go_to(self, start: int) -> None:
         """Stands before the packet `start` or an earlier one, wherever a seek really lands."""
         if self.container is None:
             self.open()
-        if self._at <= start and (start - self._at <= SHORT_RUN or not self._seekable):
+        if self.at <= start and (start - self.at <= SHORT_RUN or not self.seekable):
             return
-        if self._seekable and start > 0:
-            if any(self._seek(target, start, index) for target in (start, max(0, start - 500))):
+        if self.seekable:
+            if any(self._seek(target) and self.at <= start for target in (start, max(0, start - 500))):
                 return
-            self._seekable = False
+            self.seekable = start == 0
         self.open()
 
-    def _seek(self, target: int, start: int, index: Index) -> bool:
+    def _seek(self, target: int) -> bool:
+        """Seeks to the time of a packet, and says whether a packet that the index knows was found there."""
+        index = self.index
         if index.pts[target] == NOPTS:
             return False
         with suppress(av.FFmpegError):
@@ -253,8 +293,8 @@ class Track:
             for packet in islice(self.packets, _MAX_UNKNOWN):
                 found = np.flatnonzero((index.pts == _pts_of(packet)) & (index.sizes == packet.size))
                 if packet.pts is not None and len(found) == 1:
-                    self._at, self.packets = int(found[0]), chain([packet], self.packets)
-                    return self._at <= start
+                    self.at, self.packets = int(found[0]), chain([packet], self.packets)
+                    return True
         return False
 
 
@@ -262,67 +302,74 @@ def _pts_of(packet: av.Packet) -> int:
     return NOPTS if packet.pts is None else packet.pts
 
 
-def index_video(source: OpenedSource) -> Index:
-    """
-    Reads every packet of the stream. Only its first frame is decoded, and all where they have to be counted.
-
-    Raises:
-        VideoReadError: If no frame can be decoded, or a limit is passed.
-    """
-    with closing(Track(source)) as track:
-        index = _index_webp(source) if source.is_webp else _index(track)
+def index_video(track: Track) -> Index:
+    """Reads every packet of a track. Only its first frame is decoded, and all where they have to be counted."""
+    index = _index_webp(track) if track.source.is_webp else _index(track)
     if index.damage:  # FFmpeg also ends a video early that the machine cannot read
         try:
-            with source.open() as file:
+            with track.source.open() as file:
                 while file.read(1 << 20):
-                    source.budget.spend()
+                    track.source.budget.spend()
         except OSError as error:
-            raise source.error(f"it cannot be read ({error})") from error
+            raise track.source.error(f"it cannot be read ({error})") from error
     return index
 
 
 def _index(track: Track) -> Index:
     track.open()
-    columns, first, corrupt = array("q"), None, False
+    stream, codec, name = track.stream, track.decoder(), track.container.format.name
+    # A column each, as compact as can be: of a long video they are what its reading costs in memory.
+    pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
+    first, corrupt, reordered = None, False, False
     for packet in track.packets:
         if first is None:
-            first = next(iter(track.decode(packet)), None)
-        dts = NOPTS if packet.dts is None else packet.dts
-        flags = packet.is_keyframe + 2 * packet.is_discard
-        columns.extend((_pts_of(packet), dts, packet.duration or 0, packet.size, flags))
+            first = next(iter(track.decode(codec, packet)), None)
+        pts.append(_pts_of(packet))
+        lengths.append(packet.duration or 0)
+        sizes.append(packet.size)
+        flags.append(packet.is_keyframe + 2 * packet.is_discard)
+        if not packet.is_discard and (name in _UNTIMED or packet.pts is None):
+            undated.append(NOPTS if packet.dts is None else packet.dts)
+        reordered |= packet.pts != packet.dts
         corrupt = packet.is_corrupt
         track.errors += corrupt
     if first is None:
-        first = next(iter(track.decode(None)), None)
-    pts, dts, lengths, sizes, flags = np.array(columns, dtype=np.int64).reshape(-1, 5).T
-    stream, codec = track.stream, track.codec
+        first = next(iter(track.decode(codec, None)), None)
+    track.at = len(pts)
     if first is None or len(pts) == 0:
         raise track.source.error("no frame of it can be decoded")
     if not stream.time_base:
         raise track.source.error("its times have no unit")
-    keys, shown = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
+    pts, lengths, sizes, flags = (
+        np.frombuffer(column, dtype=column.typecode) for column in (pts, lengths, sizes, flags)
+    )
+    keys, kept = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
     if corrupt and len(pts) > 1:
-        shown[-1] = False  # the file ends within this frame
-    shown = np.flatnonzero(shown)
-    # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
-    reordered = codec.has_b_frames or (pts != dts).any() or len(np.unique(pts[shown])) < len(pts)
-    not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
-    if len(shown) == 0 or (track.container.format.name in _UNTIMED and (reordered or not_coded)):
-        index = _count(track, dts[flags < 2])
+        kept[-1] = False  # the file ends within this frame
+    is_timed = kept.any()
+    if is_timed and name in _UNTIMED:
+        # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
+        not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
+        twice = len(np.unique(pts[kept])) < len(pts)
+        is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
+    if not is_timed:
+        index = _count(track, np.array(undated, dtype=np.int64))
         index.damage = _damage(track, index, len(pts), 0)
         return index
-    wild = _wild(pts[shown], float(stream.time_base))
-    kept = shown[~wild]
-    moments = pts[kept] + _shifts_of_restarts(pts, kept[keys[kept]])[kept]
+    wild = _wild(pts[kept] * float(stream.time_base))
+    kept[kept] = ~wild
+    moments = _on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
+    times = np.sort(moments)
+    times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
     frames = np.full(len(pts), -1, dtype=np.int32)
-    times, frames[kept] = np.unique(moments, return_inverse=True)
+    frames[kept] = np.searchsorted(times, moments)
     length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
     if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
         length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
-    has_one_palette = codec.pix_fmt == "pal8" and codec.name != "png"  # it comes with the first packet
-    starts = np.zeros(1, dtype=np.int64) if has_one_palette else np.flatnonzero(keys)
+    track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
+    starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
     index = Index(
-        pts.copy(), sizes.astype(np.int32), keys, starts, times, frames, int(times[-1]) + length, stream.time_base,
+        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base,
         _shown_size(first, track), stream.index, interlaced=first.interlaced_frame,
     )  # fmt: skip
     index.damage = _damage(track, index, len(pts), int(wild.sum()))
@@ -334,8 +381,8 @@ def _shown_size(first: av.VideoFrame, track: Track) -> tuple[int, int]:
     return display_size(first, None if is_gif else track.stream.sample_aspect_ratio)
 
 
-def _index_webp(source: OpenedSource) -> Index:
-    frames = [(frame.pts, frame.duration, display_size(frame)) for frame in webp_frames(source)]
+def _index_webp(track: Track) -> Index:
+    frames = [(frame.pts, frame.duration, display_size(frame)) for frame in track.all_frames()]
     times, (_, last, size) = np.array([pts for pts, *_ in frames]), frames[-1]
     return _counted(times, np.ones(len(times), dtype=bool), times[-1] + last, Fraction(1, 1000), size)
 
@@ -389,51 +436,52 @@ def _damage(track: Track, index: Index, held: int, wild: int) -> str | None:
     return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
 
 
-def _wild(pts: np.ndarray, unit: float) -> np.ndarray:
+def _wild(seconds: np.ndarray) -> np.ndarray:
     """
-    (S,) bool: which of the times `pts` (S,), in the order of decoding, are damaged.
+    (S,) bool: which of the times `seconds` (S,), in the order of decoding, are damaged.
 
     One is that jumps away from those around it, which agree, further than frames are reordered. At both ends, where
     there is nothing to come back to, it takes an hour and 20 times the length of everything else.
     """
-    seconds = pts * unit
-    wild = np.zeros(len(pts), dtype=bool)
+    wild = np.zeros(len(seconds), dtype=bool)
     reach = 4  # times before and after, of which the middle is taken
-    if len(pts) > 2 * reach:
-        around = np.lib.stride_tricks.sliding_window_view(seconds, reach)
-        before, after = np.median(around, axis=1)[: -reach - 1], np.median(around, axis=1)[reach + 1 :]
-        here = seconds[reach:-reach]
-        steps = np.abs(np.diff(seconds))
-        usual = np.median(np.lib.stride_tricks.sliding_window_view(steps, 2 * reach), axis=1)
-        far = 1 + 32 * usual
+    if len(seconds) > 2 * reach:
+        # Only where a time is far from one of those before it is there anything to look at.
+        here, doubtful = seconds[reach:-reach], wild[reach:-reach]
+        for back in range(1, reach + 1):
+            before = seconds[reach - back : -reach - back]
+            doubtful = doubtful | (here - before > 1) | (before - here > 1)
+        doubtful = np.flatnonzero(doubtful) + reach
+        around = seconds[doubtful[:, None] + np.arange(-reach, reach + 1)]
+        here = around[:, reach]
+        before, after = np.median(around[:, :reach], axis=1), np.median(around[:, -reach:], axis=1)
+        far = 1 + 32 * np.median(np.abs(np.diff(around, axis=1)), axis=1)
         jumps = (here > np.maximum(before, after) + far) | (here < np.minimum(before, after) - far)
-        wild[reach:-reach] = jumps & (np.abs(after - before) < far)
-    rest = np.sort(seconds[~wild])
-    low, high = np.quantile(rest, (0.1, 0.9), method="nearest")
+        wild[doubtful] = jumps & (np.abs(after - before) < far)
+    low, high = np.quantile(seconds[~wild], (0.1, 0.9), method="nearest", overwrite_input=True)
     far = max(_FAR, 20 * (high - low))
     ends = ~wild & ((seconds < low - far) | (seconds > high + far))
-    if len(pts) > 2 and ends.sum() <= max(1, len(pts) // 50):
+    if len(seconds) > 2 and ends.sum() <= max(1, len(seconds) // 50):
         wild |= ends
     return wild
 
 
-def _shifts_of_restarts(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _on_one_clock(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """
-    (P,) int64: shifts that put recordings that were joined, each with a clock of its own, behind one another.
+    (P,) int64: the times of packets, with recordings that were joined, each with a clock of its own, put behind one
+    another.
 
     Keyframes, the packets `starts`, are stored in the order in which they are shown; one that is not later than the
     one before it starts a new clock, and follows the last frame at the usual distance.
     """
     restarts = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
-    shifts = np.zeros(len(pts), dtype=np.int64)
-    shift, top = 0, NOPTS
+    moments, top = pts.copy(), NOPTS
     for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
-        part = pts[low:at][pts[low:at] != NOPTS]
+        part = moments[low:at][pts[low:at] != NOPTS]
         gaps = np.diff(np.unique(part[-100:]))
-        top = max(top, int(part.max()) + shift) if len(part) else top
-        shift = top + (int(np.median(gaps)) if len(gaps) else 1) - int(pts[at])
-        shifts[at:high] = shift
-    return shifts
+        top = max(top, int(part.max())) if len(part) else top
+        moments[at:high] += top + (int(np.median(gaps)) if len(gaps) else 1) - int(pts[at])
+    return moments
 
 
 def _slots_of(came: np.ndarray, slots: np.ndarray) -> np.ndarray:

@@ -82,6 +82,8 @@ class Budget:
         self._lock = threading.Lock()
         self._packets = self._pixels = 0
         self._start = self._progress = time.monotonic()
+        seconds = getattr(self.limits, self._seconds)
+        self._deadline = math.inf if seconds is None else self._start + seconds
 
     def error(self, problem: str) -> VideoReadError:
         return VideoReadError(f"Cannot read {self.name}: {problem}.")
@@ -115,21 +117,23 @@ class Budget:
         if frame is not None:
             self.check_frame(*frame)
             pixels = max(frame[0] * frame[1], _ANIMATION_FRAME if self._total == "animation_pixels" else 0)
+        now = time.monotonic()
         with self._lock:
             self._packets += packets
             self._pixels += pixels
-            self._progress = time.monotonic()
+            self._progress = now
         if self._packets > self.limits.packets:
             raise self.refuse(f"it has {self._packets} packets or more", "packets")
-        if self._pixels > getattr(self.limits, self._total):
+        if frame is not None and self._pixels > getattr(self.limits, self._total):
             raise self.refuse(f"its frames have {self._pixels} pixels in all or more", self._total)
-        self.check()
+        if now > self._deadline:
+            self.check()
 
     def check(self) -> float:
         """Raises [`VideoReadError`] if a deadline has passed, and returns how many seconds a call may block: until
         just after the next one."""
-        now, seconds = time.monotonic(), getattr(self.limits, self._seconds)
-        left = math.inf if seconds is None else self._start + seconds - now
+        now = time.monotonic()
+        left = self._deadline - now
         until_stall = self._progress + self.limits.stall_seconds - now
         if left < 0:
             raise self.refuse(f"it took {now - self._start:.1f} seconds", self._seconds)

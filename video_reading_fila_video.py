@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from numbers import Real
-from threading import get_ident
 from typing import Any
 
 import av
@@ -20,7 +20,7 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video
+from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track
 from .video_limits_fila_video import VideoLimits, VideoReadError
 from .video_pixels_fila_video import FrameConverter
 from .video_sources_fila_video import OpenedSource, VideoSegment
@@ -73,8 +73,7 @@ class _Part:
     """A stretch of one source within the video: its frames `low` to `high`, the first of which is number `first` of
     the video."""
 
-    source: OpenedSource
-    index: Index
+    track: Track
     first: int
     low: int
     high: int
@@ -112,10 +111,10 @@ class FrameReader:
         except BaseException:
             self.close()
             raise
-        self.total = len(self._wanted)
+        self.total, self._times = len(self._wanted), self._seconds[self._wanted].tolist()
+        del self._seconds  # of the whole video
         self._size = tuple(map(int, size)) if size else (self.metadata.height, self.metadata.width)
         self._progress = progress
-        self._workers: dict[int, tuple[Track, FrameConverter]] = {}  # by the thread that they belong to
 
     def _open(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
         """Opens and indexes the segments, and puts their frames behind one another."""
@@ -123,35 +122,41 @@ class FrameReader:
         segments = source if type(source) in (list, tuple) else [segment]
         if not (segments and all(isinstance(segment, VideoSegment) for segment in segments)):
             raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
-        indexed: dict[Any, tuple[OpenedSource, Index]] = {}  # segments of one file share it
+        tracks: dict[Any, Track] = {}  # segments of one file share it
         self._parts: list[_Part] = []
         times, keys, duration = [], [], 0.0
         for segment in segments:
             key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
-            if key not in indexed:
+            if key not in tracks:
                 opened = OpenedSource(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
                 self._opened.enter_context(opened)
-                indexed[key] = opened, index_video(opened)
-                if indexed[key][1].damage:
-                    logger.warning("%s %s.", opened.name, indexed[key][1].damage)
-            opened, index = indexed[key]
+                for track in tracks.values():
+                    track.close()  # of many files, one is open at a time
+                tracks[key] = self._opened.enter_context(closing(Track(opened)))
+                if tracks[key].index.damage:
+                    logger.warning("%s %s.", opened.name, tracks[key].index.damage)
+            track, index = tracks[key], tracks[key].index
             start = 0.0 if segment.start is None else float(segment.start)
             end = index.duration if segment.end is None else min(float(segment.end), index.duration)
             if not 0 <= start < end:
-                raise opened.error(
+                raise track.source.error(
                     f"its segment from {segment.start} to {segment.end} seconds does not lie within its "
                     f"{index.duration:.3f} seconds"
                 )
-            low = int(shown_at(index.seconds, [start])[0])
-            high = max(int(np.searchsorted(index.seconds, end - 1e-6)), low + 1)
-            self._parts.append(_Part(opened, index, sum(map(len, times)), low, high))
-            times.append(np.maximum(index.seconds[low:high] - start, 0) + duration)
+            seconds = index.seconds
+            low = int(shown_at(seconds, [start])[0])
+            high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
+            self._parts.append(_Part(track, sum(map(len, times)), low, high))
+            seconds = seconds[low:high]
+            seconds -= start
+            times.append(np.maximum(seconds, 0, out=seconds))
+            seconds += duration
             keys.append(index.keys[index.packets[low:high]])
             keys[-1][0] |= not keys[-1].any()  # a segment without a keyframe gives its first frame for one
             duration += end - start
-        self._name = ", ".join(opened.name for opened, _ in indexed.values())
+        self._name = ", ".join(track.source.name for track in tracks.values())
         self._seconds, self._keys = np.concatenate(times), np.flatnonzero(np.concatenate(keys))
-        (height, width), total = self._parts[0].index.size, len(self._seconds)
+        (height, width), total = self._parts[0].track.index.size, len(self._seconds)
         self.metadata = TimedVideoMetadata(total, total / duration, width, height, duration, "pyav")
 
     def _choose(self, num_frames: Any, fps: float | None, times: np.ndarray | None, seek_mode: str) -> np.ndarray:
@@ -191,17 +196,17 @@ class FrameReader:
     def __iter__(self) -> Iterator[tuple[int, float, np.ndarray]]:
         """`(number of the frame, seconds, frame (H, W, 3) uint8)`, in the order of time; what cannot be decoded is
         left out."""
-        repeats = dict(zip(*np.unique(self._wanted, return_counts=True), strict=True))
         done = 0
         with closing(self._decode_all()) as frames:
             for number, pixels in frames:
-                for _ in range(repeats[number]):
+                first, last = np.searchsorted(self._wanted, (number, number + 1))
+                for _ in range(first, last):  # `times` may ask for a frame more than once
                     done += 1
-                    yield number, float(self._seconds[number]), pixels
+                    yield number, self._times[first], pixels
                 if self._progress is not None:
                     self._progress(done, self.total)
         if done == 0:
-            raise self._parts[0].source.error("none of the frames wanted from it can be decoded")
+            raise self._parts[0].track.source.error("none of the frames wanted from it can be decoded")
         if done < self.total:
             logger.warning(
                 "%s is damaged: %d of the %d frames wanted could not be decoded; they are left out.",
@@ -226,63 +231,75 @@ class FrameReader:
         self._opened.close()
 
     def _decode_all(self) -> Iterator[tuple[int, np.ndarray]]:
-        """
-        `(number within the video, frame (H, W, 3) uint8)`, in the order of presentation.
-
-        Runs share the cores, each decoded by one thread. Where one run outweighs the others, or its frames may not
-        all wait to be taken, one run after the other is decoded by several threads.
-        """
+        """`(number within the video, frame (H, W, 3) uint8)`, in the order of presentation."""
         plan: list[tuple[_Part, Run]] = []
         for part in self._parts:
             inside = np.unique(self._wanted) - part.first + part.low
             inside = inside[(inside >= part.low) & (inside < part.high)]
-            plan.extend((part, run) for run in plan_runs(part.index, inside))
+            plan.extend((part, run) for run in plan_runs(part.track.index, inside))
+        for track, runs in groupby(plan, key=lambda task: task[0].track):
+            with closing(track):
+                yield from self._decode_runs(track, list(runs))
+
+    def _decode_runs(self, track: Track, plan: list[tuple[_Part, Run]]) -> Iterator[tuple[int, np.ndarray]]:
+        """
+        The frames of runs of one track, which share the cores, each decoded by one thread. Where one run outweighs the
+        others, or its packets or frames are too many to wait to be taken, one run after the other is decoded by
+        several threads.
+        """
         lengths = [run.stop - run.start + 1 for _, run in plan]
+        num_bytes = max(int(track.index.sizes[run.start : run.stop + 1].sum()) for _, run in plan)
         longest = max(len(run.frames) for _, run in plan)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = min(cores, MAX_THREADS)
         # Runs begun before the first of them is over: a long one does not stop the other threads.
         ahead = min(2 * threads, AHEAD_BYTES // (3 * self._size[0] * self._size[1]) // longest - 1)
-        try:
-            if threads == 1 or ahead < threads or max(lengths) * threads > 1.5 * sum(lengths):
-                for part, run in plan:
-                    yield from self._decode(part, run, threads)
-                return
-            with ThreadPoolExecutor(threads) as pool:
-                waiting: deque = deque()
-                try:
-                    for part, run in plan:
-                        waiting.append(pool.submit(lambda *task: list(self._decode(*task)), part, run, 1))
-                        if len(waiting) > ahead:
-                            yield from waiting.popleft().result()
-                    while waiting:
-                        yield from waiting.popleft().result()
-                finally:
-                    for future in waiting:
-                        future.cancel()
-                    for track, _ in list(self._workers.values()):
-                        track.stopped = True
-        finally:
-            while self._workers:
-                self._workers.popitem()[1][0].close()
+        fits = ahead >= threads and num_bytes * threads <= AHEAD_BYTES and not track.index.counted
+        track.stopped, track.threads = False, 1
+        track.shared = threads > 1 and fits and max(lengths) * threads <= 1.5 * sum(lengths)
+        if not track.shared:
+            track.threads = threads if max(lengths) > SHORT_RUN else 1
+            codec, convert = None if track.index.counted else track.decoder(), FrameConverter(self._size)
+            for part, run in plan:
+                yield from self._decode(part, run, codec, convert)
+            return
+        decoders = [(track.decoder(), FrameConverter(self._size)) for _ in range(threads)]
 
-    def _decode(self, part: _Part, run: Run, threads: int) -> Iterator[tuple[int, np.ndarray]]:
-        """The frames of a run, by the track that this thread has left from the run before, if it is of that source."""
-        track, convert = self._workers.get(get_ident(), (None, FrameConverter(self._size)))
-        if track is None or track.source is not part.source:
-            if track is not None:
-                track.close()
-            track = Track(part.source, threads if run.stop - run.start >= SHORT_RUN else 1, part.index.stream)
-            self._workers[get_ident()] = track, convert
-        part.source.budget.spend()
-        with closing(track.read(run, part.index)) as frames:
+        def decode(part: _Part, run: Run) -> list[tuple[int, np.ndarray]]:
+            decoder = decoders.pop()
+            try:
+                return list(self._decode(part, run, *decoder))
+            finally:
+                decoders.append(decoder)
+
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque = deque()
+            try:
+                for task in plan:
+                    waiting.append(pool.submit(decode, *task))
+                    if len(waiting) > ahead:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+                track.stopped = True
+
+    def _decode(
+        self, part: _Part, run: Run, codec: av.VideoCodecContext | None, convert: FrameConverter
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames of a run."""
+        budget = part.track.source.budget
+        budget.spend()
+        with closing(part.track.read(run, codec)) as frames:
             for number, frame in frames:
                 try:
                     pixels = convert(frame)
                 except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
                     continue
                 yield number - part.low + part.first, pixels
-                part.source.budget.spend()  # the time that the consumer took does not count as a stall
+                budget.spend()  # the time that the consumer took does not count as a stall
 
 
 def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
@@ -296,17 +313,17 @@ def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
     """
     if index.counted:
         return [Run(0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
-    clocks = index.times - index.pts[index.packets]
     runs: list[Run] = []
+    clock = None
     for frame in frames.tolist():
         packet = int(index.packets[frame])
         at = int(np.searchsorted(index.starts, packet, side="right")) - 1
         while at >= 0 and index.frames[index.starts[at]] > frame:
             at -= 1
         start = int(index.starts[at]) if at >= 0 else 0
-        last = runs[-1] if runs else None
+        last, clock_before, clock = runs[-1] if runs else None, clock, index.times[frame] - index.pts[packet]
         near = last and start <= last.stop + SHORT_RUN // 4 and packet < last.start + SHORT_RUN
-        if last and (start <= last.start or (near and clocks[frame] == clocks[last.frames[-1]])):
+        if last and (start <= last.start or (near and clock == clock_before)):
             last.stop = max(last.stop, packet)
             last.frames.append(frame)
         else:
@@ -340,10 +357,10 @@ def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
 
 def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
     """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
-    ticks = (seconds - seconds[0]) * fps
-    first = np.ceil(ticks - 1e-6)  # the first tick that falls on the frame
-    until = np.append(ticks[1:], (end - seconds[0]) * fps)
-    return np.flatnonzero(first < until - 1e-6)
+    ticks = (np.append(seconds, end) - seconds[0]) * fps - 1e-6
+    return np.flatnonzero(
+        np.ceil(ticks[:-1]) < ticks[1:]
+    )  # the first tick that falls on the frame comes before the next
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ left out.
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import av
 
-from ..video_decoding_fila_video import index_video
+from ..video_decoding_fila_video import Track
 from ..video_pixels_fila_video import display_turn
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
 from ..video_sources_fila_video import OpenedSource
@@ -117,7 +118,8 @@ def _check_length(segments: list[VideoSegment], target: Path) -> None:
 def _describe(segment: VideoSegment) -> _Stream:
     """Raises [`_CannotCopy`] where players or the mp4 format may not take the file's packets as they are."""
     with OpenedSource(segment.source) as source:
-        index = index_video(source)
+        with closing(Track(source)) as track:
+            index = track.index
         if source.is_webp:
             raise _CannotCopy
         with source.container() as container:

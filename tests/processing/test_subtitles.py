@@ -2,6 +2,7 @@
 
 import io
 import logging
+from fractions import Fraction
 
 import av
 import pytest
@@ -19,6 +20,16 @@ VTT = (
     "00:02.000 --> 00:02.500\n{curly} &amp; plain\n"
 )
 LINES = [(0.5, 1.0, "Hello there, friend"), (2.0, 2.5, "{curly} & plain")]
+
+# What the encoder of timed text asks for: a style that lines are written in.
+ASS_HEADER = (
+    "[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\n"
+    "Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, "
+    "Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, "
+    "MarginV, Encoding\r\n"
+    "Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0\r\n\r\n"
+    "[Events]\r\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\r\n"
+)
 
 
 def rounded(lines):
@@ -52,6 +63,30 @@ def film_with_tracks(path, tracks, start_ms=0):
     return str(path)
 
 
+def film_with_timed_text(path, tracks):
+    """An MP4 of four seconds with a track of timed text (mov_text) for each language of `tracks`."""
+    picture_alone = str(make_video(path.with_name("picture.mp4"), 100))
+    with av.open(picture_alone) as source, av.open(str(path), "w") as out:
+        picture = out.add_stream_from_template(source.streams.video[0])
+        streams = []
+        for language, _ in tracks:
+            streams.append(out.add_stream("mov_text"))
+            streams[-1].metadata["language"] = language
+            streams[-1].codec_context.subtitle_header = ASS_HEADER.encode()
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = picture
+                out.mux(packet)
+        for stream, (_, lines) in zip(streams, tracks, strict=True):
+            for start, end, text in lines:
+                packet = av.Packet(len(text.encode()).to_bytes(2, "big") + text.encode())
+                packet.stream, packet.time_base = stream, Fraction(1, 1000)
+                packet.pts = packet.dts = round(1000 * start)
+                packet.duration = round(1000 * (end - start))
+                out.mux(packet)
+    return str(path)
+
+
 @pytest.mark.parametrize("text", [SRT, VTT, SRT.rstrip("\n")])
 def test_both_formats_give_plain_lines_with_their_seconds(tmp_path, text) -> None:
     assert rounded(read_subtitles(text.encode())) == LINES
@@ -70,6 +105,24 @@ def test_tracks_inside_the_file_are_found_by_number_and_language(tmp_path, start
     for wrong in (2, -1, "deu"):
         with pytest.raises(VideoReadError, match=r"film\.mkv.*0 \(eng\), 1 \(fra\)"):
             read_subtitles(wrong, film)
+
+
+def test_timed_text_inside_an_mp4_is_found_by_number_and_language(tmp_path) -> None:
+    french = [(0.25, 1.25, "Salut,\nmon ami"), (1.25, 3.0, "{\u00e0} bient\u00f4t")]  # without a pause between them
+    film = film_with_timed_text(tmp_path / "film.mp4", [("eng", LINES), ("fra", french)])
+    with av.open(film) as container:
+        assert [stream.codec_context.name for stream in container.streams.subtitles] == ["mov_text"] * 2
+    for name in (0, "eng", "ENG"):
+        assert rounded(read_subtitles(name, film)) == LINES
+    for name in (1, "fra"):
+        assert rounded(read_subtitles(name, film)) == [(a, b, text.replace("\n", " ")) for a, b, text in french]
+    (line,) = read_subtitles("fra", [VideoSegment(film, 1.5, 3.5)])
+    assert rounded([line]) == [(0.0, 1.5, french[1][2])]
+    for wrong in (2, "deu"):
+        with pytest.raises(VideoReadError, match=r"film\.mp4.*0 \(eng\), 1 \(fra\)"):
+            read_subtitles(wrong, film)
+    _, scenes = prompt_of(tiny_processor(num_scenes=2), film, subtitles="eng")
+    assert " ".join(scenes["subtitles"]).split() == " ".join(text for *_, text in LINES).split()
 
 
 def test_lines_follow_the_clips_of_a_video(tmp_path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import os
 import pickle
 from fractions import Fraction
 from typing import Never
@@ -12,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
+from fila_video.video_sources_fila_video import OpenedSource
 from helpers.video_files import make_video, number_of, picture, straight_decode
 from transformers.video_utils import VideoMetadata
 
@@ -309,6 +311,16 @@ def test_iterating_gives_the_same_frames_as_reading(video) -> None:
     assert [seconds for seconds, _ in pairs] == frames.timestamps.tolist()
     np.testing.assert_array_equal(np.stack([pixels for _, pixels in pairs]), frames.frames)
     assert frames.frames.dtype == np.uint8 and frames.frames.shape == (9, 24, 32, 3)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_file_is_opened_once_however_many_threads_decode_it(video, monkeypatch, cores) -> None:
+    container, opened = OpenedSource.container, []
+    monkeypatch.setattr(OpenedSource, "container", lambda source: opened.append(source.name) or container(source))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    read = read_frames(video("h264.mp4"), num_frames=9)
+    assert len(opened) == 1
+    assert [number_of(frame) for frame in read.frames] == read.metadata.frames_indices
 
 
 def test_segments_of_several_files_are_one_video(video) -> None:
