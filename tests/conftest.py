@@ -9,7 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# pytest's importlib mode leaves sys.path alone: `from tiny_models import ...` needs this.
+# pytest's importlib mode leaves sys.path alone: `from helpers.tiny_models import ...` needs this.
 sys.path.insert(0, str(Path(__file__).parent))
 
 
