@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 
 from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..long_video.json_records import read_json_records
+from ..other_models.contrastive_scorer import ContrastiveScorer
 from ..question_selection_fila_video import LAYERS, relevance, relevant_frames
 from ..scene_selection_fila_video import frame_detail, scenes_of
 from ..video_pool_fila_video import thumbnails
@@ -36,9 +38,15 @@ NEIGHBORS = ("before", "after")
 NEUTRAL = "What can be seen?"
 
 
+SCORED_BY = {"middle": "middle layers", "first": "first layer", "contrastive": "contrastive"}
+
+
 @dataclass(frozen=True)
 class Asking:
-    """One way to choose by the question; the names are those of the processor's settings without `question_`."""
+    """
+    One way to choose by the question; the names are those of the processor's settings without `question_`, but
+    `layers="contrastive"` is a [`ContrastiveScorer`].
+    """
 
     layers: str = "first"
     neutral: bool = True
@@ -49,7 +57,7 @@ class Asking:
 
     @property
     def name(self) -> str:
-        parts = [f"{self.layers} layers" if self.layers == "middle" else "first layer", self.diversity]
+        parts = [SCORED_BY[self.layers], self.diversity]
         parts += ["neutral"] if self.neutral else []
         for setting in ("spacing", "context", "min_rise"):
             parts += [f"{setting.replace('_', ' ')} {value:g}"] if (value := getattr(self, setting)) else []
@@ -71,6 +79,13 @@ ASKINGS = [
     Asking(context=60.0, min_rise=0.3),
 ]
 ANSWERED = [XCOMP, *ASKINGS[-6:]]
+# With `--scorer`, all of them answered.
+CONTRASTIVE = [
+    Asking("contrastive", neutral=False),
+    Asking("contrastive"),
+    Asking("contrastive", neutral=False, context=60.0),
+    Asking("contrastive", neutral=False, context=60.0, min_rise=0.8),
+]
 
 
 def named_event(question: Question, events: list[dict]) -> int | None:
@@ -102,12 +117,19 @@ class Precomputed:
 
 @torch.no_grad()
 def measure(
-    answerer: Answerer, record: Record, events: list[dict], num_scenes: list[int], max_questions: int | None
+    answerer: Answerer,
+    record: Record,
+    events: list[dict],
+    num_scenes: list[int],
+    max_questions: int | None,
+    scorer: ContrastiveScorer | None = None,
+    ways: Collection[str] | None = None,
 ) -> tuple[list[dict], dict[str, dict[str, list[bool]]]]:
     """
     For one film the questions that count, with `kind` and `form`, and by `"name, number of scenes"` for each of them
     the number of `scenes` taken, whether the named event is `found` by a chosen frame, the asked `neighbor` is, where
-    there is one, and the answer is `right`, where it was asked for.
+    there is one, and the answer is `right`, where it was asked for. `ways` names those that are measured, by default
+    all.
     """
     processor, model = answerer.processor, answerer.model
     named = [(question, named_event(question, events)) for question in record.questions]
@@ -119,19 +141,23 @@ def measure(
     means, times = features.float().mean(dim=1), torch.tensor(pool.metadata.timestamps, dtype=torch.float64)
     detail = frame_detail(thumbnails(pool.frames))
     tokens = model.tokens_for_scoring(features, processor.question_tokens)
+    askings = ASKINGS if scorer is None else [*ASKINGS, *CONTRASTIVE]
+    askings = [way for way in askings if ways is None or way.name in ways]
+    used = {way.layers for way in askings}
 
     def scores(text: str) -> dict[str, torch.Tensor]:
         prompt = prompt_of_question(text, processor.tokenizer, processor.video_token, processor.apply_chat_template)
-        return {layers: model.score_tokens(tokens, *prompt, layers=layers) for layers in LAYERS}
+        own = {layers: model.score_tokens(tokens, *prompt, layers=layers) for layers in LAYERS if layers in used}
+        return own | {"contrastive": scorer(pool.frames, text)[None]} if "contrastive" in used else own
 
     neutral = scores(NEUTRAL)
     asked = [scores(question.text) for question, _ in named]
     chosen: dict[str, list[torch.Tensor]] = {}
     for count in num_scenes:
-        for name in PLAIN:
+        for name in [name for name in PLAIN if ways is None or name in ways]:
             scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed, detail)
             chosen[f"{name}, {count}"] = [scenes] * len(named)
-        for way in ASKINGS:
+        for way in askings:
             chosen[f"{way.name}, {count}"] = [
                 scenes_of(
                     means,
@@ -151,7 +177,7 @@ def measure(
                 for own in asked
             ]
     questions = [{"kind": question.kind, "form": question.form} for question, _ in named]
-    answered = {*PLAIN, *(way.name for way in ANSWERED)}
+    answered = {*PLAIN, *(way.name for way in [*ANSWERED, *CONTRASTIVE])}
     results, prompts = {}, []
     for name, scenes in chosen.items():
         rows = results[name] = {"scenes": [], "found": [], "neighbor": [], "right": []}
@@ -211,7 +237,7 @@ def markdown(results: dict) -> str:
         ):
             lines += [f"{heading}, by the number of scenes:", ""]
             lines += [f"| selection | {' | '.join(map(str, counts))} |", "| --- " * (len(counts) + 1) + "|"]
-            for way in ways if what != "scenes" else (way.name for way in ASKINGS if way.min_rise):
+            for way in ways if what != "scenes" else (way for way in ways if "min rise" in way):
                 cells = [cell(way, count, what, of) for count in counts]
                 if any(cells):
                     lines.append(f"| `{way}` | {' | '.join(cells)} |")
@@ -242,6 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--num-scenes", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--limit", type=int, help="only the first so many films of a set")
     parser.add_argument("--questions", type=int, help="only the first so many of a film that name one event")
+    parser.add_argument("--scorer", help="folder of a SigLIP or CLIP that scores too, see train_scorer")
+    parser.add_argument("--ways", nargs="+", help="only these, by the names of the tables")
     parser.add_argument("--note", default="", help="for the head of the tables, such as how the films were made")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
@@ -249,16 +277,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         quiet()
         model, processor = load_model(options.model, options.device)
-        sets = {}
+        scorer = None if options.scorer is None else ContrastiveScorer(options.scorer)
+        known = [*PLAIN, *(way.name for way in (ASKINGS if scorer is None else [*ASKINGS, *CONTRASTIVE]))]
+        if unknown := [name for name in options.ways or () if name not in known]:
+            raise ValueError(f"There is no way {unknown[0]!r}: --ways takes names of {', '.join(known)}.")
+        sets, stems = {}, [file.stem for file in options.records]
         for file in options.records:
+            title = file.stem if stems.count(file.stem) == 1 else str(file.with_suffix(""))
             records = read_records(file, options.limit)
             events = [data["events"] for _, data in read_json_records(file)]
-            sets[file.stem] = []
+            sets[title] = []
             # The pool must be able to fill the most scenes.
             answerer = Answerer(model, processor, num_scenes=max(options.num_scenes))
             for record, own in zip(tqdm(records, desc=file.stem, disable=None), events, strict=False):
-                questions, results = measure(answerer, record, own, options.num_scenes, options.questions)
-                sets[file.stem].append({"id": record.id, "questions": questions, "results": results})
+                questions, results = measure(
+                    answerer, record, own, options.num_scenes, options.questions, scorer, options.ways
+                )
+                sets[title].append({"id": record.id, "questions": questions, "results": results})
                 # After each film, so that a run that is broken off leaves its part.
                 text = write(sets, options.output, options.note)
     except (ValueError, OSError, ImportError, KeyError) as error:

@@ -1,5 +1,6 @@
 """A scorer of frames that needs no language model: how well a text fits to each, by a SigLIP or a CLIP."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class ContrastiveScorer:
             raise ValueError("A loaded model needs its `image_processor` and its `tokenizer`.")
         self.model, self.image_processor, self.tokenizer = model, image_processor, tokenizer
         self.batch_size = batch_size
+        # Of the frames that were scored last: a neutral question and others about the same video come right after.
+        self._last: tuple[weakref.ref, int | None, torch.Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, frames: torch.Tensor, question: str) -> torch.Tensor:
@@ -67,13 +70,21 @@ class ContrastiveScorer:
         if "siglip" in self.model.config.model_type:
             text.pop("attention_mask", None)
         wanted = nn.functional.normalize(_pooled(self.model.get_text_features(**text)).float(), dim=-1)
-        scores = []
+        return (self._encode(frames) @ wanted[0]).cpu()
+
+    def _encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """What the model sees in each frame, `(num_frames, dim)`, of length 1."""
+        version = None if frames.is_inference() else frames._version  # counts changes in place
+        if self._last is not None and self._last[0]() is frames and self._last[1] == version is not None:
+            return self._last[2]
+        seen = []
         for batch in frames.split(self.batch_size):
             pixels = self.image_processor(list(batch.cpu()), return_tensors="pt")["pixel_values"]
             pixels = pixels.to(self.model.device, self.model.dtype)
-            seen = _pooled(self.model.get_image_features(pixel_values=pixels)).float()
-            scores.append(nn.functional.normalize(seen, dim=-1) @ wanted[0])
-        return torch.cat(scores).cpu()
+            seen.append(_pooled(self.model.get_image_features(pixel_values=pixels)).float())
+        features = nn.functional.normalize(torch.cat(seen), dim=-1)
+        self._last = weakref.ref(frames), version, features
+        return features
 
 
 def _pooled(features: torch.Tensor | object) -> torch.Tensor:

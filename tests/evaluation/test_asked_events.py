@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from fila_video.evaluation import asked_events
-from fila_video.evaluation.asked_events import ANSWERED, ASKINGS, PLAIN, named_event
+from fila_video.evaluation import asked_events, train_scorer
+from fila_video.evaluation.asked_events import ANSWERED, ASKINGS, CONTRASTIVE, PLAIN, named_event
 from fila_video.evaluation.records import Question
 from fila_video.toy_world.make_videos import Settings, make_videos
 
@@ -61,3 +61,28 @@ def test_records_without_such_questions_are_refused(tmp_path, capsys) -> None:
     records = make_videos(tmp_path, settings, count=1)
     assert asked_events.main(["--records", str(records), "--output", str(tmp_path)]) == 2
     assert "no question that names one event" in capsys.readouterr().err
+
+
+def test_a_scorer_is_trained_on_films_and_scores_beside_the_others(tmp_path, capsys) -> None:
+    settings = Settings("rare", "train", seed=5, duration=(60, 60), questions=12, side=32, fps=2)
+    records = str(make_videos(tmp_path / "films", settings, count=3))
+    scorer, results = str(tmp_path / "scorer"), tmp_path / "results"
+    assert train_scorer.main([records, "--output", scorer, "--steps", "2", "--batch-size", "4"]) == 0
+    assert "held-out questions" in capsys.readouterr().out
+
+    ways = ["kmeans", CONTRASTIVE[0].name]
+    options = ["--records", records, "--num-scenes", "2", "--limit", "1", "--questions", "1", "--output", str(results)]
+    assert asked_events.main([*options, "--scorer", scorer, "--ways", *ways]) == 0
+    (films,) = json.loads((results / "asked_events.json").read_text())["sets"].values()
+    assert [list(film["results"]) for film in films] == [[f"{way}, 2" for way in ways]]
+    assert all(len(rows["found"]) == len(rows["right"]) == 1 for film in films for rows in film["results"].values())
+
+    assert asked_events.main([*options, "--ways", CONTRASTIVE[0].name]) == 2
+    assert "no way 'question: contrastive" in capsys.readouterr().err
+
+
+def test_a_question_fits_to_the_frames_of_things_with_all_that_it_names() -> None:
+    shown = [[], [{"red", "ring"}], [{"red", "star"}, {"blue", "ring"}]]
+    named = [{"red"}, {"ring"}, {"red", "ring"}]
+    expected = [[False, True, True], [False, True, True], [False, True, False]]
+    assert train_scorer.fits(named, shown).tolist() == expected

@@ -64,6 +64,23 @@ def test_a_contrastive_model_scores_frames_as_it_compares_texts_with_images_itse
     assert not torch.equal(scorer(frames, "a blue ring"), scores)
 
 
+def test_frames_are_encoded_once_for_several_questions_and_anew_when_they_change(monkeypatch) -> None:
+    torch.manual_seed(0)
+    model = SiglipModel(SiglipConfig(text_config=TEXT | {"projection_size": 16}, vision_config=VISION)).eval()
+    encoded, encode = [], model.get_image_features
+    monkeypatch.setattr(model, "get_image_features", lambda **inputs: encoded.append(1) or encode(**inputs))
+    scorer = ContrastiveScorer(model, SiglipImageProcessor(size={"height": 16, "width": 16}), LetterTokenizer())
+    frames = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    first = scorer(frames, "a red star")
+    scorer(frames, "a blue ring")
+    assert len(encoded) == 1 and torch.equal(scorer(frames, "a red star"), first)
+
+    assert torch.equal(scorer(frames.clone(), "a red star"), first) and len(encoded) == 2
+    frames[1] = 255 - frames[1]
+    changed = scorer(frames, "a red star")
+    assert len(encoded) == 3 and changed[1] != first[1] and torch.allclose(changed[0], first[0])
+
+
 def test_a_scorer_needs_a_model_that_compares_texts_with_images() -> None:
     with pytest.raises(ValueError, match="Linear does not compare"):
         ContrastiveScorer(torch.nn.Linear(2, 2))
