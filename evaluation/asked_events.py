@@ -83,8 +83,8 @@ ANSWERED = [XCOMP, *ASKINGS[-6:]]
 CONTRASTIVE = [
     Asking("contrastive", neutral=False),
     Asking("contrastive"),
-    Asking("contrastive", neutral=False, context=60.0),
-    Asking("contrastive", neutral=False, context=60.0, min_rise=0.8),
+    Asking("contrastive", neutral=False, context=60.0, min_rise=0.9),
+    Asking("contrastive", neutral=False, context=300.0, min_rise=0.9),
 ]
 
 
