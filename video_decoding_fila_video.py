@@ -22,17 +22,16 @@ from transformers.utils import logging
 
 from .video_pixels_fila_video import display_size, webp_frames
 from .video_sources_fila_video import OpenedSource
+from .video_times_fila_video import FAR, NOPTS, damaged_times, on_one_clock, slots_of
 
 logger = logging.get_logger(__name__)
 
-NOPTS = np.iinfo(np.int64).min
 SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
 _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
-_FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 
 
 @dataclass
@@ -89,7 +88,7 @@ class Track:
         source (`OpenedSource`): Where the container comes from.
 
     Attributes:
-        index ([`Index`]): What the stream holds.
+        index ([`Index`]): What the stream holds; known after [`index_video`].
         at (`int`): The position in the index of the packet that the container gives next.
         errors (`int`): What the container and the decoders complained of.
         seekable (`bool`): Whether a seek lands where the index says, so far, and leaves out nothing that is needed.
@@ -97,20 +96,15 @@ class Track:
         shared (`bool`): Whether several threads call [`Track.read`]; the packets of a run then stand in memory.
         stopped (`bool`): Set by another thread to end all reading.
 
-    Raises:
-        VideoReadError: If no frame can be decoded, or a limit is passed.
     """
+
+    index: Index
 
     def __init__(self, source: OpenedSource) -> None:
         self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
         self.container = self._number = None
         self.seekable = True
         self._lock = Lock()  # over the container
-        try:
-            self.index = index_video(self)
-        except BaseException:
-            self.close()
-            raise
 
     def open(self) -> None:
         """Opens the container, which stands at its first packet; anew where it was open."""
@@ -303,8 +297,14 @@ def _pts_of(packet: av.Packet) -> int:
 
 
 def index_video(track: Track) -> Index:
-    """Reads every packet of a track. Only its first frame is decoded, and all where they have to be counted."""
-    index = _index_webp(track) if track.source.is_webp else _index(track)
+    """
+    Reads every packet of a track, which then knows what it holds. Only its first frame is decoded, and all where they
+    have to be counted.
+
+    Raises:
+        VideoReadError: If no frame can be decoded, or a limit is passed.
+    """
+    index = track.index = _index_webp(track) if track.source.is_webp else _index(track)
     if index.damage:  # FFmpeg also ends a video early that the machine cannot read
         try:
             with track.source.open() as file:
@@ -356,15 +356,15 @@ def _index(track: Track) -> Index:
         index = _count(track, np.array(undated, dtype=np.int64))
         index.damage = _damage(track, index, len(pts), 0)
         return index
-    wild = _wild(pts[kept] * float(stream.time_base))
+    wild = damaged_times(pts[kept] * float(stream.time_base))
     kept[kept] = ~wild
-    moments = _on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
+    moments = on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
     times = np.sort(moments)
     times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
     frames = np.full(len(pts), -1, dtype=np.int32)
     frames[kept] = np.searchsorted(times, moments)
     length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
-    if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
+    if length <= 0 or length * float(stream.time_base) > max(FAR, 20 * float(np.ptp(times) * stream.time_base)):
         length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
     track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
     starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
@@ -401,7 +401,7 @@ def _count(track: Track, dts: np.ndarray) -> Index:
     slots = np.unique(dts)
     if len(slots) >= len(came) and slots[0] != NOPTS:
         # A slot without a picture of its own (not coded) shows the picture before it again.
-        times = slots if len(slots) == len(came) else _slots_of(np.array(came), slots)
+        times = slots if len(slots) == len(came) else slots_of(np.array(came), slots)
         end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
     else:
         times = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
@@ -434,63 +434,6 @@ def _damage(track: Track, index: Index, held: int, wild: int) -> str | None:
             f"{index.duration:.1f} of its {seconds:.1f} seconds"
         )
     return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
-
-
-def _wild(seconds: np.ndarray) -> np.ndarray:
-    """
-    (S,) bool: which of the times `seconds` (S,), in the order of decoding, are damaged.
-
-    One is that jumps away from those around it, which agree, further than frames are reordered. At both ends, where
-    there is nothing to come back to, it takes an hour and 20 times the length of everything else.
-    """
-    wild = np.zeros(len(seconds), dtype=bool)
-    reach = 4  # times before and after, of which the middle is taken
-    if len(seconds) > 2 * reach:
-        # Only where a time is far from one of those before it is there anything to look at.
-        here, doubtful = seconds[reach:-reach], wild[reach:-reach]
-        for back in range(1, reach + 1):
-            before = seconds[reach - back : -reach - back]
-            doubtful = doubtful | (here - before > 1) | (before - here > 1)
-        doubtful = np.flatnonzero(doubtful) + reach
-        around = seconds[doubtful[:, None] + np.arange(-reach, reach + 1)]
-        here = around[:, reach]
-        before, after = np.median(around[:, :reach], axis=1), np.median(around[:, -reach:], axis=1)
-        far = 1 + 32 * np.median(np.abs(np.diff(around, axis=1)), axis=1)
-        jumps = (here > np.maximum(before, after) + far) | (here < np.minimum(before, after) - far)
-        wild[doubtful] = jumps & (np.abs(after - before) < far)
-    low, high = np.quantile(seconds[~wild], (0.1, 0.9), method="nearest", overwrite_input=True)
-    far = max(_FAR, 20 * (high - low))
-    ends = ~wild & ((seconds < low - far) | (seconds > high + far))
-    if len(seconds) > 2 and ends.sum() <= max(1, len(seconds) // 50):
-        wild |= ends
-    return wild
-
-
-def _on_one_clock(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """
-    (P,) int64: the times of packets, with recordings that were joined, each with a clock of its own, put behind one
-    another.
-
-    Keyframes, the packets `starts`, are stored in the order in which they are shown; one that is not later than the
-    one before it starts a new clock, and follows the last frame at the usual distance.
-    """
-    restarts = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
-    moments, top = pts.copy(), NOPTS
-    for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
-        part = moments[low:at][pts[low:at] != NOPTS]
-        gaps = np.diff(np.unique(part[-100:]))
-        top = max(top, int(part.max())) if len(part) else top
-        moments[at:high] += top + (int(np.median(gaps)) if len(gaps) else 1) - int(pts[at])
-    return moments
-
-
-def _slots_of(came: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """(T,) int64, strictly ascending: the slots of T frames of which each came out of the decoder at a slot of `came`
-    (`NOPTS` at the end, where the decoder was emptied), a constant number of slots after its own."""
-    at = np.where(came == NOPTS, 0, np.searchsorted(slots, came))
-    steps = np.arange(len(came))
-    at = np.maximum.accumulate(np.maximum(at - at[0], 0) - steps) + steps
-    return slots[np.minimum(at, len(slots) - len(came) + steps)]
 
 
 __all__ = ["Index", "Run", "Track", "index_video"]

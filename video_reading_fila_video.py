@@ -20,10 +20,11 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track
+from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video
 from .video_limits_fila_video import VideoLimits, VideoReadError
 from .video_pixels_fila_video import FrameConverter
 from .video_sources_fila_video import OpenedSource, VideoSegment
+from .video_times_fila_video import sample_at_rate, shown_at, spread_evenly
 
 logger = logging.get_logger(__name__)
 
@@ -133,8 +134,8 @@ class FrameReader:
                 for track in tracks.values():
                     track.close()  # of many files, one is open at a time
                 tracks[key] = self._opened.enter_context(closing(Track(opened)))
-                if tracks[key].index.damage:
-                    logger.warning("%s %s.", opened.name, tracks[key].index.damage)
+                if (damage := index_video(tracks[key]).damage) is not None:
+                    logger.warning("%s %s.", opened.name, damage)
             track, index = tracks[key], tracks[key].index
             start = 0.0 if segment.start is None else float(segment.start)
             end = index.duration if segment.end is None else min(float(segment.end), index.duration)
@@ -329,38 +330,6 @@ def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
         else:
             runs.append(Run(start, packet, [frame]))
     return runs
-
-
-def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
-    """The frame shown at each of `times`: (len(times),) int64; before the first frame it is the first one."""
-    return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
-
-
-def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
-    """
-    The frames shown at `count` evenly spaced times from the first frame to the last of `seconds` (T,), ascending.
-
-    Returns:
-        `np.ndarray` of shape `(min(count, T),)`: int64 indices, ascending, none twice: where one frame is shown at two
-        of the times, the next free one is taken, so that the number is always kept.
-    """
-    total = len(seconds)
-    if count >= total:
-        return np.arange(total)
-    wanted = np.linspace(seconds[0], seconds[-1], count)
-    tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
-    indices = np.searchsorted(seconds, wanted + tolerance, side="right") - 1
-    steps = np.arange(count)
-    indices = np.maximum.accumulate(indices - steps) + steps  # strictly ascending
-    return np.minimum(indices, total - count + steps)
-
-
-def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
-    """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
-    ticks = (np.append(seconds, end) - seconds[0]) * fps - 1e-6
-    return np.flatnonzero(
-        np.ceil(ticks[:-1]) < ticks[1:]
-    )  # the first tick that falls on the frame comes before the next
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 
-from ..video_decoding_fila_video import Track
+from ..video_decoding_fila_video import Track, index_video
 from ..video_pixels_fila_video import display_turn
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
 from ..video_sources_fila_video import OpenedSource
@@ -119,7 +119,7 @@ def _describe(segment: VideoSegment) -> _Stream:
     """Raises [`_CannotCopy`] where players or the mp4 format may not take the file's packets as they are."""
     with OpenedSource(segment.source) as source:
         with closing(Track(source)) as track:
-            index = track.index
+            index = index_video(track)
         if source.is_webp:
             raise _CannotCopy
         with source.container() as container:

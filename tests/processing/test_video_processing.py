@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fila_video import video_decoding_fila_video
+from fila_video import video_reading_fila_video
 from fila_video.video_pool_fila_video import SpreadPool
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_reading_fila_video import TimedVideoMetadata, VideoReadError, VideoSegment, read_frames
@@ -202,8 +202,8 @@ def test_frames_of_a_long_file_of_varying_rate_keep_their_own_numbers(tmp_path) 
 def test_a_video_longer_than_its_pool_is_downloaded_and_indexed_once(folder, selection, monkeypatch) -> None:
     data = (folder / "two_minutes.mp4").read_bytes()
     indexed = []
-    index = video_decoding_fila_video.index_video
-    monkeypatch.setattr(video_decoding_fila_video, "index_video", lambda one: indexed.append(one) or index(one))
+    index = video_reading_fila_video.index_video
+    monkeypatch.setattr(video_reading_fila_video, "index_video", lambda one: indexed.append(one) or index(one))
 
     def serve(connection, request, server) -> None:
         server.send(connection, head(content_length=len(data)) + data)
