@@ -124,7 +124,7 @@ def measure(
     max_questions: int | None,
     scorer: ContrastiveScorer | None = None,
     ways: Collection[str] | None = None,
-) -> tuple[list[dict], dict[str, dict[str, list[bool]]]]:
+) -> tuple[list[dict], dict[str, dict[str, list[int]]]]:
     """
     For one film the questions that count, with `kind` and `form`, and by `"name, number of scenes"` for each of them
     the number of `scenes` taken, whether the named event is `found` by a chosen frame, the asked `neighbor` is, where
@@ -183,17 +183,17 @@ def measure(
         rows = results[name] = {"scenes": [], "found": [], "neighbor": [], "right": []}
         for (question, event), indices in zip(named, scenes, strict=True):
             rows["scenes"].append(len(indices))
-            rows["found"].append(_shows(events[event], times[indices]))
+            rows["found"].append(int(_shows(events[event], times[indices])))
             if question.kind in NEIGHBORS:
                 neighbor = events[event + (1 if question.kind == "after" else -1)]
-                rows["neighbor"].append(_shows(neighbor, times[indices]))
+                rows["neighbor"].append(int(_shows(neighbor, times[indices])))
             if name.rsplit(", ", 1)[0] in answered:
                 single = replace(record, questions=[question])
                 prompts.append(
                     (name, question, answerer.about_video(single, pool, features, Precomputed(indices))[0][0])
                 )
     for (name, question, _), answer in zip(prompts, answerer.answer([p for *_, p in prompts]), strict=True):
-        results[name]["right"].append(is_right(question, answer))
+        results[name]["right"].append(int(is_right(question, answer)))
     return questions, results
 
 
@@ -254,7 +254,7 @@ def write(sets: dict[str, list[dict]], folder: Path, note: str = "") -> str:
     about = f"{about}\n\n{note}" if note else about
     results = {"about": about, "sets": {name: films for name, films in sets.items() if films}}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "asked_events.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+    (folder / "asked_events.json").write_text(json.dumps(results, separators=(",", ":")) + "\n", encoding="utf-8")
     text = markdown(results)
     (folder / "asked_events.md").write_text(text, encoding="utf-8")
     return text

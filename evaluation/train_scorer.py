@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("records", nargs="+", type=Path, help="JSON lines of make-videos, of training")
     parser.add_argument("--output", type=Path, required=True, help="folder of the SigLIP")
     parser.add_argument("--model", default=str(DEFAULT_MODEL), help="whose vision tower it begins with")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=128, help="questions, and frames, of a step")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=42)
