@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from fila_video.inference.workers import PipelineWorker
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.answer_runs import QUESTION, answer, rows_of, write_records
+from helpers.tiny_processor import model_for, tiny_processor
 
 
 def test_answers_are_those_of_the_pipeline_whatever_form_the_records_have(videos, pipe, tmp_path) -> None:
@@ -53,6 +56,34 @@ def test_a_video_is_read_once_for_all_its_questions(videos, pipe, tmp_path, monk
     for name, question in (("a", "What is red?"), ("c#1", "What?"), ("c#last", "Where?"), ("b", QUESTION)):
         (record,) = pipe(rows[name]["video"], text=question, max_new_tokens=4, return_full_text=False)
         assert (rows[name]["question"], rows[name]["answer"]) == (question, record["generated_text"])
+
+
+def test_with_cooperative_encoding_every_question_about_a_video_has_tokens_of_its_own(videos, tmp_path) -> None:
+    settings = {"frame_encoding": "cooperative", "scene_size": 1, "background_tokens": 2}
+    settings |= {"num_prototypes": 5, "key_frames": 2}
+    processor = tiny_processor(**settings)
+    model = model_for(processor, **settings)
+    torch.nn.init.normal_(model.model.cooperative_encoder.question_projection.weight)  # so that questions matter
+    pipe = VideoTextToTextPipeline(model=model, processor=processor, device="cpu")
+    questions = ["What is red?", "Where is the large one at the end?", "How many?"]
+    records = [
+        {"id": str(number), "video": str(videos / f"{number}.mp4"), "questions": questions} for number in (0, 1)
+    ]
+    seen, generate = [], model.generate
+
+    def generate_and_keep(**inputs):
+        seen.extend(inputs["video_question_ids"])
+        return generate(**inputs)
+
+    model.generate = generate_and_keep
+    answer(pipe, write_records(tmp_path, *records), tmp_path / "out.jsonl", batch_size=4)
+    rows = rows_of(tmp_path / "out.jsonl")
+    asked = [processor.tokenizer.decode(ids[ids >= 0]).strip() for ids in seen]
+    assert sorted(asked) == sorted([question for question in questions for _ in (0, 1)])
+    assert len(rows) == 6
+    for row in rows.values():
+        (alone,) = pipe(row["video"], text=row["question"], max_new_tokens=4, return_full_text=False)
+        assert row["error"] is None and row["answer"] == alone["generated_text"]
 
 
 def test_what_cannot_be_answered_is_a_row_and_its_neighbors_are_answered(videos, pipe, tmp_path) -> None:

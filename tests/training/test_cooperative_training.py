@@ -8,7 +8,16 @@ import yaml
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.settings import TrainingError, load_settings
-from helpers.training_runs import losses, run, world
+from helpers.training_runs import (
+    image_record,
+    in_processes,
+    losses,
+    run,
+    settings_file,
+    video_record,
+    world,
+    write_lines,
+)
 
 TRAINING = Path(__file__).resolve().parent.parent.parent / "training"
 STAGES = ("dynfocus1_adapters", "dynfocus2_all")
@@ -84,3 +93,38 @@ def test_a_background_is_trained_with_scenes_of_a_pool(tmp_path) -> None:
 def test_isolated_turns_are_refused_where_tokens_are_one_questions(tmp_path) -> None:
     with pytest.raises(TrainingError, match="`isolate_turns` shares a video's tokens"):
         run(tmp_path / "out", isolate_turns=True, **few_steps(FIRST, world() / "model"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_also_where_one_or_both_have_images_alone(tmp_path) -> None:
+    """
+    The choice of key frames draws noise, which two processes draw otherwise than one: where all prototypes are key
+    frames there is none. A run with the choice ends, and moves the score net.
+    """
+    records = [video_record(0), image_record(0), image_record(1), image_record(2), video_record(1), video_record(2)]
+    write_lines(tmp_path / "mixed.jsonl", records)
+    data = [{"path": str(tmp_path / "mixed.jsonl"), "media": str(world()), "weight": 2}]
+    training = {"max_steps": 6, "per_device_train_batch_size": 1}
+    changes = few_steps(SECOND, world() / "model", batch_size=2, data=data)
+    plain = {**FIRST["config"], "num_prototypes": 6, "key_frames": 6}
+    mixed = {**plain, "key_frames": 3}
+    files = [
+        settings_file(tmp_path / "two", training, **changes | {"config": plain}),
+        settings_file(tmp_path / "noisy", {**training, "gradient_checkpointing": True}, **changes | {"config": mixed}),
+    ]
+    result = in_processes(*files, processes=2)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+    trainer = run(tmp_path / "one", training, **changes | {"config": plain})
+    kinds = ["image" if "image" in records[index] else "video" for _, _, index in trainer.train_dataset.sampler]
+    batches = [tuple(sorted(kinds[at : at + 2])) for at in range(0, len(kinds), 2)]
+    assert set(batches) == {("image", "image"), ("image", "video"), ("video", "video")}
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
+    expected = weights(tmp_path / "one")
+    for key, value in weights(tmp_path / "two").items():
+        torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3, msg=key)
+    noisy, gradients = losses(tmp_path / "noisy"), weights(tmp_path / "noisy")
+    assert sorted(noisy) == [1, 2, 3, 4, 5, 6] and all(loss == loss for loss in noisy.values())
+    # Without a choice the score net has no gradient but zero: what moved it was the other run's choice.
+    scores = [key for key in expected if "score_net" in key]
+    assert scores and any(not torch.equal(expected[key], gradients[key]) for key in scores)
