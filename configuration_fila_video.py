@@ -24,6 +24,7 @@ VIDEO_INPUTS += ("video_question_ids",)
 # Settings that a processor has too, itself and among those of its scenes.
 SHARED_WITH_PROCESSOR = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 SHARED_WITH_SCENES = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
+SHARED_WITH_SCENES += ("detail_tokens",)
 CUSTOM_PIPELINES = {
     "video-text-to-text": {
         "impl": "pipeline_fila_video.VideoTextToTextPipeline",
@@ -79,6 +80,9 @@ class FilaVideoConfig(PreTrainedConfig):
     key_frames (`int` or `float`, *optional*, defaults to 0.8):
         With `"cooperative"`: how many of the prototypes are key frames (K), or which share of them, rounded up. The
         paper has 20 of 25, its code 0.45 of 80; with 0 there are none.
+    detail_tokens (`int`, *optional*):
+        With `"cooperative"`, as an ablation: so many tokens of a key frame, means of bands of its patches from top to
+        bottom, in place of its pooled patches and clusters (38 of 16 x 16 patches).
     topk_samples (`int`, *optional*, defaults to 500):
         With `"cooperative"`: samples of the noise by which the choice of key frames has a gradient in training.
     topk_sigma (`float`, *optional*, defaults to 0.1):
@@ -123,6 +127,7 @@ class FilaVideoConfig(PreTrainedConfig):
     background_tokens: Literal[0, 1, 2] | None = None
     num_prototypes: int = 25
     key_frames: int | float = 0.8
+    detail_tokens: int | None = None
     topk_samples: int = 500
     topk_sigma: float = 0.1
     layer_compression: Literal["cosine"] | None = None
@@ -172,7 +177,7 @@ class FilaVideoConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Part of `@strict`: refuses sizes that no model can have."""
         counts = ("scene_size", "pooling_stride", "layer_compression_group", "num_prototypes", "topk_samples")
-        for name in counts:
+        for name in (*counts, "detail_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.pooling_stride > self.patches_per_side and self.pooling_mode in ("average", "max", "pixel_shuffle"):
@@ -232,6 +237,10 @@ class FilaVideoConfig(PreTrainedConfig):
             )
         if not self.topk_sigma > 0:
             raise ValueError(f"`topk_sigma` must be positive, got {self.topk_sigma}.")
+        if self.detail_tokens is not None and self.detail_tokens > self.num_patches:
+            raise ValueError(
+                f"`detail_tokens` ({self.detail_tokens}) is more than the {self.num_patches} patches of a frame."
+            )
         if self.background_tokens == 0 and self.key_frames == 0:
             raise ValueError("`background_tokens` and `key_frames` are both 0: no token would be left.")
 
@@ -281,8 +290,9 @@ def check_shared_settings(model: Any, processor: Any, scenes: Any) -> None:
     config = getattr(model, "config", None)
     for owner, names in ((processor, SHARED_WITH_PROCESSOR), (scenes, SHARED_WITH_SCENES)):
         for name in names:
-            ours, theirs = getattr(owner, name), getattr(config, name, None)
-            if theirs is not None and ours != theirs:
+            ours = getattr(owner, name)
+            theirs = getattr(config, name, ours)  # models of other kinds have no such setting
+            if ours != theirs:
                 raise ValueError(
                     f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal."
                 )
@@ -348,6 +358,12 @@ def detail_sizes(patches_per_side: int) -> tuple[int, int, int]:
     return min(4, patches_per_side), clusters, math.ceil(0.35 * clusters - 1e-9)
 
 
+def num_detail_tokens(patches_per_side: int, detail_tokens: int | None) -> int:
+    """Tokens that a key frame has beside those of every frame."""
+    side, clusters, groups = detail_sizes(patches_per_side)
+    return side**2 + clusters + groups if detail_tokens is None else detail_tokens
+
+
 def num_cooperative_tokens(
     num_frames: int,
     patches_per_side: int,
@@ -355,10 +371,11 @@ def num_cooperative_tokens(
     key_frames: int | float,
     background_tokens: int,
     newline_position: str,
+    detail_tokens: int | None = None,
 ) -> int:
     """Tokens that a pool of `num_frames` gives to the language model with `frame_encoding="cooperative"`."""
-    side, clusters, groups = detail_sizes(patches_per_side)
-    details = num_key_frames(num_frames, num_prototypes, key_frames) * (side**2 + clusters + groups)
+    num_keys = num_key_frames(num_frames, num_prototypes, key_frames)
+    details = num_keys * num_detail_tokens(patches_per_side, detail_tokens)
     return num_frames * background_tokens + details + (newline_position == "video")
 
 

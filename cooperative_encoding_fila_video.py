@@ -17,7 +17,7 @@ the model's one projector, as each is a mean of patches; and groups of patches a
 import torch
 from torch import nn
 
-from .configuration_fila_video import FilaVideoConfig, detail_sizes, num_key_frames
+from .configuration_fila_video import FilaVideoConfig, detail_sizes, num_detail_tokens, num_key_frames
 from .scene_merging_fila_video import pool_grids
 
 EVENT_NEIGHBORS = 2  # nearest frames that make the density of a frame (C)
@@ -223,7 +223,8 @@ class FilaVideoCooperativeEncoder(nn.Module):
         hidden_size = config.vision_config.hidden_size
         self.score_net = FilaVideoScoreNet(hidden_size) if config.key_frames else None
         num_groups = detail_sizes(config.patches_per_side)[2]
-        self.group_weights = nn.Linear(num_groups, num_groups) if config.key_frames else None
+        has_groups = config.key_frames and config.detail_tokens is None
+        self.group_weights = nn.Linear(num_groups, num_groups) if has_groups else None
         self.question_projection = None
         if config.background_tokens == 2:
             self.question_projection = nn.Linear(config.text_config.hidden_size, hidden_size, bias=False)
@@ -278,16 +279,21 @@ class FilaVideoCooperativeEncoder(nn.Module):
     def encode_key_frames(self, frames: torch.Tensor) -> tuple[torch.LongTensor, torch.Tensor]:
         """
         The key frames `(K,)` of a pool and their details `(K, num_details, hidden_size)`: pooled patches, then
-        clusters of patches. In training, each is a mixture of the prototypes by [`perturbed_top_k`], whose gradient
-        goes through the pooled patches alone.
+        clusters of patches; or bands of patches alone. In training, each is a mixture of the prototypes by
+        [`perturbed_top_k`], whose gradient goes through the pooled patches alone, or the bands.
         """
         config = self.config
         prototypes, chosen, scores = self.choose_key_frames(frames)
         if len(chosen) == 0:
-            return prototypes, frames.new_empty(0, sum_of_details(config), frames.shape[2])
+            num_details = num_detail_tokens(config.patches_per_side, config.detail_tokens)
+            return prototypes, frames.new_empty(0, num_details, frames.shape[2])
         is_choice = self.training and len(chosen) < len(prototypes)
         patches = frames[prototypes if is_choice else prototypes[chosen]]
-        pooled, clusters = self._pool(patches), self._cluster(patches)
+        if config.detail_tokens is None:
+            pooled, clusters = self._pool(patches), self._cluster(patches)
+        else:
+            pooled = nn.functional.adaptive_avg_pool1d(patches.mT, config.detail_tokens).mT
+            clusters = pooled[:, :0]
         if is_choice:
             mixture = perturbed_top_k(scores, len(chosen), config.topk_samples, config.topk_sigma).to(frames.dtype)
             pooled = torch.einsum("kl,lpc->kpc", mixture, pooled)
@@ -335,12 +341,6 @@ def _means(points: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tens
     """`(num_sets, count, hidden_size)`: the means of the points of each label."""
     members = nn.functional.one_hot(labels, count).to(torch.float32)
     return ((members / members.sum(dim=1, keepdim=True)).mT @ points.float()).to(points.dtype)
-
-
-def sum_of_details(config: FilaVideoConfig) -> int:
-    """How many tokens a key frame has beside those of every frame."""
-    side, clusters, groups = detail_sizes(config.patches_per_side)
-    return side**2 + clusters + groups
 
 
 @torch.no_grad()

@@ -102,6 +102,9 @@ class SceneSettings:
             With `"cooperative"`: the frames of which the key frames are chosen.
         key_frames (`int` or `float`, *optional*, defaults to 0.8):
             With `"cooperative"`: how many of them are, or which share.
+        detail_tokens (`int`, *optional*):
+            With `"cooperative"`: tokens that a key frame has beside those of every frame, where it is not the model's
+            usual number. Must be the model's.
 
     Raises:
         ValueError: If a count is under 1, a size is negative, or a name is unknown.
@@ -135,14 +138,16 @@ class SceneSettings:
     background_tokens: int = 0
     num_prototypes: int = 25
     key_frames: int | float = 0.8
+    detail_tokens: int | None = None
 
     def __post_init__(self) -> None:
         counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size")
         for name in (*counts, "question_tokens", "num_prototypes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.encoded_candidates is not None and self.encoded_candidates < 1:
-            raise ValueError(f"`encoded_candidates` must be at least 1 or `None`, got {self.encoded_candidates}.")
+        for name in ("encoded_candidates", "detail_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1 or `None`, got {getattr(self, name)}.")
         known_values = {
             "selection": (*METHODS, "question"),
             "init": INITS,

@@ -147,6 +147,7 @@ class TokenCounter:
             settings.key_frames,
             settings.background_tokens,
             self.newline_position,
+            settings.detail_tokens,
         )
 
     def layout(self, num_scenes: int, places: Sequence[int] = ()) -> VideoTokens:

@@ -103,8 +103,18 @@ CASES = {
     "FiLA-Video, pool of 512, model features": ("fila", 512, True, None),
     "FiLA-Video, pool of 512 thinned to 192": ("fila", 512, True, 192),
     "FiLA-Video, pool of 512 thinned to 96": ("fila", 512, True, 96),
+    "FiLA-Video, pool of 512 thinned to 192, background 1": ("background 1", 512, True, 192),
+    "FiLA-Video, pool of 512 thinned to 192, background 2": ("background 2", 512, True, 192),
+    "DynFocus, pool of 512 thinned to 192": ("dynfocus", 512, True, 192),
     "FiLA-Video, pool of 512 thinned to 192, layers compressed": ("compressed", 512, True, 192),
     "FiLA-Video, pool of 512 thinned to 96, layers compressed": ("compressed", 512, True, 96),
+}
+# What the configuration of a kind has beside FiLA-Video's own; the processor shares the latter of the two.
+COMPRESSED = {"layer_compression": "cosine", "layer_compression_group": 16}
+ENCODINGS = {
+    "background 1": {"background_tokens": 1},
+    "background 2": {"background_tokens": 2},
+    "dynfocus": {"frame_encoding": "cooperative", "background_tokens": 2, "scene_size": 1},
 }
 CHILD = "--case"
 
@@ -116,7 +126,7 @@ def build_model(kind: str, size: str, device: str) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.device(device):
         if kind != "llava":
-            settings = {"layer_compression": "cosine", "layer_compression_group": 16} if kind == "compressed" else {}
+            settings = COMPRESSED if kind == "compressed" else ENCODINGS.get(kind, {})
             ids = {"image_token_id": 3, "video_token_id": 4}
             config = FilaVideoConfig(vision_config=vision, text_config=text, **ids, **settings)
             model = FilaVideoForConditionalGeneration._from_config(config, dtype=sizes["dtype"])
@@ -166,7 +176,7 @@ def run_case(case: str, size: str, device: str) -> dict:
     processor = FilaVideoProcessor(
         image_processor=FilaVideoProcessor.from_pretrained(REPOSITORY).image_processor,
         tokenizer=tokenizer,
-        video_processor=FilaVideoVideoProcessor(size={"height": side, "width": side}),
+        video_processor=FilaVideoVideoProcessor(size={"height": side, "width": side}, **ENCODINGS.get(kind, {})),
         patches_per_side=side // SIZES[size]["vision"]["patch_size"],
     )
     language_model = model.model.language_model
@@ -174,7 +184,7 @@ def run_case(case: str, size: str, device: str) -> dict:
     timed_parts = language_model.layers if kind == "compressed" else [language_model]
     modules = [("vision tower", model.model.vision_tower), *(("language model", part) for part in timed_parts)]
     if kind != "llava":
-        modules.append(("merger", model.model.scene_merger))
+        modules.append(("merger", model.model.scene_merger or model.model.cooperative_encoder))
         processor.frame_encoder = model.encode_frames if model_features else None
 
     def first_token() -> torch.Tensor:

@@ -13,12 +13,15 @@ import itertools
 import json
 import subprocess
 import sys
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from transformers import set_seed
 from transformers.utils import logging
 
+from ..training.settings import load_settings
+from ..training.train import load_model
 from .answer_questions import load_answerer
 from .answering import Answerer
 from .charts import draw
@@ -37,9 +40,11 @@ FINISHED = "trainer_state.json"  # what a run of training writes last
 @dataclass
 class Ablation:
     """
-    A file of settings. `rows`: each with `label`, `selection` and what is changed in training (`overrides`); `sets`:
-    records by label; `annotations`: of training, for the blind guesses; `work`: where runs and answers go. Either
-    `models`, trained already, one a seed, or `settings` (of training, a path from this file on) and `seeds`.
+    A file of settings. `rows`: each with `label`, `selection` and what is changed in training (`overrides`, or
+    `stages`: overrides of runs of which each starts from the one before); with `untrained`, in the start of training.
+    `sets`: records by label; `kinds`: of the questions that are asked, by default all; `groups`: kinds that are
+    counted together, by label; `annotations`: of training, for the blind guesses; `work`: where runs and answers go.
+    Either `models`, trained already, one a seed, or `settings` (of training, a path from this file on) and `seeds`.
     """
 
     title: str
@@ -52,15 +57,29 @@ class Ablation:
     seeds: list[int] = field(default_factory=list)
     overrides: dict = field(default_factory=dict)
     reference: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.models) == bool(self.settings and self.seeds):
             raise ValueError("give either `models`, or `settings` with `seeds`")
         for row in self.rows:
-            unknown = row.keys() - {"label", "selection", "overrides"}
+            unknown = row.keys() - {"label", "selection", "overrides", "stages", "untrained"}
             if unknown or not {"label", "selection"} <= row.keys():
-                raise ValueError(f"a row has `label`, `selection` and perhaps `overrides`, got {', '.join(row)}")
+                raise ValueError(
+                    "a row has `label`, `selection` and perhaps `overrides`, `stages` or `untrained`, got "
+                    f"{', '.join(row)}"
+                )
+            if "stages" in row and ("overrides" in row or "untrained" in row or not row["stages"]):
+                raise ValueError(f"the row {row['label']!r} has `stages`: at least one, and nothing beside them")
             find_selection(row["selection"])
+
+    def runs(self, row: dict) -> list[dict]:
+        """What is changed in each run of training of a row; of an untrained one, in its start."""
+        return row.get("stages", [row.get("overrides", {})])
+
+    def seeds_of(self, row: dict) -> list[int]:
+        return self.seeds[:1] if row.get("untrained") else self.seeds
 
 
 def load_ablation(file: str | Path) -> Ablation:
@@ -90,16 +109,12 @@ def model_folders(ablation: Ablation) -> dict[str, list[str]]:
     """By the label of a row, its models' folders, one a seed. Rows with equal overrides share them."""
     if ablation.models:
         return {row["label"]: ablation.models for row in ablation.rows}
-    names = {}
+    names, folders = {}, {}
     for row in ablation.rows:
-        names.setdefault(json.dumps(row.get("overrides", {})), _folder_name(row["label"]))
-    return {
-        row["label"]: [
-            str(Path(ablation.work) / f"{names[json.dumps(row.get('overrides', {}))]}_{seed}")
-            for seed in ablation.seeds
-        ]
-        for row in ablation.rows
-    }
+        key = json.dumps([ablation.runs(row), bool(row.get("untrained"))])
+        name = names.setdefault(key, _folder_name(row["label"]))
+        folders[row["label"]] = [str(Path(ablation.work) / f"{name}_{seed}") for seed in ablation.seeds_of(row)]
+    return folders
 
 
 def _folder_name(label: str) -> str:
@@ -116,18 +131,48 @@ def train(ablation: Ablation) -> None:
     folders = model_folders(ablation)
     for place, seed in enumerate(ablation.seeds):
         for row in ablation.rows:
-            folder = folders[row["label"]][place]
-            if (Path(folder) / FINISHED).exists():
+            if place >= len(folders[row["label"]]):
                 continue
-            values = {**ablation.overrides, **row.get("overrides", {}), "training.seed": seed, "output": folder}
-            command = [sys.executable, "-m", "fila_video.training.train", ablation.settings]
-            command += [f"{key}={json.dumps(value)}" for key, value in values.items()]
-            logger.warning("Training %s, seed %d.", row["label"], seed)
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            with open(Path(folder) / "training.log", "a", encoding="utf-8") as log:
-                status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-            if status or not (Path(folder) / FINISHED).exists():
-                raise ValueError(f"Training {row['label']!r}, seed {seed}, failed ({status}): see {log.name}.")
+            last, runs = folders[row["label"]][place], ablation.runs(row)
+            if (Path(last) / FINISHED).exists():
+                continue
+            if row.get("untrained"):
+                _save_start(ablation, runs[0], seed, last)
+                continue
+            output = None
+            for number, overrides in enumerate(runs, 1):
+                start = {} if output is None else {"model": output}
+                output = last if number == len(runs) else f"{last}_stage{number}"
+                if (Path(output) / FINISHED).exists():
+                    continue
+                values = {**ablation.overrides, **start, **overrides, "training.seed": seed, "output": output}
+                logger.warning("Training %s, seed %d%s.", row["label"], seed, f", stage {number}" if start else "")
+                _run(ablation.settings, values, f"{row['label']!r}, seed {seed}")
+
+
+def _run(settings: str, values: dict, what: str) -> None:
+    """One run of training, in a process of its own."""
+    output = Path(values["output"])
+    command = [sys.executable, "-m", "fila_video.training.train", settings, *_as_arguments(values)]
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / "training.log", "a", encoding="utf-8") as log:
+        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if status or not (output / FINISHED).exists():
+        raise ValueError(f"Training {what}, failed ({status}): see {log.name}.")
+
+
+def _save_start(ablation: Ablation, overrides: dict, seed: int, output: str) -> None:
+    """The model that a run would start from, and its processor, as they are before the first step."""
+    values = {**ablation.overrides, **overrides, "training.seed": seed, "output": output}
+    settings = load_settings(ablation.settings, _as_arguments(values))
+    set_seed(seed)
+    for part in load_model(settings):
+        part.save_pretrained(output)
+    (Path(output) / FINISHED).write_text("{}\n", encoding="utf-8")
+
+
+def _as_arguments(values: dict) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def measure(name: str, ablation: Ablation, limit: int | None = None, device: str | None = None) -> Table:
@@ -158,13 +203,18 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     sets = {}
     for label, file in ablation.sets.items():
         records = read_records(file, limit)
+        if ablation.kinds:
+            asked = [
+                [question for question in record.questions if question.kind in ablation.kinds] for record in records
+            ]
+            records = [replace(record, questions=some) for record, some in zip(records, asked, strict=True) if some]
         sets[label] = _evaluate(answerers, records, selections, baseline, f"{name}, {label}")
         save_results(sets[label], Path(ablation.work) / f"{name}_{_folder_name(label)}.json")
     models = {one: _model_name(one, place) for place, one in enumerate(answerers)}
     sets = {label: {models[one]: result for one, result in results.items()} for label, results in sets.items()}
     rows = [{**row, "models": [models[one] for one in row["models"]]} for row in rows]
     reference = [label for label in ablation.reference if folders.get(label) != []]
-    return Table(name, ablation.title, rows, sets, reference)
+    return Table(name, ablation.title, rows, sets, reference, ablation.groups)
 
 
 def _model_name(folder: str, place: int) -> str:
@@ -212,7 +262,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.only_finished:
             train(ablation)
         measure(name, ablation, args.limit, args.device).save(folder / f"{name}.json")
-    files = sorted(folder.glob("*.json"))
+    files = sorted(folder.glob("table*.json"))  # results of other kinds lie there too
     if not files:
         raise ValueError(f"{folder} holds no results yet: name files of settings.")
     tables = [Table.load(file) for file in files]

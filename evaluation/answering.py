@@ -62,10 +62,14 @@ class Answerer:
         if max_new_tokens is not None:
             self.options["max_new_tokens"] = max_new_tokens
         processor.bind(model)  # checks that they fit
-        # Models whose videos are read alike share the pools.
+        # Models whose videos are read alike share the pools: what decides a pool of a video of any length.
         videos = processor.video_processor
-        reading = (videos.size, videos.do_resize, videos.num_frames, videos.fps)
-        self.pool_settings = repr((reading, videos.scene_settings(num_scenes=self.num_scenes)))
+        pool = videos.scene_settings(num_scenes=self.num_scenes)
+        reading = (videos.size, videos.do_resize, videos.num_frames, videos.fps, pool.seek_mode, pool.even_frames)
+        longest = 1e9
+        sizes = (pool.num_candidates(0), pool.num_candidates(longest), pool.max_candidates, pool.candidate_fps)
+        by_time = (pool.selection == "uniform", pool.num_dense(longest) is None)
+        self.pool_settings = repr((reading, sizes, by_time))
         self._blind: dict[str, str] = {}
 
     def read(self, record: Record) -> Pool:

@@ -66,12 +66,20 @@ class Table:
         rows (`list[dict]`): Of each `label`, `selection` and `models`: a name for each seed, in the same order in all.
         sets (`dict[str, dict]`): By label, what [`evaluate`] returns: a result for each name of a model.
         reference (`list[str]`, *optional*): Labels of rows; each row is compared with the best of them.
+        groups (`dict[str, list[str]]`, *optional*): Kinds of questions that are counted together, by label.
     """
 
     def __init__(
-        self, name: str, title: str, rows: list[dict], sets: dict[str, dict[str, dict]], reference: Iterable[str] = ()
+        self,
+        name: str,
+        title: str,
+        rows: list[dict],
+        sets: dict[str, dict[str, dict]],
+        reference: Iterable[str] = (),
+        groups: dict[str, list[str]] | None = None,
     ) -> None:
         self.name, self.title, self.rows, self.sets, self.reference = name, title, rows, sets, list(reference)
+        self.groups = groups or {}
         known = [row["label"] for row in rows]
         for label in self.reference:
             if label not in known:
@@ -83,6 +91,7 @@ class Table:
             "title": self.title,
             "rows": self.rows,
             "reference": self.reference,
+            "groups": self.groups,
             "sets": {label: pack(results) for label, results in self.sets.items()},
         }
         Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +106,8 @@ class Table:
         try:
             parts = json.loads(Path(file).read_text(encoding="utf-8"))
             sets = {label: unpack(packed) for label, packed in parts["sets"].items()}
-            return cls(parts["name"], parts["title"], parts["rows"], sets, parts["reference"])
+            named = [parts[name] for name in ("name", "title", "rows")]
+            return cls(*named, sets, parts["reference"], parts.get("groups"))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} holds no results of an ablation: {error!r}.") from error
 
@@ -120,7 +130,7 @@ class Table:
             return accuracy(parts, wholes[0])
         return float(parts.sum() / wholes.sum())
 
-    def gain(self, row: dict, label: str) -> Interval | None:
+    def gain(self, row: dict, label: str, where: Callable[[dict], bool] = is_question) -> Interval | None:
         """
         By how much a row is better than the best reference, with its interval, over the seeds that both have; `None`
         for that one itself.
@@ -129,8 +139,8 @@ class Table:
         best = max(references, key=lambda other: self.accuracy(other, label)[0])
         if row is best:
             return None
-        right, asked = counts(self.results(row, label), row["selection"], is_question)
-        other, _ = counts(self.results(best, label), best["selection"], is_question)
+        right, asked = counts(self.results(row, label), row["selection"], where)
+        other, _ = counts(self.results(best, label), best["selection"], where)
         seeds = min(len(right), len(other))
         return difference(right[:seeds], other[:seeds], asked)
 
@@ -159,7 +169,8 @@ class Table:
         if self.reference:
             better = ", the better of them" if len(self.reference) > 1 else ""
             text += f" Difference: to {' or '.join(self.reference)}{better}."
-        return f"{text}\n\n{markdown(header, body)}\nBy kind of question:\n\n{self._by_kind(label, questions)}"
+        groups = f"\n{self._by_group(label)}" if self.groups else ""
+        return f"{text}\n\n{markdown(header, body)}{groups}\nBy kind of question:\n\n{self._by_kind(label, questions)}"
 
     def _guesses(self, label: str) -> str:
         results = self.results(self.rows[0], label)
@@ -169,6 +180,16 @@ class Table:
         constant = accuracy(*counts(results[:1], CONSTANT, is_question))
         chance = float(np.mean([row["chance"] for row in rows]))
         return f" Chance {percent(chance)}; the best constant answers {percent(constant)}."
+
+    def _by_group(self, label: str) -> str:
+        header, body = [""], [[row["label"]] for row in self.rows]
+        for name, kinds in self.groups.items():
+            header += [f"{name}: {', '.join(kinds)}", *(["difference"] if self.reference else [])]
+            for row, cells in zip(self.rows, body, strict=True):
+                where = lambda one, kinds=kinds: one["kind"] in kinds  # noqa: E731
+                cells.append(percent(self.accuracy(row, label, None, where)))
+                cells += [_signed(self.gain(row, label, where))] if self.reference else []
+        return markdown(header, body)
 
     def _by_kind(self, label: str, questions: list[dict]) -> str:
         kinds = list(dict.fromkeys(row["kind"] for row in questions))

@@ -49,7 +49,7 @@ RESERVED = {
     "label_names": None,
 }
 SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size")
-SHARED += ("frame_encoding", "background_tokens", "num_prototypes", "key_frames")
+SHARED += ("frame_encoding", "background_tokens", "num_prototypes", "key_frames", "detail_tokens")
 SAVED_SETTINGS = "settings.yaml"
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fila_video.benchmarks import flops
 from fila_video.benchmarks.child import run_child
 from helpers.tiny_models import tiny_config, tiny_model, tiny_text_config, tiny_vision_config, video_batch
@@ -59,17 +60,47 @@ def test_operations_counted_by_parts_are_those_of_a_real_forward(compression) ->
     assert parts["selection"] == 0
 
 
+@pytest.mark.parametrize("changes", [{"background_tokens": 1}, {"background_tokens": 2}, {"scene_size": 1}], ids=str)
+def test_operations_of_the_tokens_of_other_frames_are_those_of_a_real_forward(changes) -> None:
+    """Three scenes of two frames with five more frames; and DynFocus, whose key frames are 20 of 25 prototypes."""
+    is_cooperative = changes == {"scene_size": 1}
+    config = tiny_config(vision_config=tiny_vision_config(image_size=16), **{"scene_size": 2} | changes)
+    frames = torch.randn(1, 30 if is_cooperative else 11, 3, 16, 16)
+    model = tiny_model(flops._cooperative(config) if is_cooperative else config)
+    model.set_attn_implementation("eager")
+    if is_cooperative:
+        case = flops.Case("", 30, 1, encoded=30, cooperative=True)
+        layout = {"video_question_ids": torch.full((1, flops.QUESTION_TOKENS), 20)}
+    else:
+        case = flops.Case("", 6, 2, encoded=11, background=config.background_tokens)
+        layout = {"video_num_scenes": torch.tensor([3]), "video_background_places": torch.tensor([[0, 1, 1, 2, 3]])}
+    with torch.no_grad():
+        visual = model.get_video_features(pixel_values_videos=frames, **layout, return_dict=True).pooler_output[0]
+    ids = torch.tensor([[20] * (num_text := 9) + [config.video_token_id] * len(visual)])
+    parts = flops.Counter(config, num_text).parts(case)
+    real = flops.counted(model, input_ids=ids, pixel_values_videos=frames, **layout, logits_to_keep=1)
+    merging = 0 if is_cooperative else 3 * 2 * 2 * config.num_patches * config.vision_config.hidden_size
+    # Weighted sums over patches, which are no product of matrices.
+    summed = 2 * 5 * config.num_patches * config.vision_config.hidden_size * (config.background_tokens == 2)
+    assert sum(parts.values()) - merging - summed == pytest.approx(real, rel=0.02)
+
+
 def test_the_table_of_operations_has_every_case(tmp_path, capsys) -> None:
     tiny_config().save_pretrained(tmp_path)
     options = ["--config", str(tmp_path), "--num-scenes", "4", "--pool", "40", "--thinned", "20", "--text-tokens", "9"]
     flops.main(options)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[0].split(",")[0] for row in rows] == ["LLaVA-OneVision", *["FiLA-Video"] * 6]
+    names = ["LLaVA-OneVision", *["FiLA-Video"] * 7, *["DynFocus"] * 2, *["FiLA-Video"] * 3]
+    assert [row[0].split(",")[0] for row in rows] == names
     shares = {row[0]: float(row[-1]) for row in rows}
-    assert rows[0][-1] == "1.000" and len(shares) == 7
+    assert rows[0][-1] == "1.000" and len(shares) == len(names)
     features, thinned = (shares[f"FiLA-Video, pool of 40{how}"] for how in (", model features", " thinned to 20"))
     assert thinned < features
     assert all(shares[f"{name}, layers compressed"] < shares[name] for name in list(shares)[1:4])
+    alone, one, two = (
+        shares[f"FiLA-Video, pool of 40 thinned to 20{how}"] for how in ("", ", background 1", ", background 2")
+    )
+    assert alone < one < two
     with pytest.raises(ValueError, match="more than are encoded"):
         flops.main([*options, "--thinned", "5"])
 

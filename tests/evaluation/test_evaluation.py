@@ -131,6 +131,10 @@ def test_each_video_is_read_and_encoded_once_for_all_models_and_selections(model
 def test_models_whose_pools_differ_read_for_themselves(model, records) -> None:
     few, many = (Answerer(model, tiny_processor(min_candidates=count)) for count in (12, 18))
     assert few.pool_settings != many.pool_settings
+    fewer_scenes = Answerer(model, tiny_processor(min_candidates=12), num_scenes=2)
+    assert fewer_scenes.pool_settings == few.pool_settings  # which need no other pool
+    more_scenes = Answerer(model, tiny_processor(min_candidates=12), num_scenes=5)
+    assert more_scenes.pool_settings != few.pool_settings
     assert len(few.read(records[0]).frames) == 12 and len(many.read(records[0]).frames) == 18
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from fila_video.evaluation import ablations
 from fila_video.evaluation.ablations import load_ablation, main, model_folders
@@ -17,6 +18,7 @@ from helpers.evaluation_files import make_set
 from helpers.evaluation_results import made_up, merging_table, selection_table
 from helpers.tiny_processor import model_for, tiny_processor
 from PIL import Image
+from safetensors.torch import load_file
 
 ROOT = ablations.RESULTS.parent.parent
 
@@ -61,6 +63,7 @@ def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_p
     answers = json.loads((tmp_path / "work" / "table9_all.json").read_text())
     assert set(answers[str(world / "model")]["questions"][0]["answers"]) == {"uniform", "kmeans", "blind"}
     assert (results / "tables.md").read_text() == printed
+    (results / "footage.json").write_text("[]")  # results of another command
     assert str(world) not in (results / "table9.json").read_text()
 
     (results / "ablations.png").unlink()
@@ -115,6 +118,44 @@ def test_rows_that_have_not_been_trained_yet_are_left_out(world, tmp_path, capsy
 
 
 @pytest.mark.slow
+def test_a_row_may_have_stages_and_a_row_may_be_what_training_starts_from(world, tmp_path, capsys) -> None:
+    cooperative = {"config": {"frame_encoding": "cooperative", "scene_size": 1, "num_prototypes": 5, "key_frames": 2}}
+    adapters = {**cooperative, "learning_rates": {"multi_modal_projector": 1e-2}}
+    rest = {"learning_rates": {"language_model": 1e-2}, "training.max_steps": 2}
+    rows = [
+        {"label": "Trained", "selection": "kmeans", "stages": [adapters, rest]},
+        {"label": "Before", "selection": "kmeans", "untrained": True, "overrides": adapters},
+    ]
+    settings = training_settings(world, tmp_path / "train.yaml")
+    values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[3, 4], rows=rows)
+    file = write_yaml(tmp_path / "table9.yaml", **values, kinds=["what"], reference=["Trained"])
+    arguments = [file, "--results", str(tmp_path / "results"), "--limit", "1"]
+    assert main(arguments) == 0, (tmp_path / "work/trained_3/training.log").read_text()[-2000:]
+    work, printed = tmp_path / "work", capsys.readouterr().out
+    assert {path.name for path in work.iterdir() if path.is_dir()} == {
+        "trained_3_stage1",
+        "trained_3",
+        "trained_4_stage1",
+        "trained_4",
+        "before_3",
+    }
+    second = yaml.safe_load((work / "trained_3" / "settings.yaml").read_text())
+    assert (second["model"], second["training"]["max_steps"]) == (str(work / "trained_3_stage1"), 2)
+    assert second["learning_rates"] == {"language_model": 1e-2}
+    assert cells(printed, "Trained")[1] == "2" and cells(printed, "Before")[1] == "1"
+    asked = json.loads((work / "table9_all.json").read_text())[str(work / "before_3")]["questions"]
+    assert {row["kind"] for row in asked} == {"what"}
+    start, first, last = (
+        load_file(work / name / "model.safetensors") for name in ("before_3", "trained_3_stage1", "trained_3")
+    )
+    parts = [
+        {key.split(".")[1] for key in a if not torch.equal(a[key], b[key])} for a, b in ((start, first), (first, last))
+    ]
+    assert "multi_modal_projector" in parts[0] and "language_model" not in parts[0]
+    assert parts[1] == {"language_model"}  # of two seeds, and of either stage, what is new begins alike
+
+
+@pytest.mark.slow
 def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) -> None:
     settings = training_settings(world, tmp_path / "train.yaml", unreadable="perhaps")
     rows = [{"label": "Weighted", "selection": "uniform"}]
@@ -133,6 +174,7 @@ def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) ->
         ({"rows": [{"label": "A"}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "uniform", "seed": 3}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "best"}]}, "Unknown selection 'best'"),
+        ({"rows": [{"label": "A", "selection": "uniform", "stages": []}]}, "the row 'A' has `stages`: at least one"),
         ({"color": "red"}, "it must have rows, sets, title, work"),
         ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
     ],
@@ -157,8 +199,8 @@ def test_without_results_there_is_nothing_to_draw(tmp_path, capsys) -> None:
 
 def test_the_files_of_settings_that_come_along_can_be_read() -> None:
     found = {file.stem: load_ablation(file) for file in sorted((ROOT / "evaluation").glob("*.yaml"))}
-    assert sorted(found) == ["table2", "table3", "table5", "table_compression"]
-    assert len({folder for group in model_folders(found["table_compression"]).values() for folder in group}) == 4
+    assert sorted(found) == ["table2", "table3", "table5", "table_compression", "table_frames"]
+    assert len({folder for group in model_folders(found["table_compression", "table_frames"]).values() for folder in group}) == 4
     assert len(found["table2"].models) == 3 and len(found["table3"].seeds) == len(found["table5"].seeds) == 3
     for name in ("table3", "table5"):
         folders = model_folders(found[name])
@@ -199,6 +241,11 @@ def test_accuracy_gain_and_recall_are_what_a_hand_counts() -> None:
     assert table.recall(kmeans, "10 minutes", "found", "events")[0] == pytest.approx(found / (2 * 40 * 4))
     text = table.markdown()
     assert cells(text, "k-means, similar")[2].startswith(f"{100 * share('kmeans'):.1f} (")
+    table.groups = {"the first": ["what"]}
+    grouped = cells(table.markdown(), "k-means, similar", 1)
+    what = [share(name, ("what",)) for name in ("kmeans", "uniform_single")]
+    assert grouped[1].startswith(f"{100 * what[0]:.1f} (")
+    assert grouped[2].startswith(f"{100 * (what[0] - what[1]):+.1f} (")
     assert cells(text, "k-means, similar", 1)[3] == f"{100 * share('kmeans', ['caption']):.1f}"
     assert cells(text, "Uniform, merged triples, blind")[1] == f"{100 * share('blind', ['what']):.1f}"
 

@@ -82,6 +82,7 @@ def video_tokens_of(config: FilaVideoConfig, num_scenes: int) -> int:
         config.key_frames,
         config.background_tokens,
         config.newline_position,
+        config.detail_tokens,
     )
 
 

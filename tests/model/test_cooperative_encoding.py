@@ -162,6 +162,30 @@ def test_either_kind_of_tokens_can_be_left_out(background, key_frames) -> None:
             assert len(video) == num_frames * background + keys * 19 + 1
 
 
+def test_details_may_be_fewer_means_of_bands_through_which_scores_are_learned() -> None:
+    settings = COOPERATIVE | {"detail_tokens": 2, "topk_sigma": 0.5}
+    processor, model = tiny_processor(**COOPERATIVE, detail_tokens=2), tiny_model(**settings)
+    assert processor.video_processor.scene_settings().detail_tokens == 2
+    with pytest.raises(ValueError, match="`detail_tokens` is None, but the model's is 2"):
+        tiny_processor(**COOPERATIVE).bind(model)
+    encoder = encoder_of(model)
+    assert not [name for name, _ in encoder.named_parameters() if "group_weights" in name]
+    for num_frames in (1, 4, 9):
+        (video,) = tokens_of_videos(model, random_frames(num_frames, model.config)[None])
+        keys = num_key_frames(num_frames, 6, 0.5)
+        assert len(video) == num_cooperative_tokens(num_frames, 5, 6, 0.5, 2, "video", detail_tokens=2)
+        assert len(video) == num_frames * 2 + keys * 2 + 1
+    features = torch.randn(9, 25, 32, generator=torch.Generator().manual_seed(0))
+    keys, details = encoder.encode_key_frames(features)
+    # 25 patches in two bands share the middle one.
+    expected = torch.stack([features[keys, :13].mean(1), features[keys, 12:].mean(1)], dim=1)
+    torch.testing.assert_close(details, expected)
+    encoder.train()
+    torch.manual_seed(0)
+    encoder.encode_key_frames(features)[1].square().sum().backward()
+    assert encoder.score_net.layers[0].weight.grad.abs().max() > 0
+
+
 def test_in_training_key_frames_are_mixtures_with_a_gradient_and_otherwise_one_choice() -> None:
     model = tiny_model(**COOPERATIVE | {"topk_sigma": 1e-7})
     frames = random_frames(9, model.config)[None]
@@ -377,6 +401,8 @@ def test_gradient_checkpointing_gives_equal_gradients(use_reentrant) -> None:
         ({"newline_position": "grid"}, r"'video' or 'none', got 'grid'"),
         ({"topk_sigma": 0.0}, r"`topk_sigma` must be positive, got 0.0"),
         ({"background_tokens": 0, "key_frames": 0}, r"both 0"),
+        ({"detail_tokens": 0}, r"`detail_tokens` must be at least 1, got 0"),
+        ({"detail_tokens": 26}, r"`detail_tokens` \(26\) is more than the 25 patches"),
         ({"layer_compression": "cosine"}, r"`layer_compression`.*'cooperative' and 2"),
         ({"pooling_mode": "pixel_shuffle", "pooling_position": "before_projector", "pooling_stride": 5}, r"pixel_sh"),
     ],
