@@ -262,7 +262,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.only_finished:
             train(ablation)
         measure(name, ablation, args.limit, args.device).save(folder / f"{name}.json")
-    files = sorted(folder.glob("table*.json"))  # results of other kinds lie there too
+    # Results of other commands lie there too, and have no name.
+    files = [file for file in sorted(folder.glob("*.json")) if "name" in json.loads(file.read_text(encoding="utf-8"))]
     if not files:
         raise ValueError(f"{folder} holds no results yet: name files of settings.")
     tables = [Table.load(file) for file in files]
