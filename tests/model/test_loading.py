@@ -205,5 +205,5 @@ def test_the_model_alone_imports_no_reader_no_faiss_and_no_pipeline() -> None:
     assert result.returncode == 0, result.stderr[-4000:]
     own, others = result.stdout.splitlines()
     assert others == ""
-    reading = ("processing", "pipeline", "video_", "encoded", "chat", "subtitles", "frame_selector", "scene_selection")
+    reading = ("processing", "pipeline", "video_", "encoded", "chat", "subtitles", "frame_selector")
     assert not [name for name in own.split() if name.removeprefix("repository.").startswith(reading)]
