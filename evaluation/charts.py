@@ -88,8 +88,8 @@ def _dress(axis: "Axes", table: Table) -> None:
     axis.tick_params(axis="y", length=0, labelsize=9.5)
     for side in axis.spines.values():
         side.set_visible(False)
-    # Beside the label of the axis, in points from its lower right corner.
-    corner = axis.transAxes + ScaledTranslation(0, -17 / 72, axis.figure.dpi_scale_trans)
+    # Under the label of the axis, in points from its lower right corner.
+    corner = axis.transAxes + ScaledTranslation(0, -30 / 72, axis.figure.dpi_scale_trans)
     axis.legend(
         loc="upper right",
         bbox_to_anchor=(1.09, 0.0),  # as far as the figures reach
