@@ -1,0 +1,44 @@
+"""Questions in vLLM's own engine; skipped where vLLM is not installed."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHAPES = ROOT / "examples" / "shapes.mp4"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM runs in an environment of its own")
+def test_vllm_answers_what_it_can_read_and_the_rest_are_rows_with_their_errors(tmp_path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video" * 100)
+    records = [
+        {"id": "ring", "video": str(SHAPES)},
+        {"id": "broken", "video": str(broken)},
+        {"id": "clip", "video": str(SHAPES), "video_start": 1.0, "video_end": 4.0},
+    ]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    command = [sys.executable, "-m", "fila_video.commands.cli", "answer-all", "--engine", "vllm", "--model", str(ROOT)]
+    command += ["--records", str(tmp_path / "records.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    command += ["--question", "Which object appears right after the white star?", "--max-new-tokens", "8"]
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Of the engine on a CPU: time to start, and a cache of one GiB.
+        "VLLM_ENGINE_READY_TIMEOUT_S": "3000",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 3, done.stderr[-4000:]
+    rows = {row["id"]: row for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())}
+    assert rows.keys() == {"ring", "broken", "clip"}
+    assert rows["ring"]["answer"].strip() == "a green ring" and not rows["ring"].get("error")
+    assert rows["broken"]["error"] and "video_start" in rows["clip"]["error"]
