@@ -95,7 +95,6 @@ class Track:
         threads (`int`): Of each decoder made from now on; several decode several frames at once.
         shared (`bool`): Whether several threads call [`Track.read`]; the packets of a run then stand in memory.
         stopped (`bool`): Set by another thread to end all reading.
-
     """
 
     index: Index
