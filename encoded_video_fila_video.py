@@ -288,7 +288,7 @@ def encode_video(
     encoded = EncodedVideo(
         metadata=metadata,
         pictures=pictures_of(frames, metadata),
-        thumbnail_features=torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)]),
+        thumbnail_features=thumbnails(frames),
         frames=frames,
         frame_features=None,
         patch_features=None,

@@ -262,9 +262,8 @@ class FrameSelector:
         encoder (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
             From normalized pixels `(num_frames, 3, height, width)` to patch features `(num_frames, num_patches,
             hidden_size)`. Without one, thumbnails of the frames serve.
-        model (`torch.nn.Module`, *optional*): Whose method the encoder is. It is held by a weak reference.
-        is_bound (`bool`, *optional*, defaults to `False`):
-            Whether the encoder is the model's `encode_frames`, looked up when it is needed.
+        model (`torch.nn.Module`, *optional*):
+            Whose method the encoder is, held by a weak reference. Alone, its `encode_frames` is the encoder.
         scorer (`Callable[[torch.Tensor, str], torch.Tensor]`, *optional*):
             From frames, uint8, and a question to one score per frame. By default the model scores.
     """
@@ -273,12 +272,10 @@ class FrameSelector:
         self,
         encoder: Callable | None = None,
         model: torch.nn.Module | None = None,
-        is_bound: bool = False,
         scorer: Callable[[torch.Tensor, str], torch.Tensor] | None = None,
     ) -> None:
         self._encoder = encoder
-        self._model = (lambda: None) if model is None else weakref.ref(model)
-        self._is_bound = is_bound
+        self._model = None if model is None else weakref.ref(model)
         self.scorer = scorer
 
     def __deepcopy__(self, memo: dict) -> "FrameSelector":
@@ -289,11 +286,11 @@ class FrameSelector:
 
     @property
     def model(self) -> torch.nn.Module | None:
-        return self._model()
+        return None if self._model is None else self._model()
 
     @property
     def encoder(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        if not self._is_bound:
+        if self._encoder is not None or self._model is None:
             return self._encoder
         if self.model is None:
             raise ValueError(
@@ -337,7 +334,7 @@ class FrameSelector:
         if method == "uniform":  # which reads no feature: only the chosen frames are encoded
             features = torch.zeros(len(frames), 1)
         elif not has_features:
-            features = _all_thumbnails(frames, settings)
+            features = thumbnails(frames)
         else:
             features, patch_features = self.encode(frames, settings, settings.max_feature_bytes, pixels, progress)
         scores = None
@@ -347,7 +344,7 @@ class FrameSelector:
         elif isinstance(frames, EncodedVideo) and settings in frames.chosen:
             indices = frames.chosen[settings]
         else:
-            detail = frame_detail(_all_thumbnails(frames, settings)) if method == "farthest" else None
+            detail = frame_detail(_thumbnails_of(frames)) if method == "farthest" else None
             how = {"init": settings.init, "seed": settings.seed, "detail": detail}
             indices = select_scenes(features, num_scenes, settings.scene_size, method, **how)
             if isinstance(frames, EncodedVideo):
@@ -399,7 +396,7 @@ class FrameSelector:
     def thin(self, frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor | None:
         """Which frames of a pool are worth encoding, where `settings.encoded_candidates` keeps fewer than all."""
         num_kept = settings.num_thinned(len(frames))
-        return thin_pool(_all_thumbnails(frames, settings), num_kept) if num_kept < len(frames) else None
+        return thin_pool(_thumbnails_of(frames), num_kept) if num_kept < len(frames) else None
 
     @torch.no_grad()
     def encode(
@@ -445,10 +442,8 @@ class FrameSelector:
         return torch.cat(representatives), patch_features
 
 
-def _all_thumbnails(frames: torch.Tensor | EncodedVideo, settings: SceneSettings) -> torch.Tensor:
-    if isinstance(frames, EncodedVideo):
-        return frames.thumbnail_features
-    return torch.cat([thumbnails(batch) for batch in frames.split(settings.frame_batch_size)])
+def _thumbnails_of(frames: torch.Tensor | EncodedVideo) -> torch.Tensor:
+    return frames.thumbnail_features if isinstance(frames, EncodedVideo) else thumbnails(frames)
 
 
 __all__ = ["FrameSelector", "SceneSettings", "Selection"]

@@ -135,7 +135,7 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
         """
         check_shared_settings(model, self, self)
-        self._selector = FrameSelector(None, model, True, self._selector.scorer)
+        self._selector = FrameSelector(model=model, scorer=self._selector.scorer)
         return self
 
     @property
@@ -155,7 +155,7 @@ class FilaVideoProcessor(ProcessorMixin):
         model = getattr(encoder, "__self__", None)
         model = model if isinstance(model, torch.nn.Module) else None
         check_shared_settings(model, self, self)
-        self._selector = FrameSelector(encoder, model, False, self._selector.scorer)
+        self._selector = FrameSelector(encoder, model, self._selector.scorer)
 
     @property
     def question_scorer(self) -> Callable[[torch.Tensor, str], torch.Tensor] | None:

@@ -18,6 +18,7 @@ video and the end of the user's turn is the question's.
 import math
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,55 +107,44 @@ def score_frames(
     family = sys.modules[type(attentions[0]).__module__]
     if not hasattr(family, "apply_rotary_pos_emb") or not hasattr(attentions[0], "q_proj"):
         raise ValueError(f"Questions cannot be scored with a language model like {type(language_model).__name__}.")
-    scores = []
-    for chunk in frames.split(chunk_size):
-        windows = windows_of(len(chunk), window_size, window_stride)
-        scores.append(_score_chunk(language_model, attentions, chunk, before, after, question, windows))
-    return torch.cat(scores, dim=1)
+    layout = len(before), frames.shape[1], question
+    scores, of_layers = [], []
 
-
-def _score_chunk(
-    language_model: nn.Module,
-    attentions: list[nn.Module],
-    chunk: torch.Tensor,
-    before: torch.Tensor,
-    after: torch.Tensor,
-    question: torch.Tensor,
-    windows: list[torch.Tensor],
-) -> torch.Tensor:
-    """The scores of frames that go through the language model at once, `(num_scoring_layers, num_frames)`."""
-    found = []
-
+    # The ordinary forward gives each layer's input; a hook on its way in scores the frames by it.
     def score(attention: nn.Module, args: tuple, kwargs: dict) -> None:
         hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
-        found.append(_score_layer(language_model, attention, hidden, chunk, len(before), question, windows))
-        if len(found) == len(attentions):
-            raise _Scored
+        of_layers.append(_score_layer(language_model, attention, hidden, windows, *layout))
+        if len(of_layers) == len(attentions):
+            raise _Scored  # the layers behind the last one that counts are not run
 
     hooks = [attention.register_forward_pre_hook(score, with_kwargs=True) for attention in attentions]
     try:
-        language_model(inputs_embeds=torch.cat([before, chunk.flatten(0, 1), after])[None], use_cache=False)
-    except _Scored:  # the layers behind the last one that counts are not run
-        pass
+        for chunk in frames.split(chunk_size):
+            windows = windows_of(len(chunk), window_size, window_stride)
+            of_layers.clear()
+            with suppress(_Scored):
+                language_model(inputs_embeds=torch.cat([before, chunk.flatten(0, 1), after])[None], use_cache=False)
+            scores.append(torch.stack(of_layers))
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(found)
+    return torch.cat(scores, dim=1)
 
 
 def _score_layer(
     language_model: nn.Module,
     attention: nn.Module,
     hidden: torch.Tensor,
-    chunk: torch.Tensor,
-    num_before: int,
-    question: torch.Tensor,
     windows: list[torch.Tensor],
+    num_before: int,
+    tokens_per_frame: int,
+    question: torch.Tensor,
 ) -> torch.Tensor:
     """One layer's scores `(num_frames,)`, from its input `hidden` `(num_tokens, hidden_size)`."""
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-    num_frames, tokens_per_frame = chunk.shape[:2]
-    num_video = num_frames * tokens_per_frame
+    num_video = len(hidden) - num_before - len(question)
+    num_frames = num_video // tokens_per_frame
+    # Queries of the question's rows alone: nobody else's attention is looked at.
     rows = num_before + num_video + question.nonzero().flatten().to(hidden.device)
     queries = attention.q_proj(hidden[rows]).unflatten(-1, (-1, attention.head_dim))
     keys = attention.k_proj(hidden).unflatten(-1, (-1, attention.head_dim))
@@ -171,38 +161,15 @@ def _score_layer(
         positions = torch.arange(inside.shape[1], device=hidden.device)[None]
         # Moved by the frames that the window lacks, a row of the question stands where it stands in the window.
         row_positions = (rows - (num_frames - len(window)) * tokens_per_frame)[None]
-        cosines, sines = language_model.rotary_emb(hidden[None], positions)
-        inside = rotate(inside[None], inside[None], cosines, sines)[1][0]
+        # It turns queries and keys by the same angles, and these have other places than those: each alone.
+        inside = rotate(inside[None], inside[None], *language_model.rotary_emb(hidden[None], positions))[1][0]
         asked = rotate(queries[None], queries[None], *language_model.rotary_emb(hidden[None], row_positions))[0][0]
-        inside = inside.repeat_interleave(len(queries) // len(keys), dim=0)
+        inside = inside.repeat_interleave(len(queries) // len(keys), dim=0)  # several heads share their keys
         weights = (asked.float() @ inside.float().transpose(1, 2) * attention.scaling).softmax(dim=-1)
         paid = weights.mean(dim=(0, 1))[num_before : num_before + len(window) * tokens_per_frame]
         total.index_add_(0, window, paid.unflatten(0, (len(window), tokens_per_frame)).mean(dim=1))
         count.index_add_(0, window, torch.ones_like(window, dtype=count.dtype))
     return total / count
-
-
-@torch.no_grad()
-def pool_for_scoring(projected: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """
-    Few tokens of each frame, so that a whole pool fits into one forward: their grid, averaged to a smaller one.
-
-    Args:
-        projected (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`): A square grid of each frame.
-        num_tokens (`int`): Tokens per frame at most; the side of the new grid is the root of it, rounded down.
-
-    Returns:
-        `torch.Tensor` of shape `(num_frames, side * side, hidden_size)`.
-
-    Raises:
-        ValueError: If `num_tokens` is under 1.
-    """
-    if num_tokens < 1:
-        raise ValueError(f"`question_tokens` must be at least 1, got {num_tokens}.")
-    side = math.isqrt(projected.shape[1])
-    grids = projected.transpose(1, 2).unflatten(2, (side, side))
-    smaller = nn.functional.adaptive_avg_pool2d(grids, min(math.isqrt(num_tokens), side))
-    return smaller.flatten(2).transpose(1, 2)
 
 
 class FrameScoringMixin:
@@ -227,16 +194,23 @@ class FrameScoringMixin:
         self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
     ) -> torch.Tensor:
         """
-        What the language model reads of a pool to score it, `(num_frames, num_tokens, hidden_size)`, from what
-        `encode_frames` gave: at most `question_tokens` of each frame, and never more than it reads of a scene.
+        What the language model reads of a pool to score it, `(num_frames, side * side, hidden_size)`, from what
+        `encode_frames` gave: so few tokens of each frame that the whole pool fits into one forward, its grid averaged
+        to a smaller one of at most `question_tokens`, and never more than it reads of a scene.
+
+        Raises:
+            ValueError: If `question_tokens` is under 1.
         """
-        model, config = self.base_model, self.config
-        side = pooled_grid_size(config.patches_per_side, config.pooling_mode, config.pooling_stride)
-        question_tokens, parts = min(question_tokens, side * side), []
+        if question_tokens < 1:
+            raise ValueError(f"`question_tokens` must be at least 1, got {question_tokens}.")
+        config, parts = self.config, []
+        most = pooled_grid_size(config.patches_per_side, config.pooling_mode, config.pooling_stride)
+        side = min(math.isqrt(question_tokens), most)
         # Projected at full size, a pool takes gigabytes.
         for part in features.split(32) if isinstance(features, torch.Tensor) else features:
-            grids = project_patches(part.to(self.device), model.multi_modal_projector, config)
-            parts.append(pool_for_scoring(grids.flatten(1, 2), question_tokens))
+            grids = project_patches(part.to(self.device), self.base_model.multi_modal_projector, config)
+            smaller = nn.functional.adaptive_avg_pool2d(grids.permute(0, 3, 1, 2), side)
+            parts.append(smaller.flatten(2).transpose(1, 2))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -403,6 +377,8 @@ def relevant_frames(
         order = torch.searchsorted((shares / shares.sum()).cumsum(0), steps).clamp(max=len(scores) - 1).tolist()
         order, spacing = [*order, *ranked], 0.0
     elif diversity == "clusters" and count * MORE_CLUSTERS < len(scores):
+        # The centers are frames; each frame belongs to the nearest. Behind the best frames of all clusters come the
+        # others, for `spacing` may leave too few of those.
         centers = select_scenes(features, count * MORE_CLUSTERS, 1, seed=seed).flatten()
         labels = torch.cdist(features.double(), features[centers.to(features.device)].double()).argmin(1).cpu()
         best: dict[int, int] = {}  # frame of each cluster, in the order of their scores
@@ -412,6 +388,7 @@ def relevant_frames(
     else:
         order = ranked
     if min_rise:
+        # Against the median, since most of a video has nothing to do with a question.
         median = scores.median()
         lowest = median + min_rise * (scores.max() - median)
         order = [frame for frame in order if scores[frame].item() >= lowest.item()]

@@ -177,7 +177,9 @@ def thumbnails(frames: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(num_frames, 3 * 16 * 16)`, float32 in [0, 1].
     """
-    return nn.functional.adaptive_avg_pool2d(frames.float() / 255, THUMBNAIL_SIZE).flatten(1)
+    # A part at a time: as floats, a whole pool would take four times its memory.
+    parts = [nn.functional.adaptive_avg_pool2d(part.float() / 255, THUMBNAIL_SIZE) for part in frames.split(16)]
+    return torch.cat(parts).flatten(1)
 
 
 __all__ = ["EVEN_FRAMES", "SpreadPool", "even_numbers", "thumbnails"]

@@ -242,7 +242,7 @@ def _plan(
         if len(read.timestamps) < 2:
             starts.append(float(times[first]))
             continue
-        small = thumbnails(torch.from_numpy(read.frames).permute(0, 3, 1, 2)).float().numpy()
+        small = thumbnails(torch.from_numpy(read.frames).permute(0, 3, 1, 2)).numpy()
         starts.append(float(times[first - 1]) + cut_between(small, read.timestamps))
     spans = [(round(start, 3), round(end, 3)) for start, end in zip(starts, [*starts[1:], duration], strict=True)]
     unfinished = file.with_suffix(".tmp")
