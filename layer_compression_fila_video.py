@@ -263,6 +263,8 @@ def compressed_forward(
             hidden = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1]))
             last_layer, valid = last_layer.gather(1, order), stays.gather(1, order)
             places = order if places is None else places.gather(1, order)
+        # What the layers of this stage can look at: what they cached, which differs in length from stage to stage, and
+        # these tokens. Positions count a row's tokens without the padding, so that what fell away leaves no gaps.
         past = cache.valid[stage] if has_past else valid.new_zeros(batch_size, 0)
         seen.append(torch.cat([past, valid], dim=1))
         position_ids = (past.sum(dim=1, keepdim=True) + valid.cumsum(dim=1) - 1).clamp(min=0)
@@ -271,7 +273,7 @@ def compressed_forward(
             inputs_embeds=hidden,
             attention_mask=seen[-1],
             position_ids=position_ids,
-            layer_idx=first,
+            layer_idx=first,  # by whose cache its length is measured
             **{CACHE_ARGUMENT: cache},
         )
         position_embeddings = language_model.rotary_emb(hidden, position_ids)
@@ -349,7 +351,7 @@ def run_compressed(
         config.layer_compression_rounding,
         config.layer_compression_keep,
     )
-    last_layer = None
+    last_layer = None  # in decoding, where only text is new
     if videos is not None:
         # Text and images go through all layers.
         layers = [layer for video in videos for layer in schedule.video(len(video))]
@@ -372,6 +374,7 @@ def run_compressed(
         text_config.output_hidden_states if output_hidden_states is None else output_hidden_states,
         **kwargs,
     )
+    # The rows that lost more than others are filled up with tokens that fell away: nobody shall take these for theirs.
     kept_tokens = None if places is None else places.masked_fill(~valid, -1)
     return CompressedOutput(hidden, hidden_states=states, kept_tokens=kept_tokens, **{CACHE_ARGUMENT: cache})
 

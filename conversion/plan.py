@@ -100,6 +100,7 @@ def plan_conversion(
         FileNotFoundError: If weights, tokenizer or configuration are not there.
     """
     main = folders.get("checkpoint") or folders["language model"]
+    # What is there: the tensors by the names that they will have, and a recipe that says what else is known of them.
     if "checkpoint" in folders:
         recipe, renamed = _whole_checkpoint(main, folders.get("vision tower"), allow_bin)
     else:
@@ -114,6 +115,7 @@ def plan_conversion(
     tokenizer = load_tokenizer(main, text_config, recipe)
     _place_tokens(recipe, tokenizer, main)
 
+    # What is needed: the model itself tells its tensors, on the meta device, where they take no memory.
     with foreign(main / "config.json", "and the options given describe no model that can be built"):
         config = FilaVideoConfig(**(recipe.model | overrides))
         for each in (config, config.text_config, config.vision_config):
@@ -125,6 +127,7 @@ def plan_conversion(
     if config.tie_word_embeddings:
         del targets[HEAD]
         _drop_tied_head(renamed, recipe)
+    # Both are held against each other. Where the vocabulary grew, the source has its own, smaller number of rows.
     shapes = {name: shape for name, (shape, _) in targets.items()}
     if recipe.grown_from is not None:
         shapes |= {name: (recipe.grown_from, *shapes[name][1:]) for name in (HEAD, EMBEDDING) if name in shapes}
@@ -140,6 +143,7 @@ def plan_conversion(
                 "quantized."
             )
 
+    # What will be written.
     _fit_context(recipe, config, tokenizer.model_max_length)
     # In the source's order, so that each of its files is read once from front to back.
     order = {name: position for position, name in enumerate(renamed)}
@@ -270,6 +274,7 @@ def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe) -> None:
     head = renamed.pop(HEAD, None)
     if head is None or EMBEDDING not in renamed:
         return
+    # Some say that they are tied and are not: their values are read here, before anything is written.
     embedding = renamed[EMBEDDING]
     if head.shape != embedding.shape or not torch.equal(head.load(), embedding.load()):
         raise ValueError(

@@ -119,7 +119,7 @@ def answer_all(
     for name, number in (("workers", workers), ("batch_size", batch_size)):
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
-    is_pipeline = callable(model)
+    is_pipeline = callable(model)  # what else is named is loaded by the workers, each for itself
     if dtype is not None and (is_pipeline or engine == "vllm"):
         raise ValueError(
             "`dtype` is of models that are loaded here; a pipeline and vLLM have their own: leave it out."
@@ -142,7 +142,7 @@ def answer_all(
     work = WorkList(records, question)
     with Output(Path(output), settings, resume) as file:
         total = len(work)
-        done = file.take_over(work, retry_errors)
+        done = file.take_over(work, retry_errors)  # from here on the list holds what is left to ask
         summary = Summary(file.path, total, 0, 0)
         if len(work) == 0:
             return summary
@@ -177,6 +177,7 @@ def _results(
         for videos in groups:
             yield videos, worker(videos)
         return
+    # Other processes give back the number of what they were sent and their rows, in any order: the videos stay here.
     in_work = {}
 
     def numbered() -> Iterator[list[VideoQuestions]]:

@@ -103,15 +103,10 @@ def select_frames(
     if selection is None:
         selection = "farthest" if question is None else "question"
     _check_choice(num_frames, question, selection, scorer, max_candidates)
-    settings = SceneSettings(
-        num_scenes=num_frames,
-        scene_size=1,
-        candidate_fps=candidate_fps,
-        max_candidates=max_candidates,
-        selection="uniform" if callable(selection) else selection,
-        seed=seed,
-        seek_mode=seek_mode,
-    )
+    # A frame is a scene of one.
+    pool = {"num_scenes": num_frames, "scene_size": 1, "candidate_fps": candidate_fps, "seek_mode": seek_mode}
+    pool |= {"max_candidates": max_candidates, "selection": "uniform" if callable(selection) else selection}
+    settings = SceneSettings(**pool, seed=seed)
     videos = flatten_videos(video)
     if len(videos) != 1:
         raise ValueError(f"Frames are selected from one video at a time, got {len(videos)}.")
@@ -119,7 +114,8 @@ def select_frames(
     access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
     reading = None if progress is None else (lambda done, total: progress("reading", done, total))
 
-    # The two ways to choose: by the times alone, or by what small candidates show.
+    # The two ways to choose: by the times alone, which gives numbers of the video's frames; or by what small candidates
+    # show, which gives their places among them.
     def own_sampling(metadata: VideoMetadata) -> np.ndarray:
         count = min(num_frames, metadata.total_num_frames)
         if not callable(selection):
@@ -131,8 +127,12 @@ def select_frames(
             return np.arange(len(candidates))
         features = _features(candidates, encoder, progress)
         if question is None:
-            return _representatives(candidates, features, settings)
-        return _relevant(candidates, features, settings, question, torch.tensor(times), scorer)
+            detail = frame_detail(thumbnails(candidates)) if selection == "farthest" else None
+            return select_scenes(features, num_frames, 1, selection, seed=seed, detail=detail).flatten().numpy()
+        asked = Question(question, torch.tensor(times))
+        scores = asked.scores(candidates, None, None, scorer, settings.neutral_question, settings.question_tokens)
+        how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing, "seed": seed}
+        return relevant_frames(scores, asked.times, features, num_frames, **how).numpy()
 
     by_time = settings.selection == "uniform"
     processor = FilaVideoVideoProcessor()
@@ -140,11 +140,9 @@ def select_frames(
     if not is_given and (still := open_still_picture(video, limits)) is not None:
         video, is_given = still, True
     if is_given:  # the candidates are the frames themselves, and nothing is read again
-        given = {"candidate_fps": candidate_fps, "max_candidates": max_candidates, **access}
-        frames, metadata = processor.load_video(video, video_metadata, do_sample_frames=not by_time, **given)
+        frames, metadata = processor.load_video(video, video_metadata, do_sample_frames=not by_time, **pool, **access)
         if by_time:
-            own = VideoMetadata(len(frames), metadata.sampled_fps, duration=metadata.duration)
-            chosen = own_sampling(own)
+            chosen = own_sampling(VideoMetadata(len(frames), metadata.sampled_fps, duration=metadata.duration))
         else:
             chosen = choose(frames, metadata.timestamps)
         frames = frames[torch.from_numpy(chosen).long()]
@@ -158,9 +156,8 @@ def select_frames(
     wanted: dict[str, Any] = {"num_frames": own_sampling}
     if not by_time:
         height, width = candidates_size or (CANDIDATES_SIZE if encoder is None and scorer is None else ENCODED_SIZE)
-        pool = {"size": {"height": height, "width": width}, "selection": selection, "seek_mode": seek_mode}
-        pool |= {"candidate_fps": candidate_fps, "max_candidates": max_candidates, "num_scenes": num_frames}
-        candidates, metadata = processor.load_video(video, scene_size=1, progress=reading, **pool, **access)
+        small = {"size": {"height": height, "width": width}, "progress": reading}
+        candidates, metadata = processor.load_video(video, **small, **pool, **access)
         chosen = choose(candidates, metadata.timestamps)
         wanted = {"times": [metadata.timestamps[number] for number in chosen]}
         numbers = np.array(metadata.frames_indices)[chosen]
@@ -219,28 +216,6 @@ def _features(
         if progress is not None and encoder is not None:
             progress("encoding", sum(map(len, features)), len(candidates))
     return torch.cat(features)
-
-
-def _representatives(candidates: torch.Tensor, features: torch.Tensor, settings: SceneSettings) -> np.ndarray:
-    """The candidates that what they show chooses, ascending."""
-    method = settings.selection
-    detail = frame_detail(thumbnails(candidates)) if method == "farthest" else None
-    scenes = select_scenes(features, settings.num_scenes, 1, method, seed=settings.seed, detail=detail)
-    return scenes.flatten().numpy()
-
-
-def _relevant(
-    candidates: torch.Tensor,
-    features: torch.Tensor,
-    settings: SceneSettings,
-    question: str,
-    times: torch.Tensor,
-    scorer: Callable[[torch.Tensor, str], torch.Tensor],
-) -> np.ndarray:
-    """The candidates that a question chooses, ascending."""
-    scores = Question(question, times).scores(candidates, None, None, scorer, settings.neutral_question, 1)
-    how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing, "seed": settings.seed}
-    return relevant_frames(scores, times, features, settings.num_scenes, **how).numpy()
 
 
 def _timed(metadata: VideoMetadata, seconds: np.ndarray) -> VideoMetadata:
