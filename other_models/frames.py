@@ -114,7 +114,7 @@ def select_frames(
     access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
     reading = None if progress is None else (lambda done, total: progress("reading", done, total))
 
-    # The two ways to choose: by the times alone, which gives numbers of the video's frames; or by what small candidates
+    # The two ways to choose: by the times alone, which gives numbers of the video's frames; or by what candidates
     # show, which gives their places among them.
     def own_sampling(metadata: VideoMetadata) -> np.ndarray:
         count = min(num_frames, metadata.total_num_frames)
