@@ -258,10 +258,13 @@ class ChatSession:
         """Cuts the cache down to what it shares with a prompt `(num_tokens,)`, and returns how many tokens that is."""
         if self._cache is None:
             return 0
+        # The last token is always read: what follows it comes out of reading it.
         shared = min(len(ids) - 1, len(self._cached_ids))
         differs = (ids[:shared] != self._cached_ids[:shared]).nonzero()
         known = int(differs[0]) if len(differs) else shared
         video_tokens = (ids == self._pipe.model.config.video_token_id).nonzero()
+        # A placeholder looks the same whatever it stands for, so the frames are compared too. All of a prompt's videos
+        # must be known, since `generate` takes all or none.
         same = len(visuals) == len(self._cached_visuals) and all(map(torch.equal, visuals, self._cached_visuals))
         if same and known and (not len(video_tokens) or known > int(video_tokens[-1])):
             try:

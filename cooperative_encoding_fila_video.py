@@ -181,7 +181,7 @@ class FilaVideoScoreNet(nn.Module):
             own, shared = nn.functional.gelu(self.view(self.norm(seen))).chunk(2, dim=-1)
             shared = shared.mean(dim=0, keepdim=True).expand_as(own)
             scores = self.layers(torch.cat([own, shared], dim=-1))[:, 0]
-            return (scores - scores.min()) / (scores.max() - scores.min() + 1e-5)
+            return (scores - scores.min()) / (scores.max() - scores.min() + 1e-5)  # so noise of one size fits all
 
 
 def top_k(scores: torch.Tensor, count: int) -> torch.LongTensor:
@@ -287,7 +287,7 @@ class FilaVideoCooperativeEncoder(nn.Module):
         if len(chosen) == 0:
             num_details = num_detail_tokens(config.patches_per_side, config.detail_tokens)
             return prototypes, frames.new_empty(0, num_details, frames.shape[2])
-        is_choice = self.training and len(chosen) < len(prototypes)
+        is_choice = self.training and len(chosen) < len(prototypes)  # else nothing is learned from it
         patches = frames[prototypes if is_choice else prototypes[chosen]]
         if config.detail_tokens is None:
             pooled, clusters = self._pool(patches), self._cluster(patches)

@@ -84,13 +84,11 @@ class EncodedVideo:
         self.chosen = {} if chosen is None else chosen
 
     def _with(self, **changes: Any) -> "EncodedVideo":
+        # Another pool, or other features of it, have other scenes.
         return EncodedVideo(**{**vars(self), "chosen": None, **changes})
 
     def __len__(self) -> int:
         return len(self.pictures)
-
-    def __bool__(self) -> bool:
-        return True
 
     def __getitem__(self, indices: torch.Tensor) -> "EncodedVideo":
         """A smaller pool, of the frames that `indices` `(num_frames,)` name."""

@@ -429,6 +429,7 @@ def moments_around(features: torch.Tensor, times: torch.Tensor, frame: int, cont
     for side in (range(frame - 1, -1, -1), range(frame + 1, len(features))):
         run: list[int] = []
         for place in side:
+            # A run goes on for as long as its frames resemble its first one.
             if other[place] and (not run or (features[place] - features[run[0]]).norm() < half):
                 run.append(place)
             elif run or abs(times[place] - times[frame]) > context:

@@ -301,6 +301,7 @@ def _check_template(name: str, template: str, known: tuple[str, ...]) -> list[st
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
         named = [field for _, field, _, _ in parts]
+        # A format such as `:d` may not fit its field: tried here, before a video is read.
         if set(named) <= set(known):
             times = {"seconds": 1.0, "timestamp": "00:01", "clock": "0:00:01", "count_in_words": "one"}
             template.format(**times, number=1, count=1)

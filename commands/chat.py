@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ..chat_session_fila_video import ChatSession, Progress, Text
-from ..pipeline_fila_video import VideoTextToTextPipeline
-from .answer import announce_demonstration
-from .cli import PICTURES, call_options, check_writable
+from .cli import PICTURES, announce_demonstration, call_options, check_writable
 from .interrupts import hand_back
 from .loading import Progress as Bar
-from .loading import load_model, quiet
+from .loading import load_pipeline, quiet
 from .storyboard import clock, draw_storyboard, write_picture
 
 HELP = """\
@@ -32,11 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Reads the video, then questions from standard input until it ends, and answers to standard output."""
     quiet()
     announce_demonstration(args)
-    model, processor = load_model(args.model, args.device, args.dtype)
-    pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
-    options = call_options(args)
-    if args.max_new_tokens is not None:
-        options["max_new_tokens"] = args.max_new_tokens
+    pipe, options = load_pipeline(args.model, args.device, args.dtype), call_options(args)
     if os.path.exists(os.path.join(args.video, "chat.json")):
         if options:
             raise ValueError(

@@ -15,8 +15,8 @@ from .. import __version__
 from .interrupts import INTERRUPTED, EndsAtCtrlC
 
 PACKAGE = __package__.rpartition(".")[0]
-# Ways to select scenes, and how a storyboard names them.
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# Ways to select scenes, and how a storyboard names them.
 SELECTIONS = {
     "kmeans": "k-means, similar frames of the past",
     "kmeans_dissimilar": "k-means, dissimilar frames of the past",
@@ -37,8 +37,6 @@ MODULES = {
     "select": ("other_models.command", "choose the frames of a video for any other model"),
     "build-dataset": ("long_video.build", "build long training videos out of short captioned ones"),
 }
-
-
 DEMONSTRATION = (
     "fila-video: the embedded model is a demonstration that knows films of colored shapes only. For real videos "
     "name a model, such as --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct."
@@ -67,9 +65,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of the selection (default: the model's setting)")
 
 
+def announce_demonstration(args: argparse.Namespace) -> None:
+    """Says on standard error what answers where no model was named."""
+    if args.model is None:
+        print(DEMONSTRATION, file=sys.stderr)
+
+
 def call_options(args: argparse.Namespace) -> dict:
-    """The processor's settings that the arguments name."""
+    """The settings of the processor and of `generate` that the arguments name."""
     names = ("num_scenes", "selection", "candidate_fps", "seek_mode", "seed", "subtitles", "subtitle_tokens")
+    names += ("max_new_tokens",)
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from .. import register
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
+from ..pipeline_fila_video import VideoTextToTextPipeline
 from ..processing_fila_video import FilaVideoProcessor
 from .cli import DTYPES
 
@@ -58,6 +59,14 @@ def load_model(
     return loaded.to(place).eval(), processor
 
 
+def load_pipeline(
+    model: str | Path | None = None, device: str | None = None, dtype: str | None = None
+) -> VideoTextToTextPipeline:
+    """A pipeline with what [`load_model`] gives."""
+    loaded, processor = load_model(model, device, dtype)
+    return VideoTextToTextPipeline(model=loaded, processor=processor, device=loaded.device)
+
+
 def quiet() -> None:
     """Of the libraries, a command shows errors only."""
     logging.set_verbosity_error()
@@ -101,4 +110,4 @@ class Progress:
             self.stage = None
 
 
-__all__ = ["DEFAULT_MODEL", "Progress", "find_device", "load_model", "quiet"]
+__all__ = ["DEFAULT_MODEL", "Progress", "find_device", "load_model", "load_pipeline", "quiet"]

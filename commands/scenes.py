@@ -10,8 +10,7 @@ import torch
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..video_reading_fila_video import probe_video, read_frames
-from .answer import announce_demonstration
-from .cli import SELECTIONS, call_options
+from .cli import SELECTIONS, announce_demonstration, call_options
 from .loading import Progress, load_model, quiet
 from .storyboard import clock, draw_storyboard, write_picture
 

@@ -1,8 +1,8 @@
 """Models that look alike and cannot be converted: each is refused by its name, with what to use instead."""
 
-# What stands in `model_type` of a config.json: what it is, and why it does not fit.
 from typing import Never
 
+# What stands in `model_type` of a config.json: what it is, and why it does not fit.
 RELATIVES = {
     "llava": ("LLaVA 1.5 or LLaVA-Interleave in transformers' layout", "it has neither pooling nor a newline"),
     "llava_next": ("LLaVA-NeXT in transformers' layout", "it was trained on tiled pictures, not on videos"),

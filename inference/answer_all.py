@@ -261,17 +261,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answers, and says on standard error what was done."""
-    from ..commands.cli import DEMONSTRATION, call_options, check_writable
+    from ..commands.cli import announce_demonstration, call_options, check_writable
 
     check_writable("--output", args.output)
-    if args.model is None:
-        print(DEMONSTRATION, file=sys.stderr)
-    options = call_options(args)
-    if args.max_new_tokens is not None:
-        options["max_new_tokens"] = args.max_new_tokens
+    announce_demonstration(args)
     names = ("model", "engine", "workers", "batch_size", "device", "dtype", "resume", "retry_errors", "on_error")
     settings = {name: getattr(args, name) for name in names}
-    done = answer_all(args.records, args.output, args.question, **settings, **options)
+    done = answer_all(args.records, args.output, args.question, **settings, **call_options(args))
     message = f"{done.answered} of {done.total} questions answered now, {done.failed} with errors: {done.output}"
     print(f"fila-video: {message}", file=sys.stderr)
     return ROWS_WITH_ERRORS if done.failed else 0

@@ -170,8 +170,7 @@ def describe_video(
         raise ValueError(f"`shortest` must be positive, got {shortest}.")
     if dtype is not None and callable(model):
         raise ValueError("`dtype` is of a model that is loaded here; a pipeline has its own: leave it out.")
-    from ..commands.loading import load_model
-    from ..pipeline_fila_video import VideoTextToTextPipeline
+    from ..commands.loading import load_pipeline
     from ..video_sources_fila_video import OpenedSource, is_url
 
     with ExitStack() as finally_:
@@ -179,10 +178,7 @@ def describe_video(
             work = finally_.enter_context(tempfile.TemporaryDirectory(prefix="fila-video-"))
         work = Path(work)
         work.mkdir(exist_ok=True)
-        pipe = model
-        if not callable(model):
-            loaded, processor = load_model(model, device, dtype)
-            pipe = VideoTextToTextPipeline(model=loaded, processor=processor, device=loaded.device)
+        pipe = model if callable(model) else load_pipeline(model, device, dtype)
         reading = pipe._sanitize_parameters(**options)[0].get("processor_kwargs", {})
         source = str(video)
         if is_url(source):  # it is read chapter by chapter, and fetched once
@@ -338,7 +334,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the description; the exit status is 3 where a chapter could not be described."""
-    from ..commands.cli import DEMONSTRATION, call_options, check_video, check_writable
+    from ..commands.cli import announce_demonstration, call_options, check_video, check_writable
 
     if args.output is not None:
         check_writable("--output", args.output)
@@ -352,15 +348,11 @@ def run(args: argparse.Namespace) -> int:
     from ..commands.loading import Progress, quiet
 
     quiet()
-    if args.model is None:
-        print(DEMONSTRATION, file=sys.stderr)
-    options = call_options(args)
-    if args.max_new_tokens is not None:
-        options["max_new_tokens"] = args.max_new_tokens
+    announce_demonstration(args)
     names = ("model", "device", "dtype", "chapters", "shortest", "question", "summary_question")
     settings = {name: getattr(args, name) for name in names}
     work = None if args.output is None else f"{args.output}.work"
-    description = describe_video(args.video, work=work, progress=Progress(), **settings, **options)
+    description = describe_video(args.video, work=work, progress=Progress(), **settings, **call_options(args))
     text = description.to(form)
     if args.output is None:
         sys.stdout.write(text)

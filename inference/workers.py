@@ -42,8 +42,7 @@ class MakeWorker:
             return VllmWorker(self.model, self.options)
         import torch
 
-        from ..commands.loading import find_device, load_model, quiet
-        from ..pipeline_fila_video import VideoTextToTextPipeline
+        from ..commands.loading import find_device, load_pipeline, quiet
 
         quiet()
         device = self.device
@@ -51,9 +50,7 @@ class MakeWorker:
             device = f"cuda:{number % torch.cuda.device_count()}"
         if self.threads is not None and find_device(device).type == "cpu":
             torch.set_num_threads(self.threads)
-        model, processor = load_model(self.model, device, self.dtype)
-        pipe = VideoTextToTextPipeline(model=model, processor=processor, device=model.device)
-        return PipelineWorker(pipe, self.batch_size, self.options)
+        return PipelineWorker(load_pipeline(self.model, device, self.dtype), self.batch_size, self.options)
 
 
 class PipelineWorker:
