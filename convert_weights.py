@@ -24,17 +24,18 @@ if __name__ == "__main__" and not __package__:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="folder or Hub id of a LLaVA-NeXT or llava-hf OneVision checkpoint")
+    parser.add_argument("source", nargs="?", help="folder or Hub id of a checkpoint: LLaVA's, SmolVLM2, InternVL 3")
     parser.add_argument("output", help="folder to make")
     parser.add_argument("--language-model", help="instead of SOURCE: folder or Hub id of a causal language model")
     parser.add_argument(
         "--vision-tower", help="its vision tower; with a LLaVA-NeXT SOURCE, where its tower's configuration is"
     )
     parser.add_argument(
-        "--as-source", action="store_true", help="do what SOURCE does: even frames, one a scene, its own sentence"
+        "--as-source", action="store_true", help="do what SOURCE does: even frames, one per scene, its own sentence"
     )
     parser.add_argument("--scene-size", type=int, help="frames in a scene (default: 3; 1 with --as-source)")
-    parser.add_argument("--merger", default="weighted", choices=["weighted", "mean", "attention", "bsm"])
+    mergers = ["weighted", "mean", "attention", "bsm"]
+    parser.add_argument("--merger", default="weighted", choices=mergers, help="of scenes (default: weighted)")
     parser.add_argument(
         "--background-tokens",
         type=int,
