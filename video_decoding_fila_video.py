@@ -21,7 +21,7 @@ import numpy as np
 from transformers.utils import logging
 
 from .video_pixels_fila_video import display_size, webp_frames
-from .video_sources_fila_video import OpenedSource
+from .video_sources_fila_video import NOT_ON_DEVICE, OpenedSource, find_device
 from .video_times_fila_video import FAR, NOPTS, damaged_times, on_one_clock, slots_of
 
 logger = logging.get_logger(__name__)
@@ -86,6 +86,7 @@ class Track:
 
     Args:
         source (`OpenedSource`): Where the container comes from.
+        hwaccel (`str`, *optional*): The device that decodes, see [`find_device`]; one decoder then serves all.
 
     Attributes:
         index ([`Index`]): What the stream holds; known after [`index_video`].
@@ -99,7 +100,8 @@ class Track:
 
     index: Index
 
-    def __init__(self, source: OpenedSource) -> None:
+    def __init__(self, source: OpenedSource, hwaccel: str | None = None) -> None:
+        self.device = None if hwaccel is None else find_device(str(hwaccel))
         self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
         self.container = self._number = None
         self.seekable = True
@@ -108,10 +110,12 @@ class Track:
     def open(self) -> None:
         """Opens the container, which stands at its first packet; anew where it was open."""
         self.close()
-        self.container = self.source.container()
+        self.container = self.source.container(self.device)
         if self._number is None:
             self._number = self.source.find_stream(self.container)
         self.stream = self.container.streams[self._number]
+        if self.device is not None and not self.stream.codec_context.is_hwaccel:
+            raise self.source.error(NOT_ON_DEVICE)
         self.packets = self._demux()
         self.at = 0
 
@@ -125,12 +129,18 @@ class Track:
         """A new decoder of the stream."""
         if self.container is None:
             self.open()
-        # A stream has one of PyAV's decoders. Opening the file once more for another would cost FFmpeg's index of it,
-        # some 60 bytes a frame; this stream is never written, and its decoder outlives it.
-        with av.open(io.BytesIO(), "w", format="null") as nothing:
-            codec = nothing.add_stream_from_template(self.stream, opaque=True).codec_context
-        with suppress(UnicodeError):  # of a damaged header
-            codec.codec_tag = self.stream.codec_context.codec_tag
+        if self.device is not None:
+            codec = self.stream.codec_context
+            codec.flush_buffers()
+            if codec.is_open:
+                return codec
+        else:
+            # A stream has one of PyAV's decoders. Opening the file once more for another would cost FFmpeg's index of
+            # it, some 60 bytes a frame; this stream is never written, and its decoder outlives it.
+            with av.open(io.BytesIO(), "w", format="null") as nothing:
+                codec = nothing.add_stream_from_template(self.stream, opaque=True).codec_context
+            with suppress(UnicodeError):  # of a damaged header
+                codec.codec_tag = self.stream.codec_context.codec_tag
         codec.thread_type = "FRAME" if self.threads > 1 else "SLICE"
         codec.thread_count = self.threads
         with suppress(av.FFmpegError):  # `decode` meets it again
@@ -173,6 +183,8 @@ class Track:
     def all_frames(self) -> Iterator[av.VideoFrame]:
         """Every frame from the first on."""
         if self.source.is_webp:
+            if self.device is not None:
+                raise self.source.error(NOT_ON_DEVICE)
             yield from webp_frames(self.source)
             return
         self.open()
@@ -336,7 +348,7 @@ def _index(track: Track) -> Index:
         first = next(iter(track.decode(codec, None)), None)
     track.at = len(pts)
     if first is None or len(pts) == 0:
-        raise track.source.error("no frame of it can be decoded")
+        raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
     if not stream.time_base:
         raise track.source.error("its times have no unit")
     pts, lengths, sizes, flags = (

@@ -50,10 +50,13 @@ class FilaVideoVideoProcessorKwargs(VideosKwargs, _Settings, total=False):
         What reading one video or picture may cost; saved with the processor.
     allow_private_hosts (`bool`, *optional*, defaults to `True`):
         Whether URLs may lead to this machine or its private network; services that take URLs set `False`.
+    hwaccel (`str`, *optional*):
+        The device that decodes video files, such as `"cuda"`; by default the CPU does.
     """
 
     limits: Any
     allow_private_hosts: bool
+    hwaccel: str | None
 
 
 class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False):
@@ -114,6 +117,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
     do_sample_frames = True
     limits = None
     allow_private_hosts = True
+    hwaccel = None
     valid_kwargs = FilaVideoVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_num_scenes", "video_background_places", "video_question_ids"]
 
@@ -282,6 +286,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             read = read_decoder(source, num_frames, fps, size, progress)
         else:
             reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
+            reading["hwaccel"] = settings.get("hwaccel") or self.hwaccel
             with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
                 is_spread = is_pool and reader.total > pool.max_candidates
                 if is_spread:

@@ -100,6 +100,7 @@ class FrameReader:
         times: Any = None,
         size: tuple[int, int] | None = None,
         seek_mode: str = "exact",
+        hwaccel: str | None = None,
         progress: Callable[[int, int], None] | None = None,
         limits: VideoLimits | None = None,
         allow_private_hosts: bool = True,
@@ -107,7 +108,7 @@ class FrameReader:
         times = _check_arguments(num_frames, fps, times, size, seek_mode)
         self._opened = ExitStack()
         try:
-            self._open(source, limits, allow_private_hosts)
+            self._open(source, hwaccel, limits, allow_private_hosts)
             self._wanted = self._choose(num_frames, fps, times, seek_mode)
         except BaseException:
             self.close()
@@ -117,7 +118,7 @@ class FrameReader:
         self._size = tuple(map(int, size)) if size else (self.metadata.height, self.metadata.width)
         self._progress = progress
 
-    def _open(self, source: Any, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
+    def _open(self, source: Any, hwaccel: str | None, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
         """Opens and indexes the segments, and puts their frames behind one another."""
         segment = source if isinstance(source, VideoSegment) else VideoSegment(source)
         segments = source if type(source) in (list, tuple) else [segment]
@@ -133,7 +134,7 @@ class FrameReader:
                 self._opened.enter_context(opened)
                 for track in tracks.values():
                     track.close()  # of many files, one is open at a time
-                tracks[key] = self._opened.enter_context(closing(Track(opened)))
+                tracks[key] = self._opened.enter_context(closing(Track(opened, hwaccel)))
                 if (damage := index_video(tracks[key]).damage) is not None:
                     logger.warning("%s %s.", opened.name, damage)
             track, index = tracks[key], tracks[key].index
@@ -252,7 +253,7 @@ class FrameReader:
         num_bytes = max(int(track.index.sizes[run.start : run.stop + 1].sum()) for _, run in plan)
         longest = max(len(run.frames) for _, run in plan)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = min(cores, MAX_THREADS)
+        threads = min(cores, MAX_THREADS) if track.device is None else 1
         # Runs begun before the first of them is over: a long one does not stop the other threads.
         ahead = min(2 * threads, AHEAD_BYTES // (3 * self._size[0] * self._size[1]) // longest - 1)
         fits = ahead >= threads and num_bytes * threads <= AHEAD_BYTES and not track.index.counted
@@ -392,6 +393,9 @@ def read_frames(source: Any, **options: Any) -> VideoFrames:
             keyframe where it is less than half the spacing of the wanted frames away, and the wanted frame elsewhere.
             The first and the last frame, and `times`, stay exact under `"auto"`. The times are always those of the
             frames given.
+        hwaccel (`str`, *optional*):
+            Decode on a device of this machine, such as `"cuda"` or `"cuda:1"`; frames are scaled on the CPU. What the
+            device does not decode is an error. Needs PyAV 18.
         progress (`Callable[[int, int], None]`, *optional*): Called with the number of frames read and to be read.
         limits ([`VideoLimits`], *optional*): What reading each source may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):

@@ -16,9 +16,11 @@ import urllib.parse
 import urllib.request
 from collections import Counter
 from contextlib import ExitStack, suppress
+from functools import cache
 from typing import Any, BinaryIO, NamedTuple
 
 import av
+from av.codec.hwaccel import HWAccel
 
 from .video_limits_fila_video import Budget, VideoLimits, VideoReadError, download
 
@@ -31,6 +33,7 @@ if int(av.__version__.partition(".")[0]) < 17:
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 MAX_HEADER = 1 << 26  # bytes of one header box of an MP4 file; that of three hours takes some 5 MB
+NOT_ON_DEVICE = "the device of hwaccel does not decode it; leave hwaccel out to decode on the CPU"
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
 
 
@@ -172,9 +175,12 @@ class OpenedSource:
             _check_boxes(file, self.budget)
             self._formats = "mov," + FORMATS
 
-    def container(self) -> av.container.InputContainer:
+    def container(self, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
         """
         A new container, which the caller closes, with a position of its own.
+
+        Args:
+            hwaccel (`HWAccel`, *optional*): The device of its decoders, which the machine must have.
 
         Raises:
             VideoReadError: If FFmpeg cannot open it.
@@ -190,7 +196,7 @@ class OpenedSource:
             # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
             return av.open(
                 file, "r", kind, options=options, metadata_errors="ignore", buffer_size=1 << 17,
-                timeout=self.budget.limits.stall_seconds,
+                timeout=self.budget.limits.stall_seconds, hwaccel=hwaccel,
             )  # fmt: skip
         except KeyboardInterrupt:
             gc.collect()  # a container that was opened and not handed over: it and its streams hold each other
@@ -201,6 +207,8 @@ class OpenedSource:
             if isinstance(error, (PermissionError, MemoryError)) or "Too many open files" in str(error):
                 raise self.error(f"it cannot be opened ({reason})") from error
             raise self.error(f"it is not a video, or too damaged to open ({reason})") from error
+        except RuntimeError as error:  # of `hwaccel`: it decodes none of the streams
+            raise self.error(NOT_ON_DEVICE) from error
 
     def find_stream(self, container: av.container.InputContainer) -> int:
         """The number of the stream to read: of several that can be decoded, the one that FFmpeg thinks best, unless it
@@ -228,6 +236,37 @@ class OpenedSource:
                 counts[packet.stream_index] += packet.size > 0
         most = max(videos, key=lambda number: counts[number])
         return best if counts[best] * 10 >= counts[most] else most
+
+
+@cache
+def find_device(hwaccel: str) -> HWAccel:
+    """
+    The settings of decoders that work on a device, which was tried once.
+
+    Args:
+        hwaccel (`str`): What FFmpeg calls it, such as `"cuda"`; of several the number, as in `"cuda:1"`.
+
+    Raises:
+        ValueError: If this machine, or the installed PyAV, cannot decode on it.
+    """
+    if int(av.__version__.partition(".")[0]) < 18:
+        raise ValueError(
+            f"hwaccel needs PyAV 18 or newer, but {av.__version__} is installed, which loses the colors and the "
+            "rotation of such frames: pip install -U av."
+        )
+    codec = av.Codec("h264", "r")  # whatever decodes video on a device decodes this
+    kinds = [config.device_type.name for config in codec.hardware_configs if config.is_supported]
+    kind, _, number = hwaccel.partition(":")
+    if kind not in kinds:
+        raise ValueError(f"hwaccel must be one of {kinds}, on which the installed PyAV can decode, got {hwaccel!r}.")
+    try:
+        device = HWAccel(kind, number or None, allow_software_fallback=False)
+        device.create(codec)
+    except (av.FFmpegError, ValueError) as error:
+        raise ValueError(
+            f"This machine has no device for hwaccel={hwaccel!r} ({error}): leave it out to decode on the CPU."
+        ) from error
+    return device
 
 
 def is_url(source: Any) -> bool:
@@ -320,12 +359,14 @@ def _check_boxes(file: BinaryIO, budget: Budget) -> None:
 
 
 __all__ = [
+    "NOT_ON_DEVICE",
     "Budget",
     "OpenedSource",
     "VideoLimits",
     "VideoReadError",
     "VideoSegment",
     "download",
+    "find_device",
     "is_still",
     "is_url",
     "source_name",

@@ -5,9 +5,10 @@
 makes its videos in FOLDER once (1.9 GB) and runs every reader in a process of its own, all of them in turn, and that
 three times; the table gives medians, in seconds of the clock and of all processors. Every reader has as many threads
 as this one takes. This reader also scales its frames to 384 x 384; the peers return them at full size. Peak memory is
-counted above the imports and the frames returned. `pool` is the processor's adaptive pool: it looks at a frame a
-second and keeps those that change most. `--smallest` reads 8 frames of 2 seconds once, to see that it runs.
-`--other TREE` measures `exact` of another checkout of this repository on the same files, as `other:exact`.
+counted above the imports and the frames returned. `exact_cuda` and `torchcodec_cuda` decode on a GPU, where there is
+one; their seconds include its start, and this reader scales on the CPU. `pool` is the processor's adaptive pool: it
+looks at a frame a second and keeps those that change most. `--smallest` reads 8 frames of 2 seconds once, to see that
+it runs. `--other TREE` measures `exact` of another checkout of this repository on the same files, as `other:exact`.
 """
 
 import argparse
@@ -44,7 +45,8 @@ MINUTES_10, HOUR, HOURS_2, HOURS_3, MINUTE_1, SECONDS_10 = (
 SECONDS_2 = "seconds2.mp4"
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000  # bicubic, full chroma, accurate rounding
 OURS = ("exact", "auto", "keyframe")
-READERS = (*OURS, "pool", "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord")
+ON_GPU = ("exact_cuda", "torchcodec_cuda")
+READERS = (*OURS, "pool", "straight", "straight_threads", "transformers_pyav", "torchcodec", "decord", *ON_GPU)
 
 
 def texture(random: np.random.Generator, height: int, width: int, octaves: int = 6) -> np.ndarray:
@@ -166,6 +168,10 @@ def prepare(reader: str, num_frames: int) -> Callable[[str], np.ndarray]:
         from fila_video.video_reading_fila_video import read_frames
 
         return lambda path: read_frames(path, num_frames=num_frames, size=SIZE, seek_mode=reader).frames
+    if reader == "exact_cuda":
+        from fila_video.video_reading_fila_video import read_frames
+
+        return lambda path: read_frames(path, num_frames=num_frames, size=SIZE, hwaccel="cuda").frames
     if reader == "pool":
         from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 
@@ -181,12 +187,14 @@ def prepare(reader: str, num_frames: int) -> Callable[[str], np.ndarray]:
         from transformers.video_utils import load_video
 
         return lambda path: load_video(path, num_frames=num_frames, backend="pyav")[0]
-    if reader == "torchcodec":
+    if reader.startswith("torchcodec"):
         from torchcodec.decoders import VideoDecoder
 
+        settings = {"device": "cuda"} if reader == "torchcodec_cuda" else {"num_ffmpeg_threads": THREADS}
+
         def read(path: str | Path) -> np.ndarray:
-            decoder = VideoDecoder(path, num_ffmpeg_threads=THREADS)
-            return decoder.get_frames_at(evenly(len(decoder)).tolist()).data
+            decoder = VideoDecoder(path, **settings)
+            return decoder.get_frames_at(evenly(len(decoder)).tolist()).data.cpu()
 
         return read
     import decord
@@ -284,6 +292,18 @@ def choose_tasks(readers: list[str], short: bool) -> list[Task]:
     return tasks
 
 
+def installed_readers() -> list[str]:
+    """All but those whose package, or whose GPU, this machine does not have."""
+    import torch
+
+    def is_there(name: str) -> bool:
+        package = name.partition("_cuda")[0]
+        has_package = package not in ("torchcodec", "decord") or importlib.util.find_spec(package) is not None
+        return has_package and (name not in ON_GPU or torch.cuda.is_available())
+
+    return list(filter(is_there, READERS))
+
+
 def report(results: dict[Task, list[dict]], features: dict | None) -> str:
     """The results as Markdown."""
     medians = {
@@ -327,9 +347,7 @@ def main() -> None:
     if arguments.folder is None:
         parser.error("--folder is required")
     make_videos(arguments.folder, arguments.smallest)
-    readers = arguments.readers or [
-        name for name in READERS if name not in ("torchcodec", "decord") or importlib.util.find_spec(name)
-    ]
+    readers = arguments.readers or installed_readers()
     if arguments.other:
         readers = [new for name in readers for new in ([name, f"other:{name}"] if name == "exact" else [name])]
     tasks = [(SECONDS_2, "exact", 8)]

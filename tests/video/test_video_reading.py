@@ -316,7 +316,9 @@ def test_iterating_gives_the_same_frames_as_reading(video) -> None:
 @pytest.mark.parametrize("cores", [1, 3])
 def test_a_file_is_opened_once_however_many_threads_decode_it(video, monkeypatch, cores) -> None:
     container, opened = OpenedSource.container, []
-    monkeypatch.setattr(OpenedSource, "container", lambda source: opened.append(source.name) or container(source))
+    monkeypatch.setattr(
+        OpenedSource, "container", lambda source, *device: opened.append(source.name) or container(source)
+    )
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     read = read_frames(video("h264.mp4"), num_frames=9)
     assert len(opened) == 1
