@@ -21,8 +21,8 @@ import numpy as np
 from transformers.utils import logging
 
 from .video_pixels_fila_video import display_size, webp_frames
+from .video_pool_fila_video import FAR, NOPTS, damaged_times, on_one_clock, slots_of
 from .video_sources_fila_video import NOT_ON_DEVICE, OpenedSource, find_device
-from .video_times_fila_video import FAR, NOPTS, damaged_times, on_one_clock, slots_of
 
 logger = logging.get_logger(__name__)
 

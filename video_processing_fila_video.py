@@ -30,7 +30,7 @@ from .video_inputs_fila_video import (
     read_decoder,
     to_uint8_rgb,
 )
-from .video_pool_fila_video import SpreadPool
+from .video_pool_fila_video import most_different
 from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits
 
@@ -290,11 +290,8 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
                 is_spread = is_pool and reader.total > pool.max_candidates
                 if is_spread:
-                    spread = SpreadPool(pool.max_candidates)
-                    with closing(iter(reader)) as frames:
-                        for frame in frames:
-                            spread.add(*frame)
-                    read = spread.frames(reader.metadata)
+                    kept = most_different(iter(reader), pool.max_candidates, reader.metadata)
+                    read = VideoFrames(*kept, reader.metadata)
                 else:
                     read = reader.read()
         read.metadata.pool = "spread" if is_spread else "even" if is_pool else "given"

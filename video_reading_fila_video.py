@@ -23,8 +23,8 @@ from transformers.video_utils import VideoMetadata
 from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video
 from .video_limits_fila_video import VideoLimits, VideoReadError
 from .video_pixels_fila_video import FrameConverter
+from .video_pool_fila_video import sample_at_rate, shown_at, spread_evenly
 from .video_sources_fila_video import OpenedSource, VideoSegment
-from .video_times_fila_video import sample_at_rate, shown_at, spread_evenly
 
 logger = logging.get_logger(__name__)
 

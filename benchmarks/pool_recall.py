@@ -26,7 +26,7 @@ import av
 import numpy as np
 
 from ..toy_world.world import Film, draw_film
-from ..video_pool_fila_video import SpreadPool
+from ..video_pool_fila_video import SpreadPool, most_different
 from ..video_reading_fila_video import FrameReader, TimedVideoMetadata
 
 ENCODED_FPS = 8
@@ -56,7 +56,7 @@ def adaptive_times(film: Film, max_candidates: int) -> tuple[np.ndarray, float]:
         spent += time.process_time() - start
     total = round(film.duration * film.fps)
     metadata = TimedVideoMetadata(total_num_frames=total, fps=film.fps, duration=film.duration)
-    return pool.frames(metadata).timestamps, spent
+    return pool.frames(metadata)[1], spent
 
 
 def num_found(film: Film, times: np.ndarray) -> int:
@@ -99,11 +99,9 @@ def measure_encoded(minutes: float, max_candidates: int, side: int, seed: int) -
         path = Path(folder, "film.mp4")
         encode(film, path, side)
         for mode in ("exact", "auto", "keyframe"):
-            pool, start = SpreadPool(max_candidates), time.process_time()
+            start = time.process_time()
             with closing(FrameReader(path, fps=1.0, seek_mode=mode)) as reader:
-                for frame in reader:
-                    pool.add(*frame)
-                times = pool.frames(reader.metadata).timestamps
+                _, times = most_different(iter(reader), max_candidates, reader.metadata)
             row[mode] = num_found(film, times)
             row[f"{mode}_looked_at"], row[f"{mode}_cpu"] = reader.total, round(time.process_time() - start, 2)
     return row

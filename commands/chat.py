@@ -96,25 +96,24 @@ def answer(chat: ChatSession, question: str) -> None:
 def show_scenes(chat: ChatSession, output: str) -> None:
     if not chat.scenes:
         raise ValueError("No scenes were shown yet: ask something first.")
-    for video, scenes in zip(chat.videos, chat.scenes, strict=True):
-        name, times = Path(video.sources[0]["name"]).name, scenes["timestamps"].numpy()
-        if not output:
-            print(
-                f"{name}, {len(times)} scenes at {', '.join(clock(seconds) for seconds in times[:, -1])}", flush=True
-            )
+    names = [Path(video.sources[0]["name"]).name for video in chat.videos]
     if not output:
+        for name, scenes in zip(names, chat.scenes, strict=True):
+            times = [clock(seconds) for seconds in scenes["timestamps"][:, -1].tolist()]
+            print(f"{name}, {len(times)} scenes at {', '.join(times)}", flush=True)
         return
     if os.path.splitext(output)[1].lower() not in PICTURES:
         raise ValueError(f"{output} is no kind of picture: name a .png, .jpg or .webp file.")
     if len(chat.videos) > 1:
         raise ValueError("A board shows one video, but this conversation is about several.")
     check_writable("/scenes", output)
-    scores = scenes.get("scores")
+    scenes = chat.scenes[0]
+    times, scores = scenes["timestamps"].numpy(), scenes.get("scores")
     board = draw_storyboard(
         scenes["pictures"].flatten(0, 1).numpy(),
         np.arange(times.size).reshape(times.shape),
         times.ravel(),
-        title=name,
+        title=names[0],
         subtitle=f"{clock(scenes['duration'])} · scenes: {len(times)}, of {times.shape[1]} frames each",
         duration=scenes["duration"],
         scores=None if scores is None else (scores["timestamps"].numpy(), scores["values"].cpu().numpy()),

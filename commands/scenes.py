@@ -109,10 +109,12 @@ def save_storyboard(video: str, scenes: dict, selection: str | None, output: str
         raise ValueError(f"{video} changed while it was read: its chosen frames are no longer the same.")
     num_scenes, scene_size = scenes["indices"].shape
     duration, scores = float(scenes["duration"]), scenes.get("scores")
-    how = f"scenes: {num_scenes}, of {scene_size} frames each"
-    how = f"key frames: {num_scenes}" if selection is None else f"{how} · {SELECTIONS[selection]}"
+    if selection is None:
+        how = f"key frames: {num_scenes}"
+    else:
+        by = SELECTIONS[selection] if scores is None else f"by “{scores['question']}”"
+        how = f"scenes: {num_scenes}, of {scene_size} frames each · {by}"
     if scores is not None:
-        how = f"scenes: {num_scenes}, of {scene_size} frames each · by “{scores['question']}”"
         scores = scores["timestamps"].numpy(), scores["values"].cpu().numpy()
     board = draw_storyboard(
         read.frames,

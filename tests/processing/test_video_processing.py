@@ -142,10 +142,11 @@ def kept_of(levels, capacity):
     spread = SpreadPool(capacity)
     for second, level in enumerate(levels):
         spread.add(second, float(second), frame_of(level))
-    read = spread.frames(TimedVideoMetadata(len(levels), fps=1.0, duration=float(len(levels))))
-    assert [int(frame[0, 0, 0]) for frame in read.frames] == [levels[int(second)] for second in read.timestamps]
-    assert read.metadata.frames_indices == read.timestamps.astype(int).tolist()
-    return read.metadata.frames_indices
+    metadata = TimedVideoMetadata(len(levels), fps=1.0, duration=float(len(levels)))
+    frames, seconds = spread.frames(metadata)
+    assert [int(frame[0, 0, 0]) for frame in frames] == [levels[int(second)] for second in seconds]
+    assert metadata.frames_indices == seconds.astype(int).tolist()
+    return metadata.frames_indices
 
 
 def test_a_pool_that_is_not_full_keeps_all_frames_in_order() -> None:
