@@ -282,6 +282,7 @@ def encode_video(
     frames, metadata = video_processor.load_video(video, metadata, progress=reading, **given)
     recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in PIXEL_SETTINGS}
     recorded |= {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in POOL_SETTINGS}
+    # Of the selection only what was given: a question takes the rest from the processor that asks.
     recorded |= {name: value for name, value in given.items() if name in vars(settings) and name not in HANDLING}
     encoded = EncodedVideo(
         metadata=metadata,
@@ -319,6 +320,7 @@ def pictures_of(frames: torch.Tensor, metadata: VideoMetadata) -> torch.Tensor:
     video, which the vision tower sees squeezed into a square.
     """
     height, width = frames.shape[2:]
+    # Whatever shape it has, the video fills the tower's square: its shorter side is squeezed back, and none grows.
     aspect = (metadata.width or width) / (metadata.height or height)
     size = (width / aspect, width) if aspect > 1 else (height, height * aspect)
     shrink = min(PICTURE_SIDE / max(size), 1.0)
@@ -336,6 +338,7 @@ def describe_encoder(encoder: Callable, model: nn.Module | None) -> dict[str, st
     """The name of a frame encoder's model, and a hash of its vision weights that the same weights always give."""
     if model is None:
         return {"name": getattr(encoder, "__qualname__", type(encoder).__name__), "vision_weights": "", "dtype": ""}
+    # By its name alone, since peft and others wrap what is around it.
     tower = next((part for name, part in model.named_modules() if name.split(".")[-1] == "vision_tower"), model)
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     parameter = next(tower.parameters(), torch.empty(0))
@@ -352,6 +355,7 @@ _hashes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def _hash(tower: nn.Module) -> str:
     weights = [plain for weight in (*tower.parameters(), *tower.buffers()) for plain in _plain_tensors(weight)]
+    # Loading others into them or training them leaves them in their place, but counts as writing.
     which = [(weight.data_ptr(), weight._version) for weight in weights]
     known = _hashes.get(tower)
     if known is not None and known[0] == which:

@@ -323,7 +323,7 @@ class FrameSelector:
         if len(frames) <= settings.num_selected_frames:
             method = "uniform"  # every frame can be taken, in order as in the last training stage: nothing to select
         elif (has_features or settings.uses_whole_pool) and (kept := self.thin(frames, settings)) is not None:
-            settings = replace(settings, encoded_candidates=None)
+            settings = replace(settings, encoded_candidates=None)  # what is left counts as the whole pool
             question = None if question is None else question[kept]
             selected = self.select(frames[kept], settings, pixels, progress, question)
             return selected._replace(indices=kept[selected.indices], background=kept[selected.background])

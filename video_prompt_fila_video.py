@@ -239,6 +239,7 @@ class VideoPrompt:
             text = self._text(token, layout, scenes, step)
             if tokenizer is None:
                 break
+            # A server that takes the most frequent token for the placeholder must find the placeholder.
             pieces = [piece for piece in text.split(token) if piece]
             ids = tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
             if max(Counter(chain.from_iterable(ids)).values(), default=0) < layout.total:
@@ -262,6 +263,7 @@ class VideoPrompt:
                 mark = self._mark(index + 1, times)
                 pieces.append(mark if pieces or intro else mark.lstrip("\n"))
             pieces += [self.visual_start, token * num_tokens, self.visual_end]
+            # Where its mark names the time, what is said stands behind the scene, and else behind the sentence.
             if spoken is not None and spoken[index] and self.time_marks == "per_scene":
                 pieces.append(self.spoken_head(times) + " " + spoken[index])
         text = intro + "".join(pieces) + token * layout.after + self.video_outro
