@@ -88,9 +88,12 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
 
 
 def test_muon_with_adamw_steps_like_the_two_alone() -> None:
+    """torch's Muon computes in bfloat16, so its steps are compared by their direction and length."""
+
     def stepped(make):
         torch.manual_seed(0)
         model = model_for(tiny_processor())
+        start = {name: value.clone() for name, value in model.state_dict().items()}
         optimizers = make(model)
         for step in range(3):
             for index, parameter in enumerate(model.parameters()):
@@ -98,24 +101,26 @@ def test_muon_with_adamw_steps_like_the_two_alone() -> None:
                 parameter.grad = torch.randn(parameter.shape, generator=generator)
             for optimizer in optimizers:
                 optimizer.step()
-        return model.state_dict()
+        return {name: value - start[name] for name, value in model.state_dict().items()}
 
     def alone(model):
-        both = make_optimizer(model, "muon", ALL_RATES, 0.0, {})
-        groups = both.param_groups
+        groups = make_optimizer(model, "muon", ALL_RATES, 0.0, {}).param_groups
         taken = [[p for group in groups if group["muon"] == muon for p in group["params"]] for muon in (True, False)]
+        by_muon.update(name for name, p in model.named_parameters() if any(p is one for one in taken[0]))
         muon = torch.optim.Muon(taken[0], lr=1e-3, weight_decay=0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
         return muon, torch.optim.AdamW(taken[1], lr=1e-3, weight_decay=0)
 
+    by_muon = set()
+    others = stepped(alone)
     together = stepped(lambda model: [make_optimizer(model, "muon", ALL_RATES, 0.0, {})])
-    for name, value in stepped(alone).items():
-        torch.testing.assert_close(together[name], value, msg=name)
-
-
-def test_without_muon_in_torch_the_error_says_what_to_do(monkeypatch) -> None:
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(TrainingError, match=r"needs torch\.optim\.Muon"):
-        make_optimizer(model_for(tiny_processor()), "muon", ALL_RATES, 0.0, {})
+    for name, other in others.items():
+        if name not in by_muon:
+            torch.testing.assert_close(together[name], other, msg=name)
+        else:
+            step, other = together[name].flatten(), other.flatten()
+            assert torch.cosine_similarity(step, other, dim=0) > 0.99, name
+            assert 0.95 < step.norm() / other.norm() < 1.05, name
+    assert by_muon
 
 
 def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path) -> None:
