@@ -224,15 +224,19 @@ def read_decoder(
     frames, times, begin = [], [], getattr(decoder.metadata, "begin_stream_seconds", None) or 0.0
     for at in range(0, len(indices), DECODED_AT_ONCE):
         batch = decoder.get_frames_at(indices[at : at + DECODED_AT_ONCE])
-        pixels = to_uint8_rgb(batch.data)
-        if size is not None and tuple(pixels.shape[2:]) != tuple(size):
-            pixels = torch.nn.functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
-            pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        frames.append(pixels.permute(0, 2, 3, 1))
+        frames.append(resized(to_uint8_rgb(batch.data), size).permute(0, 2, 3, 1))
         times += [max(float(time) - begin, 0.0) for time in batch.pts_seconds]
         if progress is not None:
             progress(min(at + DECODED_AT_ONCE, len(indices)), len(indices))
     return _timed(torch.cat(frames).numpy(), indices, times, total, float(duration))
+
+
+def resized(frames: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Frames `(num_frames, 3, height, width)`, uint8, at another height and width (bicubic), where one is given."""
+    if size is None or tuple(frames.shape[2:]) == tuple(size):
+        return frames
+    frames = torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
+    return frames.round().clamp(0, 255).to(torch.uint8)
 
 
 def videos_of_rows(videos: Any, num_rows: int) -> list[int] | None:
@@ -428,6 +432,7 @@ __all__ = [
     "load_picture",
     "open_still_picture",
     "read_decoder",
+    "resized",
     "to_uint8_rgb",
     "videos_of_rows",
 ]

@@ -16,7 +16,14 @@ from transformers.video_utils import VideoMetadata
 from ..frame_selector_fila_video import SceneSettings
 from ..question_selection_fila_video import Question, relevant_frames
 from ..scene_selection_fila_video import frame_detail, select_scenes
-from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_sequence, open_still_picture, read_decoder
+from ..video_inputs_fila_video import (
+    flatten_videos,
+    is_decoder,
+    is_frame_sequence,
+    open_still_picture,
+    read_decoder,
+    resized,
+)
 from ..video_pool_fila_video import thumbnails
 from ..video_processing_fila_video import FilaVideoVideoProcessor
 from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames
@@ -145,8 +152,7 @@ def select_frames(
             chosen = own_sampling(VideoMetadata(len(frames), metadata.sampled_fps, duration=metadata.duration))
         else:
             chosen = choose(frames, metadata.timestamps)
-        frames = frames[torch.from_numpy(chosen).long()]
-        frames = frames if size is None else _resized(frames, size)
+        frames = resized(frames[torch.from_numpy(chosen).long()], size)
         seconds = np.array(metadata.timestamps)[chosen]
         metadata.frames_indices = [metadata.frames_indices[number] for number in chosen]
         return frames.permute(0, 2, 3, 1).contiguous().numpy(), _timed(metadata, seconds)
@@ -189,14 +195,6 @@ def _check_choice(
         raise ValueError(
             f"`num_frames` {num_frames} is more than `max_candidates` {max_candidates}: raise the latter."
         )
-
-
-def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Frames `(num_frames, 3, height, width)`, uint8, at another height and width."""
-    if tuple(frames.shape[2:]) == tuple(size):
-        return frames
-    frames = torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
-    return frames.round().clamp(0, 255).to(torch.uint8)
 
 
 def _features(
