@@ -195,7 +195,7 @@ def test_without_results_there_is_nothing_to_draw(tmp_path, capsys) -> None:
 def test_the_files_of_settings_that_come_along_can_be_read() -> None:
     found = {file.stem: load_ablation(file) for file in sorted((ROOT / "evaluation").glob("*.yaml"))}
     assert sorted(found) == ["table2", "table3", "table5", "table_compression", "table_details", "table_frames"]
-    for name, runs in (("table_compression", 4), ("table_details", 4 * 3), ("table_frames", 6 * 3 + 6)):
+    for name, runs in (("table_compression", 4 * 3), ("table_details", 4 * 3), ("table_frames", 6 * 3 + 6)):
         assert len({folder for group in model_folders(found[name]).values() for folder in group}) == runs
     assert len(found["table2"].models) == 3 and len(found["table3"].seeds) == len(found["table5"].seeds) == 3
     for name in ("table3", "table5"):
