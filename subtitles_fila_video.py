@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .chat_inputs_fila_video import check_control_tokens
+from .video_limits_fila_video import VideoLimits
 from .video_reading_fila_video import probe_video
-from .video_sources_fila_video import OpenedSource, VideoLimits, VideoSegment, source_name
+from .video_sources_fila_video import OpenedSource, VideoSegment, source_name
 
 logger = logging.get_logger(__name__)
 

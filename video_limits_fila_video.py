@@ -228,8 +228,8 @@ def _connections(url: httpx.URL, budget: Budget, allow_private_hosts: bool) -> h
     if not allow_private_hosts:
         _public_addresses(url.host, url.port, budget, through_proxy=True)
     login = (proxy.username, proxy.password) if proxy.userinfo else None
-    place = httpcore.URL(scheme=proxy.raw_scheme, host=proxy.raw_host, port=proxy.port, target=b"/")
-    return httpcore.HTTPProxy(place, proxy_auth=login, ssl_context=tls, network_backend=_Network(budget, True))
+    backend = _Network(budget, allow_private_hosts=True)
+    return httpcore.HTTPProxy(str(proxy), proxy_auth=login, ssl_context=tls, network_backend=backend)
 
 
 def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy: bool = False) -> list[str]:

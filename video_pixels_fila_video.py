@@ -75,7 +75,7 @@ class FrameConverter:
         if transfer in (_PQ, _HLG) or primaries == _BT2020:
             array = self._scale(frame, width, height, "rgb48le")
             array = np.concatenate([to_sdr(rows, transfer, primaries) for rows in np.array_split(array, 8)])
-        elif _has_alpha(frame):
+        elif frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
             array = self._scale(frame, width, height, "rgba").astype(np.uint16)
             array = ((array[..., :3] * array[..., 3:] + 127) // 255).astype(np.uint8)
         else:
@@ -99,11 +99,6 @@ class FrameConverter:
             part = array[row - 1 : row + _ROWS + 1].astype(np.uint16)
             blended[row : row + len(part) - 2] = (part[:-2] + 2 * part[1:-1] + part[2:] + 2) // 4
         return av.VideoFrame.from_ndarray(blended, format="rgb24")
-
-
-def _has_alpha(frame: av.VideoFrame) -> bool:
-    name = frame.format.name
-    return name == "pal8" or name.startswith(("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16"))
 
 
 def to_sdr(frame: np.ndarray, transfer: int, primaries: int) -> np.ndarray:

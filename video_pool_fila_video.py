@@ -108,9 +108,8 @@ def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
 def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
     """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
     ticks = (np.append(seconds, end) - seconds[0]) * fps - 1e-6
-    return np.flatnonzero(
-        np.ceil(ticks[:-1]) < ticks[1:]
-    )  # the first tick that falls on the frame comes before the next
+    # The first tick that falls on a frame comes before the next frame.
+    return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
 
 
 def even_numbers(total: int, rate: float, count: int, rule: str, fps: float) -> np.ndarray:

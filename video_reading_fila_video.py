@@ -394,8 +394,8 @@ def read_frames(source: Any, **options: Any) -> VideoFrames:
             The first and the last frame, and `times`, stay exact under `"auto"`. The times are always those of the
             frames given.
         hwaccel (`str`, *optional*):
-            Decode on a device of this machine, such as `"cuda"` or `"cuda:1"`; frames are scaled on the CPU. What the
-            device does not decode is an error. Needs PyAV 18.
+            Decode on a device of this machine, such as `"cuda"` or `"cuda:1"`; frames are scaled on the CPU. What is
+            not decoded there, such as AV1 by PyAV's wheels, is an error. Needs PyAV 18.
         progress (`Callable[[int, int], None]`, *optional*): Called with the number of frames read and to be read.
         limits ([`VideoLimits`], *optional*): What reading each source may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):

@@ -45,7 +45,7 @@ class VideoSegment(NamedTuple):
     end: float | None = None
 
 
-class OpenedSource:
+class OpenedSource(ExitStack):
     """
     A source of a video that can be opened several times at once, by as many threads. To be closed, or used in a `with`
     statement, which frees what was fetched.
@@ -81,7 +81,8 @@ class OpenedSource:
         self.name = source_name(source)
         self.budget = Budget(limits, f"the {kind} {self.name}", is_url(source))
         self.error = self.budget.error
-        self.path, self._data, self._cleanup = "", b"", ExitStack()
+        super().__init__()
+        self.path, self._data = "", b""
         try:
             if isinstance(source, (bytes, bytearray, memoryview)):
                 self._data = bytes(source)
@@ -108,15 +109,6 @@ class OpenedSource:
                 raise self.error(f"it cannot be read ({error})") from error
             raise
 
-    def __enter__(self) -> "OpenedSource":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._cleanup.close()
-
     def _local(self, name: str | bytes) -> str:
         """The absolute path of a file of this machine that is named by a path or a `file://` URL."""
         scheme, separator, _ = os.fsdecode(name).partition("://")
@@ -138,7 +130,7 @@ class OpenedSource:
     def _temporary_file(self) -> BinaryIO:
         """A file that goes with this source and is read in its place; the caller writes and closes it."""
         folder = tempfile.TemporaryDirectory(prefix="fila-video-", ignore_cleanup_errors=True)
-        self.path = os.path.join(self._cleanup.enter_context(folder), "video")
+        self.path = os.path.join(self.enter_context(folder), "video")
         return open(self.path, "wb")
 
     def _copy(self, file: Any) -> None:
@@ -358,16 +350,4 @@ def _check_boxes(file: BinaryIO, budget: Budget) -> None:
             raise budget.refuse(f"its header announces {samples} samples or more", "packets")
 
 
-__all__ = [
-    "NOT_ON_DEVICE",
-    "Budget",
-    "OpenedSource",
-    "VideoLimits",
-    "VideoReadError",
-    "VideoSegment",
-    "download",
-    "find_device",
-    "is_still",
-    "is_url",
-    "source_name",
-]
+__all__ = ["NOT_ON_DEVICE", "OpenedSource", "VideoSegment", "find_device", "is_still", "is_url", "source_name"]

@@ -5,8 +5,8 @@ import io
 import PIL.Image
 import pytest
 from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.video_limits_fila_video import VideoLimits, VideoReadError
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
-from fila_video.video_sources_fila_video import VideoLimits, VideoReadError
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import tiny_processor
 from helpers.video_files import make_video

@@ -8,8 +8,8 @@ import time
 import fila_video.video_sources_fila_video as sources
 import numpy as np
 import pytest
+from fila_video.video_limits_fila_video import VideoLimits
 from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
-from fila_video.video_sources_fila_video import VideoLimits
 from helpers.video_files import make_video, number_of
 
 

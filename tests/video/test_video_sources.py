@@ -14,8 +14,9 @@ import time
 import av
 import PIL.Image
 import pytest
+from fila_video.video_limits_fila_video import Budget, VideoLimits, VideoReadError
 from fila_video.video_reading_fila_video import probe_video, read_frames
-from fila_video.video_sources_fila_video import Budget, OpenedSource, VideoLimits, VideoReadError
+from fila_video.video_sources_fila_video import OpenedSource
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of, picture
 
