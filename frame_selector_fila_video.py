@@ -15,7 +15,7 @@ from .question_selection_fila_video import DIVERSITIES, LAYERS, Question, releva
 from .scene_selection_fila_video import (
     INITS,
     METHODS,
-    frame_detail,
+    frame_weights,
     scenes_of,
     select_scenes,
     thin_pool,
@@ -344,8 +344,8 @@ class FrameSelector:
         elif isinstance(frames, EncodedVideo) and settings in frames.chosen:
             indices = frames.chosen[settings]
         else:
-            detail = frame_detail(_thumbnails_of(frames)) if method == "farthest" else None
-            how = {"init": settings.init, "seed": settings.seed, "detail": detail}
+            weights = frame_weights(_thumbnails_of(frames)) if method == "farthest" else None
+            how = {"init": settings.init, "seed": settings.seed, "weights": weights}
             indices = select_scenes(features, num_scenes, settings.scene_size, method, **how)
             if isinstance(frames, EncodedVideo):
                 frames.chosen[settings] = indices

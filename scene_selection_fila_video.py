@@ -11,6 +11,7 @@ except where two clusterings are about equally good.
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
 from numbers import Integral
 from types import ModuleType
@@ -25,6 +26,7 @@ INITS = ("k-means++", "random")
 ITERATIONS = 25  # of Lloyd's algorithm at most; FAISS stops when the error no longer falls
 RESTARTS = 5  # of k-means: the clustering with the smallest error counts
 ALONE = 0.5  # share of its distance that a frame keeps in farthest-point selection where no neighbor in time is as far
+TORN = 0.8  # how torn a frame may look, see `_tornness`; and twice as torn as is usual in its video
 
 
 def num_selected_scenes(num_candidates: int, num_scenes: int) -> int:
@@ -41,7 +43,7 @@ def select_scenes(
     *,
     init: str = "k-means++",
     seed: int = 42,
-    detail: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> torch.LongTensor:
     """
     Choose the scenes of a video (eq. 2-6; supplement B for `bsm`). Equal arguments give equal scenes.
@@ -59,9 +61,8 @@ def select_scenes(
             - `"kmeans"`: cluster, then supplement each representative with the most similar frames of its history.
             - `"kmeans_dissimilar"`: the same with the least similar frames (Table 2).
             - `"farthest"`: representatives by greedy farthest-point selection: each is the frame least like those
-              chosen before. A frame whose neighbors in time are not as unlike them counts less, so that a flash or a
-              torn frame gives way to what lasts for two frames, and so does one with little `detail`. Supplements
-              as for k-means.
+              chosen before. A frame whose neighbors in time are not as unlike them counts less, so that a flash gives
+              way to what lasts for two frames, and so does one of little `weight`. Supplements as for k-means.
             - `"prototypes"`: representatives that are dense and far from any denser frame (DPC-KNN, DynFocus).
               Supplements as for k-means.
             - `"uniform"`: frames spaced evenly from the first to the last, every `scene_size` of them a scene.
@@ -71,8 +72,8 @@ def select_scenes(
             Initial centroids of k-means: `"k-means++"`, or `"random"` frames as in the paper.
         seed (`int`, *optional*, defaults to 42):
             Seed of the initial centroids; no global random state is read or changed.
-        detail (`torch.Tensor` of shape `(num_candidates,)`, *optional*):
-            For `"farthest"`: how much each frame's distance counts, from 0 to 1; see [`frame_detail`].
+        weights (`torch.Tensor` of shape `(num_candidates,)`, *optional*):
+            For `"farthest"`: how much each frame's distance counts, from 0 to 1; see [`frame_weights`].
 
     Returns:
         `torch.LongTensor` of shape `(min(num_scenes, num_candidates), scene_size)`, on the CPU: indices into the pool,
@@ -87,9 +88,10 @@ def select_scenes(
             raise ValueError(f"Unknown {name} {value!r} of scene selection: use one of {', '.join(known)}.")
     _check(features, num_scenes=num_scenes, scene_size=scene_size)
     num_frames = len(features)
-    if detail is not None and (detail.shape != (num_frames,) or not ((detail >= 0) & (detail <= 1)).all()):
+    if weights is not None and (weights.shape != (num_frames,) or not ((weights >= 0) & (weights <= 1)).all()):
         raise ValueError(
-            f"`detail` must hold {num_frames} numbers from 0 to 1, one a frame, but is of shape {tuple(detail.shape)}."
+            f"`weights` must hold {num_frames} numbers from 0 to 1, one a frame, but is of shape "
+            f"{tuple(weights.shape)}."
         )
     num_scenes = num_selected_scenes(num_frames, num_scenes)
     if method == "uniform":
@@ -100,7 +102,7 @@ def select_scenes(
     # About their mean, since what all frames have in common would cost digits of the distances.
     centered = features - features.mean(0)
     if method == "farthest":
-        found = _farthest(centered, num_scenes, ALONE, detail)
+        found = _farthest(centered, num_scenes, ALONE, weights)
     elif method == "prototypes":
         found = event_prototypes(features, num_scenes).tolist()
     else:
@@ -119,21 +121,56 @@ def scenes_of(features: torch.Tensor, representatives: torch.Tensor, scene_size:
     return _supplement(features.double(), representatives, scene_size - 1, most_similar=True)
 
 
-def frame_detail(thumbnails: torch.Tensor) -> torch.Tensor:
+def frame_weights(thumbnails: torch.Tensor) -> torch.Tensor:
     """
-    How much there is to see in each frame, against what is usual in its video: the spread of its colors over that of
-    the median frame, at most 1. Black, blank and overexposed frames come near 0. Where half of the frames are of one
-    color, so that nothing is usual, all are 1.
+    How much each frame deserves to be chosen for being unlike the others, from 0 to 1: black, blank and overexposed
+    frames come near 0, and so do torn ones.
 
     Args:
-        thumbnails (`torch.Tensor` of shape `(num_frames, 3 * height * width)`): In [0, 1], the channels one by one.
+        thumbnails (`torch.Tensor` of shape `(num_frames, 3 * height * height)`):
+            In [0, 1], the channels one by one.
 
     Returns:
         `torch.Tensor` of shape `(num_frames,)`, float64, on the device of the thumbnails.
     """
-    spread = thumbnails.double().unflatten(1, (3, -1)).std(dim=2, correction=0).amax(dim=1)
+    side = math.isqrt(thumbnails.shape[1] // 3)
+    pictures = thumbnails.double().unflatten(1, (3, side, side))
+    # The spread of a frame's colors against what is usual, unless half of the video is of one color.
+    spread = pictures.flatten(2).std(dim=2, correction=0).amax(dim=1)
     usual = spread.median()
-    return (spread / usual).clamp(max=1) if usual > 1 / 255 else torch.ones_like(spread)
+    detail = (spread / usual).clamp(max=1) if usual > 1 / 255 else torch.ones_like(spread)
+    tornness = _tornness(pictures)
+    allowed = (2 * tornness.median()).clamp(min=TORN)
+    return detail * (allowed / tornness.maximum(allowed)) ** 4
+
+
+def _tornness(pictures: torch.Tensor) -> torch.Tensor:
+    """
+    How much a frame looks as if its decoder had lost a part of it, which is a run of rows over most of the width: on
+    one side of a horizontal cut the frame is as the one before or the next, and on the other side it is new. A shot of
+    its own is new everywhere, an object in a few columns, and where everything moves no cut parts old from new.
+
+    Args:
+        pictures (`torch.Tensor` of shape `(num_frames, 3, height, width)`): Small frames, in [0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames,)`: by how much more is new on one side of the best cut than on the other,
+        in the median column, in units of what is new in the whole frame.
+    """
+    # Bars above and below the picture are never new, whatever the frame shows.
+    usual = pictures[:: len(pictures) // 64 + 1].median(dim=0).values
+    change = (pictures - usual).abs().mean(dim=(0, 1, 3))
+    pictures = pictures[:, :, change > change.max() / 5]
+    height = pictures.shape[2]
+    if len(pictures) < 3 or height < 4:
+        return pictures.new_zeros(len(pictures))
+    steps = (pictures[1:] - pictures[:-1]).abs().amax(dim=1)
+    new = torch.minimum(torch.cat([steps[:1], steps]), torch.cat([steps, steps[-1:]]))
+    sums = new.cumsum(dim=1)
+    rows = torch.arange(2, height - 1, device=new.device)[:, None]  # above the cut: two at least, and two below
+    above, below = sums[:, 1:-2] / rows, (sums[:, -1:] - sums[:, 1:-2]) / (height - rows)
+    middle = ((below - above).median(dim=2).values - (above - below).median(dim=2).values) / 2  # of lower and upper
+    return middle.abs().amax(dim=1) / (new.mean(dim=(1, 2)) + 1 / 255)
 
 
 @torch.no_grad()
@@ -261,14 +298,14 @@ def _first_of_each(labels: torch.Tensor, values: torch.Tensor) -> list[int]:
     return sorted(best.values())
 
 
-def _farthest(features: torch.Tensor, count: int, alone: float, detail: torch.Tensor | None = None) -> list[int]:
+def _farthest(features: torch.Tensor, count: int, alone: float, weights: torch.Tensor | None = None) -> list[int]:
     """
     Greedy max-min: from the frame nearest to the mean on, always the frame farthest from all chosen ones; fewer than
     `count` where all others equal a chosen one. `alone` is the share that counts of what a frame is farther than both
-    of its neighbors in time, `detail` `(num_frames,)` what counts of each frame's distance.
+    of its neighbors in time, `weights` `(num_frames,)` what counts of each frame's distance.
     """
     norms = features.square().sum(1)
-    detail = torch.ones_like(norms) if detail is None else detail.to(norms)
+    weights = torch.ones_like(norms) if weights is None else weights.to(norms)
     scale = norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
     new = _rounded(norms).argmin()
     chosen, squared = [new.item()], torch.full_like(norms, torch.inf)
@@ -279,7 +316,7 @@ def _farthest(features: torch.Tensor, count: int, alone: float, detail: torch.Te
         before, after = distances.roll(1), distances.roll(-1)
         before[0] = after[-1] = 0
         company = torch.minimum(distances, torch.maximum(before, after))
-        score = (detail * (alone * distances + (1 - alone) * company)).round(decimals=DECIMALS)
+        score = (weights * (alone * distances + (1 - alone) * company)).round(decimals=DECIMALS)
         new = score.argmax()
         if score[new] == 0:
             break
@@ -336,7 +373,7 @@ __all__ = [
     "INITS",
     "METHODS",
     "background_places",
-    "frame_detail",
+    "frame_weights",
     "num_selected_scenes",
     "scenes_of",
     "select_scenes",

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
-from ..scene_selection_fila_video import background_places, frame_detail, thin_pool, unselected_frames
+from ..scene_selection_fila_video import background_places, frame_weights, thin_pool, unselected_frames
 from ..video_pool_fila_video import thumbnails
 from .records import Record
 from .selections import Recall, Selection, event_recall
@@ -98,8 +98,8 @@ class Answerer:
                 selection = Selection("uniform")  # all of them, as the processor does
         if self.processor.frame_encoding == "cooperative":
             return self._about_frames(record, pool, features, kept)
-        detail = frame_detail(thumbnails(pool.frames[kept])) if "farthest" in selection.method else None
-        chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed, detail)
+        weights = frame_weights(thumbnails(pool.frames[kept])) if "farthest" in selection.method else None
+        chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed, weights)
         indices = kept[chosen]
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
         scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}

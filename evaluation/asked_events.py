@@ -24,7 +24,7 @@ from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..long_video.json_records import read_json_records
 from ..other_models.contrastive_scorer import ContrastiveScorer
 from ..question_selection_fila_video import LAYERS, relevance, relevant_frames
-from ..scene_selection_fila_video import frame_detail, scenes_of
+from ..scene_selection_fila_video import frame_weights, scenes_of
 from ..video_pool_fila_video import thumbnails
 from ..video_prompt_fila_video import prompt_of_question
 from .answering import Answerer
@@ -139,7 +139,7 @@ def measure(
     pool = answerer.read(record)
     features = answerer.encode(pool)
     means, times = features.float().mean(dim=1), torch.tensor(pool.metadata.timestamps, dtype=torch.float64)
-    detail = frame_detail(thumbnails(pool.frames))
+    weights = frame_weights(thumbnails(pool.frames))
     tokens = model.tokens_for_scoring(features, processor.question_tokens)
     askings = ASKINGS if scorer is None else [*ASKINGS, *CONTRASTIVE]
     askings = [way for way in askings if ways is None or way.name in ways]
@@ -155,7 +155,7 @@ def measure(
     chosen: dict[str, list[torch.Tensor]] = {}
     for count in num_scenes:
         for name in [name for name in PLAIN if ways is None or name in ways]:
-            scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed, detail)
+            scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed, weights)
             chosen[f"{name}, {count}"] = [scenes] * len(named)
         for way in askings:
             chosen[f"{way.name}, {count}"] = [

@@ -14,8 +14,9 @@ fetches them into the cache, and none is part of this repository:
 There are five kinds of pools. `still`: a talking head in a moving car. `calm`: shots of 7 to 34 frames, from clips in
 order or panning over photographs. `shots`: the same in random order with strong jitter and changes of light (hard,
 unnatural). Into each, ten rare events of one or two frames are put: cutaways to a source that the background does not
-use, and cuts from such a source pasted into the frame. `junk`: calm pools that also hold 24 black, white, overexposed
-and torn frames, one at a time, which no selection should spend its scenes on. `plain_junk`: the same in still pools.
+use, and cuts from such a source pasted into the frame. `junk`: calm pools that also hold 24 frames, one at a time,
+which no selection should spend its scenes on. Four each are black, white and overexposed, and twelve are torn, two in
+each of the `TEARS`. `plain_junk`: the same in still pools.
 """
 
 import argparse
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..scene_selection_fila_video import frame_detail, thin_pool
+from ..scene_selection_fila_video import frame_weights, thin_pool
 from ..video_pool_fila_video import thumbnails
 from .intervals import accuracy
 from .selections import SELECTIONS, Mixture, Selection
@@ -53,6 +54,8 @@ PHOTOGRAPHS = {
 KINDS = ("still", "calm", "shots", "junk", "plain_junk")
 SIDE = 128  # of a pool's frames, in pixels
 OBJECT = 44  # side of a pasted object
+BLOCK = 8  # side of what a decoder loses at once, in pixels
+TEARS = ("shifted", "another frame", "one color", "smeared", "scrambled blocks", "noise")
 
 
 def fetch(cache: Path) -> dict[str, np.ndarray]:
@@ -136,7 +139,10 @@ def make_pool(
         free = [frame for frame in range(1, num_frames, 2) if frame not in taken]
         pool.junk = sorted(int(frame) for frame in rng.choice(free, min(24, len(free)), replace=False))
         for number, frame in enumerate(pool.junk):
-            frames[frame] = _spoil(frames[frame], number % 4, rng)
+            if number % 2:
+                frames[frame] = _tear(frames[frame], TEARS[number // 2 % len(TEARS)], frames, rng)
+            else:
+                frames[frame] = _blind(frames[frame], number // 2 % 3, rng)
     pool.frames = frames.clip(0, 255).astype(np.uint8)
     return pool
 
@@ -177,18 +183,46 @@ def _paste(frames: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> 
         down, right = down + 3, right - 3
 
 
-def _spoil(frame: np.ndarray, kind: int, rng: np.random.Generator) -> np.ndarray:
-    """A black, a white, an overexposed or a torn frame (rows shifted, the last ones lost in noise)."""
+def _blind(frame: np.ndarray, kind: int, rng: np.random.Generator) -> np.ndarray:
+    """A black, a white or an overexposed frame."""
     if kind == 0:
         return rng.normal(8, 4, frame.shape)
     if kind == 1:
         return np.full_like(frame, rng.uniform(225, 255))
-    if kind == 2:
-        return 0.25 * frame + rng.uniform(170, 190)
-    torn, row = frame.copy(), int(rng.integers(SIDE // 4, SIDE // 2))
-    torn[row:] = np.roll(torn[row:], int(rng.integers(SIDE // 4, SIDE // 2)), axis=1)
-    torn[-SIDE // 4 :] = rng.uniform(0, 255, (SIDE // 4, SIDE // 8, 3)).repeat(8, axis=1)
-    return torn
+    return 0.25 * frame + rng.uniform(170, 190)
+
+
+def _tear(frame: np.ndarray, tear: str, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """
+    A frame that is broken in one of the `TEARS`. As decoders lose blocks in the order of coding, what is broken begins
+    within a row of blocks and goes on to the last row or to the end of a slice; or it is the first slice. In one of
+    four frames it spans a part of the width only. `others` `(num_frames, SIDE, SIDE, 3)` are the frames of the pool.
+    """
+    broken = np.zeros((SIDE, SIDE, 1), dtype=bool)
+    where = rng.choice(["to the last row", "first slice", "middle slice", "part of the width"])
+    top = 0 if where == "first slice" else int(rng.integers(SIDE // 8, 3 * SIDE // 4))
+    bottom = top + int(rng.integers(SIDE // 4, SIDE // 2)) if where in ("first slice", "middle slice") else SIDE
+    broken[top:bottom] = True
+    if top:
+        broken[top : top + BLOCK, : rng.integers(SIDE)] = False
+    if where == "part of the width":
+        broken[:, : rng.integers(SIDE // 8, SIDE // 2)] = False
+    if tear == "shifted":
+        instead = np.roll(frame, int(rng.integers(SIDE // 8, 7 * SIDE // 8)), axis=1)
+    elif tear == "another frame":
+        instead = others[rng.integers(len(others))]
+    elif tear == "one color":  # gray, or the green of luma and chroma that are all zero
+        instead = np.array([(128, 128, 128), (0, 135, 0)][rng.integers(2)])
+    elif tear == "smeared":
+        instead = frame[max(top - 1, 0)]
+    elif tear == "scrambled blocks":
+        side = SIDE // BLOCK
+        blocks = frame.reshape(side, BLOCK, side, BLOCK, 3).swapaxes(1, 2).reshape(-1, BLOCK, BLOCK, 3)
+        blocks = rng.permutation(blocks) + rng.normal(0, 40, (len(blocks), 1, 1, 3))
+        instead = blocks.reshape(side, side, BLOCK, BLOCK, 3).swapaxes(1, 2).reshape(frame.shape)
+    else:
+        instead = rng.uniform(0, 255, (SIDE, SIDE // BLOCK, 3)).repeat(BLOCK, axis=1)
+    return np.where(broken, instead, frame)
 
 
 def tower_features(model: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -234,7 +268,7 @@ def measure(
             for column, (pool, small, features) in enumerate(prepared):
                 kept = thin_pool(small, thinned or len(small))
                 for seed in range(len(found)):
-                    scenes = kept[selection.scenes(features[kept], count, 3, seed, frame_detail(small[kept]))]
+                    scenes = kept[selection.scenes(features[kept], count, 3, seed, frame_weights(small[kept]))]
                     chosen, last = set(scenes.flatten().tolist()), set(scenes[:, -1].tolist())
                     found[seed, column] = sum(not chosen.isdisjoint(event) for event in pool.events)
                     represented[seed, column] = sum(not last.isdisjoint(event) for event in pool.events)

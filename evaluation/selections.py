@@ -16,14 +16,14 @@ class Selection:
     single: bool = False
 
     def scenes(
-        self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int, detail: torch.Tensor | None = None
+        self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
-        Representative features `(num_candidates, dim)` to indices `(num_scenes, scene_size)`; `detail` as for
+        Representative features `(num_candidates, dim)` to indices `(num_scenes, scene_size)`; `weights` as for
         [`select_scenes`].
         """
         size = 1 if self.single else scene_size
-        chosen = select_scenes(features, num_scenes, size, self.method, init=self.init, seed=seed, detail=detail)
+        chosen = select_scenes(features, num_scenes, size, self.method, init=self.init, seed=seed, weights=weights)
         return chosen.repeat(1, scene_size) if self.single else chosen
 
 
@@ -34,13 +34,13 @@ class Mixture:
     method: str
 
     def scenes(
-        self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int, detail: torch.Tensor | None = None
+        self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As [`Selection.scenes`]. A frame that both choose stands twice."""
         first, second = self.method.split("+")
         counts = num_scenes - num_scenes // 2, num_scenes // 2
         halves = [
-            Selection(method).scenes(features, count, scene_size, seed, detail)
+            Selection(method).scenes(features, count, scene_size, seed, weights)
             for method, count in zip((first, second), counts, strict=True)
             if count
         ]

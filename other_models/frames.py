@@ -15,7 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from ..frame_selector_fila_video import SceneSettings
 from ..question_selection_fila_video import Question, relevant_frames
-from ..scene_selection_fila_video import frame_detail, select_scenes
+from ..scene_selection_fila_video import frame_weights, select_scenes
 from ..video_inputs_fila_video import (
     flatten_videos,
     is_decoder,
@@ -134,8 +134,8 @@ def select_frames(
             return np.arange(len(candidates))
         features = _features(candidates, encoder, progress)
         if question is None:
-            detail = frame_detail(thumbnails(candidates)) if selection == "farthest" else None
-            return select_scenes(features, num_frames, 1, selection, seed=seed, detail=detail).flatten().numpy()
+            weights = frame_weights(thumbnails(candidates)) if selection == "farthest" else None
+            return select_scenes(features, num_frames, 1, selection, seed=seed, weights=weights).flatten().numpy()
         asked = Question(question, torch.tensor(times))
         scores = asked.scores(candidates, None, None, scorer, settings.neutral_question, settings.question_tokens)
         how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing, "seed": seed}
