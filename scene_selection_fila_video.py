@@ -26,7 +26,7 @@ INITS = ("k-means++", "random")
 ITERATIONS = 25  # of Lloyd's algorithm at most; FAISS stops when the error no longer falls
 RESTARTS = 5  # of k-means: the clustering with the smallest error counts
 ALONE = 0.5  # share of its distance that a frame keeps in farthest-point selection where no neighbor in time is as far
-TORN = 0.8  # how torn a frame may look, see `_tornness`; and twice as torn as is usual in its video
+TORN = 0.6  # how torn a frame may look, see `_tornness`; and twice as torn as is usual in its video
 
 
 def num_selected_scenes(num_candidates: int, num_scenes: int) -> int:
@@ -148,14 +148,14 @@ def _tornness(pictures: torch.Tensor) -> torch.Tensor:
     """
     How much a frame looks as if its decoder had lost a part of it, which is a run of rows over most of the width: on
     one side of a horizontal cut the frame is as the one before or the next, and on the other side it is new. A shot of
-    its own is new everywhere, an object in a few columns, and where everything moves no cut parts old from new.
+    its own is new everywhere, an object in some columns, and where everything moves no cut parts old from new.
 
     Args:
         pictures (`torch.Tensor` of shape `(num_frames, 3, height, width)`): Small frames, in [0, 1].
 
     Returns:
         `torch.Tensor` of shape `(num_frames,)`: by how much more is new on one side of the best cut than on the other,
-        in the median column, in units of what is new in the whole frame.
+        in two thirds of the columns at least, in units of what is new in the whole frame.
     """
     # Bars above and below the picture are never new, whatever the frame shows.
     usual = pictures[:: len(pictures) // 64 + 1].median(dim=0).values
@@ -169,8 +169,9 @@ def _tornness(pictures: torch.Tensor) -> torch.Tensor:
     sums = new.cumsum(dim=1)
     rows = torch.arange(2, height - 1, device=new.device)[:, None]  # above the cut: two at least, and two below
     above, below = sums[:, 1:-2] / rows, (sums[:, -1:] - sums[:, 1:-2]) / (height - rows)
-    middle = ((below - above).median(dim=2).values - (above - below).median(dim=2).values) / 2  # of lower and upper
-    return middle.abs().amax(dim=1) / (new.mean(dim=(1, 2)) + 1 / 255)
+    more = (below - above).sort(dim=2).values  # by column
+    third = more.shape[2] // 3
+    return torch.maximum(more[:, :, third], -more[:, :, -1 - third]).amax(dim=1) / (new.mean(dim=(1, 2)) + 1 / 255)
 
 
 @torch.no_grad()

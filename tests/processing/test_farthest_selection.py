@@ -157,6 +157,12 @@ def test_all_frames_of_a_film_without_torn_ones_count_whole(film, bars) -> None:
     assert CUTAWAY in chosen and {OBJECT, OBJECT + 1} & chosen
 
 
+def test_an_object_of_half_the_width_is_no_torn_part(film) -> None:
+    frames = film[0].clone()
+    frames[70, :, 60:, 20:84] = 1 - frames[70, :, 60:, 20:84]
+    assert frame_weights(thumbnails((255 * frames).byte()))[70] > 0.9
+
+
 def test_where_everything_moves_no_frame_counts_less() -> None:
     """Frames that have nothing in common are all as torn as is usual."""
     small = torch.rand(60, 3 * 16 * 16, generator=torch.Generator().manual_seed(2))
