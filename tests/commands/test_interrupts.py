@@ -50,10 +50,10 @@ def encode(self, pixels):
 FilaVideoForConditionalGeneration.encode_frames = encode
 """,
     "while scenes are selected": f"""
-import fila_video.processing_fila_video as processing
-def select(*args, **options):
+from fila_video.frame_selector_fila_video import FrameSelector
+def select(self, *args, **options):
     {HOLD}
-processing.select_scenes = select
+FrameSelector.select = select
 """,
     "while it generates": f"""
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
@@ -98,13 +98,14 @@ def interrupt(program, argv, tmp_path, ready):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_ctrl_c_ends_the_command_at_once_at_every_stage(stage, tmp_path) -> None:
+    reached = []
     status, out, err, left = interrupt(
         INTERRUPTIBLE.format(stage=STAGES[stage]),
         ["answer", SAMPLE, "What?"],
         tmp_path,
-        lambda process: process.stdout.readline(),
+        lambda process: reached.append(process.stdout.readline()),
     )
-    assert (status, out, left) == (130, "", [])
+    assert reached == ["here\n"] and (status, out, left) == (130, "", [])
     assert "Traceback" not in err and "KeyboardInterrupt" not in err
 
 
