@@ -13,7 +13,7 @@ MEDIA_KEYS = ("video", "videos", "video_url", "image", "image_url", "url", "base
 SERVICE_SETTINGS = {"limits", "allow_private_hosts", "progress", "device", "return_tensors", "return_metadata"}
 # Nor what a video may cost in memory.
 SERVICE_SETTINGS |= {"max_candidates", "num_frames", "fps", "do_sample_frames", "size", "do_resize", "crop_size"}
-SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes"}
+SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes", "hwaccel"}
 MOST_INPUTS = 32
 LARGEST = {"max_new_tokens": 4096, "max_length": 65536, "num_beams": 8, "num_return_sequences": 8}
 

@@ -250,7 +250,10 @@ def find_device(hwaccel: str) -> HWAccel:
     kinds = [config.device_type.name for config in codec.hardware_configs if config.is_supported]
     kind, _, number = hwaccel.partition(":")
     if kind not in kinds:
-        raise ValueError(f"hwaccel must be one of {kinds}, on which the installed PyAV can decode, got {hwaccel!r}.")
+        raise ValueError(
+            f"hwaccel must be one of {kinds}, on which the installed PyAV can decode, got {hwaccel!r}: leave it out "
+            "to decode on the CPU."
+        )
     try:
         device = HWAccel(kind, number or None, allow_software_fallback=False)
         device.create(codec)

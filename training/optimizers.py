@@ -67,7 +67,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def _join(self) -> None:
         """AdamW works on this one's own groups and state: schedulers and checkpoints see only it."""
         groups = [group for group in self.param_groups if not group["muon"]]
-        self.adamw = torch.optim.AdamW([{"params": group["params"]} for group in groups], **self.settings)
+        # It refuses to begin without parameters, and adapters may have nothing but matrices.
+        copies = [{"params": group["params"]} for group in groups or self.param_groups]
+        self.adamw = torch.optim.AdamW(copies, **self.settings)
         for group in groups:
             for name, value in self.adamw.defaults.items():
                 group.setdefault(name, value)

@@ -103,7 +103,16 @@ def test_a_request_has_so_many_inputs_at_most(handler) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["allow_private_hosts", "limits", "processor_kwargs", "num_workers", "no_such_option", "max_candidates", "fps"],
+    [
+        "allow_private_hosts",
+        "limits",
+        "processor_kwargs",
+        "num_workers",
+        "no_such_option",
+        "max_candidates",
+        "fps",
+        "hwaccel",
+    ],
 )
 def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None:
     with pytest.raises(ValueError, match=f"may not have {name}"):

@@ -123,6 +123,21 @@ def test_muon_with_adamw_steps_like_the_two_alone() -> None:
     assert by_muon
 
 
+def test_muon_may_have_all_that_is_trained() -> None:
+    """As with adapters, which are nothing but matrices."""
+    model = model_for(tiny_processor())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith("q_proj.weight"))
+    optimizer = make_optimizer(model, "muon", ALL_RATES, 0.0, {})
+    assert all(group["muon"] for group in optimizer.param_groups)
+    (trained, *_) = optimizer.param_groups[0]["params"]
+    trained.grad, before = torch.ones_like(trained), trained.detach().clone()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert not torch.equal(trained, before)
+
+
 def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path) -> None:
     training = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
     run(tmp_path / "whole", training)
