@@ -191,6 +191,36 @@ class MixtureSampler(Sampler):
             yield self.epoch, number, index - starts[number]
 
 
+class SortedSteps(Sampler):
+    """
+    Another sampler's order, but within each step from small to large samples: where a step is accumulated from several
+    batches, these then hold less padding. Its gradient stays the same.
+
+    Args:
+        sampler (`Sampler`):
+            What gives the keys.
+        step (`int`):
+            The samples of a step, in all its batches and processes.
+        size (`Callable`):
+            The size of a key's sample.
+    """
+
+    def __init__(self, sampler: Sampler, step: int, size: Callable[[tuple], int]) -> None:
+        self.sampler, self.step, self.size = sampler, step, size
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.sampler, "set_epoch"):  # a curriculum is one order, without epochs
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple]:
+        keys = iter(self.sampler)
+        while step := list(itertools.islice(keys, self.step)):
+            yield from sorted(step, key=self.size)
+
+
 class Mixture(Dataset):
     """
     All sets, by the keys of [`MixtureSampler`]. What `encode` refuses is another record's turn (the set's next one)
@@ -211,6 +241,10 @@ class Mixture(Dataset):
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def num_scenes(self, key: tuple[int, int, int]) -> int:
+        """How many scenes a video has at most, if that key's sample is one."""
+        return self.encode.num_scenes(key)
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         epoch, number, index = key
@@ -271,6 +305,9 @@ class Curriculum(Dataset):
     def __len__(self) -> int:
         return len(self.sampler)
 
+    def num_scenes(self, key: tuple[int, tuple[int, int, int]]) -> int:
+        return self.mixtures[key[0]].num_scenes(key[1])
+
     def __getitem__(self, key: tuple[int, tuple[int, int, int]]) -> dict:
         return self.mixtures[key[0]][key[1]]
 
@@ -301,6 +338,7 @@ __all__ = [
     "Mixture",
     "MixtureSampler",
     "RecordSet",
+    "SortedSteps",
     "describe",
     "keep_questions",
 ]

@@ -85,6 +85,10 @@ class SampleEncoder:
             ]
         return inputs, replacements
 
+    def num_scenes(self, key: tuple[int, int, int]) -> int:
+        """How many scenes a video of that sample has at most."""
+        return self._draw(key)["num_scenes"]
+
     def _draw(self, key: tuple) -> dict:
         """The settings of one sample; the same record in the same epoch draws the same."""
         generator = random.Random(f"{self.seed} {key}")

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
+from .data import SortedSteps
 from .optimizers import make_optimizer
 from .samples import IGNORED
 from .settings import Settings
@@ -36,7 +37,9 @@ class FilaVideoTrainer(Trainer):
         self.add_callback(_Log(self))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return (self.train_dataset if train_dataset is None else train_dataset).sampler
+        data = self.train_dataset if train_dataset is None else train_dataset
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return SortedSteps(data.sampler, step, data.num_scenes)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

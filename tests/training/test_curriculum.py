@@ -91,10 +91,27 @@ def test_a_range_of_scenes_gives_every_number_in_it_and_small_ones_as_often_as_l
     sampling = {"num_scenes": {"min": 4, "max": 64}, "selection": ["uniform", "kmeans"]}
     trainer = make_trainer(load_settings(settings_file(tmp_path / "out", sampling=sampling)))
     encoder = trainer.train_dataset.encode
-    drawn = Counter(encoder._draw((0, 0, number))["num_scenes"] for number in range(6000))
+    drawn = Counter(encoder.num_scenes((0, 0, number)) for number in range(6000))
     assert set(drawn) == set(range(4, 65))
     low, high = (sum(drawn[number] for number in range(*ends)) for ends in ((4, 16), (16, 65)))
     assert 0.9 < low / high < 1.1
+
+
+def test_the_batches_of_a_step_are_sorted_by_scenes_and_give_the_step_of_one_batch(tmp_path) -> None:
+    data = [{"path": VIDEOS, "weight": 4}]
+    phases = [{"steps": steps, "data": data, "sampling": {"num_scenes": {"min": 1, "max": 6}}} for steps in (2, 1)]
+    runs = {}
+    for each in (1, 4):
+        training = {"per_device_train_batch_size": each, "logging_steps": 1}
+        runs[each] = trained(tmp_path / str(each), *phases, batch_size=4, training=training)
+    trainer = runs[1]
+    scenes = [int(batch["video_num_scenes"]) for batch in trainer.get_train_dataloader()]
+    steps = [scenes[at : at + 4] for at in range(0, 12, 4)]
+    assert [sorted(step) for step in steps] == steps and scenes != sorted(scenes)
+    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "4"), abs=2e-5)
+    expected = weights(tmp_path / "4")
+    for key, value in weights(tmp_path / "1").items():
+        torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3, msg=key)
 
 
 def test_the_log_names_the_phase_of_each_step_and_the_loss_falls_through_them(tmp_path) -> None:

@@ -145,7 +145,6 @@ def main() -> None:
         seed=args.seed,
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
-        bf16=True,
         use_cpu=not torch.cuda.is_available(),
     )
     figures = pretrain_vision(model, processor, args.records, arguments)
