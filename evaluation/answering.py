@@ -133,6 +133,29 @@ class Answerer:
         return self._prompts(record, filling, visuals, "video"), seen
 
     @torch.no_grad()
+    def about_scenes(
+        self, record: Record, metadata: object, features: torch.Tensor, indices: torch.Tensor, background: torch.Tensor
+    ) -> tuple[list[Prompt], Recall]:
+        """
+        [`about_video`] with scenes that the processor's selector has chosen.
+
+        Args:
+            record (`Record`): The video and its questions.
+            metadata (`TimedVideoMetadata`): Of the pool.
+            features (`torch.Tensor` of shape `(num_frames, num_patches, hidden_size)`):
+                Patch features of the scenes' frames, and behind them of the background's.
+            indices (`torch.Tensor` of shape `(num_scenes, scene_size)`): The scenes' frames in the pool.
+            background (`torch.Tensor` of shape `(num_background,)`): The background's.
+        """
+        times = torch.tensor(metadata.timestamps, dtype=torch.float64)[indices]
+        scenes = {"indices": indices, "timestamps": times, "duration": float(metadata.duration)}
+        layout = {"video_background_places": background_places(indices, background)[None]} if len(background) else {}
+        outputs = self.model.get_video_features(frame_features=features[None], **layout, return_dict=True)
+        filling = self.processor.replace_video_token({"scenes": [scenes], **layout}, 0)
+        visuals = [outputs.pooler_output[0]] * len(record.questions)
+        return self._prompts(record, filling, visuals, "video"), event_recall(record.events, times)
+
+    @torch.no_grad()
     def about_image(self, record: Record) -> list[Prompt]:
         """The prompts of all questions about an image."""
         with Image.open(record.path) as image:
