@@ -41,15 +41,18 @@ FINISHED = "trainer_state.json"  # what a run of training writes last
 class Ablation:
     """
     A file of settings. `rows`: each with `label`, `selection` and what is changed in training (`overrides`, or
-    `stages`: overrides of runs of which each starts from the one before); with `untrained`, in the start of training.
-    `sets`: records by label; `kinds`: of the questions that are asked, by default all; `groups`: kinds that are
+    `stages`: overrides of runs of which each starts from the one before); with `untrained`, in the start of training;
+    `paper` is what the paper found, for a column of that name.
+    `sets`: records by label, or `records` with the `kinds` of questions that this set asks and the `num_scenes` it is
+    seen in, by default the model's; `kinds`: of the questions that are asked, by default all; `groups`: kinds that are
     counted together, by label; `annotations`: of training, for the blind guesses; `work`: where runs and answers go.
-    Either `models`, trained already, one a seed, or `settings` (of training, a path from this file on) and `seeds`.
+    Either `models`, trained already, of which the first is what the table is about and the others are its further
+    seeds; or `settings` (of training, a path from this file on) and `seeds`, over which a row's mean is taken.
     """
 
     title: str
     rows: list[dict]
-    sets: dict[str, str]
+    sets: dict[str, str | dict]
     work: str
     annotations: str | None = None
     models: list[str] = field(default_factory=list)
@@ -59,20 +62,46 @@ class Ablation:
     reference: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     groups: dict[str, list[str]] = field(default_factory=dict)
+    paper: str | None = None
 
     def __post_init__(self) -> None:
         if bool(self.models) == bool(self.settings and self.seeds):
             raise ValueError("give either `models`, or `settings` with `seeds`")
         for row in self.rows:
-            unknown = row.keys() - {"label", "selection", "overrides", "stages", "untrained"}
+            unknown = row.keys() - {"label", "selection", "overrides", "stages", "untrained", "paper"}
             if unknown or not {"label", "selection"} <= row.keys():
                 raise ValueError(
-                    "a row has `label`, `selection` and perhaps `overrides`, `stages` or `untrained`, got "
+                    "a row has `label`, `selection` and perhaps `overrides`, `stages`, `untrained` or `paper`, got "
                     f"{', '.join(row)}"
                 )
+            if "paper" in row and self.paper is None:
+                raise ValueError(f"the row {row['label']!r} has `paper`, but the table does not say what `paper` is")
             if "stages" in row and ("overrides" in row or "untrained" in row or not row["stages"]):
                 raise ValueError(f"the row {row['label']!r} has `stages`: at least one, and nothing beside them")
             find_selection(row["selection"])
+        for label, one in self.sets.items():
+            one = self.sets[label] = {"records": one} if isinstance(one, str) else one
+            if "records" not in one or one.keys() - {"records", "kinds", "num_scenes"}:
+                raise ValueError(
+                    f"the set {label!r} has `records` and perhaps `kinds` or `num_scenes`, got {', '.join(one)}"
+                )
+
+    def records(self, label: str, limit: int | None = None) -> list[Record]:
+        """
+        Those of a set with the questions that it asks.
+
+        Raises:
+            ValueError: If it asks none.
+        """
+        file, kinds = self.sets[label]["records"], self.sets[label].get("kinds", self.kinds)
+        records = read_records(file, limit)
+        if not kinds:
+            return records
+        asked = [[question for question in record.questions if question.kind in kinds] for record in records]
+        records = [replace(record, questions=some) for record, some in zip(records, asked, strict=True) if some]
+        if not records:
+            raise ValueError(f"{file} has no question of the kinds {', '.join(kinds)}, which {label!r} asks.")
+        return records
 
     def runs(self, row: dict) -> list[dict]:
         """What is changed in each run of training of a row; of an untrained one, in its start."""
@@ -192,8 +221,9 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
             logger.warning("%s: no training of %s has finished; it is left out.", name, label)
     if not any(folders.values()):
         raise ValueError(f"{name}: no training has finished in {ablation.work}.")
-    rows = [{"label": r["label"], "selection": r["selection"], "models": folders[r["label"]]} for r in ablation.rows]
-    rows = [row for row in rows if row["models"]]
+    shown = ("label", "selection", "paper")
+    rows = [{key: row[key] for key in shown if key in row} for row in ablation.rows]
+    rows = [{**row, "models": folders[row["label"]]} for row in rows if folders[row["label"]]]
     baseline = None
     if ablation.annotations is not None:
         train_records = read_records(ablation.annotations, check_files=False)
@@ -201,20 +231,20 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     answerers = {one: load_answerer(one, device) for one in dict.fromkeys(itertools.chain(*folders.values()))}
     selections = {one: {row["selection"] for row in rows if one in row["models"]} for one in answerers}
     sets = {}
-    for label, file in ablation.sets.items():
-        records = read_records(file, limit)
-        if ablation.kinds:
-            asked = [
-                [question for question in record.questions if question.kind in ablation.kinds] for record in records
-            ]
-            records = [replace(record, questions=some) for record, some in zip(records, asked, strict=True) if some]
-        sets[label] = _evaluate(answerers, records, selections, baseline, f"{name}, {label}")
+    for label in ablation.sets:
+        records, scenes = ablation.records(label, limit), ablation.sets[label].get("num_scenes")
+        own = answerers
+        if scenes is not None:
+            own = {one: Answerer(each.model, each.processor, scenes) for one, each in answerers.items()}
+        sets[label] = _evaluate(own, records, selections, baseline, f"{name}, {label}")
         save_results(sets[label], Path(ablation.work) / f"{name}_{_folder_name(label)}.json")
     models = {one: _model_name(one, place) for place, one in enumerate(answerers)}
     sets = {label: {models[one]: result for one, result in results.items()} for label, results in sets.items()}
     rows = [{**row, "models": [models[one] for one in row["models"]]} for row in rows]
     reference = [label for label in ablation.reference if folders.get(label) != []]
-    return Table(name, ablation.title, rows, sets, reference, ablation.groups)
+    return Table(
+        name, ablation.title, rows, sets, reference, ablation.groups, ablation.paper, apart=bool(ablation.models)
+    )
 
 
 def _model_name(folder: str, place: int) -> str:

@@ -1,7 +1,7 @@
 """Answers many questions about each medium: a video is read and encoded once, whatever is selected and asked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -9,10 +9,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
-from ..scene_selection_fila_video import background_places, frame_weights, thin_pool, unselected_frames
+from ..question_selection_fila_video import relevance, relevant_frames
+from ..scene_selection_fila_video import (
+    background_places,
+    frame_weights,
+    scenes_of,
+    thin_pool,
+    unselected_frames,
+)
 from ..video_pool_fila_video import thumbnails
+from ..video_prompt_fila_video import prompt_of_question
 from .records import Record
-from .selections import Recall, Selection, event_recall
+from .selections import ByQuestion, Changes, Precomputed, Recall, Selection, event_recall
 
 BATCH_TOKENS = 32768  # of prompts that are answered at once
 
@@ -85,21 +93,65 @@ class Answerer:
 
     @torch.no_grad()
     def about_video(
-        self, record: Record, pool: Pool, features: torch.Tensor, selection: Selection
+        self,
+        record: Record,
+        pool: Pool,
+        features: torch.Tensor,
+        selection: Selection | Changes | Precomputed | ByQuestion,
     ) -> tuple[list[Prompt], Recall]:
-        """The prompts of all questions about a video with one selection, and what this finds of the events."""
+        """
+        The prompts of all questions about a video with one selection, and what this finds of the events; where each
+        question chooses its scenes, what all of them find together of what each might.
+        """
         scene_size = self.processor.scene_size
         representatives = features.float().mean(dim=1)
         kept = torch.arange(len(representatives))
+        wanted = self.num_scenes * scene_size
         if self.encoded_candidates is not None and selection.method not in ("uniform", "bsm"):
-            wanted = self.num_scenes * scene_size
             kept = thin_pool(thumbnails(pool.frames), max(self.encoded_candidates, wanted))
-            if len(kept) == wanted < len(representatives):
-                selection = Selection("uniform")  # all of them, as the processor does
+        if len(kept) <= wanted and not (isinstance(selection, Precomputed) or getattr(selection, "single", False)):
+            selection = Selection("uniform")  # all of them, as the processor does
         if self.processor.frame_encoding == "cooperative":
             return self._about_frames(record, pool, features, kept)
+        if isinstance(selection, ByQuestion):
+            scenes = self._asked_scenes(record, pool, features[kept.to(features.device)], kept, selection)
+            asked = zip(record.questions, scenes, strict=True)
+            each = [
+                self._about_scenes(replace(record, questions=[question]), pool, features, kept, chosen)
+                for question, chosen in asked
+            ]
+            return [prompts[0] for prompts, _ in each], sum((recall for _, recall in each), Recall())
         weights = frame_weights(thumbnails(pool.frames[kept])) if "farthest" in selection.method else None
         chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed, weights)
+        return self._about_scenes(record, pool, features, kept, chosen)
+
+    def _asked_scenes(
+        self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor, selection: ByQuestion
+    ) -> list[torch.Tensor]:
+        """The scenes that each question chooses among the frames `kept`, whose features these are."""
+        processor, means = self.processor, features.float().mean(dim=1)
+        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[kept]
+        tokens = self.model.tokens_for_scoring(features, processor.question_tokens)
+
+        def scores(text: str) -> torch.Tensor:
+            prompt = prompt_of_question(
+                text, processor.tokenizer, processor.video_token, processor.apply_chat_template
+            )
+            return self.model.score_tokens(tokens, *prompt, layers=selection.question_layers)
+
+        neutral = [scores(selection.neutral_question)] if selection.neutral_question else []
+        chosen = []
+        for question in record.questions:
+            found = relevance(scores(question.text), *neutral)
+            spacing = selection.question_spacing
+            frames = relevant_frames(found, times, means, self.num_scenes, spacing=spacing, seed=processor.seed)
+            chosen.append(scenes_of(means, frames, processor.scene_size))
+        return chosen
+
+    def _about_scenes(
+        self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor, chosen: torch.Tensor
+    ) -> tuple[list[Prompt], Recall]:
+        """The same with the scenes `chosen` among the frames `kept`."""
         indices = kept[chosen]
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
         scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}

@@ -31,7 +31,7 @@ from .answering import Answerer
 from .intervals import accuracy
 from .judging import is_right
 from .records import Question, Record, read_records
-from .selections import find_selection
+from .selections import Precomputed, find_selection
 
 PLAIN = ("uniform", "kmeans", "farthest")
 NEIGHBORS = ("before", "after")
@@ -100,19 +100,6 @@ def named_event(question: Question, events: list[dict]) -> int | None:
     else:
         named = []
     return named[0] if len(named) == 1 else None
-
-
-class Precomputed:
-    """Scenes that are chosen already, where [`Answerer`] takes a selection."""
-
-    method = "precomputed"
-
-    def __init__(self, scenes: torch.Tensor) -> None:
-        self._scenes = scenes
-
-    def scenes(self, *args: object) -> torch.Tensor:
-        """The scenes, whatever the features."""
-        return self._scenes
 
 
 @torch.no_grad()

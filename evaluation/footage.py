@@ -326,7 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     material = fetch(options.cache)
-    selections = {name: (selection, None) for name, selection in SELECTIONS.items()}
+    selections = {name: (one, None) for name, one in SELECTIONS.items() if isinstance(one, Selection)}
     for method in ("kmeans+farthest", "uniform+farthest"):
         selections[f"half {method.replace('+', ', half ')}"] = (Mixture(method), None)
     for thinned in (192, 96):

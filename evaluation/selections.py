@@ -1,10 +1,11 @@
 """The ways to choose a video's scenes that are compared, and how much of its events each of them finds."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..scene_selection_fila_video import INITS, select_scenes
+from ..scene_selection_fila_video import INITS, num_selected_scenes, scenes_of, select_scenes
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,51 @@ class Mixture:
         return chosen[chosen[:, -1].argsort(stable=True)]
 
 
+@dataclass(frozen=True)
+class Changes:
+    """
+    Shots, as detectors of cuts find them: the largest changes from one frame to the next part them. The middle frame
+    of a shot represents it, behind the most similar ones of its history.
+    """
+
+    method: str = "changes"
+
+    def scenes(
+        self, features: torch.Tensor, num_scenes: int, scene_size: int, seed: int, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As [`Selection.scenes`]; nothing is drawn."""
+        changes = (features[1:].double() - features[:-1].double()).norm(dim=1)
+        largest = changes.argsort(descending=True, stable=True)[: num_selected_scenes(len(features), num_scenes) - 1]
+        starts = [0, *(largest + 1).sort().values.tolist(), len(features)]
+        middles = [(start + end - 1) // 2 for start, end in itertools.pairwise(starts)]
+        return scenes_of(features, torch.tensor(middles), scene_size)
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """Scenes that are chosen already."""
+
+    chosen: torch.Tensor
+    method: str = "precomputed"
+
+    def scenes(self, *args: object) -> torch.Tensor:
+        """The scenes, whatever the features."""
+        return self.chosen
+
+
+@dataclass(frozen=True)
+class ByQuestion:
+    """
+    Each question chooses its own scenes, by the attention that it pays to the frames; the fields are the processor's
+    settings of the same names. [`Answerer`] makes the scenes, since features alone do not.
+    """
+
+    question_layers: str = "middle"
+    neutral_question: str = ""
+    question_spacing: float = 3.0
+    method: str = "question"
+
+
 # All give the language model the same number of visual tokens.
 SELECTIONS = {
     "uniform": Selection("uniform"),
@@ -58,12 +104,15 @@ SELECTIONS = {
     "kmeans_random": Selection("kmeans", "random"),
     "farthest": Selection("farthest"),
     "prototypes": Selection("prototypes"),
+    "changes": Changes(),
+    "question": ByQuestion(),
+    "question_first": ByQuestion("first", "What can be seen?"),
 }
 
 
-def find_selection(name: str, init: str | None = None) -> Selection:
+def find_selection(name: str, init: str | None = None) -> Selection | Changes | ByQuestion:
     """
-    The selection of that name, with other initial centers where `init` is given.
+    The selection of that name, where it clusters with other initial centers if `init` is given.
 
     Raises:
         ValueError: If there is none.
@@ -73,7 +122,7 @@ def find_selection(name: str, init: str | None = None) -> Selection:
     if init is not None and init not in INITS:
         raise ValueError(f"Unknown initial centers {init!r}: use one of {', '.join(INITS)}.")
     selection = SELECTIONS[name]
-    return selection if init is None else Selection(selection.method, init, selection.single)
+    return replace(selection, init=init) if init is not None and isinstance(selection, Selection) else selection
 
 
 @dataclass
@@ -89,6 +138,9 @@ class Recall:
     represented: int = 0
     scenes: int = 0
     pure: int = 0
+
+    def __add__(self, other: "Recall") -> "Recall":
+        return Recall(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Recall)))
 
 
 def event_recall(events: list[tuple[float, float]], times: torch.Tensor) -> Recall:
@@ -111,4 +163,14 @@ def event_recall(events: list[tuple[float, float]], times: torch.Tensor) -> Reca
     return recall
 
 
-__all__ = ["SELECTIONS", "Mixture", "Recall", "Selection", "event_recall", "find_selection"]
+__all__ = [
+    "SELECTIONS",
+    "ByQuestion",
+    "Changes",
+    "Mixture",
+    "Precomputed",
+    "Recall",
+    "Selection",
+    "event_recall",
+    "find_selection",
+]

@@ -63,10 +63,16 @@ class Table:
     Args:
         name (`str`): Such as "table2".
         title (`str`): What it shows.
-        rows (`list[dict]`): Of each `label`, `selection` and `models`: a name for each seed, in the same order in all.
+        rows (`list[dict]`):
+            Of each `label`, `selection` and `models`: a name for each seed, in the same order in all; and perhaps
+            `paper`.
         sets (`dict[str, dict]`): By label, what [`evaluate`] returns: a result for each name of a model.
         reference (`list[str]`, *optional*): Labels of rows; each row is compared with the best of them.
         groups (`dict[str, list[str]]`, *optional*): Kinds of questions that are counted together, by label.
+        paper (`str`, *optional*): What the rows' `paper` is.
+        apart (`bool`, *optional*, defaults to `False`):
+            All figures are those of a row's first model, beside which the accuracy of each other one stands, instead
+            of means over all of them.
     """
 
     def __init__(
@@ -77,9 +83,11 @@ class Table:
         sets: dict[str, dict[str, dict]],
         reference: Iterable[str] = (),
         groups: dict[str, list[str]] | None = None,
+        paper: str | None = None,
+        apart: bool = False,
     ) -> None:
         self.name, self.title, self.rows, self.sets, self.reference = name, title, rows, sets, list(reference)
-        self.groups = groups or {}
+        self.groups, self.paper, self.apart = groups or {}, paper, apart
         known = [row["label"] for row in rows]
         for label in self.reference:
             if label not in known:
@@ -92,6 +100,8 @@ class Table:
             "rows": self.rows,
             "reference": self.reference,
             "groups": self.groups,
+            "paper": self.paper,
+            "apart": self.apart,
             "sets": {label: pack(results) for label, results in self.sets.items()},
         }
         Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -107,12 +117,19 @@ class Table:
             parts = json.loads(Path(file).read_text(encoding="utf-8"))
             sets = {label: unpack(packed) for label, packed in parts["sets"].items()}
             named = [parts[name] for name in ("name", "title", "rows")]
-            return cls(*named, sets, parts["reference"], parts.get("groups"))
+            others = {name: parts[name] for name in ("groups", "paper", "apart") if name in parts}
+            return cls(*named, sets, parts["reference"], **others)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} holds no results of an ablation: {error!r}.") from error
 
     def results(self, row: dict, label: str) -> list[dict]:
-        return [self.sets[label][model] for model in row["models"]]
+        """Those that a row's figures come from."""
+        return [self.sets[label][model] for model in (row["models"][:1] if self.apart else row["models"])]
+
+    def other_seeds(self, row: dict, label: str) -> list[float]:
+        """The accuracy of each of a row's models but the first."""
+        others = [self.sets[label][model] for model in row["models"][1:]]
+        return [accuracy(*counts([one], row["selection"], is_question))[0] for one in others]
 
     def accuracy(
         self, row: dict, label: str, column: str | None = None, where: Callable[[dict], bool] = is_question
@@ -151,12 +168,21 @@ class Table:
     def _of_set(self, label: str) -> str:
         questions = next(iter(self.sets[label].values()))["questions"]
         has_events = any(self.recall(row, label, "found", "events") is not None for row in self.rows)
-        header = ["", "seeds", "accuracy", *(["difference"] if self.reference else []), BLIND]
+        apart = self.apart and any(len(row["models"]) > 1 for row in self.rows)
+        header = ["", *([] if self.apart else ["seeds"]), "accuracy", *(["other seeds"] if apart else [])]
+        header += [
+            *(["difference"] if self.reference else []),
+            *([f"paper: {self.paper}"] if self.paper else []),
+            BLIND,
+        ]
         header += ["events found", "by a representative", "pure scenes"] if has_events else []
         body = []
         for row in self.rows:
-            cells = [row["label"], str(len(row["models"])), percent(self.accuracy(row, label))]
+            cells = [row["label"], *([] if self.apart else [str(len(row["models"]))])]
+            cells.append(percent(self.accuracy(row, label)))
+            cells += [", ".join(map(percent, self.other_seeds(row, label))) or "-"] if apart else []
             cells += [_signed(self.gain(row, label))] if self.reference else []
+            cells += [str(row.get("paper", "-"))] if self.paper else []
             cells.append(percent(self.accuracy(row, label, BLIND)))
             if has_events:
                 shares = (("found", "events"), ("represented", "events"), ("pure", "scenes"))

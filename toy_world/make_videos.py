@@ -30,7 +30,7 @@ from .questions import (
     caption_picture,
     still,
 )
-from .sets import CROWD, DURATIONS, KINDS, ROW, SPLITS, Settings
+from .sets import CROWD, DURATIONS, GRID, KINDS, ROW, SPLITS, Settings
 from .wordings import SETS, STYLES, Wordings
 from .world import (
     COMPOSITIONS,
@@ -175,6 +175,8 @@ def _draw(rng: Random, settings: Settings, moving: bool) -> Film:
     elif settings.kind in ("few", "pair"):
         number, share = (rng.randint(1, 3), 7) if settings.kind == "few" else (rng.randint(2, 3), 6)
         seconds, stretches, backgrounds = (duration / share, 0.6 * duration / number), rng.randint(1, 3), 2
+    elif settings.kind == "travel":
+        number, seconds, stretches, backgrounds = rng.randint(3, 4), (0.0, 0.0), rng.randint(1, 3), 2
     elif settings.kind == "row":  # things fill about 0.6 of it, with gaps half as long as one
         number, stretches, backgrounds = rng.randint(*ROW), rng.randint(1, 3), 2
         seconds = (duration / (1.5 * number + 0.6),) * 2
@@ -184,7 +186,8 @@ def _draw(rng: Random, settings: Settings, moving: bool) -> Film:
     if moving:  # a new place every seven seconds or so
         stretches, backgrounds = max(round(duration / 7), 3), min(max(round(duration / 14), 3), 20)
     sizes = duration, settings.fps, settings.side, number, seconds, stretches, backgrounds, settings.colors
-    return draw_film(rng, *sizes, compositions=settings.compositions, moving=moving)
+    grid = GRID if settings.kind == "travel" else None
+    return draw_film(rng, *sizes, compositions=settings.compositions, moving=moving, grid=grid)
 
 
 def _conversation(turns: list[Question]) -> list[dict]:

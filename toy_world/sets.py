@@ -15,6 +15,7 @@ KINDS = {
     "few": "1 to 3 things in 5 to 12 seconds, seen for a 7th of the video at least",
     "pair": "2 or 3 things in 5 to 12 seconds, seen for a 6th of the video at least",
     "row": "3 to 8 things in 5 to 8 seconds, one soon after another",
+    "travel": "3 or 4 things that move to one side, each seen by three in a row of 24 even frames of 12 to 18 seconds",
     "short": "2 to 5 things in 5 to 60 seconds, seen for a 20th of the video at least",
     "rare": "4 to 6 things, each seen for 2 to 3 seconds, in 5 to 30 minutes",
     "crowded": "30 things, each seen for 2 to 3 seconds, in 10 minutes",
@@ -25,6 +26,7 @@ DURATIONS = {
     "few": (5.0, 12.0),
     "pair": (5.0, 12.0),
     "row": (5.0, 8.0),
+    "travel": (12.0, 18.0),
     "short": (5.0, 60.0),
     "rare": (300.0, 1800.0),
     "crowded": (600.0, 600.0),
@@ -32,7 +34,8 @@ DURATIONS = {
 }
 ROW = (3, 8)  # things
 CROWD = 30  # things
-MOST_THINGS = {"row": ROW[1], "crowded": CROWD, "rare": 6, "short": 5, "few": 3, "pair": 3}
+GRID = 8  # runs of three frames in a film of things that travel
+MOST_THINGS = {"row": ROW[1], "travel": 4, "crowded": CROWD, "rare": 6, "short": 5, "few": 3, "pair": 3}
 
 
 @dataclass(frozen=True)
@@ -147,4 +150,4 @@ class Settings:
         return self.kind.startswith("picture")
 
 
-__all__ = ["CROWD", "DURATIONS", "KINDS", "ROW", "SPLITS", "Settings"]
+__all__ = ["CROWD", "DURATIONS", "GRID", "KINDS", "ROW", "SPLITS", "Settings"]

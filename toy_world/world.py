@@ -53,6 +53,7 @@ COMPOSITIONS = {
     "train": tuple(pair for pair in PAIRS if pair not in UNSEEN_PAIRS),
     "held-out": UNSEEN_PAIRS,
 }
+TRAVELS = MOTIONS[1:5]
 TRAVEL = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SUPERSAMPLING = 4
 
@@ -185,12 +186,14 @@ def draw_film(
     num_colors: int = len(COLORS),
     compositions: str = "all",
     moving: bool = False,
+    grid: int | None = None,
 ) -> Film:
     """
     A film whose events, none of the same color and shape, begin anywhere, one after another with a gap of at least
     half of the shortest event. Where there are more stretches than backgrounds, scenes return. The things have at most
     `num_colors` colors and are of the [`COMPOSITIONS`] of that name. With `moving`, the camera moves fast before
-    textures of more contrast.
+    textures of more contrast. With a `grid`, things travel, each in one of so many runs of three evenly spaced frames,
+    instead of `event_seconds` anywhere.
 
     Raises:
         ValueError: If the events do not fit the duration, or there are more than kinds of things.
@@ -201,16 +204,14 @@ def draw_film(
         raise ValueError(
             f"There are {len(names)} kinds of things in {num_colors} colors, got num_events {num_events}."
         )
-    lengths = [rng.uniform(*event_seconds) for _ in range(num_events)]
-    gap = event_seconds[0] / 2
-    slack = duration - sum(lengths) - gap * (num_events + 1)
-    if slack < 0:
-        raise ValueError(f"{num_events} events of {sum(lengths):.1f} s in all do not fit into {duration:.1f} s.")
-    rests, used, events = sorted(rng.uniform(0, slack) for _ in lengths), 0.0, []
-    for rest, length, (color, shape) in zip(rests, lengths, rng.sample(names, num_events), strict=True):
-        start = rest + used + gap
-        used += gap + length
-        events.append(Event(start, start + length, draw_new_thing(rng, color, shape, rng.choice(MOTIONS))))
+    if grid is None:
+        spans, motions = _anywhere(rng, duration, num_events, event_seconds), MOTIONS
+    else:
+        spans, motions = _on_grid(rng, duration - 1 / fps, num_events, grid), TRAVELS
+    events = [
+        Event(start, end, draw_new_thing(rng, color, shape, rng.choice(motions)))
+        for (start, end), (color, shape) in zip(spans, rng.sample(names, num_events), strict=True)
+    ]
     camera = (0.4, 0.35) if moving else ()
     backgrounds = [Background(rng, side, *camera) for _ in range(num_backgrounds)]
     starts = [0.0, *sorted(rng.uniform(0.05, 0.95) * duration for _ in range(num_stretches - 1))]
@@ -220,6 +221,33 @@ def draw_film(
         stretches.append((start, last))
     # Held-out things are asked about among all that there are: their number is small enough to be guessed from.
     return Film(duration, fps, tuple(stretches), tuple(events), PAIRS if compositions == "held-out" else pairs)
+
+
+def _anywhere(rng: Random, duration: float, count: int, seconds: tuple[float, float]) -> list[tuple[float, float]]:
+    """Start and end of `count` events of so many seconds, with gaps."""
+    lengths = [rng.uniform(*seconds) for _ in range(count)]
+    gap = seconds[0] / 2
+    slack = duration - sum(lengths) - gap * (count + 1)
+    if slack < 0:
+        raise ValueError(f"{count} events of {sum(lengths):.1f} s in all do not fit into {duration:.1f} s.")
+    used, spans = 0.0, []
+    for rest, length in zip(sorted(rng.uniform(0, slack) for _ in lengths), lengths, strict=True):
+        start = rest + used + gap
+        used += gap + length
+        spans.append((start, start + length))
+    return spans
+
+
+def _on_grid(rng: Random, last: float, count: int, grid: int) -> list[tuple[float, float]]:
+    """
+    Of `3 * grid` frames spaced evenly from 0 to `last` seconds, every three are a run: start and end of `count` runs,
+    half a space before their first frame and behind their last.
+    """
+    if count > grid:
+        raise ValueError(f"{count} events do not fit into {grid} runs of frames.")
+    space = last / (3 * grid - 1)
+    places = sorted(rng.sample(range(grid), count))
+    return [(max((3 * place - 0.5) * space, 0.0), (3 * place + 2.5) * space) for place in places]
 
 
 def draw_colors(rng: Random, count: int) -> list[str]:

@@ -57,6 +57,7 @@ class Settings:
     output: str = ""
     config: dict = field(default_factory=dict)
     processor: dict = field(default_factory=dict)
+    new_merger: bool = False
     learning_rates: dict[str, float] = field(default_factory=dict)
     optimizer: Literal["adamw", "muon"] = "adamw"
     optimizer_settings: dict = field(default_factory=dict)

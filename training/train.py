@@ -115,6 +115,10 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
         raise TrainingError(f"{settings.model}: the checkpoint has no fitting {names}.")
     if new:
         logger.warning(f"Newly initialized, since {settings.model} has none that fits: {', '.join(new)}.")
+    if settings.new_merger:
+        if model.model.scene_merger is None:
+            raise TrainingError("`new_merger`: with `frame_encoding: cooperative` there is no merger to begin anew.")
+        model.model.scene_merger = type(model.model.scene_merger)(config).apply(model._init_weights)
     processor = FilaVideoProcessor.from_pretrained(settings.model)
     for name in SHARED:
         setattr(processor, name, getattr(config, name))

@@ -36,7 +36,15 @@ def model():
 
 @pytest.fixture(scope="module")
 def results(model, records):
+    """With four scenes, which take pools whole."""
     answerer = Answerer(model, tiny_processor(), max_new_tokens=LENGTH)
+    return evaluate({"tiny": answerer}, records, SELECTIONS)
+
+
+@pytest.fixture(scope="module")
+def selected(model, records):
+    """With two scenes, for which half of a pool is selected."""
+    answerer = Answerer(model, tiny_processor(num_scenes=2), max_new_tokens=LENGTH)
     return evaluate({"tiny": answerer}, records, SELECTIONS)
 
 
@@ -54,13 +62,21 @@ PIPELINE_OPTIONS = {
     "kmeans_dissimilar": {"selection": "kmeans_dissimilar"},
     "kmeans": {"selection": "kmeans"},
     "kmeans_random": {"selection": "kmeans", "init": "random"},
+    "question": {"selection": "question"},
+    "question_first": {
+        "selection": "question",
+        "question_layers": "first",
+        "neutral_question": "What can be seen?",
+    },
 }
 
 
 @pytest.mark.parametrize("name", PIPELINE_OPTIONS)
-def test_answers_are_those_of_the_pipeline(name, model, records, results) -> None:
-    pipe = VideoTextToTextPipeline(model, processor=tiny_processor())
-    rows = {(row["id"], row["number"]): row["answers"] for row in results["tiny"]["questions"]}
+def test_answers_are_those_of_the_pipeline(name, model, records, results, selected) -> None:
+    # Uniform frames are the pipeline's where the pool is taken whole: elsewhere they come from the pool, as all do here.
+    scenes, answered = (4, results) if name == "uniform" else (2, selected)
+    pipe = VideoTextToTextPipeline(model, processor=tiny_processor(num_scenes=scenes))
+    rows = {(row["id"], row["number"]): row["answers"] for row in answered["tiny"]["questions"]}
     for record in records[:2]:
         for number, question in enumerate(record.questions):
             expected = pipe(
@@ -72,6 +88,17 @@ def test_answers_are_those_of_the_pipeline(name, model, records, results) -> Non
                 **PIPELINE_OPTIONS[name],
             )[0]["generated_text"]
             assert rows[record.id, number][name] == expected
+
+
+@pytest.mark.parametrize("name", ["kmeans", "farthest", "changes", "question"])
+def test_a_pool_that_fits_into_the_scenes_is_taken_whole_as_the_processor_does(name, model, records) -> None:
+    answerer = Answerer(model, tiny_processor(), num_scenes=4)
+    pool = answerer.read(records[0])
+    assert len(pool.frames) == 12
+    features = answerer.encode(pool)
+    chosen, every = (answerer.about_video(records[0], pool, features, SELECTIONS[one]) for one in (name, "uniform"))
+    assert all(torch.equal(one.visual, other.visual) for one, other in zip(chosen[0], every[0], strict=True))
+    assert chosen[1] == every[1]
 
 
 @pytest.mark.parametrize("kept", [9, 6])  # 6: what the scenes need, so that all of them are taken
@@ -150,6 +177,25 @@ def test_single_frames_take_as_many_tokens_and_merge_to_themselves(model, record
         for prompt in answerer.about_video(records[0], pool, features, selection)[0]
     ]
     assert len(set(lengths)) == 1
+
+
+def test_the_largest_changes_part_a_video_into_shots_of_which_the_middle_counts() -> None:
+    features = torch.tensor([0.0, 0.1, 0.0, 9.0, 9.1, 9.0, 9.1, 9.0, 2.0, 2.1])[:, None] + 1
+    features = torch.cat([features, torch.ones(10, 1)], dim=1)
+    scenes = find_selection("changes", "random").scenes(features, 3, 2, seed=0)
+    assert scenes[:, -1].tolist() == [1, 5, 8]
+    assert scenes[1, 0] in (3, 4) and scenes[0].tolist() == [0, 1]
+    every = find_selection("changes").scenes(features, 20, 1, seed=0)
+    assert every.flatten().tolist() == list(range(10))
+    assert find_selection("changes").scenes(features[:1], 3, 2, seed=0).tolist() == [[0, 0]]
+
+
+def test_what_questions_find_is_counted_for_each_of_them(records, selected) -> None:
+    recalls = selected["tiny"]["recall"]
+    for record in records[:3]:
+        counted = recalls["question"][record.id]
+        assert counted["events"] == len(record.questions) * recalls["kmeans"][record.id]["events"]
+        assert 0 <= counted["represented"] <= counted["found"] <= counted["events"]
 
 
 def test_a_model_that_never_answers_is_wrong_and_ends(model, records) -> None:

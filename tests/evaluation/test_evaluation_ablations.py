@@ -57,8 +57,7 @@ def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_p
     assert main([file, "--results", str(results)]) == 0
     printed = capsys.readouterr().out
     assert "### Selection" in printed and "all: 3 videos, 5 questions. Chance" in printed
-    assert cells(printed, "Evenly")[1] == "1" and cells(printed, "Evenly")[3] == "-"
-    assert cells(printed, "By clusters")[3].startswith("+0.0 (")
+    assert cells(printed, "Evenly")[2] == "-" and cells(printed, "By clusters")[2].startswith("+0.0 (")
     assert Image.open(results / "ablations.png").width > 1000
     answers = json.loads((tmp_path / "work" / "table9_all.json").read_text())
     assert set(answers[str(world / "model")]["questions"][0]["answers"]) == {"uniform", "kmeans", "blind"}
@@ -76,6 +75,37 @@ def training_settings(world, file, **changes):
     training = {"max_steps": 1, "per_device_train_batch_size": 1, "use_cpu": True, "dataloader_num_workers": 0}
     values = {"model": str(world / "model"), "output": "set by the ablation", "data": data, "training": training}
     return write_yaml(file, **values | {"learning_rates": {"scene_merger": 1e-3}} | changes)
+
+
+def test_a_set_may_ask_its_own_kinds_of_question_in_its_own_number_of_scenes(world, tmp_path, capsys) -> None:
+    records = str(world / "records.jsonl")
+    sets = {"shown first": {"records": records, "kinds": ["what"], "num_scenes": 2}, "every color": records}
+    values = settings_of(world, tmp_path / "work", sets=sets, kinds=["color"])
+    file = write_yaml(tmp_path / "table9.yaml", **values)
+    assert main([file, "--results", str(tmp_path / "results")]) == 0
+    printed = capsys.readouterr().out
+    assert "shown first: 2 videos, 2 questions." in printed and "every color: 3 videos, 3 questions." in printed
+    saved = json.loads((tmp_path / "results" / "table9.json").read_text())["sets"]
+    scenes = [saved[label]["recall"]["0 model"]["uniform"] for label in sets]  # two of a film's scenes, or four
+    assert all(few[3] <= 2 for few in scenes[0].values()) and max(many[3] for many in scenes[1].values()) > 2
+
+
+def test_models_that_are_trained_already_stand_apart_beside_what_the_paper_found(world, tmp_path, capsys) -> None:
+    models = [str(world / "model"), str(tmp_path / "second")]
+    shutil.copytree(models[0], models[1])
+    changes = {"models": models, "paper": "VideoMME", "reference": ["Evenly"]}
+    values = settings_of(world, tmp_path / "work", **changes)
+    values["rows"][1]["paper"] = "+0.6, +1.6"
+    file = write_yaml(tmp_path / "table9.yaml", **values)
+    assert main([file, "--results", str(tmp_path / "results"), "--limit", "1"]) == 0
+    printed = capsys.readouterr().out
+    head = next(line for line in printed.splitlines() if "accuracy" in line)
+    columns = ["", "accuracy", "other seeds", "difference", "paper: VideoMME", "blind"]
+    assert [cell.strip() for cell in head.strip("|").split("|")][:6] == columns
+    assert cells(printed, "Evenly")[3:5] == ["-", "-"] and cells(printed, "By clusters")[4] == "+0.6, +1.6"
+    assert cells(printed, "Evenly")[2] == cells(printed, "Evenly")[1].split(" ")[0]
+    assert main(["--from-results", "--results", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.slow
@@ -170,6 +200,9 @@ def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) ->
         ({"rows": [{"label": "A", "selection": "uniform", "seed": 3}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "best"}]}, "Unknown selection 'best'"),
         ({"rows": [{"label": "A", "selection": "uniform", "stages": []}]}, "the row 'A' has `stages`: at least one"),
+        ({"rows": [{"label": "A", "selection": "uniform", "paper": "+1.0"}]}, "does not say what `paper` is"),
+        ({"sets": {"all": {"file": "a.jsonl"}}}, "the set 'all' has `records` and perhaps `kinds` or `num_scenes`"),
+        ({"kinds": ["motion"]}, "has no question of the kinds motion, which 'all' asks"),
         ({"color": "red"}, "it must have rows, sets, title, work"),
         ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
     ],
@@ -198,9 +231,9 @@ def test_the_files_of_settings_that_come_along_can_be_read() -> None:
     for name, runs in (("table_compression", 4 * 3), ("table_details", 4 * 3), ("table_frames", 6 * 3 + 6)):
         assert len({folder for group in model_folders(found[name]).values() for folder in group}) == runs
     assert len(found["table2"].models) == 3 and len(found["table3"].seeds) == len(found["table5"].seeds) == 3
-    for name in ("table3", "table5"):
+    for name, runs in (("table3", 6 * 3), ("table5", 5 * 3)):
         folders = model_folders(found[name])
-        assert len({folder for group in folders.values() for folder in group}) == 15
+        assert len({folder for group in folders.values() for folder in group}) == runs
 
 
 def test_a_table_returns_from_its_file(tmp_path) -> None:
@@ -244,6 +277,23 @@ def test_accuracy_gain_and_recall_are_what_a_hand_counts() -> None:
     assert grouped[2].startswith(f"{100 * (what[0] - what[1]):+.1f} (")
     assert cells(text, "k-means, similar", 1)[3] == f"{100 * share('kmeans', ['caption']):.1f}"
     assert cells(text, "Uniform, merged triples, blind")[1] == f"{100 * share('blind', ['what']):.1f}"
+
+
+def test_the_figures_of_a_table_of_models_apart_are_those_of_the_first() -> None:
+    table, first = selection_table(seeds=3), selection_table(seeds=3)
+    for row in first.rows:
+        row["models"] = row["models"][:1]
+    table.apart = True
+    for row, alone in zip(table.rows, first.rows, strict=True):
+        assert table.accuracy(row, "10 minutes") == first.accuracy(alone, "10 minutes")
+        assert table.gain(row, "10 minutes") == first.gain(alone, "10 minutes")
+        assert table.recall(row, "10 minutes", "found", "events") == first.recall(
+            alone, "10 minutes", "found", "events"
+        )
+        others = [selection_table(seeds=3) for _ in range(2)]
+        for place, other in enumerate(others, 1):
+            own = {**row, "models": row["models"][place : place + 1]}
+            assert table.other_seeds(row, "10 minutes")[place - 1] == other.accuracy(own, "10 minutes")[0]
 
 
 def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fila_video.evaluation import footage
 from fila_video.evaluation.footage import KINDS, SIDE, FootagePool, make_pool, markdown, measure
-from fila_video.evaluation.selections import SELECTIONS, Mixture
+from fila_video.evaluation.selections import SELECTIONS, Mixture, Selection
 from fila_video.video_pool_fila_video import thumbnails
 
 
@@ -71,7 +71,7 @@ def test_the_command_writes_a_table_of_every_selection(material, monkeypatch, tm
     footage.main([*options, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path)])
     text = (tmp_path / "footage.md").read_text()
     assert text in capsys.readouterr().out
-    for name in SELECTIONS:
+    for name in (name for name, one in SELECTIONS.items() if isinstance(one, Selection)):
         assert text.count(f"| `{name}` |") == 2
     assert markdown(json.loads((tmp_path / "footage.json").read_text())) == text
 

@@ -236,6 +236,29 @@ def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_o
         assert len(set.union(*colors)) > 3
 
 
+def test_things_that_travel_are_each_seen_by_three_even_frames_in_a_row_and_by_one_of_a_third_as_many(world) -> None:
+    settings = Settings("travel", "test", side=32, fps=6, ask=("motion", "order"), choice_share=0, rates=(4.0, 8.0))
+    motions = Counter()
+    for record in records_of(make_videos(world / "travel", settings, count=12)):
+        assert 12 <= record["duration"] <= 18 and 3 <= len(record["events"]) <= 4
+        video = world / "travel" / record["video"]
+        every, single = (read_frames(video, num_frames=count).timestamps for count in (24, 8))
+        assert 0.5 < np.diff(every).mean() < 0.8
+        for event in record["events"]:
+            seen = np.flatnonzero((every >= event["start"]) & (every < event["end"]))
+            assert seen.tolist() == [3 * (seen[0] // 3) + place for place in range(3)]
+            assert ((single >= event["start"]) & (single < event["end"])).sum() == 1
+            motions[event["motion"]] += 1
+        asked = {question["kind"]: question["answer"] for question in record["questions"]}
+        assert asked["motion"].removeprefix("it ") in {event["motion"] for event in record["events"]}
+    assert set(motions) == {"moves to the left", "moves to the right", "moves up", "moves down"}
+
+
+def test_more_things_than_runs_of_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 events do not fit into 4 runs of frames"):
+        films(1, num_events=5, grid=4)
+
+
 def test_a_drawn_thing_covers_its_place_and_nothing_else() -> None:
     picture = np.full((64, 64, 3), 100, np.uint8)
     draw_thing(picture, Thing("red", "square", 0.5, 0.5, 0.5))

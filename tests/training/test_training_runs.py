@@ -202,6 +202,29 @@ def test_a_merger_that_the_start_has_not_is_new_and_said(tmp_path, caplog) -> No
         run(tmp_path / "mean", {"max_steps": 1}, config={"merger_type": "mean"})
 
 
+@pytest.mark.parametrize("kind", ["weighted", "attention"])
+def test_a_new_merger_begins_as_that_of_a_new_model_whatever_the_start_has_learned(tmp_path, kind) -> None:
+    rates = {"scene_merger": 0.1}
+    run(tmp_path / "first", {"max_steps": 2}, config={"merger_type": kind}, learning_rates=rates)
+    learned = weights(tmp_path / "first")
+    rates = {"multi_modal_projector": 1e-3}
+    for name, new in (("kept", False), ("new", True)):
+        run(tmp_path / name, {"max_steps": 1}, model=str(tmp_path / "first"), new_merger=new, learning_rates=rates)
+    kept, new = weights(tmp_path / "kept"), weights(tmp_path / "new")
+    assert moved_parts(learned, kept) == {"multi_modal_projector"}
+    assert moved_parts(learned, new) == {"multi_modal_projector", "scene_merger"}
+    if kind == "weighted":
+        weight = new["model.scene_merger.weight"]
+        assert torch.equal(weight, torch.full_like(weight, 1 / len(weight)))
+
+
+def test_a_model_without_a_merger_has_none_to_begin_anew(tmp_path) -> None:
+    config = {"frame_encoding": "cooperative", "scene_size": 1, "num_prototypes": 5, "key_frames": 2}
+    rates = {"multi_modal_projector": 1e-3}
+    with pytest.raises(TrainingError, match="`new_merger`: with `frame_encoding: cooperative` there is no merger"):
+        run(tmp_path / "out", {"max_steps": 1}, config=config, new_merger=True, learning_rates=rates)
+
+
 def test_a_checkpoint_without_the_model_s_own_weights_is_refused(tmp_path) -> None:
     folder = tmp_path / "model"
     model = FilaVideoForConditionalGeneration.from_pretrained(world() / "model")
