@@ -73,7 +73,7 @@ PIPELINE_OPTIONS = {
 
 @pytest.mark.parametrize("name", PIPELINE_OPTIONS)
 def test_answers_are_those_of_the_pipeline(name, model, records, results, selected) -> None:
-    # Uniform frames are the pipeline's where the pool is taken whole: elsewhere they come from the pool, as all do here.
+    # Uniform frames are the pipeline's where the pool is taken whole; elsewhere they come from the pool here.
     scenes, answered = (4, results) if name == "uniform" else (2, selected)
     pipe = VideoTextToTextPipeline(model, processor=tiny_processor(num_scenes=scenes))
     rows = {(row["id"], row["number"]): row["answers"] for row in answered["tiny"]["questions"]}
