@@ -76,11 +76,13 @@ def measure(watcher: Watcher, ways: list[str], scenes: list[int], record: Record
     By `"way, number of scenes"` the `tokens` of the answers, how many are `right`, and of the questions that name one
     event how often it is `found`.
     """
-    pools = watcher.pools(record, max(scenes))  # which can fill the most scenes
     named = [(number, named_event(question, events)) for number, question in enumerate(record.questions)]
     named = [(number, record.events[event]) for number, event in named if event is not None]
     config, asked, counts, prompts = watcher.model.config, len(record.questions), {}, {}
+    # One pool can fill the most scenes; but how many background tokens there are depends on it.
+    shared = None if config.background_tokens else watcher.pools(record, max(scenes))
     for count in scenes:
+        pools = shared or watcher.pools(record, count)
         for way in ways:
             pool = pools["even" if way == "uniform" else "adaptive"]
             prompts[way, count], times = watcher.choose(record, pool, way, count)
