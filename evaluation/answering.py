@@ -152,37 +152,10 @@ class Answerer:
         self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor, chosen: torch.Tensor
     ) -> tuple[list[Prompt], Recall]:
         """The same with the scenes `chosen` among the frames `kept`."""
-        indices = kept[chosen]
-        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[indices]
-        scenes = {"indices": indices, "timestamps": times, "duration": float(pool.metadata.duration)}
         settings = self.processor.video_processor.scene_settings(num_scenes=self.num_scenes)
-        others = kept[unselected_frames(chosen, len(kept), settings.num_background_frames(len(kept)))]
-        layout = {"video_background_places": background_places(indices, others)[None]} if len(others) else {}
-        frames = torch.cat([indices.flatten(), others]).to(features.device)
-        outputs = self.model.get_video_features(frame_features=features[frames][None], **layout, return_dict=True)
-        filling = self.processor.replace_video_token({"scenes": [scenes], **layout}, 0)
-        visuals = [outputs.pooler_output[0]] * len(record.questions)
-        return self._prompts(record, filling, visuals, "video"), event_recall(record.events, times)
-
-    def _about_frames(
-        self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor
-    ) -> tuple[list[Prompt], Recall]:
-        """The same with cooperative encoding: every question has visual tokens of its own, of all frames `kept`."""
-        features = features[kept.to(features.device)]
-        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[kept, None]
-        frames = {"indices": kept[:, None], "timestamps": times}
-        scenes = {**frames, "duration": float(pool.metadata.duration)}
-        visuals = []
-        for question in record.questions:
-            ids = self.processor.tokenizer(question.text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-            outputs = self.model.get_video_features(
-                frame_features=features[None], video_question_ids=ids.to(features.device), return_dict=True
-            )
-            visuals.append(outputs.pooler_output[0])
-        filling = self.processor.replace_video_token({"scenes": [scenes]}, 0)
-        prototypes, chosen, _ = self.model.model.cooperative_encoder.choose_key_frames(features)
-        seen = event_recall(record.events, times[prototypes[chosen].cpu()])
-        return self._prompts(record, filling, visuals, "video"), seen
+        indices, others = kept[chosen], unselected_frames(chosen, len(kept), settings.num_background_frames(len(kept)))
+        frames = torch.cat([indices.flatten(), kept[others]]).to(features.device)
+        return self.about_scenes(record, pool.metadata, features[frames], indices, kept[others])
 
     @torch.no_grad()
     def about_scenes(
@@ -206,6 +179,26 @@ class Answerer:
         filling = self.processor.replace_video_token({"scenes": [scenes], **layout}, 0)
         visuals = [outputs.pooler_output[0]] * len(record.questions)
         return self._prompts(record, filling, visuals, "video"), event_recall(record.events, times)
+
+    def _about_frames(
+        self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor
+    ) -> tuple[list[Prompt], Recall]:
+        """The same with cooperative encoding: every question has visual tokens of its own, of all frames `kept`."""
+        features = features[kept.to(features.device)]
+        times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[kept, None]
+        frames = {"indices": kept[:, None], "timestamps": times}
+        scenes = {**frames, "duration": float(pool.metadata.duration)}
+        visuals = []
+        for question in record.questions:
+            ids = self.processor.tokenizer(question.text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            outputs = self.model.get_video_features(
+                frame_features=features[None], video_question_ids=ids.to(features.device), return_dict=True
+            )
+            visuals.append(outputs.pooler_output[0])
+        filling = self.processor.replace_video_token({"scenes": [scenes]}, 0)
+        prototypes, chosen, _ = self.model.model.cooperative_encoder.choose_key_frames(features)
+        seen = event_recall(record.events, times[prototypes[chosen].cpu()])
+        return self._prompts(record, filling, visuals, "video"), seen
 
     @torch.no_grad()
     def about_image(self, record: Record) -> list[Prompt]:
