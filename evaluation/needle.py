@@ -92,6 +92,7 @@ def main(argv: Iterable[str] | None = None) -> int:
             f"{watcher.processor.num_scenes} scenes. Percent by minutes, with 95% intervals over films.\n"
             f"{section(f'{found}:', header, lines, 'found')}{section(f'{right}:', header, lines, 'right')}"
         )
+        del about["model"]  # a path
         write(args.output, "needle", text, {"about": about, "minutes": results})
         row = [(f"{found} (%)", lines, "found"), (f"{right} (%)", lines, "right")]
         draw(args.output / "needle.png", [row], "minutes of film", results)

@@ -134,7 +134,8 @@ def report(args: argparse.Namespace, scenes: list[int], lines: dict[str, dict[st
     header = [str(count) for count in scenes]
     for model, sets in lines.items():
         for name, series in sets.items():
-            text += f"\n## {SETS[name]}: {model}\n{section('Right answers:', header, series, 'right')}"
+            whose = "" if len(lines) == 1 else f": {model}"
+            text += f"\n## {SETS[name]}{whose}\n{section('Right answers:', header, series, 'right')}"
             text += section("Of questions that name one event, a chosen frame shows it:", header, series, "found")
             tokens = [[line.label, *(f"{x:.1f}" for x, *_ in line.points)] for line in series]
             text += f"\nVisual tokens, on average:\n\n{markdown(['', *header], tokens)}"
@@ -147,14 +148,15 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--model", nargs="+", default=[str(DEFAULT_MODEL)], help="folders or Hub names (default: the embedded model)"
     )
-    parser.add_argument("--label", nargs="+", help="of each model (default: the last part of its name)")
+    parser.add_argument("--label", nargs="+", help="of each of several models (default: the last part of its name)")
     parser.add_argument("--num-scenes", type=int, nargs="+", default=SCENES, help="(default: from 4 to 64)")
     parser.add_argument("--long-seconds", type=float, default=600.0, help="of the long films (default: 600)")
     add_arguments(parser, WAYS)
     args = parser.parse_args(argv)
     try:
         ways, scenes = chosen_ways(args, WAYS), sorted(set(args.num_scenes))
-        labels = args.label or [Path(model).resolve().name for model in args.model]
+        names = [Path(model).resolve().name for model in args.model] if len(args.model) > 1 else ["model"]
+        labels = args.label or names
         if len(set(labels)) != len(args.model) or len(labels) != len(args.model):
             raise ValueError(f"{len(args.model)} models need as many different --label, got {', '.join(labels)}.")
         films = {
@@ -166,7 +168,8 @@ def main(argv: Iterable[str] | None = None) -> int:
         lines, results = {}, {"split": args.split, "seed": args.seed, "about": {}, "films": {}}
         for place, (model, label) in enumerate(zip(args.model, labels, strict=True)):
             watcher = Watcher(model, args.device)
-            about = results["about"][label] = {**watcher.about, "ways": ways, "scenes": scenes}
+            about = {**watcher.about, "ways": ways, "scenes": scenes}
+            results["about"][label] = {key: value for key, value in about.items() if key != "model"}  # a path
             lines[label], results["films"][label] = {}, {}
             for name, settings in films.items():
                 file = f"tokens_{re.sub(r'[^a-zA-Z0-9_.-]', '_', label)}_{name}_{args.split}_{args.seed}"

@@ -40,7 +40,9 @@ def test_the_needle_curve_is_measured_drawn_and_gone_on_with(tmp_path, watch, mo
     text = (tmp_path / "out/needle.md").read_text()
     assert capsys.readouterr().out == text
     assert text.count("| uniform frames |") == 2 and text.count("| all of the adaptive pool |") == 1
-    results = json.loads((tmp_path / "out/needle.json").read_text())["minutes"]
+    saved = (tmp_path / "out/needle.json").read_text()
+    assert str(tmp_path) not in saved and "tiny" not in saved  # results are published, folders are not
+    results = json.loads(saved)["minutes"]
     assert list(results) == ["0.5", "1.0"] and all(len(films) == 1 for films in results.values())
     for films in results.values():
         for name, way in needle.WAYS.items():
