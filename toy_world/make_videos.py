@@ -17,6 +17,7 @@ from random import Random
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .joined import ask_about_joined, conversation
 from .looks import CODECS, draw_look, encode
 from .questions import (
     CAPTION_REQUESTS,
@@ -109,7 +110,7 @@ def _make_picture(origin: str, output: Path, name: str, settings: Settings, keep
         turns += ask_about_picture(rng, things, settings.questions, settings.choice_share, wordings, pairs)
         vain = Random(f"{origin}/vain")
         turns += ask_in_vain(vain, still(things, pairs), settings.refusals, wordings, settings.split == "test")
-    return {"image": f"images/{name}.png", "conversations": _conversation(turns), "questions": _describe(turns)}
+    return {"image": f"images/{name}.png", "conversations": conversation(turns), "questions": _describe(turns)}
 
 
 def _draw_still(rng: Random, colors: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Thing:
@@ -147,7 +148,7 @@ def _make_video(origin: str, output: Path, name: str, settings: Settings, keep: 
     return {
         "video": path,
         "duration": film.duration,
-        "conversations": _conversation(turns),
+        "conversations": conversation(turns),
         "events": [event.describe() for event in film.events],
         "questions": _describe(turns),
     }
@@ -190,16 +191,6 @@ def _draw(rng: Random, settings: Settings, moving: bool) -> Film:
     return draw_film(rng, *sizes, compositions=settings.compositions, moving=moving, grid=grid)
 
 
-def _conversation(turns: list[Question]) -> list[dict]:
-    """LLaVA's form; the medium stands in the first turn. Of lettered options, the text is the reply."""
-    conversation = []
-    for turn in turns:
-        medium = "" if conversation else "<image>\n"
-        conversation.append({"from": "human", "value": medium + turn.question})
-        conversation.append({"from": "gpt", "value": turn.reply})
-    return conversation
-
-
 def _describe(turns: list[Question]) -> list[dict]:
     return [turn.describe() for turn in turns]
 
@@ -209,6 +200,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where to")
     parser.add_argument(
         "--kind", choices=KINDS, default="short", help="; ".join(f"{name}: {text}" for name, text in KINDS.items())
+    )
+    parser.add_argument(
+        "--joined",
+        metavar="FOLDER",
+        help="film nothing: ask about the videos that build-dataset joined there from films of the output's folder",
     )
     parser.add_argument("--split", choices=SPLITS, default="train", help="splits share no video (default: train)")
     parser.add_argument("--count", type=int, default=100, help="videos or pictures (default: 100)")
@@ -256,13 +252,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Films the set; exit status 0."""
+    """Films the set, or asks about a joined one; exit status 0."""
     shortest, longest = DURATIONS.get(args.kind, (5.0, 5.0))
     shortest = shortest if args.min_duration is None else args.min_duration
     longest = max(longest, shortest) if args.max_duration is None else args.max_duration
     given = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name != "duration"}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     settings = Settings(**given, duration=(shortest, longest))
+    if args.joined is not None:
+        ask_about_joined(args.output, args.joined, settings, args.count)
+        return 0
     make_videos(args.output, settings, args.count, args.workers, progress=not args.no_progress)
     return 0
 

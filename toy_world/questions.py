@@ -213,6 +213,12 @@ def _rivals(rng: Random, film: Film) -> list[str]:
     return names + _shuffled(rng, [name for name in others if name not in names])
 
 
+def _named(film: Film) -> list[int]:
+    """The places of events that their thing's name tells apart: of joined films, the same thing may be in several."""
+    counts = Counter(event.thing.name for event in film.events)
+    return [place for place, event in enumerate(film.events) if counts[event.thing.name] == 1]
+
+
 def _unique(film: Film, field: str) -> list[Thing]:
     counts = Counter(getattr(event.thing, field) for event in film.events)
     return [event.thing for event in film.events if counts[getattr(event.thing, field)] == 1]
@@ -252,9 +258,10 @@ def _after(rng: Random, film: Film) -> Made | None:
 
 
 def _neighbor(rng: Random, film: Film, step: int) -> Made | None:
-    if len(film.events) < 2:
+    places = [place + step for place in _named(film) if 0 <= place + step < len(film.events)]
+    if not places:
         return None
-    place = rng.randrange(max(step, 0), len(film.events) + min(step, 0))
+    place = rng.choice(places)
     answer, known = film.events[place].thing, film.events[place - step].thing
     return {"thing": known.name}, answer.a_name, _rivals(rng, film)
 
@@ -280,7 +287,7 @@ def _count(rng: Random, film: Film) -> Made | None:
 def _when(rng: Random, film: Film) -> Made | None:
     """Of events that lie within one quarter of the video, at least a hundredth of the duration from its ends."""
     inside = []
-    for event in film.events:
+    for event in (film.events[place] for place in _named(film)):
         first, last = (4 * (event.start / film.duration - 0.01), 4 * (event.end / film.duration + 0.01))
         if int(first) == int(last) and first >= 0 and last <= 4:
             inside.append((event, int(first)))
@@ -291,18 +298,20 @@ def _when(rng: Random, film: Film) -> Made | None:
 
 
 def _first(rng: Random, film: Film) -> Made | None:
-    if len(film.events) < 2:
+    named = _named(film)
+    if len(named) < 2:
         return None
-    places = rng.sample(range(len(film.events)), 2)
+    places = rng.sample(named, 2)
     names = [f"the {film.events[place].thing.name}" for place in places]
     answer = names[places.index(min(places))]
     return {"a": names[0], "b": names[1]}, answer, names
 
 
 def _motion(rng: Random, film: Film) -> Made | None:
-    if not film.events:
+    named = _named(film)
+    if not named:
         return None
-    thing = rng.choice(film.events).thing
+    thing = film.events[rng.choice(named)].thing
     return {"thing": thing.name}, f"it {thing.motion}", _shuffled(rng, [f"it {motion}" for motion in MOTIONS])
 
 
