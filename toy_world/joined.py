@@ -21,7 +21,7 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         output (`str` or `Path`): The folder of the films that were joined, with their records.
         joined (`str` or `Path`): The folder that `build-dataset` wrote.
         settings (`Settings`):
-            Its `split` and `seed`, and what it says about questions; nothing else of it counts.
+            Its `split`, `seed` and `compositions`, and what it says about questions; nothing else of it counts.
         count (`int`): How many.
 
     Returns:
