@@ -110,7 +110,12 @@ def _make_picture(origin: str, output: Path, name: str, settings: Settings, keep
         turns += ask_about_picture(rng, things, settings.questions, settings.choice_share, wordings, pairs)
         vain = Random(f"{origin}/vain")
         turns += ask_in_vain(vain, still(things, pairs), settings.refusals, wordings, settings.split == "test")
-    return {"image": f"images/{name}.png", "conversations": conversation(turns), "questions": _describe(turns)}
+    return {
+        "image": f"images/{name}.png",
+        "conversations": conversation(turns),
+        "things": [thing.describe() for thing in things],
+        "questions": _describe(turns),
+    }
 
 
 def _draw_still(rng: Random, colors: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Thing:

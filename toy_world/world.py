@@ -77,6 +77,11 @@ class Thing:
     def a_name(self) -> str:
         return f"{'an' if self.color == 'orange' else 'a'} {self.name}"
 
+    def describe(self) -> dict:
+        """In plain values, as the annotations hold it."""
+        size, x, y = (round(value, 3) for value in (self.size, self.x, self.y))
+        return {"color": self.color, "shape": self.shape, "size": size, "motion": self.motion, "x": x, "y": y}
+
     def at(self, progress: float) -> tuple[float, float, float]:
         """Size, x and y when that part of its time, 0 to 1, has passed; a quarter of the picture is travelled."""
         shift = 0.25 * (progress - 0.5)
@@ -105,18 +110,8 @@ class Event:
 
     def describe(self) -> dict:
         """The event in plain values, as the annotations hold it."""
-        thing = self.thing
-        return {
-            "start": round(self.start, 3),
-            "end": round(self.end, 3),
-            "color": thing.color,
-            "shape": thing.shape,
-            "size": round(thing.size, 3),
-            "motion": thing.motion,
-            "x": round(thing.x, 3),
-            "y": round(thing.y, 3),
-            "caption": self.caption,
-        }
+        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
+        return {**times, **self.thing.describe(), "caption": self.caption}
 
 
 class Background:

@@ -101,7 +101,7 @@ def test_fast_cameras_move_much_and_places_change(tmp_path) -> None:
 PLAIN = {
     "short": "e975f88d8b582f94",
     "row": "5a602616a4555e0c",
-    "picture-questions": "4fbc8926a20d9e07",
+    "picture-questions": "070d5713e9525519",
 }
 
 

@@ -64,7 +64,24 @@ def test_the_command_leaves_a_repository_its_losses_and_no_checkpoints(world, tm
     assert moved == {"vision_tower"}
     assert not (output / "checkpoints").exists()
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    assert "eval_right" in lines[-1]
+    assert 0 <= lines[-1]["eval_right"] <= 1 and 0 <= lines[-1]["eval_off"] < 0.5
+
+
+def test_the_tower_is_taught_the_color_the_shape_and_the_place_of_a_thing(world) -> None:
+    processor = FilaVideoProcessor.from_pretrained(world / "initial")
+    records = [json.loads(line) for line in (world / "train_picture.jsonl").read_text().splitlines()]
+    pictures, empty = program.PictureSet(world / "train_picture.jsonl", processor.image_processor), 0
+    for record, sample in zip(records, pictures, strict=True):
+        labels = dict(zip(program.LABELS, sample["labels"].tolist(), strict=True))
+        place = labels.pop("x"), labels.pop("y")
+        caption = record["conversations"][1]["value"].lower()
+        assert {word for word, value in labels.items() if value} == labels.keys() & set(caption.strip(".").split())
+        if record["things"]:
+            assert place == pytest.approx([record["things"][0][name] for name in ("x", "y")])
+        else:
+            assert place == (0.5, 0.5)
+            empty += 1
+    assert 0 < empty < len(records) / 2
 
 
 def test_one_picture_is_too_few(world, tmp_path) -> None:
