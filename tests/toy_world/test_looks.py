@@ -97,7 +97,8 @@ def test_fast_cameras_move_much_and_places_change(tmp_path) -> None:
     assert fast.texture.std() > slow.texture.std()
 
 
-# Of sets that were made before there was any choice of wordings and looks: published figures are about them.
+# Of sets that were made before there was any choice of wordings and looks: published figures are about those of films.
+# The records of pictures have their `things` since.
 PLAIN = {
     "short": "e975f88d8b582f94",
     "row": "5a602616a4555e0c",

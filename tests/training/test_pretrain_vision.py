@@ -84,6 +84,19 @@ def test_the_tower_is_taught_the_color_the_shape_and_the_place_of_a_thing(world)
     assert 0 < empty < len(records) / 2
 
 
+@pytest.mark.parametrize("things", [None, [{}, {}]])
+def test_a_picture_of_several_things_or_without_annotation_is_refused(world, tmp_path, things) -> None:
+    record = json.loads((world / "train_picture.jsonl").read_text().splitlines()[0]) | {"things": things}
+    if things is None:
+        del record["things"]
+    (tmp_path / "train_picture.jsonl").write_text(json.dumps(record) + "\n")
+    processor = FilaVideoProcessor.from_pretrained(world / "initial")
+    with pytest.raises(
+        ValueError, match=r"train_picture_000000 is no picture of one thing .*: film the kind `picture`"
+    ):
+        program.PictureSet(tmp_path / "train_picture.jsonl", processor.image_processor)[0]
+
+
 def test_one_picture_is_too_few(world, tmp_path) -> None:
     path = make_videos(tmp_path, Settings("picture", side=64), count=1)
     with pytest.raises(ValueError, match="has one picture"):

@@ -47,7 +47,7 @@ class PictureSet(Dataset):
     """
     Pictures of one thing or none, and a number from 0 to 1 for each of [`LABELS`]: whether the thing has that color or
     shape, and where its middle is. A tower that learns no places has nothing in the mean of its patches to tell motion
-    by.
+    by. A record of anything else is a `ValueError`.
     """
 
     def __init__(self, records: str | Path, image_processor: BaseImageProcessor) -> None:
@@ -59,6 +59,11 @@ class PictureSet(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
+        if "things" not in record or len(record["things"]) > 1:
+            raise ValueError(
+                f"{record.get('id')} is no picture of one thing or none that names it in `things`: film the kind "
+                "`picture` anew."
+            )
         with Image.open(self.folder / record["image"]) as image:
             pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
         thing = next(iter(record["things"]), {"x": 0.5, "y": 0.5})
