@@ -33,6 +33,18 @@ class Pool:
     metadata: object
 
 
+def even_places(timestamps: list[float], number: int) -> torch.Tensor:
+    """
+    The places in a pool, at most `number` of them and ascending, that are nearest to evenly spaced times. The pool of
+    a long film has fewer frames where nothing changes; uniform frames do not depend on what is seen.
+    """
+    times = torch.tensor(timestamps, dtype=torch.float64)
+    if number >= len(times):
+        return torch.arange(len(times))
+    even = torch.linspace(times[0].item(), times[-1].item(), number, dtype=torch.float64)
+    return (times[None] - even[:, None]).abs().argmin(dim=1).unique()
+
+
 @dataclass
 class Prompt:
     """The text with its placeholders filled in; `visual` `(num_tokens, hidden_size)` goes in their place."""
@@ -107,7 +119,9 @@ class Answerer:
         representatives = features.float().mean(dim=1)
         kept = torch.arange(len(representatives))
         wanted = self.num_scenes * scene_size
-        if self.encoded_candidates is not None and selection.method not in ("uniform", "bsm"):
+        if selection.method == "uniform" and self.processor.frame_encoding != "cooperative":
+            kept = even_places(pool.metadata.timestamps, self.num_scenes if selection.single else wanted)
+        elif self.encoded_candidates is not None and selection.method not in ("uniform", "bsm", "precomputed"):
             kept = thin_pool(thumbnails(pool.frames), max(self.encoded_candidates, wanted))
         if len(kept) <= wanted and not (isinstance(selection, Precomputed) or getattr(selection, "single", False)):
             selection = Selection("uniform")  # all of them, as the processor does

@@ -27,7 +27,7 @@ from ..question_selection_fila_video import LAYERS, relevance, relevant_frames
 from ..scene_selection_fila_video import frame_weights, scenes_of
 from ..video_pool_fila_video import thumbnails
 from ..video_prompt_fila_video import prompt_of_question
-from .answering import Answerer
+from .answering import Answerer, even_places
 from .intervals import accuracy
 from .judging import is_right
 from .records import Question, Record, read_records
@@ -142,8 +142,12 @@ def measure(
     chosen: dict[str, list[torch.Tensor]] = {}
     for count in num_scenes:
         for name in [name for name in PLAIN if ways is None or name in ways]:
-            scenes = find_selection(name).scenes(means, count, processor.scene_size, processor.seed, weights)
-            chosen[f"{name}, {count}"] = [scenes] * len(named)
+            places = torch.arange(len(times))
+            if name == "uniform":
+                places = even_places(pool.metadata.timestamps, count * processor.scene_size)
+            selection, own = find_selection(name), weights[places]
+            scenes = selection.scenes(means[places], count, processor.scene_size, processor.seed, own)
+            chosen[f"{name}, {count}"] = [places[scenes]] * len(named)
         for way in askings:
             chosen[f"{way.name}, {count}"] = [
                 scenes_of(

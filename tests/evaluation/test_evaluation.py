@@ -1,6 +1,8 @@
 """Answering the questions of annotated videos: the same answers as the pipeline's, judged, counted and kept."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +101,18 @@ def test_a_pool_that_fits_into_the_scenes_is_taken_whole_as_the_processor_does(n
     chosen, every = (answerer.about_video(records[0], pool, features, SELECTIONS[one]) for one in (name, "uniform"))
     assert all(torch.equal(one.visual, other.visual) for one, other in zip(chosen[0], every[0], strict=True))
     assert chosen[1] == every[1]
+
+
+@pytest.mark.parametrize(("name", "second"), [("uniform", 40), ("uniform_single", 50)])
+def test_uniform_frames_are_even_in_time_where_the_pool_is_not(name, second, model, records) -> None:
+    answerer = Answerer(model, tiny_processor(), num_scenes=3)
+    pool = answerer.read(records[0])
+    uneven = [*range(0, 6), *range(10, 60, 10), 100]  # seconds: twelve frames, half of them at the start
+    pool.metadata = SimpleNamespace(timestamps=list(map(float, uneven)), duration=101.0)
+    events = [(float(start), start + 1.0) for start in (1, 3, second)]
+    _, recall = answerer.about_video(replace(records[0], events=events), pool, answerer.encode(pool), SELECTIONS[name])
+    # Nine times over 100 s are nearest to 0, 10, 20, 40, 50 and 100 s, and three are nearest to 0, 50 and 100 s.
+    assert recall.found == 1
 
 
 @pytest.mark.parametrize("kept", [9, 6])  # 6: what the scenes need, so that all of them are taken
