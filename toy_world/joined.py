@@ -1,6 +1,7 @@
 """Questions about long videos that `build-dataset` joined from films of this world, from the annotations of these."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,9 @@ from .sets import Settings
 from .wordings import Wordings
 from .world import COMPOSITIONS, Event, Film, Thing
 
+# What a set of joined videos can be told.
+ASKED = ("split", "seed", "questions", "choice_share", "ask", "wordings", "style", "compositions")
+
 
 def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings, count: int) -> Path:
     """
@@ -21,7 +25,8 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         output (`str` or `Path`): The folder of the films that were joined, with their records.
         joined (`str` or `Path`): The folder that `build-dataset` wrote.
         settings (`Settings`):
-            Its `split`, `seed` and `compositions`, and what it says about questions; nothing else of it counts.
+            Its `split`, `seed` and `compositions`, and what it says about true questions. The rest is about filming,
+            and has its defaults.
         count (`int`): How many.
 
     Returns:
@@ -29,9 +34,13 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         build instead of a `video`. No question names a thing that is in several of the joined films.
 
     Raises:
-        ValueError: If the build has fewer videos, or a film that it joined has no record in `output`.
+        ValueError: If the build has fewer videos, a film that it joined has no record in `output`, or a setting is
+            given that is about filming.
         `FileExistsError` if the file is there already.
     """
+    names, plain = [field.name for field in fields(Settings) if field.name not in ASKED], Settings("short")
+    if unused := [name for name in names if getattr(settings, name) != getattr(plain, name)]:
+        raise ValueError(f"Joined videos are filmed already: leave out {', '.join(unused)}.")
     output, records = Path(output), list(read_records(Path(joined)))
     if not 1 <= count <= len(records):
         raise ValueError(f"`count` must be from 1 to the {len(records)} videos of {joined}, got {count}.")

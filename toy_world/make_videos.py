@@ -258,12 +258,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Films the set, or asks about a joined one; exit status 0."""
-    shortest, longest = DURATIONS.get(args.kind, (5.0, 5.0))
-    shortest = shortest if args.min_duration is None else args.min_duration
-    longest = max(longest, shortest) if args.max_duration is None else args.max_duration
+    duration = None
+    if args.min_duration is not None or args.max_duration is not None:
+        shortest, longest = DURATIONS.get(args.kind, (5.0, 5.0))
+        shortest = shortest if args.min_duration is None else args.min_duration
+        duration = shortest, max(longest, shortest) if args.max_duration is None else args.max_duration
     given = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name != "duration"}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    settings = Settings(**given, duration=(shortest, longest))
+    settings = Settings(**given, duration=duration)
     if args.joined is not None:
         ask_about_joined(args.output, args.joined, settings, args.count)
         return 0
