@@ -1,5 +1,7 @@
 """Answers many questions about each medium: a video is read and encoded once, whatever is selected and asked."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -91,6 +93,15 @@ class Answerer:
         by_time = (pool.selection == "uniform", pool.num_dense(longest) is None)
         self.pool_settings = repr((reading, sizes, by_time))
         self._blind: dict[str, str] = {}
+
+    @property
+    def digest(self) -> str:
+        """Tells a model from another of its name: of its configuration and the first 64 values of each weight."""
+        config = {**self.model.config.to_dict(), "transformers_version": None, "_name_or_path": None}
+        digest = hashlib.sha256(json.dumps(config, default=str).encode())
+        for weight in self.model.state_dict().values():
+            digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def read(self, record: Record) -> Pool:
         """A video's pool; see `load_video` of the video processor for its errors."""

@@ -116,7 +116,7 @@ def answer_sets(
     The results of every set by its name, as [`evaluate`] gives them. What was filmed or answered before is kept.
 
     Raises:
-        ValueError: If the folder holds the answers of another model.
+        ValueError: If the folder holds the answers of another model, also of one of the same name.
     """
     work, results = Path(work), {}
     for name in tqdm(SETS, desc="Sets", disable=None):
@@ -130,13 +130,14 @@ def answer_sets(
             chosen = [answerer.processor.selection, *([UNIFORM] if name == "short" else [])]
             selections = {each: find_selection(each, answerer.processor.init) for each in dict.fromkeys(chosen)}
             found = evaluate({model: answerer}, read_records(records), selections, blind=False)
+            found[model]["digest"] = answerer.digest
             part = saved.with_suffix(".part")
             save_results(found, part)
             part.replace(saved)
         found = load_results(saved)
-        if list(found) != [model]:
-            raise ValueError(f"{saved} holds the answers of {', '.join(found)}, not of {model}: name another --work.")
-        results[name] = found[model]
+        if [result.get("digest") for result in found.values()] != [answerer.digest]:
+            raise ValueError(f"{saved} holds the answers of another model than {model}: name another --work.")
+        (results[name],) = found.values()
     return results
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from fila_video.evaluation import goals
 from fila_video.evaluation.answering import Answerer
 from fila_video.evaluation.goals import ROWS, SETS, answer_sets, by_kind, is_refusal, main, set_of, table
@@ -114,8 +115,11 @@ def test_a_whole_small_run_is_kept_and_another_model_needs_another_folder(tmp_pa
 
     monkeypatch.setattr(answerer, "answer", lambda prompts: pytest.fail("asked again"))
     assert answer_sets(answerer, "tiny", tmp_path, **sizes) == results
-    with pytest.raises(ValueError, match="holds the answers of tiny, not of other"):
-        answer_sets(answerer, "other", tmp_path, **sizes)
+    trained = Answerer(model_for(tiny_processor()), tiny_processor(), num_scenes=4, max_new_tokens=4)
+    with torch.no_grad():
+        trained.model.get_input_embeddings().weight += 1
+    with pytest.raises(ValueError, match="holds the answers of another model than tiny"):
+        answer_sets(trained, "tiny", tmp_path, **sizes)
 
     monkeypatch.setattr(goals, "load_answerer", lambda model, device: answerer)
     monkeypatch.setattr(goals, "answer_sets", lambda *args, **options: results)
