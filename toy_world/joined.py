@@ -25,8 +25,7 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         output (`str` or `Path`): The folder of the films that were joined, with their records.
         joined (`str` or `Path`): The folder that `build-dataset` wrote.
         settings (`Settings`):
-            Its `split`, `seed` and `compositions`, and what it says about true questions. The rest is about filming,
-            and has its defaults.
+            Those of [`ASKED`]; the others, about filming and questions in vain, have their defaults.
         count (`int`): How many.
 
     Returns:
@@ -35,12 +34,12 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
 
     Raises:
         ValueError: If the build has fewer videos, a film that it joined has no record in `output`, or a setting is
-            given that is about filming.
+            given that is none of [`ASKED`].
         `FileExistsError` if the file is there already.
     """
     names, plain = [field.name for field in fields(Settings) if field.name not in ASKED], Settings("short")
     if unused := [name for name in names if getattr(settings, name) != getattr(plain, name)]:
-        raise ValueError(f"Joined videos are filmed already: leave out {', '.join(unused)}.")
+        raise ValueError(f"Of joined videos only {', '.join(ASKED)} can be set: leave out {', '.join(unused)}.")
     output, records = Path(output), list(read_records(Path(joined)))
     if not 1 <= count <= len(records):
         raise ValueError(f"`count` must be from 1 to the {len(records)} videos of {joined}, got {count}.")

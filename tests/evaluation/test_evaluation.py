@@ -13,7 +13,7 @@ from fila_video.evaluation.intervals import accuracy, difference
 from fila_video.evaluation.judging import BlindBaseline, is_right, normalize
 from fila_video.evaluation.records import Question, read_records
 from fila_video.evaluation.results import evaluate, load_results, save_results, summary
-from fila_video.evaluation.selections import SELECTIONS, event_recall, find_selection
+from fila_video.evaluation.selections import SELECTIONS, Precomputed, event_recall, find_selection
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.evaluation_files import CHOICE, make_set, write_lines
 from helpers.tiny_processor import model_for, tiny_processor
@@ -129,6 +129,17 @@ def test_thinned_pools_are_those_of_the_pipeline(kept, name, model, records) -> 
     visual = model.get_video_features(frame_features=inputs["frame_features"], return_dict=True).pooler_output[0]
     assert len(pool.frames) > kept
     torch.testing.assert_close(prompts[0].visual, visual)
+
+
+def test_scenes_that_are_chosen_already_are_not_thinned(model, records) -> None:
+    selection = Precomputed(torch.tensor([[0, 1, 2], [9, 10, 11]]))
+    prompts = []
+    for kept in (None, 6):
+        answerer = Answerer(model, tiny_processor(), num_scenes=2, encoded_candidates=kept)
+        pool = answerer.read(records[0])
+        prompts.append(answerer.about_video(records[0], pool, answerer.encode(pool), selection)[0])
+    for whole, thinned in zip(*prompts, strict=True):
+        assert whole.text == thinned.text and torch.equal(whole.visual, thinned.visual)
 
 
 def test_blind_answers_are_those_of_the_pipeline_without_a_video(model, records, results) -> None:

@@ -107,9 +107,9 @@ def test_what_cannot_be_asked_about_is_named(folder, tmp_path, capsys) -> None:
         return cli.main(["make-videos", "--output", str(output), "--joined", str(folder / "long"), *options])
 
     assert ask(tmp_path, "--count", "2", "--kind", "rare", "--moving", "0.5", "--refusals", "1") == 2
-    assert "filmed already: leave out kind, refusals, moving." in capsys.readouterr().err
+    assert "can be set: leave out kind, refusals, moving." in capsys.readouterr().err
     assert ask(tmp_path, "--count", "2", "--min-duration", "9") == 2
-    assert "filmed already: leave out duration." in capsys.readouterr().err
+    assert "can be set: leave out duration." in capsys.readouterr().err
     assert ask(tmp_path, "--count", "7") == 2
     assert "`count` must be from 1 to the 6 videos of" in capsys.readouterr().err
     assert ask(tmp_path, "--count", "2") == 2
