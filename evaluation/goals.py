@@ -40,6 +40,7 @@ SETS = {
     "boxed": {"boxed": 1.0},
     "darker": {"light": (0.6, 0.6)},
     "unseen": {"compositions": "held-out"},
+    "there": {"ask": ("there",)},
     "motion": {"ask": ("motion",)},
 }
 
@@ -84,12 +85,13 @@ ROWS = (
     Row("unseen pairs of color and shape", "unseen", 0.75),
     Row("false premises that are refused", "short", 0.90, refused=True, in_vain=True),
     Row("true questions that are refused", "short", 0.03, refused=True),
+    Row("whether something is there", "there", None),
     Row("how things move", "motion", None),
 )
 
 
 def set_of(name: str, split: str, seed: int, long_seconds: float = 600.0) -> Settings:
-    """The settings of a set; all but the long films, the unseen pairs and motion show and ask the same."""
+    """The settings of a set; all but the long films, the unseen pairs and the last two show and ask the same."""
     changes = {"kind": "short", "compositions": "train", "side": 64, **SETS[name]}
     duration = (long_seconds, long_seconds) if name == "long" else None
     return Settings(split=split, seed=seed, duration=duration, **changes)

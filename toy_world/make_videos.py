@@ -22,6 +22,7 @@ from .looks import CODECS, draw_look, encode
 from .questions import (
     CAPTION_REQUESTS,
     FILM_KINDS,
+    MORE_KINDS,
     Question,
     ask_about_film,
     ask_about_picture,
@@ -231,9 +232,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ask",
         nargs="+",
-        choices=(*FILM_KINDS, "motion"),
+        choices=(*FILM_KINDS, *MORE_KINDS),
         default=default.ask,
-        help="kinds (default: all but motion)",
+        help="kinds (default: all but motion and there)",
     )
     parser.add_argument(
         "--wordings", choices=SETS, default=default.wordings, help="of each kind (default: plain, which is one)"

@@ -18,6 +18,7 @@ PARTS = ("first quarter", "second quarter", "third quarter", "last quarter")
 LETTERS = "ABCD"
 CAPTION_REQUESTS = WORDINGS["caption"][:3]
 FILM_KINDS = ("what", "color", "order", "before", "after", "count", "when", "first")
+MORE_KINDS = ("motion", "there")  # which are asked where they are named
 IN_VAIN = "absent"  # the kind of a question about something that is not there
 OFF_TOPIC = "elsewhere"  # and of one about something else than shapes
 REFUSALS = (IN_VAIN, OFF_TOPIC)
@@ -27,8 +28,9 @@ ONLY_SHAPES = "I can only talk about the shapes in this video."
 @dataclass(frozen=True)
 class Question:
     """
-    `kind` is one of what, color, order, before, after, count, when, first, motion, side, caption, absent and
-    elsewhere; `form` is "free" or, where the question ends with lettered options and the answer is a letter, "choice".
+    `kind` is one of what, color, order, before, after, count, when, first, motion, there, side, caption, absent
+    and elsewhere; `form` is "free" or, where the question ends with lettered options and the answer is a letter,
+    "choice".
     """
 
     kind: str
@@ -315,6 +317,21 @@ def _motion(rng: Random, film: Film) -> Made | None:
     return {"thing": thing.name}, f"it {thing.motion}", _shuffled(rng, [f"it {motion}" for motion in MOTIONS])
 
 
+def _there(rng: Random, film: Film) -> Made | None:
+    """Whether something is there, by its name, its shape or its color; in half of the questions it is not."""
+    form = rng.choice(("{0} {1}", "{1}", "{0} object"))
+    seen = {form.format(event.thing.color, event.thing.shape) for event in film.events}
+    missing = {form.format(*pair) for pair in film.nameable} - seen
+    if form == "{1}" and rng.random() < 0.5:  # what the world does not have
+        missing = set(OUTSIDE[1])
+    names = seen if seen and rng.random() < 0.5 else missing
+    if not names:
+        return None
+    name = rng.choice(sorted(names))
+    answers = ["Yes.", f"There is no {name} in the video."]
+    return {"a_thing": f"{'an' if name[0] in 'aeiou' else 'a'} {name}"}, answers[name in missing], answers
+
+
 def _side(rng: Random, film: Film) -> Made | None:
     side = rng.choice(("left", "right"))
     ordered = sorted((event.thing for event in film.events), key=lambda thing: thing.x)
@@ -325,7 +342,7 @@ def _side(rng: Random, film: Film) -> Made | None:
 _MAKERS = {
     maker.__name__.strip("_"): maker for maker in (_what, _color, _order, _before, _after, _count, _when, _first)
 }
-_MAKERS["motion"] = _motion
+_MAKERS |= {"motion": _motion, "there": _there}
 
 __all__ = [
     "CAPTION_REQUESTS",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .looks import CODECS
-from .questions import FILM_KINDS
+from .questions import FILM_KINDS, MORE_KINDS
 from .wordings import SETS, STYLES
 from .world import COLORS, COMPOSITIONS
 
@@ -97,7 +97,7 @@ class Settings:
             ("wordings", self.wordings, SETS),
             ("style", self.style, STYLES),
             ("compositions", self.compositions, COMPOSITIONS),
-            *(("ask", kind, (*FILM_KINDS, "motion")) for kind in self.ask),
+            *(("ask", kind, (*FILM_KINDS, *MORE_KINDS)) for kind in self.ask),
             *(("codecs", codec, CODECS) for codec in self.codecs),
         ]
         for name, value, known in chosen:

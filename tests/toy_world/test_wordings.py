@@ -26,6 +26,7 @@ SLOTS = {
     "shape": "star",
     "place": "second",
     "thing": "red star",
+    "a_thing": "a red star",
     "things": "stars",
     "a": "the red star",
     "b": "the blue ring",
@@ -44,9 +45,9 @@ def questions_of(path) -> list[list[dict]]:
 
 
 @pytest.mark.parametrize("kind", WORDINGS)
-def test_a_kind_has_eight_wordings_for_training_and_two_for_tests_that_all_name_the_same(kind) -> None:
+def test_a_kind_has_sixteen_wordings_for_training_and_two_for_tests_that_all_name_the_same(kind) -> None:
     wordings = WORDINGS[kind]
-    assert len(set(wordings)) == len(wordings) == TRAINED + 2 == 10
+    assert len(set(wordings)) == len(wordings) == TRAINED + 2 == 18
     slots = {name for name in SLOTS if f"{{{name}}}" in wordings[0]}
     for wording in wordings:
         assert set(re.findall(r"{(\w+)}", wording)) == slots
@@ -125,6 +126,25 @@ def test_how_a_thing_moves_is_asked_and_answered() -> None:
             motions.add(event.thing.motion)
     assert motions == set(MOTIONS)
     assert "motion" not in FILM_KINDS
+
+
+def test_whether_something_is_there_is_asked_of_what_is_and_of_what_is_not() -> None:
+    forms, yes, total = set(), 0, 0
+    for seed, film in enumerate(films(200)):
+        shown = {event.thing.name for event in film.events}
+        shown |= {name.split()[1] for name in shown} | {f"{name.split()[0]} object" for name in shown}
+        for question in ask_about_film(Random(seed), film, 4, choice_share=0.3, kinds=("there",)):
+            name = re.match(r"Is there an? (.+) in the video\?", question.question)[1]
+            assert question.kind == "there"
+            assert question.reply == ("Yes." if name in shown else f"There is no {name} in the video.")
+            assert f" {'an' if name[0] in 'aeiou' else 'a'} {name}" in question.question
+            forms.add(
+                " ".join("color" if word in COLORS else "shape" if word in SHAPES else word for word in name.split())
+            )
+            yes, total = yes + (name in shown), total + 1
+    assert {"color shape", "shape", "color object"} < forms and {"dog", "car"} < forms
+    assert 0.4 < yes / total < 0.6
+    assert "there" not in FILM_KINDS
 
 
 def names_in(text: str) -> tuple[str, str] | None:

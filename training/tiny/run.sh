@@ -25,7 +25,7 @@ train() { # STAGE [OVERRIDES FOR SMOKE]
     local quick=("${@:2}" batch_size=4 training.per_device_train_batch_size=4 training.logging_steps=1)
     once "$1" python -m fila_video.training.train "$settings/$1.yaml" training.seed="$seed" "${quick[@]:0:smoke * 99}"
 }
-every="--ask what color order before after count when first motion"
+every="--ask what color order before after count when first motion there"
 film world picture 24000
 film world picture-questions 12000 --refusals 2
 film world few 8000 --questions 12 --choice-share 0.2 --refusals 4 $every
