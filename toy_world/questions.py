@@ -322,14 +322,14 @@ def _there(rng: Random, film: Film) -> Made | None:
     form = rng.choice(("{0} {1}", "{1}", "{0} object"))
     seen = {form.format(event.thing.color, event.thing.shape) for event in film.events}
     missing = {form.format(*pair) for pair in film.nameable} - seen
-    if form == "{1}" and rng.random() < 0.5:  # what the world does not have
+    if form == "{1}" and rng.random() < 0.5:  # what the world does not have, the same in tests
         missing = set(OUTSIDE[1])
     names = seen if seen and rng.random() < 0.5 else missing
     if not names:
         return None
     name = rng.choice(sorted(names))
-    answers = ["Yes.", f"There is no {name} in the video."]
-    return {"a_thing": f"{'an' if name[0] in 'aeiou' else 'a'} {name}"}, answers[name in missing], answers
+    yes, no = "Yes.", f"There is no {name} in the video."
+    return {"a_thing": f"{'an' if name[0] in 'aeiou' else 'a'} {name}"}, yes if name in seen else no, (yes, no)
 
 
 def _side(rng: Random, film: Film) -> Made | None:
