@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 import transformers
 from fila_video.configuration_fila_video import FilaVideoConfig
-from fila_video.evaluation.ablations import RESULTS
 from fila_video.evaluation.goals import is_refusal
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
@@ -21,6 +20,7 @@ from fila_video.training.tiny.make_initial_checkpoint import FILES, build_model,
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2Tokenizer, SiglipImageProcessor
 
 ROOT = Path(__file__).parent.parent.parent
+GOALS = ROOT / "evaluation" / "results" / "goals.md"
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -107,7 +107,7 @@ def pipe():
 
 def published(line: str) -> float:
     """The percentage of a line of the published goals."""
-    (value,) = re.findall(rf"^\| {re.escape(line)} \| \d+ \| ([-+\d.]+)", (RESULTS / "goals.md").read_text(), re.M)
+    (value,) = re.findall(rf"^\| {re.escape(line)} \| \d+ \| ([-+\d.]+)", GOALS.read_text(), re.M)
     return float(value)
 
 
