@@ -144,9 +144,10 @@ def _make_video(origin: str, output: Path, name: str, settings: Settings, keep: 
         event = film.events[0]
         turns = [_caption(wordings, "caption", rng.choice(CAPTION_REQUESTS), f"{event.caption.capitalize()}.")]
     else:
-        turns = ask_about_film(rng, film, settings.questions, settings.choice_share, settings.ask, wordings)
+        test = settings.split == "test"
+        turns = ask_about_film(rng, film, settings.questions, settings.choice_share, settings.ask, wordings, test)
         vain = Random(f"{origin}/vain")
-        turns += ask_in_vain(vain, film, settings.refusals, wordings, settings.split == "test")
+        turns += ask_in_vain(vain, film, settings.refusals, wordings, test)
         kind, request, caption = "caption", rng.choice(CAPTION_REQUESTS), caption_film(film)
         if rng.random() < 0.2:
             kind, request, caption = "times", "Describe the video with times.", caption_film_with_times(film)

@@ -4,9 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from random import Random
 
-from .wordings import ELSEWHERE, ELSEWHERE_IN_TESTS, OUTSIDE, OUTSIDE_IN_TESTS, WORDINGS, Wordings
+from .unanswerable import ELSEWHERE, ELSEWHERE_IN_TESTS, OUTSIDE, OUTSIDE_IN_TESTS
+from .wordings import WORDINGS, Wordings
 from .world import COLORS, MOTIONS, SHAPES, Event, Film, Thing
 
 # What a question names, by the slots of its wordings, its answer, and wrong answers to choose from.
@@ -56,13 +58,16 @@ def ask_about_film(
     choice_share: float = 0.3,
     kinds: Sequence[str] = FILM_KINDS,
     wordings: Wordings | None = None,
+    test: bool = False,
 ) -> list[Question]:
     """
     `count` different questions at most, the `kinds` in turn from a random one, so that each is as frequent as its
-    subject allows: a color or a shape is only asked for where it names one thing.
+    subject allows: a color or a shape is only asked for where it names one thing. Whether something is there is asked
+    in a `test` about other things that the world does not have.
     """
-    makers = [_MAKERS[kind] for kind in kinds]
-    rng.shuffle(makers)
+    makers = {kind: _MAKERS[kind] for kind in kinds}
+    if "there" in makers:
+        makers["there"] = partial(_there, outside=(OUTSIDE_IN_TESTS if test else OUTSIDE)[1])
     return _ask(rng, makers, film, count, choice_share, wordings or Wordings())
 
 
@@ -75,8 +80,7 @@ def ask_about_picture(
     nameable: Sequence[tuple[str, str]] | None = None,
 ) -> list[Question]:
     """`count` different questions at most about a picture of one or two things; `nameable` as in [`Film`]."""
-    makers = [_what, _color, _count] + ([_side] if len(things) > 1 else [])
-    rng.shuffle(makers)
+    makers = {"what": _what, "color": _color, "count": _count} | ({"side": _side} if len(things) > 1 else {})
     return _ask(rng, makers, still(things, nameable), count, choice_share, wordings or Wordings(medium="picture"))
 
 
@@ -177,12 +181,14 @@ def _clock(seconds: float) -> str:
 
 
 def _ask(
-    rng: Random, makers: list[Callable], film: Film, count: int, choice_share: float, wordings: Wordings
+    rng: Random, makers: dict[str, Callable], film: Film, count: int, choice_share: float, wordings: Wordings
 ) -> list[Question]:
     asked, failures = {}, 0
-    while len(asked) < count and failures < 4 * len(makers):
-        maker = makers[(len(asked) + failures) % len(makers)]
-        made, kind = maker(rng, film), maker.__name__.strip("_")
+    kinds = list(makers)
+    rng.shuffle(kinds)
+    while len(asked) < count and failures < 4 * len(kinds):
+        kind = kinds[(len(asked) + failures) % len(kinds)]
+        made = makers[kind](rng, film)
         plain = None if made is None else WORDINGS[kind][0].format(**made[0])
         if plain is None or plain in asked:
             failures += 1
@@ -317,13 +323,16 @@ def _motion(rng: Random, film: Film) -> Made | None:
     return {"thing": thing.name}, f"it {thing.motion}", _shuffled(rng, [f"it {motion}" for motion in MOTIONS])
 
 
-def _there(rng: Random, film: Film) -> Made | None:
-    """Whether something is there, by its name, its shape or its color; in half of the questions it is not."""
+def _there(rng: Random, film: Film, outside: Sequence[str]) -> Made | None:
+    """
+    Whether something is there, by its name, its shape or its color; in half of the questions it is not. Of the shapes
+    that are not, half are of `outside`, what the world does not have.
+    """
     form = rng.choice(("{0} {1}", "{1}", "{0} object"))
     seen = {form.format(event.thing.color, event.thing.shape) for event in film.events}
     missing = {form.format(*pair) for pair in film.nameable} - seen
-    if form == "{1}" and rng.random() < 0.5:  # what the world does not have, the same in tests
-        missing = set(OUTSIDE[1])
+    if form == "{1}" and rng.random() < 0.5:
+        missing = set(outside)
     names = seen if seen and rng.random() < 0.5 else missing
     if not names:
         return None
@@ -340,9 +349,17 @@ def _side(rng: Random, film: Film) -> Made | None:
 
 
 _MAKERS = {
-    maker.__name__.strip("_"): maker for maker in (_what, _color, _order, _before, _after, _count, _when, _first)
+    "what": _what,
+    "color": _color,
+    "order": _order,
+    "before": _before,
+    "after": _after,
+    "count": _count,
+    "when": _when,
+    "first": _first,
+    "motion": _motion,
+    "there": _there,
 }
-_MAKERS |= {"motion": _motion, "there": _there}
 
 __all__ = [
     "CAPTION_REQUESTS",

@@ -290,56 +290,6 @@ WORDINGS = {
         "List what the picture shows.",
     ),
 }
-ELSEWHERE = (
-    "What is the capital of France?",
-    "Who are you?",
-    "Hello",
-    "Tell me a joke.",
-    "What is two plus two?",
-    "How is the weather today?",
-    "Who made this video?",
-    "What music is playing?",
-    "Write a poem.",
-    "How old are you?",
-    "What time is it?",
-    "Can you help me with my homework?",
-    "What is your name?",
-    "Translate this into German.",
-    "Is there a person in the room?",
-    "Which car is the fastest?",
-    "What did the man say?",
-    "Where was this filmed?",
-    "Thank you!",
-    "How do I bake bread?",
-    "Who won the game?",
-    "What is the meaning of life?",
-    "Do you like dogs?",
-    "Why is the sky so high?",
-    "What language do you speak?",
-    "Are you a human?",
-    "Good morning",
-    "How much does it cost?",
-    "Sing a song.",
-    "What should I eat tonight?",
-)
-ELSEWHERE_IN_TESTS = (
-    "What is the highest mountain in the world?",
-    "Hi there",
-    "Who is the president?",
-    "Do you know a good book?",
-    "How far away is the moon?",
-    "Can you write some code?",
-    "What is the woman wearing?",
-    "Is the street wet?",
-    "Where do you live?",
-    "Explain gravity.",
-)
-# What the world does not have: (colors, things). A set of tests asks for others than a set of training.
-OUTSIDE = (
-    ("pink", "brown", "turquoise", "golden", "silver", "beige"),
-    ("dog", "car", "house", "tree", "ball", "heart", "hexagon", "flower", "person", "boat", "arrow", "moon", "chair"),
-)
-OUTSIDE_IN_TESTS = (("cyan", "gray", "magenta"), ("cat", "bus", "diamond", "pentagon", "bird", "table", "cloud"))
 
 SETS = ("plain", "train", "held-out", "all")
 STYLES = ("plain", "varied", "lower", "upper")
@@ -403,7 +353,7 @@ class Wordings:
         if rng.random() < 0.15:
             text = text.rstrip("?.")
         case = rng.random()
-        return text.lower() if case < 0.25 else text.upper() if case > 0.92 else text
+        return text.lower() if case < 0.25 else text.upper() if case > 0.85 else text
 
 
 def mistype(rng: Random, text: str) -> str:
@@ -429,10 +379,6 @@ def _core(word: str) -> str:
 
 
 __all__ = [
-    "ELSEWHERE",
-    "ELSEWHERE_IN_TESTS",
-    "OUTSIDE",
-    "OUTSIDE_IN_TESTS",
     "SETS",
     "STYLES",
     "TRAINED",

@@ -1,11 +1,10 @@
-"""Samples become a batch: padded text, stacked videos, and the attention of isolated turns."""
-
-import itertools
+"""Samples become a batch: padded text, stacked videos, and the places of isolated turns."""
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ..video_processing_fila_video import pad_frames, pad_rows
+from .isolated_turns import turn_inputs
 from .samples import IGNORED
 
 
@@ -17,15 +16,11 @@ class Collator:
         pad_token_id (`int`):
             The padding token of the tokenizer.
         isolate_turns (`bool`, *optional*, defaults to `False`):
-            `attention_mask` is then `(batch, 1, length, length)`, and every turn's `position_ids` go on from the end
-            of the prefix.
-        mask_dtype (`torch.dtype`, *optional*):
-            The dtype of that mask, where it is added to the scores (attention of the kind `eager`). By default it is
-            boolean, as `sdpa` takes it in any dtype.
+            The batch then has [`turn_inputs`] instead of `attention_mask`.
     """
 
-    def __init__(self, pad_token_id: int, isolate_turns: bool = False, mask_dtype: torch.dtype | None = None) -> None:
-        self.pad_token_id, self.isolate_turns, self.mask_dtype = pad_token_id, isolate_turns, mask_dtype
+    def __init__(self, pad_token_id: int, isolate_turns: bool = False) -> None:
+        self.pad_token_id, self.isolate_turns = pad_token_id, isolate_turns
 
     def __call__(self, samples: list[dict]) -> dict:
         ids = [sample["input_ids"] for sample in samples]
@@ -34,12 +29,7 @@ class Collator:
             "labels": pad_sequence([sample["labels"] for sample in samples], batch_first=True, padding_value=IGNORED),
         }
         if self.isolate_turns:
-            batch |= isolating_attention([len(row) for row in ids], [sample["turn_starts"] for sample in samples])
-            if self.mask_dtype is not None:
-                hidden = ~batch["attention_mask"]
-                batch["attention_mask"] = torch.zeros(hidden.shape, dtype=self.mask_dtype).masked_fill(
-                    hidden, torch.finfo(self.mask_dtype).min
-                )
+            batch |= turn_inputs([len(row) for row in ids], [sample["turn_starts"] for sample in samples])
         else:
             batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         for name in ("pixel_values", "video_num_scenes"):
@@ -57,27 +47,4 @@ class Collator:
         return batch
 
 
-def isolating_attention(lengths: list[int], starts: list[list[int]]) -> dict[str, torch.Tensor]:
-    """
-    Args:
-        lengths (`list[int]`):
-            The length of each row, without padding.
-        starts (`list[list[int]]`):
-            Where each row's turns begin; what comes before the first is seen by all.
-
-    Returns:
-        `attention_mask` `(batch, 1, length, length)`, true where a token sees another, and `position_ids` `(batch,
-        length)`. A token of padding sees itself, so that no softmax is over nothing.
-    """
-    longest = max(lengths)
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    masks, positions = causal.expand(len(lengths), -1, -1).clone(), torch.arange(longest).repeat(len(lengths), 1)
-    for row, (length, begins) in enumerate(zip(lengths, starts, strict=True)):
-        for begin, end in itertools.pairwise([*begins, length]):
-            masks[row, begin:end, begins[0] : begin] = False
-            positions[row, begin:end] -= begin - begins[0]
-        masks[row, length:, :length] = False
-    return {"attention_mask": masks[:, None], "position_ids": positions}
-
-
-__all__ = ["Collator", "isolating_attention"]
+__all__ = ["Collator"]

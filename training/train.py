@@ -24,6 +24,7 @@ from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 from .collator import Collator
 from .data import Curriculum, Mixture, RecordSet
+from .isolated_turns import isolate_turns
 from .optimizers import freeze
 from .samples import SampleEncoder
 from .settings import Phase, Settings, TrainingError, known, load_settings
@@ -158,24 +159,22 @@ def make_trainer(settings: Settings) -> FilaVideoTrainer:
     arguments = training_arguments(settings)
     set_seed(arguments.seed)  # a newly initialized merger is the same in every process
     model, processor = load_model(settings)
+    if settings.isolate_turns:
+        if model.config.frame_encoding == "cooperative":
+            raise TrainingError(
+                "`isolate_turns` shares a video's tokens between questions, but with `frame_encoding: cooperative` "
+                "they are one question's: set it to false."
+            )
+        isolate_turns(model.model.language_model)
     if settings.lora:
         model = add_adapters(model, settings.lora)
     freeze(model, settings.learning_rates, keep_frozen=bool(settings.lora))
-    attention = model.config.text_config._attn_implementation
-    if settings.isolate_turns and attention not in ("sdpa", "eager"):
-        raise TrainingError(f"`isolate_turns` needs attention of the kind sdpa or eager, not {attention}.")
-    if settings.isolate_turns and model.config.frame_encoding == "cooperative":
-        raise TrainingError(
-            "`isolate_turns` shares a video's tokens between questions, but with `frame_encoding: cooperative` they "
-            "are one question's: set it to false."
-        )
-    mask_dtype = model.dtype if attention == "eager" else None
     return FilaVideoTrainer(
         settings,
         model=model,
         args=arguments,
         train_dataset=make_data(settings, processor, arguments),
-        data_collator=Collator(processor.tokenizer.pad_token_id, settings.isolate_turns, mask_dtype),
+        data_collator=Collator(processor.tokenizer.pad_token_id, settings.isolate_turns),
         processing_class=processor,
     )
 

@@ -8,6 +8,7 @@ import torch
 from fila_video.long_video.records import make_record
 from fila_video.training.collator import Collator
 from fila_video.training.data import Mixture, MixtureSampler, RecordSet
+from fila_video.training.isolated_turns import isolate_turns
 from fila_video.training.samples import IGNORED, SampleEncoder
 from fila_video.training.settings import DataSet, Sampling, TrainingError
 from helpers.tiny_processor import model_for, tiny_processor
@@ -110,13 +111,11 @@ def test_a_long_video_record_is_read_from_its_segments() -> None:
     assert sample["pixel_values_videos"].shape[1] == 12
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_isolated_turns_have_the_loss_of_each_question_alone(attention) -> None:
+def test_isolated_turns_have_the_loss_of_each_question_alone() -> None:
     """One row a video with three questions, against a row a question; token by token the same prompts."""
-    model = model_for(PROCESSOR, attn_implementation=attention).train()
-    mask_dtype = torch.float32 if attention == "eager" else None
+    model = model_for(PROCESSOR).train()
     records = [video_record(0), {**video_record(1), "conversations": turns("Where?", "Here.", "When?", "At noon.")}]
-    together = batch_of([encode(record, isolate_turns=True) for record in records], True, mask_dtype)
+    together = batch_of([encode(record, isolate_turns=True) for record in records], True)
     assert together["input_ids"].shape[0] == 2
     alone = []
     for record in records:
@@ -125,11 +124,13 @@ def test_isolated_turns_have_the_loss_of_each_question_alone(attention) -> None:
             one = {**record, "conversations": turns(*texts)}
             alone.append(encode(one))
             assert torch.equal(alone[-1]["input_ids"], by_chat_template(one)["input_ids"][0])
-    together, alone = model(**together), model(**batch_of(alone))
+    alone = model(**batch_of(alone))
+    seen = model(**batch_of([encode(record) for record in records])).loss
+    isolate_turns(model.model.language_model)
+    together = model(**together)
     torch.testing.assert_close(together.loss, alone.loss, atol=1e-5, rtol=0)
     torch.testing.assert_close(together.loss * 0 + alone.loss, alone.loss)
     # Without isolation the later questions see the earlier answers.
-    seen = model(**batch_of([encode(record) for record in records])).loss
     assert (seen - alone.loss).abs() > 1e-4
 
 
@@ -137,14 +138,25 @@ def test_isolated_turns_learn_what_they_learn_alone() -> None:
     """Gradients, of single images beside videos and of a sample with one question."""
     model = model_for(PROCESSOR).train()
     records = [video_record(0), image_record(1), {"conversations": turns("Hello?", "Hello.", medium="")}]
-    model(**batch_of([encode(record, isolate_turns=True) for record in records], True)).loss.backward()
-    given = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
     asked = [turn["value"].removeprefix("<image>\n") for turn in records[0]["conversations"]]
     ones = [{**records[0], "conversations": turns(*asked[at : at + 2])} for at in range(0, len(asked), 2)]
     model(**batch_of([encode(record) for record in [*ones, *records[1:]]])).loss.backward()
+    given = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    isolate_turns(model.model.language_model)
+    model(**batch_of([encode(record, isolate_turns=True) for record in records], True)).loss.backward()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(given[name], parameter.grad, atol=1e-5, rtol=1e-3, msg=name)
+        torch.testing.assert_close(parameter.grad, given[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_attention_of_isolated_turns_refuses_a_batch_that_does_not_say_where_they_are() -> None:
+    model = model_for(PROCESSOR).train()
+    isolate_turns(model.model.language_model)
+    batch = batch_of([encode(video_record(0))])
+    with pytest.raises(ValueError, match="needs `turn_lengths`"):
+        model(**batch)
+    model.model.language_model.set_attn_implementation("sdpa")
+    assert model(**batch).loss.isfinite()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
 film() { # FOLDER KIND COUNT [OPTIONS]; the records are written last
     [ -e "$1/train_$2.jsonl" ] || fila-video make-videos --output "$1" --kind "$2" --count $((smoke ? 8 : $3)) \
-        --seed "$seed" --side 64 --workers 2 --compositions train --wordings train --style varied --boxed 0.3 \
+        --seed "$seed" --side 64 --workers 2 --compositions train --wordings train --style varied --boxed 0.4 \
         --light 0.5 1.4 --moving 0.2 --codecs h264 h264 hevc vp9 mpeg4 --rates 6 8 12 "${@:4}"
 }
 once() { # PART COMMAND...
@@ -31,9 +31,10 @@ film world picture-questions 12000 --refusals 2
 film world few 8000 --questions 12 --choice-share 0.2 --refusals 4 $every
 film world pair 6000 --questions 14 --choice-share 0.1 --refusals 2 $every
 film world row 9000 --questions 18 --choice-share 0.1 --refusals 2 $every
+film world travel 3000 --questions 9 --choice-share 0.1 --ask motion what color there
 film world short 10000 --questions 14 --choice-share 0.2 --refusals 3 $every
-film world rare 4000 --questions 14 --choice-share 0.2 --refusals 3 $every --min-duration 60 --max-duration 300
-film world crowded 600 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
+film world rare 3000 --questions 14 --choice-share 0.2 --refusals 3 $every --min-duration 60 --max-duration 300
+film world crowded 400 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
 film world empty 600 --questions 4 --refusals 8
 film world clip 3000
 film world/alike pair 5000 --questions 14 --choice-share 0.1 --colors 1 --refusals 2 $every
