@@ -72,16 +72,17 @@ def isolated_turns_attention(
             "anew, or call `set_attn_implementation('sdpa')`."
         )
     rows = []
-    for row, lengths in enumerate(turn_lengths):
-        states = [part[row : row + 1].split(lengths, dim=2) for part in (query, key, value)]
-        prefix_query, prefix_key, prefix_value = (parts[0] for parts in states)
-        pieces = [sdpa_attention_forward(module, prefix_query, prefix_key, prefix_value, None, **kwargs)[0]]
-        for own_query, own_key, own_value in zip(*(parts[1:] for parts in states), strict=True):
+    # `split`, not slices: the gradient of a slice is as large as the whole.
+    for lengths, *parts in zip(turn_lengths, query.split(1), key.split(1), value.split(1), strict=True):
+        states = [part.split(lengths, dim=2) for part in parts]
+        prefix_query, prefix_key, prefix_value = (pieces[0] for pieces in states)
+        turns = [sdpa_attention_forward(module, prefix_query, prefix_key, prefix_value, None, **kwargs)[0]]
+        for own_query, own_key, own_value in zip(*(pieces[1:] for pieces in states), strict=True):
             keys, values = torch.cat([prefix_key, own_key], dim=2), torch.cat([prefix_value, own_value], dim=2)
             seen = torch.ones(own_query.shape[2], keys.shape[2], dtype=torch.bool, device=query.device)
             seen = seen.tril(lengths[0])  # all of the prefix, and of the turn what comes before
-            pieces.append(sdpa_attention_forward(module, own_query, keys, values, seen[None, None], **kwargs)[0])
-        rows.append(torch.cat(pieces, dim=1))
+            turns.append(sdpa_attention_forward(module, own_query, keys, values, seen[None, None], **kwargs)[0])
+        rows.append(torch.cat(turns, dim=1))
     return torch.cat(rows), None
 
 
