@@ -84,6 +84,7 @@ ROWS = (
     Row("darker (0.6), change", "darker", -0.05, change=True),
     Row("unseen pairs of color and shape", "unseen", 0.75),
     Row("false premises that are refused", "short", 0.90, refused=True, in_vain=True),
+    Row("false premises that are refused with the right words", "short", None, in_vain=True),
     Row("true questions that are refused", "short", 0.03, refused=True),
     Row("whether something is there", "there", None),
     Row("how things move", "motion", None),

@@ -50,6 +50,8 @@ def test_false_premises_and_true_questions_are_counted_apart() -> None:
     assert rows["false premises that are refused"][0] == "4"
     assert rows["false premises that are refused"][1].startswith("75.0 ")
     assert rows["false premises that are refused"][2:] == ["90", "no"]
+    assert rows["false premises that are refused with the right words"][0] == "4"
+    assert rows["false premises that are refused with the right words"][1].startswith("50.0 ")
     assert rows["true questions that are refused"][0] == "10"
     assert rows["true questions that are refused"][1].startswith("10.0 ")
     assert rows["true questions that are refused"][2:] == ["under 3", "no"]

@@ -94,7 +94,7 @@ def tokens_of(config: FilaVideoConfig, num_frames: int) -> int:
 
 
 def random_frames(num_frames: int, config: FilaVideoConfig, seed: int = 0) -> torch.Tensor:
-    """Normalised pixels, `(num_frames, 3, height, width)`."""
+    """Normalized pixels, `(num_frames, 3, height, width)`."""
     size = config.vision_config.image_size
     return torch.randn(num_frames, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
