@@ -72,9 +72,11 @@ class Index:
 
 @dataclass
 class Run:
-    """An unbroken stretch of decoding from the packet `start` to the packet `stop` (inclusive), for the wanted
-    `frames`: ascending indices into `Index.times`."""
+    """An unbroken stretch of decoding from the packet `start` to the packet `stop` (inclusive) of a track, for the
+    wanted `frames`: ascending indices into `Index.times`, which are `offset` lower than within the video."""
 
+    track: "Track"
+    offset: int
     start: int
     stop: int
     frames: list[int]
@@ -281,11 +283,10 @@ class Track:
             self.open()
         if self.at <= start and (start - self.at <= SHORT_RUN or not self.seekable):
             return
-        if self.seekable:
-            if any(self._seek(target) and self.at <= start for target in (start, max(0, start - 500))):
-                return
-            self.seekable = start == 0
-        self.open()
+        targets = (start, max(0, start - 500)) if self.seekable else ()
+        if not any(self._seek(target) and self.at <= start for target in targets):
+            self.seekable = self.seekable and start == 0
+            self.open()
 
     def _seek(self, target: int) -> bool:
         """Seeks to the time of a packet, and says whether a packet that the index knows was found there."""
@@ -351,6 +352,7 @@ def _index(track: Track) -> Index:
         raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
     if not stream.time_base:
         raise track.source.error("its times have no unit")
+    size = display_size(first, None if name == "gif" else stream.sample_aspect_ratio)  # viewers ignore GIF's byte
     pts, lengths, sizes, flags = (
         np.frombuffer(column, dtype=column.typecode) for column in (pts, lengths, sizes, flags)
     )
@@ -364,7 +366,7 @@ def _index(track: Track) -> Index:
         twice = len(np.unique(pts[kept])) < len(pts)
         is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
     if not is_timed:
-        index = _count(track, np.array(undated, dtype=np.int64))
+        index = _count(track, np.array(undated, dtype=np.int64), size)
         index.damage = _damage(track, index, len(pts), 0)
         return index
     wild = damaged_times(pts[kept] * float(stream.time_base))
@@ -380,16 +382,11 @@ def _index(track: Track) -> Index:
     track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
     starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
     index = Index(
-        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base,
-        _shown_size(first, track), stream.index, interlaced=first.interlaced_frame,
+        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base, size, stream.index,
+        interlaced=first.interlaced_frame,
     )  # fmt: skip
     index.damage = _damage(track, index, len(pts), int(wild.sum()))
     return index
-
-
-def _shown_size(first: av.VideoFrame, track: Track) -> tuple[int, int]:
-    is_gif = track.container.format.name == "gif"  # every viewer ignores GIF's aspect byte
-    return display_size(first, None if is_gif else track.stream.sample_aspect_ratio)
 
 
 def _index_webp(track: Track) -> Index:
@@ -398,25 +395,21 @@ def _index_webp(track: Track) -> Index:
     return _counted(times, np.ones(len(times), dtype=bool), times[-1] + last, Fraction(1, 1000), size)
 
 
-def _count(track: Track, dts: np.ndarray) -> Index:
+def _count(track: Track, dts: np.ndarray, size: tuple[int, int]) -> Index:
     """The index of a stream that says in which order frames are decoded, but not when they are shown."""
-    came, keys, size = array("q"), array("b"), None
+    came, keys, stream = array("q"), array("b"), track.stream
     for frame in track.all_frames():
-        size = size or _shown_size(frame, track)
         came.append(NOPTS if frame.dts is None else frame.dts)
         keys.append(bool(frame.key_frame))
-    if size is None:
+    if not came:
         raise track.source.error("no frame of it can be decoded")
-    stream = track.stream
     step = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
     slots = np.unique(dts)
-    if len(slots) >= len(came) and slots[0] != NOPTS:
-        # A slot without a picture of its own (not coded) shows the picture before it again.
-        times = slots if len(slots) == len(came) else slots_of(np.array(came), slots)
-        end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
-    else:
-        times = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
-        end = int(times[-1]) + max(1, round(step))
+    if len(slots) < len(came) or slots[0] == NOPTS:
+        slots = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
+    # A slot without a picture of its own (not coded) shows the picture before it again.
+    times = slots_of(np.array(came), slots)
+    end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
     return _counted(times, np.array(keys, dtype=bool), end, stream.time_base, size, stream.index)
 
 
