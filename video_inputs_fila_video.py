@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_limits_fila_video import VideoLimits
-from .video_pixels_fila_video import open_picture
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
-from .video_sources_fila_video import is_still, is_url
+from .video_sources_fila_video import is_still, is_url, open_picture
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -54,8 +54,7 @@ def own_classes(video: Any) -> Any:
 
 
 def _is_list(item: Any) -> bool:
-    # Segments and what was read are tuples with names.
-    return isinstance(item, (list, tuple)) and not isinstance(item, (VideoSegment, VideoFrames))
+    return isinstance(item, (list, tuple)) and not isinstance(item, VideoSegment)  # which is a tuple with names
 
 
 def _is_frame(item: Any) -> bool:
@@ -95,16 +94,15 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
         return [_frames_of_batch(videos)]
     if hasattr(videos, "read") or is_decoder(videos):
         return [videos]
-    if not isinstance(videos, (list, tuple)) and isinstance(videos, Sequence):
-        videos = list(videos)  # a column of `datasets`
-    if not isinstance(videos, (list, tuple)):
+    if not isinstance(videos, Sequence):
         raise ValueError(
             f"A {type(videos).__name__} is not a video: pass a path, a folder of pictures, a URL, bytes, a binary "
             "file, a dictionary with one of them, segments, a decoder, an array, or a list of pictures."
         )
-    if _is_one_video(videos):
-        return [videos]
-    if depth == 2 and videos and all(isinstance(item, (str, Path, bytes)) for item in videos):
+    if not isinstance(videos, (list, tuple)):
+        videos = list(videos)  # a column of `datasets`
+    are_frames = depth == 2 and videos and all(isinstance(item, (str, Path, bytes)) for item in videos)
+    if are_frames or _is_one_video(videos):
         return [videos]
     return [video for item in videos for video in flatten_videos(item, depth + 1)]
 
@@ -352,7 +350,9 @@ def to_uint8_rgb(
             raise ValueError(f"The frames of a video must have one size (height x width), got {named}.")
         return torch.cat(pictures)
     if isinstance(video, Image.Image):
-        frames, channels_last = _from_pil(video), True
+        if video.mode not in ("L", "RGB", "RGBA"):
+            video = video.convert("RGBA" if video.has_transparency_data else "RGB")
+        frames, channels_last = pil_to_tensor(video)[None], False
     else:
         frames, channels_last = _four_dimensions(_as_tensor(video), input_data_format)
     if frames.numel() == 0:
@@ -369,13 +369,6 @@ def to_uint8_rgb(
         color, alpha = frames[:, :3].float(), frames[:, 3:].float() / 255
         frames = (color * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     return frames
-
-
-def _from_pil(picture: Image.Image) -> torch.Tensor:
-    if picture.mode not in ("L", "RGB", "RGBA"):
-        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    pixels = torch.from_numpy(np.array(picture))
-    return pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
 
 
 def _as_tensor(video: Any) -> torch.Tensor:

@@ -21,10 +21,9 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Run, Track, index_video
+from .video_decoding_fila_video import FrameConverter, Track
+from .video_index_fila_video import SHORT_RUN, Run, index_video, plan_runs, sample_at_rate, shown_at, spread_evenly
 from .video_limits_fila_video import VideoLimits, VideoReadError
-from .video_pixels_fila_video import FrameConverter
-from .video_pool_fila_video import sample_at_rate, shown_at, spread_evenly
 from .video_sources_fila_video import OpenedSource, VideoSegment
 
 logger = logging.get_logger(__name__)
@@ -300,36 +299,6 @@ def _decode(run: Run, codec: av.VideoCodecContext | None, convert: FrameConverte
                 continue
             yield number + run.offset, pixels
             budget.spend()  # the time that the consumer took does not count as a stall
-
-
-def plan_runs(track: Track, frames: np.ndarray, offset: int) -> list[Run]:
-    """
-    Groups ascending frame numbers into runs of decoding.
-
-    A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
-    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run. Where the next
-    stretch begins right behind and both are short, decoding on is cheaper than a seek, and the runs are joined; but
-    not where the clock restarts between them, as the decoder has to be emptied there.
-    """
-    index = track.index
-    if index.counted:
-        return [Run(track, offset, 0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
-    runs: list[Run] = []
-    clock = None
-    for frame in frames.tolist():
-        packet = int(index.packets[frame])
-        at = int(np.searchsorted(index.starts, packet, side="right")) - 1
-        while at >= 0 and index.frames[index.starts[at]] > frame:
-            at -= 1
-        start = int(index.starts[at]) if at >= 0 else 0
-        last, clock_before, clock = runs[-1] if runs else None, clock, index.times[frame] - index.pts[packet]
-        near = last and start <= last.stop + SHORT_RUN // 4 and packet < last.start + SHORT_RUN
-        if last and (start <= last.start or (near and clock == clock_before)):
-            last.stop = max(last.stop, packet)
-            last.frames.append(frame)
-        else:
-            runs.append(Run(track, offset, start, packet, [frame]))
-    return runs
 
 
 def _check_count(name: str, value: Any) -> None:
