@@ -289,9 +289,10 @@ def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.
     return open_picture(source, limits=limits, formats=PICTURE_FORMATS)
 
 
-def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> Any:
+def load_picture(picture: Any, **access: Any) -> Any:
     """
-    A picture from a path, a URL, base64 or bytes; others are returned as they are.
+    A picture from a path, a URL, base64 or bytes, with the `access` of [`open_picture`]; others are returned as they
+    are.
 
     Raises:
         VideoReadError: If it cannot be read, or is over the limits.
@@ -302,19 +303,17 @@ def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_
         text = picture.partition(",")[2] if picture.startswith("data:") else picture
         with suppress(ValueError):
             picture = base64.b64decode(text, validate=True) or picture
-    return open_picture(picture, limits=limits, allow_private_hosts=allow_private_hosts)
+    return open_picture(picture, **access)
 
 
-def load_images(
-    images: Any, do_rescale: bool = True, limits: VideoLimits | None = None, allow_private_hosts: bool = True
-) -> list:
+def load_images(images: Any, do_rescale: bool = True, **access: Any) -> list:
     """
     The images of a nested list, each a uint8 RGB tensor `(3, height, width)`, or as given where it is an array that is
     not to be rescaled.
     """
     found = []
     for image in _leaves(images):
-        image = load_picture(image, limits, allow_private_hosts)
+        image = load_picture(image, **access)
         found += to_uint8_rgb(image) if do_rescale or isinstance(image, Image.Image) else [image]
     return found
 
@@ -326,24 +325,18 @@ def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
 
 
 def to_uint8_rgb(
-    video: Any,
-    input_data_format: str | None = None,
-    do_convert_rgb: bool = True,
-    limits: VideoLimits | None = None,
-    allow_private_hosts: bool = True,
+    video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True, **access: Any
 ) -> torch.Tensor:
     """
     Frames in any of the accepted forms as a uint8 tensor `(num_frames, channels, height, width)`, 3 channels where
-    `do_convert_rgb`. Transparent pixels are laid over white.
+    `do_convert_rgb`. Transparent pixels are laid over white. Files of pictures are read with the `access` of
+    [`open_picture`].
 
     Raises:
         ValueError: If there are no frames, frames of different sizes, or values outside of [0, 255] (floats: [0, 1]).
     """
     if isinstance(video, (list, tuple)):
-        pictures = [
-            to_uint8_rgb(load_picture(item, limits, allow_private_hosts), input_data_format, do_convert_rgb)
-            for item in video
-        ]
+        pictures = [to_uint8_rgb(load_picture(item, **access), input_data_format, do_convert_rgb) for item in video]
         sizes = sorted({tuple(picture.shape[1:]) for picture in pictures})
         if len(sizes) != 1:
             named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])

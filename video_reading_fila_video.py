@@ -98,7 +98,7 @@ class FrameReader(ExitStack):
         times = _check_arguments(num_frames, fps, times, size, seek_mode)
         super().__init__()
         try:
-            parts, seconds, keys = self._open(source, hwaccel, limits, allow_private_hosts)
+            parts, seconds, keys = self._open(source, hwaccel, limits=limits, allow_private_hosts=allow_private_hosts)
             self._wanted = self._choose(seconds, keys, num_frames, fps, times, seek_mode)
         except BaseException:
             self.close()
@@ -121,7 +121,7 @@ class FrameReader(ExitStack):
         self._progress = progress
 
     def _open(
-        self, source: Any, hwaccel: str | None, limits: VideoLimits | None, allow_private_hosts: bool
+        self, source: Any, hwaccel: str | None, **access: Any
     ) -> tuple[list[tuple[Track, int, int]], np.ndarray, np.ndarray]:
         """
         Opens and indexes the segments, and puts their frames behind one another: the track of each, from which frame
@@ -136,8 +136,7 @@ class FrameReader(ExitStack):
         for segment in segments:
             key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
             if key not in tracks:
-                opened = OpenedSource(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
-                self.enter_context(opened)
+                opened = self.enter_context(OpenedSource(segment.source, **access))
                 for track in tracks.values():
                     track.close()  # of many files, one is open at a time
                 tracks[key] = self.enter_context(closing(Track(opened, hwaccel)))

@@ -267,25 +267,20 @@ def find_device(hwaccel: str) -> HWAccel:
 
 
 def open_picture(
-    source: str | os.PathLike | bytes,
-    *,
-    limits: VideoLimits | None = None,
-    allow_private_hosts: bool = True,
-    formats: tuple[str, ...] | None = None,
+    source: str | os.PathLike | bytes, *, formats: tuple[str, ...] | None = None, **access: Any
 ) -> PIL.Image.Image:
     """
     A still picture, upright, decoded within limits.
 
     Args:
         source (`str`, `os.PathLike` or `bytes`): A path, an `http(s)://` URL or the bytes of a file.
-        limits ([`VideoLimits`], *optional*): `frame_pixels`, and for a URL those of a download.
-        allow_private_hosts (`bool`, *optional*, defaults to `True`): As for [`download`].
         formats (`tuple[str, ...]`, *optional*): Pillow's names of the formats to try; all by default.
+        **access: `limits` (`frame_pixels`, and for a URL those of a download) and `allow_private_hosts`, as for
+            [`OpenedSource`].
 
     Raises:
         VideoReadError: If it cannot be read, or is too large.
     """
-    access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
     with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file:
         try:
             image = PIL.Image.open(file, formats=formats)
