@@ -1,83 +1,39 @@
 """
-Frames of one video stream: an index of when each is shown and from where it can be decoded, and their decoding in
-runs from keyframes.
-
-Where a container stores when each frame is shown, frames are found by their times. Where it does not (AVI with
-B-frames, raw streams, WebP), they are decoded from the start and counted.
+The frames of a video stream: from its packets, decoded in runs from keyframes, to RGB as a player shows it: upright,
+with square pixels, in SDR, at the wanted size.
 """
 
 import io
-from array import array
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from fractions import Fraction
+from functools import cache
 from itertools import chain, islice
 from threading import Lock
 
 import av
 import numpy as np
+import PIL.Image
+from av.sidedata.sidedata import SideDataContainer
 from transformers.utils import logging
 
-from .video_pixels_fila_video import display_size, webp_frames
-from .video_pool_fila_video import FAR, NOPTS, damaged_times, on_one_clock, slots_of
+from .video_index_fila_video import NOPTS, SHORT_RUN, Index, Run, pts_of
 from .video_sources_fila_video import NOT_ON_DEVICE, OpenedSource, find_device
 
 logger = logging.get_logger(__name__)
 
-SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
 _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
-_UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
-_NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
-
-
-@dataclass
-class Index:
-    """
-    What a stream holds: P packets in the order of decoding, T frames in the order of presentation. Its times are
-    integers, in units of `time_base` seconds.
-    """
-
-    pts: np.ndarray  # (P,) int64: presentation times of the packets, `NOPTS` where there is none
-    sizes: np.ndarray  # (P,): bytes of the packets
-    keys: np.ndarray  # (P,) bool: the keyframes
-    starts: np.ndarray  # packets from which decoding can start, ascending
-    times: np.ndarray  # (T,) int64, ascending: when each frame is shown, also in joined recordings
-    frames: np.ndarray  # (P,): the frame that each packet belongs to; -1 where it shows none
-    end: int  # the time at which the last frame disappears
-    time_base: Fraction
-    size: tuple[int, int]  # (height, width) of the frames as a player shows them
-    stream: int = 0  # number of the stream within its container
-    counted: bool = False  # times are not stored: packet n stands for the n-th frame that the decoder gives
-    interlaced: bool = False  # the two fields of a frame may be packets of their own, so that none is skipped
-    damage: str | None = None  # what is missing or cannot be read
-
-    def __post_init__(self) -> None:
-        shown = np.flatnonzero(self.frames >= 0)
-        self.packets = np.zeros(len(self.times), dtype=np.int32)  # of each frame, the one that completes it
-        self.packets[self.frames[shown]] = shown
-
-    @property
-    def seconds(self) -> np.ndarray:
-        """(T,) float64: seconds from the first frame to each frame."""
-        return (self.times - self.times[0]) * float(self.time_base)
-
-    @property
-    def duration(self) -> float:
-        return float((self.end - int(self.times[0])) * self.time_base)
-
-
-@dataclass
-class Run:
-    """An unbroken stretch of decoding from the packet `start` to the packet `stop` (inclusive), for the wanted
-    `frames`: ascending indices into `Index.times`."""
-
-    start: int
-    stop: int
-    frames: list[int]
+# libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
+_SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
+_BT2020, _PQ, _HLG = 9, 16, 18  # as H.273 numbers primaries and transfer functions
+_PEAK = 10.0  # brightest light that is told apart, in units of 100 cd/m2, which become SDR's white
+_ROWS = 256  # of an interlaced picture, blended at a time
+# Linear light of BT.2020's primaries to that of BT.709's (ITU-R BT.2087).
+_TO_BT709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], dtype=np.float32
+)
 
 
 class Track:
@@ -89,6 +45,7 @@ class Track:
         hwaccel (`str`, *optional*): The device that decodes, see [`find_device`]; one decoder then serves all.
 
     Attributes:
+        number (`int`): The stream's, within its container; known once it was opened.
         index ([`Index`]): What the stream holds; known after [`index_video`].
         at (`int`): The position in the index of the packet that the container gives next.
         errors (`int`): What the container and the decoders complained of.
@@ -103,7 +60,7 @@ class Track:
     def __init__(self, source: OpenedSource, hwaccel: str | None = None) -> None:
         self.device = None if hwaccel is None else find_device(str(hwaccel))
         self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
-        self.container = self._number = None
+        self.container = self.number = None
         self.seekable = True
         self._lock = Lock()  # over the container
 
@@ -111,9 +68,9 @@ class Track:
         """Opens the container, which stands at its first packet; anew where it was open."""
         self.close()
         self.container = self.source.container(self.device)
-        if self._number is None:
-            self._number = self.source.find_stream(self.container)
-        self.stream = self.container.streams[self._number]
+        if self.number is None:
+            self.number = self.source.find_stream(self.container)
+        self.stream = self.container.streams[self.number]
         if self.device is not None and not self.stream.codec_context.is_hwaccel:
             raise self.source.error(NOT_ON_DEVICE)
         self.packets = self._demux()
@@ -175,6 +132,15 @@ class Track:
         for frame in frames:
             self.source.budget.spend(frame=(frame.width, frame.height))
         return frames
+
+    def display_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """(height, width) of a frame as a player shows it: pixels made square by its width, then turned."""
+        width, height, aspect = frame.width, frame.height, 0.0
+        if self.container is not None and self.container.format.name != "gif":  # whose aspect byte viewers ignore
+            aspect = float(self.stream.sample_aspect_ratio or 0)
+        if 0.1 <= aspect <= 10:
+            width = max(1, round(width * aspect))
+        return (width, height) if display_turn(frame)[0] % 2 else (height, width)
 
     def _complain(self, error: Exception) -> None:
         self.errors += 1
@@ -269,7 +235,7 @@ class Track:
         while self.at <= stop and not self.stopped and (packet := next(self.packets, None)) is not None:
             position = self.at
             self.at += 1
-            if self.index.pts[position] != _pts_of(packet):
+            if self.index.pts[position] != pts_of(packet):
                 self.seekable, self.at = False, len(self.index.pts) + 1  # the next run opens the file anew
                 return
             if position >= start:
@@ -281,11 +247,10 @@ class Track:
             self.open()
         if self.at <= start and (start - self.at <= SHORT_RUN or not self.seekable):
             return
-        if self.seekable:
-            if any(self._seek(target) and self.at <= start for target in (start, max(0, start - 500))):
-                return
-            self.seekable = start == 0
-        self.open()
+        targets = (start, max(0, start - 500)) if self.seekable else ()
+        if not any(self._seek(target) and self.at <= start for target in targets):
+            self.seekable = self.seekable and start == 0
+            self.open()
 
     def _seek(self, target: int) -> bool:
         """Seeks to the time of a packet, and says whether a packet that the index knows was found there."""
@@ -296,155 +261,152 @@ class Track:
             self.container.seek(int(index.pts[target]), stream=self.stream)
             self.packets = self._demux()
             for packet in islice(self.packets, _MAX_UNKNOWN):
-                found = np.flatnonzero((index.pts == _pts_of(packet)) & (index.sizes == packet.size))
+                found = np.flatnonzero((index.pts == pts_of(packet)) & (index.sizes == packet.size))
                 if packet.pts is not None and len(found) == 1:
                     self.at, self.packets = int(found[0]), chain([packet], self.packets)
                     return True
         return False
 
 
-def _pts_of(packet: av.Packet) -> int:
-    return NOPTS if packet.pts is None else packet.pts
-
-
-def index_video(track: Track) -> Index:
+def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
     """
-    Reads every packet of a track, which then knows what it holds. Only its first frame is decoded, and all where they
-    have to be counted.
+    The frames of an animated WebP, which FFmpeg cannot decode, from Pillow: their `pts` and `duration` are in
+    milliseconds.
 
     Raises:
-        VideoReadError: If no frame can be decoded, or a limit is passed.
+        VideoReadError: If it is a still picture, damaged, or over the limits.
     """
-    index = track.index = _index_webp(track) if track.source.is_webp else _index(track)
-    if index.damage:  # FFmpeg also ends a video early that the machine cannot read
+    with source.open() as file:
         try:
-            with track.source.open() as file:
-                while file.read(1 << 20):
-                    track.source.budget.spend()
-        except OSError as error:
-            raise track.source.error(f"it cannot be read ({error})") from error
-    return index
+            with PIL.Image.open(file, formats=["WEBP"]) as image:
+                source.budget.check_frame(*image.size)
+                if getattr(image, "n_frames", 1) == 1:
+                    raise source.error("it is a still picture, not a video")
+                time = 0
+                for number in range(image.n_frames):
+                    source.budget.spend(packets=1, frame=image.size)
+                    image.seek(number)
+                    frame = av.VideoFrame.from_ndarray(np.array(image.convert("RGBA")), format="rgba")
+                    frame.pts, frame.duration = time, max(1, image.info["duration"])
+                    time += frame.duration
+                    yield frame
+        except (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
+            raise source.error(f"it is damaged ({error})") from error
 
 
-def _index(track: Track) -> Index:
-    track.open()
-    stream, codec, name = track.stream, track.decoder(), track.container.format.name
-    # A column each, as compact as can be: of a long video they are what its reading costs in memory.
-    pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
-    first, corrupt, reordered = None, False, False
-    for packet in track.packets:
-        if first is None:
-            first = next(iter(track.decode(codec, packet)), None)
-        pts.append(_pts_of(packet))
-        lengths.append(packet.duration or 0)
-        sizes.append(packet.size)
-        flags.append(packet.is_keyframe + 2 * packet.is_discard)
-        if not packet.is_discard and (name in _UNTIMED or packet.pts is None):
-            undated.append(NOPTS if packet.dts is None else packet.dts)
-        reordered |= packet.pts != packet.dts
-        corrupt = packet.is_corrupt
-        track.errors += corrupt
-    if first is None:
-        first = next(iter(track.decode(codec, None)), None)
-    track.at = len(pts)
-    if first is None or len(pts) == 0:
-        raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
-    if not stream.time_base:
-        raise track.source.error("its times have no unit")
-    pts, lengths, sizes, flags = (
-        np.frombuffer(column, dtype=column.typecode) for column in (pts, lengths, sizes, flags)
-    )
-    keys, kept = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
-    if corrupt and len(pts) > 1:
-        kept[-1] = False  # the file ends within this frame
-    is_timed = kept.any()
-    if is_timed and name in _UNTIMED:
-        # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
-        not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
-        twice = len(np.unique(pts[kept])) < len(pts)
-        is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
-    if not is_timed:
-        index = _count(track, np.array(undated, dtype=np.int64))
-        index.damage = _damage(track, index, len(pts), 0)
-        return index
-    wild = damaged_times(pts[kept] * float(stream.time_base))
-    kept[kept] = ~wild
-    moments = on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
-    times = np.sort(moments)
-    times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
-    frames = np.full(len(pts), -1, dtype=np.int32)
-    frames[kept] = np.searchsorted(times, moments)
-    length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
-    if length <= 0 or length * float(stream.time_base) > max(FAR, 20 * float(np.ptp(times) * stream.time_base)):
-        length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
-    track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
-    starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
-    index = Index(
-        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base,
-        _shown_size(first, track), stream.index, interlaced=first.interlaced_frame,
-    )  # fmt: skip
-    index.damage = _damage(track, index, len(pts), int(wild.sum()))
-    return index
+def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
+    """How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right."""
+    try:
+        # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
+        matrix = {data.type.name: data for data in SideDataContainer(frame)}.get("DISPLAYMATRIX")
+    except ValueError:  # other data of a kind that PyAV does not know yet, such as a photograph's EXIF
+        return round(frame.rotation / 90) % 4, False
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
+    # (x, y) is shown at (a x + c y, b x + d y), y downwards. A mirrored picture has a negative determinant.
+    mirror = a * d - b * c < 0
+    if mirror:
+        a, c = -a, -c
+    if abs(a) >= abs(b):
+        return (0 if a > 0 else 2), mirror
+    return (3 if b > 0 else 1), mirror
 
 
-def _shown_size(first: av.VideoFrame, track: Track) -> tuple[int, int]:
-    is_gif = track.container.format.name == "gif"  # every viewer ignores GIF's aspect byte
-    return display_size(first, None if is_gif else track.stream.sample_aspect_ratio)
+class FrameConverter:
+    """
+    Converts frames to (height, width, 3) uint8 arrays of one size, reusing the scaler's tables.
+
+    Transparency is laid over black, interlaced lines are blended with their neighbors, HDR (PQ, HLG) and BT.2020
+    become BT.709.
+
+    Args:
+        size (`tuple[int, int]`): (height, width) of the arrays.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self._scaler = av.video.reformatter.VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        turn, mirror = display_turn(frame)
+        height, width = self.size if turn % 2 == 0 else self.size[::-1]
+        transfer, primaries = int(frame.color_trc or 0), int(frame.color_primaries or 0)
+        if transfer in (_PQ, _HLG) or primaries == _BT2020:
+            array = self._scale(frame, width, height, "rgb48le")
+            array = np.concatenate([to_sdr(rows, transfer, primaries) for rows in np.array_split(array, 8)])
+        elif frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
+            array = self._scale(frame, width, height, "rgba").astype(np.uint16)
+            array = ((array[..., :3] * array[..., 3:] + 127) // 255).astype(np.uint8)
+        else:
+            if frame.interlaced_frame and frame.height > 2:
+                frame = self._deinterlaced(frame)
+            array = self._scale(frame, width, height, "rgb24")
+        if turn:
+            array = np.rot90(array, turn)
+        if mirror:
+            array = array[:, ::-1]
+        return np.ascontiguousarray(array)
+
+    def _scale(self, frame: av.VideoFrame, width: int, height: int, pixel_format: str) -> np.ndarray:
+        scaled = self._scaler.reformat(frame, width, height, pixel_format, interpolation=_SCALING, threads=1)
+        return scaled.to_ndarray()
+
+    def _deinterlaced(self, frame: av.VideoFrame) -> av.VideoFrame:
+        array = self._scale(frame, frame.width, frame.height, "rgb24")
+        blended = array.copy()
+        for row in range(1, len(array) - 1, _ROWS):
+            part = array[row - 1 : row + _ROWS + 1].astype(np.uint16)
+            blended[row : row + len(part) - 2] = (part[:-2] + 2 * part[1:-1] + part[2:] + 2) // 4
+        return av.VideoFrame.from_ndarray(blended, format="rgb24")
 
 
-def _index_webp(track: Track) -> Index:
-    frames = [(frame.pts, frame.duration, display_size(frame)) for frame in track.all_frames()]
-    times, (_, last, size) = np.array([pts for pts, *_ in frames]), frames[-1]
-    return _counted(times, np.ones(len(times), dtype=bool), times[-1] + last, Fraction(1, 1000), size)
+def to_sdr(frame: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
+    """
+    Tone-maps a frame with Hable's curve, which keeps the ratios of red, green and blue.
+
+    Args:
+        frame (`np.ndarray`): (height, width, 3) uint16, full range, encoded for its own transfer function.
+        transfer (`int`): H.273's number of that function: 16 is PQ, 18 is HLG, others are taken for BT.1886.
+        primaries (`int`): H.273's number of the primaries: 9 is BT.2020, others are taken for BT.709.
+
+    Returns:
+        `np.ndarray`: (height, width, 3) uint8, BT.709.
+    """
+    light = _light_of(transfer)[frame]
+    if transfer == _HLG:  # the scene's light becomes that of a display of 1,000 cd/m2 (ITU-R BT.2100, gamma 1.2)
+        luminance = light @ np.array([0.2627, 0.678, 0.0593], dtype=np.float32)
+        light *= 10 * np.maximum(luminance, 1e-6)[..., None] ** 0.2
+    if primaries == _BT2020:
+        light = light @ _TO_BT709.T
+    if transfer in (_PQ, _HLG):
+        brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
+        light *= _hable(brightest) / (_hable(_PEAK) * brightest)
+    return _codes()[(np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)]
 
 
-def _count(track: Track, dts: np.ndarray) -> Index:
-    """The index of a stream that says in which order frames are decoded, but not when they are shown."""
-    came, keys, size = array("q"), array("b"), None
-    for frame in track.all_frames():
-        size = size or _shown_size(frame, track)
-        came.append(NOPTS if frame.dts is None else frame.dts)
-        keys.append(bool(frame.key_frame))
-    if size is None:
-        raise track.source.error("no frame of it can be decoded")
-    stream = track.stream
-    step = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
-    slots = np.unique(dts)
-    if len(slots) >= len(came) and slots[0] != NOPTS:
-        # A slot without a picture of its own (not coded) shows the picture before it again.
-        times = slots if len(slots) == len(came) else slots_of(np.array(came), slots)
-        end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
+def _hable(light: np.ndarray | float) -> np.ndarray | float:
+    return (light * (light * 0.15 + 0.05) + 0.004) / (light * (light * 0.15 + 0.5) + 0.06) - 0.02 / 0.3
+
+
+@cache
+def _light_of(transfer: int) -> np.ndarray:
+    """(65536,) float32: the linear light of each code. PQ's unit is 100 cd/m2, HLG's and BT.1886's the peak."""
+    code = np.arange(65536) / 65535
+    if transfer == _PQ:
+        power = code ** (1 / 78.84375)
+        light = 100 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
+    elif transfer == _HLG:
+        light = np.where(code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     else:
-        times = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
-        end = int(times[-1]) + max(1, round(step))
-    return _counted(times, np.array(keys, dtype=bool), end, stream.time_base, size, stream.index)
+        light = code**2.4
+    return light.astype(np.float32)
 
 
-def _counted(
-    times: np.ndarray, keys: np.ndarray, end: int, time_base: Fraction, size: tuple[int, int], stream: int = 0
-) -> Index:
-    every = np.arange(len(times), dtype=np.int32)
-    return Index(times, every, keys, every[:1], times, every, int(end), time_base, size, stream, counted=True)
+@cache
+def _codes() -> np.ndarray:
+    """(65536,) uint8: the code of linear light from 0 to 1, for a display of BT.1886."""
+    return np.round(255 * (np.arange(65536) / 65535) ** (1 / 2.4)).astype(np.uint8)
 
 
-def _damage(track: Track, index: Index, held: int, wild: int) -> str | None:
-    """What the file holds less than its header promises, or what of it cannot be read."""
-    name = track.container.format.name
-    entries = getattr(track.stream, "index_entries", ())
-    announced = len(entries) if "mov" in name else track.stream.frames
-    seconds = (track.container.duration or 0) / av.time_base
-    if name == "avi" and len(entries):  # it counts chunks, also those of 0 bytes, which show the last picture again
-        held, seconds = max(held, entries[-1].timestamp + 1), 0.0
-    if announced > held:
-        return f"is cut off or damaged: {announced - held} of its {announced} frames are missing"
-    if wild:
-        return f"is damaged: the times of {wild} of its {held} frames are far from all others; they are left out"
-    if seconds > index.duration + max(1.0, 0.02 * seconds):
-        return (
-            "is cut off, or its sound outlasts its video: there are frames for "
-            f"{index.duration:.1f} of its {seconds:.1f} seconds"
-        )
-    return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
-
-
-__all__ = ["Index", "Run", "Track", "index_video"]
+__all__ = ["FrameConverter", "Track", "display_turn", "to_sdr", "webp_frames"]

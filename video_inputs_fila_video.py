@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_limits_fila_video import VideoLimits
-from .video_pixels_fila_video import open_picture
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
-from .video_sources_fila_video import is_still, is_url
+from .video_sources_fila_video import is_still, is_url, open_picture
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -54,8 +54,7 @@ def own_classes(video: Any) -> Any:
 
 
 def _is_list(item: Any) -> bool:
-    # Segments and what was read are tuples with names.
-    return isinstance(item, (list, tuple)) and not isinstance(item, (VideoSegment, VideoFrames))
+    return isinstance(item, (list, tuple)) and not isinstance(item, VideoSegment)  # which is a tuple with names
 
 
 def _is_frame(item: Any) -> bool:
@@ -95,16 +94,15 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
         return [_frames_of_batch(videos)]
     if hasattr(videos, "read") or is_decoder(videos):
         return [videos]
-    if not isinstance(videos, (list, tuple)) and isinstance(videos, Sequence):
-        videos = list(videos)  # a column of `datasets`
-    if not isinstance(videos, (list, tuple)):
+    if not isinstance(videos, Sequence):
         raise ValueError(
             f"A {type(videos).__name__} is not a video: pass a path, a folder of pictures, a URL, bytes, a binary "
             "file, a dictionary with one of them, segments, a decoder, an array, or a list of pictures."
         )
-    if _is_one_video(videos):
-        return [videos]
-    if depth == 2 and videos and all(isinstance(item, (str, Path, bytes)) for item in videos):
+    if not isinstance(videos, (list, tuple)):
+        videos = list(videos)  # a column of `datasets`
+    are_frames = depth == 2 and videos and all(isinstance(item, (str, Path, bytes)) for item in videos)
+    if are_frames or _is_one_video(videos):
         return [videos]
     return [video for item in videos for video in flatten_videos(item, depth + 1)]
 
@@ -291,9 +289,10 @@ def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.
     return open_picture(source, limits=limits, formats=PICTURE_FORMATS)
 
 
-def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_hosts: bool = True) -> Any:
+def load_picture(picture: Any, **access: Any) -> Any:
     """
-    A picture from a path, a URL, base64 or bytes; others are returned as they are.
+    A picture from a path, a URL, base64 or bytes, with the `access` of [`open_picture`]; others are returned as they
+    are.
 
     Raises:
         VideoReadError: If it cannot be read, or is over the limits.
@@ -304,19 +303,17 @@ def load_picture(picture: Any, limits: VideoLimits | None = None, allow_private_
         text = picture.partition(",")[2] if picture.startswith("data:") else picture
         with suppress(ValueError):
             picture = base64.b64decode(text, validate=True) or picture
-    return open_picture(picture, limits=limits, allow_private_hosts=allow_private_hosts)
+    return open_picture(picture, **access)
 
 
-def load_images(
-    images: Any, do_rescale: bool = True, limits: VideoLimits | None = None, allow_private_hosts: bool = True
-) -> list:
+def load_images(images: Any, do_rescale: bool = True, **access: Any) -> list:
     """
     The images of a nested list, each a uint8 RGB tensor `(3, height, width)`, or as given where it is an array that is
     not to be rescaled.
     """
     found = []
     for image in _leaves(images):
-        image = load_picture(image, limits, allow_private_hosts)
+        image = load_picture(image, **access)
         found += to_uint8_rgb(image) if do_rescale or isinstance(image, Image.Image) else [image]
     return found
 
@@ -328,31 +325,27 @@ def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
 
 
 def to_uint8_rgb(
-    video: Any,
-    input_data_format: str | None = None,
-    do_convert_rgb: bool = True,
-    limits: VideoLimits | None = None,
-    allow_private_hosts: bool = True,
+    video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True, **access: Any
 ) -> torch.Tensor:
     """
     Frames in any of the accepted forms as a uint8 tensor `(num_frames, channels, height, width)`, 3 channels where
-    `do_convert_rgb`. Transparent pixels are laid over white.
+    `do_convert_rgb`. Transparent pixels are laid over white. Files of pictures are read with the `access` of
+    [`open_picture`].
 
     Raises:
         ValueError: If there are no frames, frames of different sizes, or values outside of [0, 255] (floats: [0, 1]).
     """
     if isinstance(video, (list, tuple)):
-        pictures = [
-            to_uint8_rgb(load_picture(item, limits, allow_private_hosts), input_data_format, do_convert_rgb)
-            for item in video
-        ]
+        pictures = [to_uint8_rgb(load_picture(item, **access), input_data_format, do_convert_rgb) for item in video]
         sizes = sorted({tuple(picture.shape[1:]) for picture in pictures})
         if len(sizes) != 1:
             named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])
             raise ValueError(f"The frames of a video must have one size (height x width), got {named}.")
         return torch.cat(pictures)
     if isinstance(video, Image.Image):
-        frames, channels_last = _from_pil(video), True
+        if video.mode not in ("L", "RGB", "RGBA"):
+            video = video.convert("RGBA" if video.has_transparency_data else "RGB")
+        frames, channels_last = pil_to_tensor(video)[None], False
     else:
         frames, channels_last = _four_dimensions(_as_tensor(video), input_data_format)
     if frames.numel() == 0:
@@ -369,13 +362,6 @@ def to_uint8_rgb(
         color, alpha = frames[:, :3].float(), frames[:, 3:].float() / 255
         frames = (color * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     return frames
-
-
-def _from_pil(picture: Image.Image) -> torch.Tensor:
-    if picture.mode not in ("L", "RGB", "RGBA"):
-        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    pixels = torch.from_numpy(np.array(picture))
-    return pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
 
 
 def _as_tensor(video: Any) -> torch.Tensor:

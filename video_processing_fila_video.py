@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -287,7 +286,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         else:
             reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
             reading["hwaccel"] = settings.get("hwaccel") or self.hwaccel
-            with closing(FrameReader(source, num_frames=num_frames, fps=fps, **reading)) as reader:
+            with FrameReader(source, num_frames=num_frames, fps=fps, **reading) as reader:
                 is_spread = is_pool and reader.total > pool.max_candidates
                 if is_spread:
                     kept = most_different(iter(reader), pool.max_candidates, reader.metadata)

@@ -21,10 +21,9 @@ import numpy as np
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_fila_video import SHORT_RUN, Index, Run, Track, index_video
+from .video_decoding_fila_video import FrameConverter, Track
+from .video_index_fila_video import SHORT_RUN, Run, index_video, plan_runs, sample_at_rate, shown_at, spread_evenly
 from .video_limits_fila_video import VideoLimits, VideoReadError
-from .video_pixels_fila_video import FrameConverter
-from .video_pool_fila_video import sample_at_rate, shown_at, spread_evenly
 from .video_sources_fila_video import OpenedSource, VideoSegment
 
 logger = logging.get_logger(__name__)
@@ -71,22 +70,11 @@ class VideoFrames:
     metadata: VideoMetadata
 
 
-@dataclass
-class _Part:
-    """A stretch of one source within the video: its frames `low` to `high`, the first of which is number `first` of
-    the video."""
-
-    track: Track
-    first: int
-    low: int
-    high: int
-
-
-class FrameReader:
+class FrameReader(ExitStack):
     """
     One reading of a video, for callers who decide by its metadata what to do with its frames: it is opened and the
-    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed. Takes the arguments
-    of [`read_frames`].
+    frames are chosen at once, and decoded by iterating or by [`FrameReader.read`]. To be closed, or used in a `with`
+    statement. Takes the arguments of [`read_frames`].
 
     Attributes:
         metadata ([`TimedVideoMetadata`]): Of the whole video.
@@ -108,16 +96,22 @@ class FrameReader:
         allow_private_hosts: bool = True,
     ) -> None:
         times = _check_arguments(num_frames, fps, times, size, seek_mode)
-        self._opened = ExitStack()
+        super().__init__()
         try:
-            self._open(source, hwaccel, limits, allow_private_hosts)
-            self._wanted = self._choose(num_frames, fps, times, seek_mode)
+            parts, seconds, keys = self._open(source, hwaccel, limits=limits, allow_private_hosts=allow_private_hosts)
+            self._wanted = self._choose(seconds, keys, num_frames, fps, times, seek_mode)
         except BaseException:
             self.close()
             raise
-        self.total, self._times = len(self._wanted), self._seconds[self._wanted].tolist()
-        is_long = len(self._seconds) > LONG
-        del self._seconds  # of the whole video
+        self.total, self._times = len(self._wanted), seconds[self._wanted].tolist()
+        self._runs: list[Run] = []
+        first = 0  # of a part, within the video
+        for track, low, high in parts:
+            inside = self._wanted[(self._wanted >= first) & (self._wanted < first + high - low)]
+            self._runs += plan_runs(track, np.unique(inside) - first + low, first - low)
+            first += high - low
+        is_long = len(seconds) > LONG
+        del seconds, keys  # of the whole video
         if is_long:
             # What opening and indexing freed, 11 MB of 3 hours, goes back to the system: the threads that decode have
             # heaps of their own and would not use it.
@@ -126,23 +120,26 @@ class FrameReader:
         self._size = tuple(map(int, size)) if size else (self.metadata.height, self.metadata.width)
         self._progress = progress
 
-    def _open(self, source: Any, hwaccel: str | None, limits: VideoLimits | None, allow_private_hosts: bool) -> None:
-        """Opens and indexes the segments, and puts their frames behind one another."""
+    def _open(
+        self, source: Any, hwaccel: str | None, **access: Any
+    ) -> tuple[list[tuple[Track, int, int]], np.ndarray, np.ndarray]:
+        """
+        Opens and indexes the segments, and puts their frames behind one another: the track of each, from which frame
+        to which it is played; the seconds of all frames; and which of them are keyframes.
+        """
         segment = source if isinstance(source, VideoSegment) else VideoSegment(source)
         segments = source if type(source) in (list, tuple) else [segment]
         if not (segments and all(isinstance(segment, VideoSegment) for segment in segments)):
             raise VideoReadError("A list as a video must hold at least one VideoSegment, and nothing else.")
         tracks: dict[Any, Track] = {}  # segments of one file share it
-        self._parts: list[_Part] = []
-        times, keys, duration = [], [], 0.0
+        parts, times, keys, duration = [], [], [], 0.0
         for segment in segments:
             key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
             if key not in tracks:
-                opened = OpenedSource(segment.source, limits=limits, allow_private_hosts=allow_private_hosts)
-                self._opened.enter_context(opened)
+                opened = self.enter_context(OpenedSource(segment.source, **access))
                 for track in tracks.values():
                     track.close()  # of many files, one is open at a time
-                tracks[key] = self._opened.enter_context(closing(Track(opened, hwaccel)))
+                tracks[key] = self.enter_context(closing(Track(opened, hwaccel)))
                 if (damage := index_video(tracks[key]).damage) is not None:
                     logger.warning("%s %s.", opened.name, damage)
             track, index = tracks[key], tracks[key].index
@@ -156,67 +153,73 @@ class FrameReader:
             seconds = index.seconds
             low = int(shown_at(seconds, [start])[0])
             high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
-            self._parts.append(_Part(track, sum(map(len, times)), low, high))
-            seconds = seconds[low:high]
-            seconds -= start
-            times.append(np.maximum(seconds, 0, out=seconds))
-            seconds += duration
+            parts.append((track, low, high))
+            times.append(np.maximum(seconds[low:high] - start, 0) + duration)
             keys.append(index.keys[index.packets[low:high]])
             keys[-1][0] |= not keys[-1].any()  # a segment without a keyframe gives its first frame for one
             duration += end - start
+        self._error = parts[0][0].source.error
         self._name = ", ".join(track.source.name for track in tracks.values())
-        self._seconds, self._keys = np.concatenate(times), np.flatnonzero(np.concatenate(keys))
-        (height, width), total = self._parts[0].track.index.size, len(self._seconds)
-        self.metadata = TimedVideoMetadata(total, total / duration, width, height, duration, "pyav")
+        seconds, (height, width) = np.concatenate(times), parts[0][0].index.size
+        self.metadata = TimedVideoMetadata(len(seconds), len(seconds) / duration, width, height, duration, "pyav")
+        return parts, seconds, np.flatnonzero(np.concatenate(keys))
 
-    def _choose(self, num_frames: Any, fps: float | None, times: np.ndarray | None, seek_mode: str) -> np.ndarray:
+    def _choose(
+        self,
+        seconds: np.ndarray,
+        keys: np.ndarray,
+        num_frames: Any,
+        fps: float | None,
+        times: np.ndarray | None,
+        seek_mode: str,
+    ) -> np.ndarray:
         """The numbers of the wanted frames, ascending; a number stands as often as `times` ask for its frame."""
         if times is not None:
-            frames = shown_at(self._seconds, times)
+            frames = shown_at(seconds, times)
         elif fps is not None:
-            frames = sample_at_rate(self._seconds, self.metadata.duration, fps)
+            frames = sample_at_rate(seconds, self.metadata.duration, fps)
         else:
             if callable(num_frames):
                 num_frames = numbers = num_frames(self.metadata)
                 if isinstance(numbers, np.ndarray):
-                    last = len(self._seconds) - 1
+                    last = len(seconds) - 1
                     whole = numbers.ndim == 1 and len(numbers) > 0 and numbers.dtype.kind in "iu"
                     if not whole or not 0 <= numbers[0] <= numbers[-1] <= last or (np.diff(numbers) < 0).any():
                         raise ValueError(f"This video's frames are 0 to {last}, in this order, got {numbers}.")
                     return numbers.astype(np.int64)
                 _check_count("what num_frames returned", num_frames)
-            frames = spread_evenly(self._seconds, int(num_frames))
+            frames = spread_evenly(seconds, int(num_frames))
         if seek_mode == "exact" or (seek_mode == "auto" and (times is not None or len(frames) < 3)):
             return frames
         # The nearest keyframe of each, the earlier of two as near.
-        after = np.minimum(np.searchsorted(self._keys, frames), len(self._keys) - 1)
+        after = np.minimum(np.searchsorted(keys, frames), len(keys) - 1)
         before = np.maximum(after - 1, 0)
-        moments, low, high = (self._seconds[at] for at in (frames, self._keys[before], self._keys[after]))
-        near = self._keys[np.where(moments - low <= np.abs(high - moments), before, after)]
+        moments, low, high = (seconds[at] for at in (frames, keys[before], keys[after]))
+        near = keys[np.where(moments - low <= np.abs(high - moments), before, after)]
         if seek_mode == "keyframe":
             return near if times is not None else np.unique(near)
         spacing = (moments[-1] - moments[0]) / (len(frames) - 1)
-        close = np.abs(self._seconds[near] - moments) < spacing / 2
-        chosen = frames.copy()
+        close = np.abs(seconds[near] - moments) < spacing / 2
         for place in range(1, len(frames) - 1):
-            if close[place] and chosen[place - 1] < near[place] < frames[place + 1]:
-                chosen[place] = near[place]
-        return chosen
+            if close[place] and frames[place - 1] < near[place] < frames[place + 1]:
+                frames[place] = near[place]
+        return frames
 
     def __iter__(self) -> Iterator[tuple[int, float, np.ndarray]]:
         """`(number of the frame, seconds, frame (H, W, 3) uint8)`, in the order of time; what cannot be decoded is
         left out."""
         done = 0
-        with closing(self._decode_all()) as frames:
-            for number, pixels in frames:
-                first, last = np.searchsorted(self._wanted, (number, number + 1))
-                for _ in range(first, last):  # `times` may ask for a frame more than once
-                    done += 1
-                    yield number, self._times[first], pixels
-                if self._progress is not None:
-                    self._progress(done, self.total)
+        for track, runs in groupby(self._runs, key=lambda run: run.track):
+            with closing(track), closing(self._decode_runs(track, list(runs))) as frames:
+                for number, pixels in frames:
+                    first, last = np.searchsorted(self._wanted, (number, number + 1))
+                    for _ in range(first, last):  # `times` may ask for a frame more than once
+                        done += 1
+                        yield number, self._times[first], pixels
+                    if self._progress is not None:
+                        self._progress(done, self.total)
         if done == 0:
-            raise self._parts[0].track.source.error("none of the frames wanted from it can be decoded")
+            raise self._error("none of the frames wanted from it can be decoded")
         if done < self.total:
             logger.warning(
                 "%s is damaged: %d of the %d frames wanted could not be decoded; they are left out.",
@@ -237,29 +240,15 @@ class FrameReader:
         self.metadata.frame_times = dict(zip(indices, seconds, strict=True))
         return VideoFrames(frames[: len(indices)], np.array(seconds, dtype=np.float64), self.metadata)
 
-    def close(self) -> None:
-        self._opened.close()
-
-    def _decode_all(self) -> Iterator[tuple[int, np.ndarray]]:
-        """`(number within the video, frame (H, W, 3) uint8)`, in the order of presentation."""
-        plan: list[tuple[_Part, Run]] = []
-        for part in self._parts:
-            inside = np.unique(self._wanted) - part.first + part.low
-            inside = inside[(inside >= part.low) & (inside < part.high)]
-            plan.extend((part, run) for run in plan_runs(part.track.index, inside))
-        for track, runs in groupby(plan, key=lambda task: task[0].track):
-            with closing(track):
-                yield from self._decode_runs(track, list(runs))
-
-    def _decode_runs(self, track: Track, plan: list[tuple[_Part, Run]]) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode_runs(self, track: Track, runs: list[Run]) -> Iterator[tuple[int, np.ndarray]]:
         """
-        The frames of runs of one track, which share the cores, each decoded by one thread. Where one run outweighs the
-        others, or its packets or frames are too many to wait to be taken, one run after the other is decoded by
-        several threads.
+        `(number within the video, frame (H, W, 3) uint8)`, in the order of presentation, of runs of one track, which
+        share the cores, each decoded by one thread. Where one run outweighs the others, or its packets or frames are
+        too many to wait to be taken, one run after the other is decoded by several threads.
         """
-        lengths = [run.stop - run.start + 1 for _, run in plan]
-        num_bytes = max(int(track.index.sizes[run.start : run.stop + 1].sum()) for _, run in plan)
-        longest = max(len(run.frames) for _, run in plan)
+        lengths = [run.stop - run.start + 1 for run in runs]
+        num_bytes = max(int(track.index.sizes[run.start : run.stop + 1].sum()) for run in runs)
+        longest = max(len(run.frames) for run in runs)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = min(cores, MAX_THREADS) if track.device is None else 1
         # Runs begun before the first of them is over: a long one does not stop the other threads.
@@ -270,23 +259,23 @@ class FrameReader:
         if not track.shared:
             track.threads = threads if max(lengths) > SHORT_RUN else 1
             codec, convert = None if track.index.counted else track.decoder(), FrameConverter(self._size)
-            for part, run in plan:
-                yield from self._decode(part, run, codec, convert)
+            for run in runs:
+                yield from _decode(run, codec, convert)
             return
         decoders = [(track.decoder(), FrameConverter(self._size)) for _ in range(threads)]
 
-        def decode(part: _Part, run: Run) -> list[tuple[int, np.ndarray]]:
+        def decode(run: Run) -> list[tuple[int, np.ndarray]]:
             decoder = decoders.pop()
             try:
-                return list(self._decode(part, run, *decoder))
+                return list(_decode(run, *decoder))
             finally:
                 decoders.append(decoder)
 
         with ThreadPoolExecutor(threads) as pool:
             waiting: deque = deque()
             try:
-                for task in plan:
-                    waiting.append(pool.submit(decode, *task))
+                for run in runs:
+                    waiting.append(pool.submit(decode, run))
                     if len(waiting) > ahead:
                         yield from waiting.popleft().result()
                 while waiting:
@@ -296,49 +285,19 @@ class FrameReader:
                     future.cancel()
                 track.stopped = True
 
-    def _decode(
-        self, part: _Part, run: Run, codec: av.VideoCodecContext | None, convert: FrameConverter
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """The frames of a run."""
-        budget = part.track.source.budget
-        budget.spend()
-        with closing(part.track.read(run, codec)) as frames:
-            for number, frame in frames:
-                try:
-                    pixels = convert(frame)
-                except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
-                    continue
-                yield number - part.low + part.first, pixels
-                budget.spend()  # the time that the consumer took does not count as a stall
 
-
-def plan_runs(index: Index, frames: np.ndarray) -> list[Run]:
-    """
-    Groups ascending frame numbers into runs of decoding.
-
-    A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
-    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run. Where the next
-    stretch begins right behind and both are short, decoding on is cheaper than a seek, and the runs are joined; but
-    not where the clock restarts between them, as the decoder has to be emptied there.
-    """
-    if index.counted:
-        return [Run(0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
-    runs: list[Run] = []
-    clock = None
-    for frame in frames.tolist():
-        packet = int(index.packets[frame])
-        at = int(np.searchsorted(index.starts, packet, side="right")) - 1
-        while at >= 0 and index.frames[index.starts[at]] > frame:
-            at -= 1
-        start = int(index.starts[at]) if at >= 0 else 0
-        last, clock_before, clock = runs[-1] if runs else None, clock, index.times[frame] - index.pts[packet]
-        near = last and start <= last.stop + SHORT_RUN // 4 and packet < last.start + SHORT_RUN
-        if last and (start <= last.start or (near and clock == clock_before)):
-            last.stop = max(last.stop, packet)
-            last.frames.append(frame)
-        else:
-            runs.append(Run(start, packet, [frame]))
-    return runs
+def _decode(run: Run, codec: av.VideoCodecContext | None, convert: FrameConverter) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames of a run, numbered within the video."""
+    budget = run.track.source.budget
+    budget.spend()
+    with closing(run.track.read(run, codec)) as frames:
+        for number, frame in frames:
+            try:
+                pixels = convert(frame)
+            except (av.FFmpegError, MemoryError, ValueError):  # a picture that no scaler can read
+                continue
+            yield number + run.offset, pixels
+            budget.spend()  # the time that the consumer took does not count as a stall
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -376,7 +335,7 @@ def iter_frames(source: Any, **options: Any) -> Iterator[tuple[float, np.ndarray
     [`read_frames`], with its arguments, as a generator, in the order of time and in bounded memory: `(timestamp in
     seconds, frame (H, W, 3) uint8)`, as the frames are decoded. Closing the generator early frees the decoder.
     """
-    with closing(FrameReader(source, **options)) as reader, closing(iter(reader)) as frames:
+    with FrameReader(source, **options) as reader, closing(iter(reader)) as frames:
         for _, seconds, pixels in frames:
             yield seconds, pixels
 
@@ -417,7 +376,7 @@ def read_frames(source: Any, **options: Any) -> VideoFrames:
         VideoReadError: If the source cannot be read.
         ValueError: If another argument is wrong.
     """
-    with closing(FrameReader(source, **options)) as reader:
+    with FrameReader(source, **options) as reader:
         return reader.read()
 
 
@@ -430,7 +389,7 @@ def probe_video(
 
     Takes `source`, `limits` and `allow_private_hosts` of [`read_frames`], and raises what it raises.
     """
-    with closing(FrameReader(source, num_frames=1, limits=limits, allow_private_hosts=allow_private_hosts)) as reader:
+    with FrameReader(source, num_frames=1, limits=limits, allow_private_hosts=allow_private_hosts) as reader:
         return reader.metadata
 
 

@@ -20,6 +20,8 @@ from functools import cache
 from typing import Any, BinaryIO, NamedTuple
 
 import av
+import PIL.Image
+import PIL.ImageOps
 from av.codec.hwaccel import HWAccel
 
 from .video_limits_fila_video import Budget, VideoLimits, VideoReadError, download
@@ -264,6 +266,33 @@ def find_device(hwaccel: str) -> HWAccel:
     return device
 
 
+def open_picture(
+    source: str | os.PathLike | bytes, *, formats: tuple[str, ...] | None = None, **access: Any
+) -> PIL.Image.Image:
+    """
+    A still picture, upright, decoded within limits.
+
+    Args:
+        source (`str`, `os.PathLike` or `bytes`): A path, an `http(s)://` URL or the bytes of a file.
+        formats (`tuple[str, ...]`, *optional*): Pillow's names of the formats to try; all by default.
+        **access: `limits` (`frame_pixels`, and for a URL those of a download) and `allow_private_hosts`, as for
+            [`OpenedSource`].
+
+    Raises:
+        VideoReadError: If it cannot be read, or is too large.
+    """
+    with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file:
+        try:
+            image = PIL.Image.open(file, formats=formats)
+            opened.budget.check_frame(*image.size)
+            image.load()
+            return PIL.ImageOps.exif_transpose(image)
+        except PIL.UnidentifiedImageError as error:
+            raise opened.error("it is not a picture that Pillow knows") from error
+        except (OSError, SyntaxError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
+            raise opened.error(f"it cannot be decoded ({error})") from error
+
+
 def is_url(source: Any) -> bool:
     """Whether a source lies on a web server."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
@@ -353,4 +382,13 @@ def _check_boxes(file: BinaryIO, budget: Budget) -> None:
             raise budget.refuse(f"its header announces {samples} samples or more", "packets")
 
 
-__all__ = ["NOT_ON_DEVICE", "OpenedSource", "VideoSegment", "find_device", "is_still", "is_url", "source_name"]
+__all__ = [
+    "NOT_ON_DEVICE",
+    "OpenedSource",
+    "VideoSegment",
+    "find_device",
+    "is_still",
+    "is_url",
+    "open_picture",
+    "source_name",
+]

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -100,7 +99,7 @@ def measure_encoded(minutes: float, max_candidates: int, side: int, seed: int) -
         encode(film, path, side)
         for mode in ("exact", "auto", "keyframe"):
             start = time.process_time()
-            with closing(FrameReader(path, fps=1.0, seek_mode=mode)) as reader:
+            with FrameReader(path, fps=1.0, seek_mode=mode) as reader:
                 _, times = most_different(iter(reader), max_candidates, reader.metadata)
             row[mode] = num_found(film, times)
             row[f"{mode}_looked_at"], row[f"{mode}_cpu"] = reader.total, round(time.process_time() - start, 2)

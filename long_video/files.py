@@ -14,8 +14,8 @@ from typing import Any
 
 import av
 
-from ..video_decoding_fila_video import Track, index_video
-from ..video_pixels_fila_video import display_turn
+from ..video_decoding_fila_video import Track, display_turn
+from ..video_index_fila_video import index_video
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
 from ..video_sources_fila_video import OpenedSource
 
@@ -123,7 +123,7 @@ def _describe(segment: VideoSegment) -> _Stream:
         if source.is_webp:
             raise _CannotCopy
         with source.container() as container:
-            stream = container.streams[index.stream]
+            stream = container.streams[track.number]
             first, codec = next(container.decode(stream), None), stream.codec_context
             plain = (
                 first is not None
@@ -142,7 +142,7 @@ def _describe(segment: VideoSegment) -> _Stream:
             size = (codec.width, codec.height, codec.sample_aspect_ratio)
             signature = (bytes(codec.extradata), *size, stream.average_rate, stream.time_base)
             length = int(index.end - index.times[0])
-            return _Stream(signature, index.stream, stream.time_base, int(index.times[0]), length)
+            return _Stream(signature, track.number, stream.time_base, int(index.times[0]), length)
 
 
 def _encode(segments: list[VideoSegment], target: Path) -> None:

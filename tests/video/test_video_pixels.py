@@ -6,9 +6,9 @@ import av
 import numpy as np
 import PIL.Image
 import pytest
+from fila_video.video_decoding_fila_video import FrameConverter, webp_frames
 from fila_video.video_limits_fila_video import VideoLimits, VideoReadError
-from fila_video.video_pixels_fila_video import FrameConverter, open_picture, webp_frames
-from fila_video.video_sources_fila_video import OpenedSource
+from fila_video.video_sources_fila_video import OpenedSource, open_picture
 from helpers.video_files import make_video, number_of, picture
 
 # Of the patches that `hdr_ramp` draws, row by row, what FFmpeg 5.1 makes of them:

@@ -11,8 +11,7 @@ import fila_video.video_limits_fila_video as limits
 import PIL.Image
 import pytest
 from fila_video.video_limits_fila_video import Budget, VideoLimits, VideoReadError, download
-from fila_video.video_pixels_fila_video import open_picture
-from fila_video.video_sources_fila_video import OpenedSource, source_name
+from fila_video.video_sources_fila_video import OpenedSource, open_picture, source_name
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of
 

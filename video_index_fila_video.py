@@ -1,0 +1,338 @@
+"""
+The index of a video stream: which frames it holds, when each is shown, which of them are wanted, and from where they
+are decoded.
+
+Where a container stores when each frame is shown, frames are found by their times. Where it does not (AVI with
+B-frames, raw streams, WebP), they are decoded from the start and counted.
+"""
+
+from array import array
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+
+from .video_sources_fila_video import NOT_ON_DEVICE
+
+if TYPE_CHECKING:
+    from .video_decoding_fila_video import Track
+
+NOPTS = np.iinfo(np.int64).min
+SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
+_FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
+_UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
+_NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
+
+
+@dataclass
+class Index:
+    """
+    What a stream holds: P packets in the order of decoding, T frames in the order of presentation. Its times are
+    integers, in units of `time_base` seconds.
+    """
+
+    pts: np.ndarray  # (P,) int64: presentation times of the packets, `NOPTS` where there is none
+    sizes: np.ndarray  # (P,): bytes of the packets
+    keys: np.ndarray  # (P,) bool: the keyframes
+    starts: np.ndarray  # packets from which decoding can start, ascending
+    times: np.ndarray  # (T,) int64, ascending: when each frame is shown, also in joined recordings
+    frames: np.ndarray  # (P,): the frame that each packet belongs to; -1 where it shows none
+    end: int  # the time at which the last frame disappears
+    time_base: Fraction
+    size: tuple[int, int]  # (height, width) of the frames as a player shows them
+    counted: bool = False  # times are not stored: packet n stands for the n-th frame that the decoder gives
+    interlaced: bool = False  # the two fields of a frame may be packets of their own, so that none is skipped
+    damage: str | None = None  # what is missing or cannot be read
+
+    def __post_init__(self) -> None:
+        shown = np.flatnonzero(self.frames >= 0)
+        self.packets = np.zeros(len(self.times), dtype=np.int32)  # of each frame, the one that completes it
+        self.packets[self.frames[shown]] = shown
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(T,) float64: seconds from the first frame to each frame."""
+        return (self.times - self.times[0]) * float(self.time_base)
+
+    @property
+    def duration(self) -> float:
+        return float((self.end - int(self.times[0])) * self.time_base)
+
+
+@dataclass
+class Run:
+    """An unbroken stretch of decoding from the packet `start` to the packet `stop` (inclusive) of a track, for the
+    wanted `frames`: ascending indices into `Index.times`, which are `offset` lower than within the video."""
+
+    track: "Track"
+    offset: int
+    start: int
+    stop: int
+    frames: list[int]
+
+
+def pts_of(packet: av.Packet) -> int:
+    return NOPTS if packet.pts is None else packet.pts
+
+
+def index_video(track: "Track") -> Index:
+    """
+    Reads every packet of a track, which then knows what it holds. Only its first frame is decoded, and all where they
+    have to be counted.
+
+    Raises:
+        VideoReadError: If no frame can be decoded, or a limit is passed.
+    """
+    index = track.index = _index_webp(track) if track.source.is_webp else _index(track)
+    if index.damage:  # FFmpeg also ends a video early that the machine cannot read
+        try:
+            with track.source.open() as file:
+                while file.read(1 << 20):
+                    track.source.budget.spend()
+        except OSError as error:
+            raise track.source.error(f"it cannot be read ({error})") from error
+    return index
+
+
+def _index(track: "Track") -> Index:
+    track.open()
+    stream, codec, name = track.stream, track.decoder(), track.container.format.name
+    # A column each, as compact as can be: of a long video they are what its reading costs in memory.
+    pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
+    first, corrupt, reordered = None, False, False
+    for packet in track.packets:
+        if first is None:
+            first = next(iter(track.decode(codec, packet)), None)
+        pts.append(pts_of(packet))
+        lengths.append(packet.duration or 0)
+        sizes.append(packet.size)
+        flags.append(packet.is_keyframe + 2 * packet.is_discard)
+        if not packet.is_discard and (name in _UNTIMED or packet.pts is None):
+            undated.append(NOPTS if packet.dts is None else packet.dts)
+        reordered |= packet.pts != packet.dts
+        corrupt = packet.is_corrupt
+        track.errors += corrupt
+    if first is None:
+        first = next(iter(track.decode(codec, None)), None)
+    track.at = len(pts)
+    if first is None or len(pts) == 0:
+        raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
+    if not stream.time_base:
+        raise track.source.error("its times have no unit")
+    size = track.display_size(first)
+    pts, lengths, sizes, flags = (
+        np.frombuffer(column, dtype=column.typecode) for column in (pts, lengths, sizes, flags)
+    )
+    keys, kept = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
+    if corrupt and len(pts) > 1:
+        kept[-1] = False  # the file ends within this frame
+    is_timed = kept.any()
+    if is_timed and name in _UNTIMED:
+        # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
+        not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
+        twice = len(np.unique(pts[kept])) < len(pts)
+        is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
+    if not is_timed:
+        index = _count(track, np.array(undated, dtype=np.int64), size)
+        index.damage = _damage(track, index, len(pts), 0)
+        return index
+    wild = damaged_times(pts[kept] * float(stream.time_base))
+    kept[kept] = ~wild
+    moments = on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
+    times = np.sort(moments)
+    times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
+    frames = np.full(len(pts), -1, dtype=np.int32)
+    frames[kept] = np.searchsorted(times, moments)
+    length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
+    if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
+        length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
+    track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
+    starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
+    index = Index(
+        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base, size,
+        interlaced=first.interlaced_frame,
+    )  # fmt: skip
+    index.damage = _damage(track, index, len(pts), int(wild.sum()))
+    return index
+
+
+def _index_webp(track: "Track") -> Index:
+    frames = [(frame.pts, frame.duration, track.display_size(frame)) for frame in track.all_frames()]
+    times, (_, last, size) = np.array([pts for pts, *_ in frames]), frames[-1]
+    return _counted(times, np.ones(len(times), dtype=bool), times[-1] + last, Fraction(1, 1000), size)
+
+
+def _count(track: "Track", dts: np.ndarray, size: tuple[int, int]) -> Index:
+    """The index of a stream that says in which order frames are decoded, but not when they are shown."""
+    came, keys = array("q"), array("b")
+    for frame in track.all_frames():
+        came.append(NOPTS if frame.dts is None else frame.dts)
+        keys.append(bool(frame.key_frame))
+    if not came:
+        raise track.source.error("no frame of it can be decoded")
+    stream = track.stream
+    step = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
+    slots = np.unique(dts)
+    if len(slots) < len(came) or slots[0] == NOPTS:
+        slots = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
+    # A slot without a picture of its own (not coded) shows the picture before it again.
+    times = slots_of(np.array(came), slots)
+    end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
+    return _counted(times, np.array(keys, dtype=bool), end, stream.time_base, size)
+
+
+def _counted(times: np.ndarray, keys: np.ndarray, end: int, time_base: Fraction, size: tuple[int, int]) -> Index:
+    every = np.arange(len(times), dtype=np.int32)
+    return Index(times, every, keys, every[:1], times, every, int(end), time_base, size, counted=True)
+
+
+def _damage(track: "Track", index: Index, held: int, wild: int) -> str | None:
+    """What the file holds less than its header promises, or what of it cannot be read."""
+    name = track.container.format.name
+    entries = getattr(track.stream, "index_entries", ())
+    announced = len(entries) if "mov" in name else track.stream.frames
+    seconds = (track.container.duration or 0) / av.time_base
+    if name == "avi" and len(entries):  # it counts chunks, also those of 0 bytes, which show the last picture again
+        held, seconds = max(held, entries[-1].timestamp + 1), 0.0
+    if announced > held:
+        return f"is cut off or damaged: {announced - held} of its {announced} frames are missing"
+    if wild:
+        return f"is damaged: the times of {wild} of its {held} frames are far from all others; they are left out"
+    if seconds > index.duration + max(1.0, 0.02 * seconds):
+        return (
+            "is cut off, or its sound outlasts its video: there are frames for "
+            f"{index.duration:.1f} of its {seconds:.1f} seconds"
+        )
+    return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
+
+
+def damaged_times(seconds: np.ndarray) -> np.ndarray:
+    """
+    (S,) bool: which of the times `seconds` (S,), in the order of decoding, are damaged.
+
+    One is that jumps away from those around it, which agree, further than frames are reordered. At both ends, where
+    there is nothing to come back to, it takes an hour and 20 times the length of everything else.
+    """
+    wild = np.zeros(len(seconds), dtype=bool)
+    reach = 4  # times before and after, of which the middle is taken
+    if len(seconds) > 2 * reach:
+        # Only where a time is far from one of those before it is there anything to look at.
+        here, doubtful = seconds[reach:-reach], wild[reach:-reach]
+        for back in range(1, reach + 1):
+            doubtful = doubtful | (np.abs(here - seconds[reach - back : -reach - back]) > 1)
+        doubtful = np.flatnonzero(doubtful) + reach
+        around = seconds[doubtful[:, None] + np.arange(-reach, reach + 1)]
+        here = around[:, reach]
+        before, after = np.median(around[:, :reach], axis=1), np.median(around[:, -reach:], axis=1)
+        far = 1 + 32 * np.median(np.abs(np.diff(around, axis=1)), axis=1)
+        jumps = (here > np.maximum(before, after) + far) | (here < np.minimum(before, after) - far)
+        wild[doubtful] = jumps & (np.abs(after - before) < far)
+    low, high = np.quantile(seconds[~wild], (0.1, 0.9), method="nearest", overwrite_input=True)
+    far = max(_FAR, 20 * (high - low))
+    ends = ~wild & ((seconds < low - far) | (seconds > high + far))
+    if len(seconds) > 2 and ends.sum() <= max(1, len(seconds) // 50):
+        wild |= ends
+    return wild
+
+
+def on_one_clock(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """
+    (P,) int64: the times of packets, with recordings that were joined, each with a clock of its own, put behind one
+    another.
+
+    Keyframes, the packets `starts`, are stored in the order in which they are shown; one that is not later than the
+    one before it starts a new clock, and follows the last frame at the usual distance.
+    """
+    restarts = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
+    moments, top = pts.copy(), NOPTS
+    for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
+        part = moments[low:at][pts[low:at] != NOPTS]
+        gaps = np.diff(np.unique(part[-100:]))
+        top = max(top, int(part.max())) if len(part) else top
+        moments[at:high] += top + (int(np.median(gaps)) if len(gaps) else 1) - int(pts[at])
+    return moments
+
+
+def slots_of(came: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """(T,) int64, strictly ascending: the slots of T frames of which each came out of the decoder at a slot of `came`
+    (`NOPTS` at the end, where the decoder was emptied), a constant number of slots after its own."""
+    at = np.where(came == NOPTS, 0, np.searchsorted(slots, came))
+    return slots[_ascending(np.maximum(at - at[0], 0), len(slots))]
+
+
+def _ascending(indices: np.ndarray, total: int) -> np.ndarray:
+    """Indices below `total`, none twice: where one does not follow the one before it, the next free one is taken."""
+    steps = np.arange(len(indices))
+    indices = np.maximum.accumulate(indices - steps) + steps
+    return np.minimum(indices, total - len(indices) + steps)
+
+
+def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
+    """The frame shown at each of `times`: (len(times),) int64; before the first frame it is the first one."""
+    return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
+
+
+def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
+    """
+    The frames shown at `count` evenly spaced times from the first frame to the last of `seconds` (T,), ascending.
+
+    Returns:
+        `np.ndarray` of shape `(min(count, T),)`: int64 indices, ascending, none twice: where one frame is shown at two
+        of the times, the next free one is taken, so that the number is always kept.
+    """
+    wanted = np.linspace(seconds[0], seconds[-1], min(count, len(seconds)))
+    tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
+    return _ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
+
+
+def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
+    """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
+    ticks = (np.append(seconds, end) - seconds[0]) * fps - 1e-6
+    # The first tick that falls on a frame comes before the next frame.
+    return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
+
+
+def plan_runs(track: "Track", frames: np.ndarray, offset: int) -> list[Run]:
+    """
+    Groups ascending frame numbers into runs of decoding.
+
+    A frame is decoded from the last keyframe that comes before it in the file and is not shown after it (a frame shown
+    before its keyframe leans on the keyframe before that one). Frames of one such stretch share a run. Where the next
+    stretch begins right behind and both are short, decoding on is cheaper than a seek, and the runs are joined; but
+    not where the clock restarts between them, as the decoder has to be emptied there.
+    """
+    index = track.index
+    if index.counted:
+        return [Run(track, offset, 0, len(index.pts) - 1, frames.tolist())] if len(frames) else []
+    runs: list[Run] = []
+    clock = None
+    for frame in frames.tolist():
+        packet = int(index.packets[frame])
+        at = int(np.searchsorted(index.starts, packet, side="right")) - 1
+        while at >= 0 and index.frames[index.starts[at]] > frame:
+            at -= 1
+        start = int(index.starts[at]) if at >= 0 else 0
+        last, clock_before, clock = runs[-1] if runs else None, clock, index.times[frame] - index.pts[packet]
+        near = last and start <= last.stop + SHORT_RUN // 4 and packet < last.start + SHORT_RUN
+        if last and (start <= last.start or (near and clock == clock_before)):
+            last.stop = max(last.stop, packet)
+            last.frames.append(frame)
+        else:
+            runs.append(Run(track, offset, start, packet, [frame]))
+    return runs
+
+
+__all__ = [
+    "NOPTS",
+    "SHORT_RUN",
+    "Index",
+    "Run",
+    "index_video",
+    "plan_runs",
+    "pts_of",
+    "sample_at_rate",
+    "shown_at",
+    "spread_evenly",
+]
