@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import Chat
 
 from .encoded_video_fila_video import EncodedVideo
-from .video_inputs_fila_video import HeldVideo, clip_of, flatten_videos, videos_of_rows
+from .video_inputs_fila_video import HeldVideo, check_video_keys, clip_of, flatten_videos, videos_of_rows
 from .video_reading_fila_video import VideoFrames, VideoSegment
 
 ROLES = ("system", "user", "assistant")
@@ -49,7 +49,10 @@ def normalize_chat(messages: Any) -> list[dict]:
     messages = getattr(messages, "messages", messages)  # transformers' `Chat`
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError("A chat has no messages: ask something.")
-    return [_normalize_message(message) for message in messages]
+    chat = [_normalize_message(message) for message in messages]
+    if not any(_texts(message["content"]) for message in chat if message["role"] == "user"):
+        raise ValueError("A chat has no question: add a text to the `content` of a user's message.")
+    return chat
 
 
 def normalize_chats(conversation: Any) -> tuple[list[list[dict]], bool]:
@@ -95,10 +98,14 @@ def _normalize_message(message: Any) -> dict:
             content = [block for block in content if block["type"] != "text" or block["text"]]
     else:
         raise ValueError(f"The `content` of a message is a text or a list of blocks, got a {type(content).__name__}.")
-    texts = [content] if isinstance(content, str) else [block["text"] for block in content if block["type"] == "text"]
+    texts = _texts(content)
     if role == "user" and (not content or (texts and not any(text.strip() for text in texts))):
         raise ValueError("A question is empty: ask something.")
     return {**{name: value for name, value in message.items() if value is not None}, "content": content}
+
+
+def _texts(content: str | list[dict]) -> list[str]:
+    return [content] if isinstance(content, str) else [block["text"] for block in content if block["type"] == "text"]
 
 
 def _normalize_block(block: Any) -> dict:
@@ -131,6 +138,7 @@ def _normalize_block(block: Any) -> dict:
     if isinstance(medium, str):
         medium = _decoded(medium, kind)
     if kind == "video":
+        check_video_keys(block)
         span = {name: block[name] for name in ("video_start", "video_end") if name in block}
         medium = clip_of({**medium, **span} if isinstance(medium, dict) else {"video": medium, **span})
     return {"type": kind, "url" if isinstance(medium, str) and "://" in medium else kind: medium}
@@ -218,9 +226,7 @@ def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] |
 def last_question(chat: list[dict]) -> str:
     """What the last user of a normalized chat says."""
     asked = [message["content"] for message in chat if message["role"] == "user"]
-    last = asked[-1] if asked else ""
-    texts = [last] if isinstance(last, str) else [block["text"] for block in last if block["type"] == "text"]
-    return " ".join(texts).strip()
+    return " ".join(_texts(asked[-1] if asked else "")).strip()
 
 
 def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -334,6 +340,8 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
             return _each(inputs, _same)
         return _each(inputs, _same) if _is_iterator(inputs) or isinstance(inputs, Dataset) else inputs
     if isinstance(text, str):
+        if isinstance(videos, (list, tuple)) and videos and isinstance(videos[0], dict) and "role" in videos[0]:
+            raise ValueError("A chat holds its own question: pass the chat alone, or videos with `text`.")
         if _is_iterator(videos) or _is_column(videos) or isinstance(videos, Dataset):
             return _each(videos, _Ask(text))
         return {"videos": videos, "text": text}
@@ -379,6 +387,8 @@ def as_chat(inputs: Any) -> tuple[list[dict], Any]:
     if unknown:
         raise ValueError(f"An input has `videos` and `text`, but this one also has {', '.join(sorted(unknown))}.")
     videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
+    if not videos and inputs.get("videos") is not None:
+        raise ValueError("There is no video in `videos`: leave it out to ask without one.")
     content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
     return [{"role": "user", "content": content}], inputs["text"]
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,19 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
+from transformers.utils import logging
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_limits_fila_video import VideoLimits
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
 from .video_sources_fila_video import is_still, is_url, open_picture
 
+logger = logging.get_logger(__name__)
+
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SOURCE_KEYS = ("bytes", "video", "url", "path", "video_url")  # of a video's dictionary
 DECODED_AT_ONCE = 16  # frames of a decoder that stand in memory at full size
 
 
@@ -107,22 +112,40 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
     return [video for item in videos for video in flatten_videos(item, depth + 1)]
 
 
+def check_video_keys(video: dict) -> None:
+    """
+    Raises:
+        ValueError: If a video's dictionary names two sources, or a time under a name that is not read.
+    """
+    sources = [name for name in SOURCE_KEYS if video.get(name) is not None]
+    if len(sources) > 1 and sources != ["bytes", "path"]:  # which `datasets` gives together
+        raise ValueError(f"A video has one source, but this one has {' and '.join(f'`{name}`' for name in sources)}.")
+    for name in video:
+        if name in (*SOURCE_KEYS, "video_start", "video_end", "type") or video[name] is None:
+            continue
+        if re.search("start|end|strat", name) or get_close_matches(name, ("video_start", "video_end")):
+            raise ValueError(f"`{name}` of a video is not read: a clip has `video_start` and `video_end`, in seconds.")
+        logger.warning_once(f"`{name}` of a video is not read; options are passed to the processor or the pipeline.")
+
+
 def clip_of(video: dict) -> Any:
     """
     The video in a dictionary, as `datasets` and chats hold one.
 
     Args:
         video (`dict`):
-            The source as `bytes`, `video`, `url`, `path` or `video_url`, the first of them that is not `None`; and
-            `video_start`, `video_end` (seconds, *optional*) of a clip.
+            The source as `bytes`, `video`, `url`, `path` or `video_url` (`bytes` before `path`); and `video_start`,
+            `video_end` (seconds, *optional*) of a clip.
 
     Returns:
         The source, or a list of one `VideoSegment` where a start or an end is given.
 
     Raises:
-        ValueError: If there is no source, the times are not in order, or the source has no times of its own.
+        ValueError: If there is no source, the times are not in order, the source has no times of its own, or what is
+            said in other words would be lost.
     """
-    sources = [video[name] for name in ("bytes", "video", "url", "path", "video_url") if video.get(name) is not None]
+    check_video_keys(video)
+    sources = [video[name] for name in SOURCE_KEYS if video.get(name) is not None]
     if not sources:
         raise ValueError(f"A video's dictionary has `bytes`, `video`, `url` or `path`; this one has {sorted(video)}.")
     source, start, end = sources[0], video.get("video_start"), video.get("video_end")

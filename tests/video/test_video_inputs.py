@@ -230,11 +230,20 @@ def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it() -> None:
         ({"video": "a.mp4", "video_end": float("nan")}, "seconds from 0, got None and nan"),
         ({"video": FRAMES, "video_end": 2}, "not a ndarray"),
         ({"id": 5}, r"this one has \['id'\]"),
+        ({"video": "a.mp4", "start": 1}, "`start` of a video is not read: a clip has `video_start`"),
+        ({"path": "a.mp4", "end_time": 2}, "`end_time` of a video is not read"),
+        ({"video": "a.mp4", "video_strat": 1}, "`video_strat` of a video is not read"),
+        ({"video": "a.mp4", "url": "http://host/b.mp4"}, "one source, but this one has `video` and `url`"),
     ],
 )
 def test_a_clip_that_makes_no_sense_is_refused(clip, message) -> None:
     with pytest.raises(ValueError, match=message):
         flatten_videos(clip)
+
+
+def test_options_among_the_keys_of_a_video_are_told_to_be_lost(warnings) -> None:
+    assert flatten_videos({"video": "a.mp4", "nframes": 8, "fps": None}) == ["a.mp4"]
+    assert "`nframes` of a video is not read" in warnings.text and "fps" not in warnings.text
 
 
 def test_a_folder_of_pictures_is_one_video_in_natural_order(tmp_path) -> None:
@@ -297,12 +306,14 @@ def test_a_batch_of_frames_keeps_its_times() -> None:
 
 
 def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path) -> None:
+    path = make_video(tmp_path / "a.mp4", 30)
     try:
         from torchcodec.decoders import VideoDecoder
+
+        decoder = VideoDecoder(str(path))
     except (ImportError, RuntimeError, OSError) as error:  # it needs FFmpeg's libraries
         pytest.skip(f"torchcodec cannot be loaded: {type(error).__name__}")
-    path = make_video(tmp_path / "a.mp4", 30)
-    ours, theirs = read_frames(path, num_frames=5), read_decoder(VideoDecoder(str(path)), num_frames=5)
+    ours, theirs = read_frames(path, num_frames=5), read_decoder(decoder, num_frames=5)
     assert theirs.metadata.frames_indices == list(ours.metadata.frames_indices)
     assert theirs.timestamps == pytest.approx(ours.timestamps, abs=1e-4)
     assert [number_of(frame) for frame in theirs.frames] == [number_of(frame) for frame in ours.frames]
