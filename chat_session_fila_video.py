@@ -6,6 +6,7 @@ several questions about the same videos, which are encoded once and stay in the 
 import json
 import os
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -26,16 +27,9 @@ from .video_inputs_fila_video import flatten_videos
 
 FORMAT = "fila_video.chat.1"
 # A chat has one answer a turn, and the next turn goes on from its cache.
-REFUSED = {
-    "num_beams": (None, 1),
-    "num_return_sequences": (None, 1),
-    "use_cache": (None, True),
-    "cache_implementation": (None, "dynamic"),
-    "assistant_model": (None,),
-    "prompt_lookup_num_tokens": (None,),
-    "cache": (None,),
-    "past_key_values": (None,),
-}
+REFUSED = {"num_beams": (None, 1), "num_return_sequences": (None, 1), "use_cache": (None, True)}
+REFUSED |= {"cache_implementation": (None, "dynamic")}
+REFUSED |= dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens", "cache", "past_key_values"), (None,))
 
 
 @dataclass(frozen=True)
@@ -117,11 +111,6 @@ class _Pieces(TextStreamer):
             self.events.put(Text(text))
 
 
-class _Failed:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 def stream_of(
     work: Callable[[Listener], Result], tokenizer: PreTrainedTokenizerBase
 ) -> Generator[Progress | Text | Result, None, None]:
@@ -135,14 +124,14 @@ def stream_of(
         try:
             listener.events.put(work(listener))
         except BaseException as error:
-            listener.events.put(_Failed(error))
+            listener.events.put(error)
 
     threading.Thread(target=run, daemon=True, name="fila-video answer").start()
     try:
         while True:
             event = listener.events.get()
-            if isinstance(event, _Failed):
-                raise event.error
+            if isinstance(event, BaseException):
+                raise event
             yield event
             if isinstance(event, Result):
                 return
@@ -305,11 +294,11 @@ class ChatSession:
 
     def save(self, folder: str | Path) -> None:
         """
-        Writes `chat.json` and each video into a folder. `pipe.resume_chat` goes on from there, in any process; its
-        first question reads the whole prompt once more.
+        Writes `chat.json` and each video into a folder: a new or empty one, or one of a saved chat, which is replaced.
+        `pipe.resume_chat` goes on from there, in any process; its first question reads the whole prompt once more.
 
         Raises:
-            ValueError: If the session has options that are not plain values.
+            ValueError: If the session has options that are not plain values, or the folder holds anything else.
         """
         with self._lock:
             record = {"format": FORMAT, "messages": self.messages, "videos": len(self.videos), "options": self.options}
@@ -318,36 +307,47 @@ class ChatSession:
             except TypeError as error:
                 raise ValueError(f"The options of this chat cannot be saved: {error}.") from error
             folder = Path(folder)
+            names = _files_of(record)
+            outdated = _files_to_replace(folder, names) - set(names)
             folder.mkdir(parents=True, exist_ok=True)
-            for number, video in enumerate(self.videos):
-                video.save(folder / f"video_{number}.safetensors")
-            half = folder / ".chat.json"
-            half.write_text(text, encoding="utf-8")
-            os.replace(half, folder / "chat.json")
+            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as half:
+                for video, name in zip(self.videos, names, strict=False):
+                    video.save(Path(half, name))
+                Path(half, "chat.json").write_text(text, encoding="utf-8")
+                for name in names:
+                    os.replace(Path(half, name), folder / name)
+            for name in outdated:
+                (folder / name).unlink(missing_ok=True)
 
-    @classmethod
-    def load(cls, pipe: Pipeline, folder: str | Path, check_source: bool = True) -> "ChatSession":
-        """See [`VideoTextToTextPipeline.resume_chat`]."""
-        folder = Path(folder)
-        try:
-            record = json.loads((folder / "chat.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} holds no chat that was saved: {error}.") from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise ValueError(f"{folder / 'chat.json'} is no chat of this version, whose format is {FORMAT}.")
-        videos = [
-            EncodedVideo.load(folder / f"video_{number}.safetensors", check_source).to(pipe.device)
-            for number in range(record["videos"])
-        ]
-        options = record["options"]
-        if options.get("subtitles") is not None:
-            options["subtitles"] = [
-                None if lines is None else Subtitles(SubtitleLine(*line) for line in lines)
-                for lines in options["subtitles"]
-            ]
-        session = cls(pipe, videos, options=options)
-        session.messages = record["messages"]
-        return session
+
+def _files_of(record: dict[str, Any]) -> list[str]:
+    return [*(f"video_{number}.safetensors" for number in range(record["videos"])), "chat.json"]
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / "chat.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} holds no chat that was saved: {error}.") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f"{folder / 'chat.json'} is no chat of this version, whose format is {FORMAT}.")
+    return record
+
+
+def _files_to_replace(folder: Path, names: list[str]) -> set[str]:
+    """The files of the chat that a folder holds. Others may lie beside them, but are not written over."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return set()
+    try:
+        there = set(_files_of(_read_record(folder)))
+        for name in set(names) - there:
+            if (folder / name).exists():
+                raise ValueError(f"{folder / name} is not of the chat that was saved there.")
+        return there
+    except ValueError as error:
+        raise ValueError(
+            f"Nothing is saved: name a new or an empty folder, or one of a saved chat. {error}"
+        ) from error
 
 
 def _visuals_of(scenes: list[dict[str, Any]] | None, question_ids: torch.Tensor | None) -> list[torch.Tensor]:
@@ -422,6 +422,8 @@ class Conversations:
             else self.processor.encode_video([[video]], progress=progress, **reading)
             for video in found
         ]
+        if options.get("subtitles") is not None:  # now that it is known when the videos end
+            options["subtitles"] = subtitles_of_videos(options["subtitles"], encoded, self.tokenizer, {})
         return ChatSession(self, encoded, system, options)
 
     def resume_chat(self, folder: str | Path, check_source: bool = True) -> ChatSession:
@@ -434,7 +436,14 @@ class Conversations:
         Raises:
             ValueError: If the folder holds none, or a video's file has changed.
         """
-        return ChatSession.load(self, folder, check_source)
+        record = _read_record(folder := Path(folder))
+        videos = [EncodedVideo.load(folder / name, check_source).to(self.device) for name in _files_of(record)[:-1]]
+        options = record["options"]
+        if (spoken := options.get("subtitles")) is not None:
+            options["subtitles"] = [one if one is None else Subtitles(map(SubtitleLine._make, one)) for one in spoken]
+        session = ChatSession(self, videos, options=options)
+        session.messages = record["messages"]
+        return session
 
 
 __all__ = ["Cancelled", "ChatSession", "Conversations", "Progress", "Result", "Text"]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import weakref
 from collections.abc import Callable
 from enum import Enum
@@ -138,8 +138,17 @@ class EncodedVideo:
         return self._with(**moved)
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file, whole or not at all."""
+        """
+        Writes one safetensors file, whole or not at all.
+
+        Raises:
+            ValueError: If the path is a folder, or there is no folder to write it into.
+        """
         path = Path(path)
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file to write, such as {path / 'video.safetensors'}.")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
         tensors = {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         record = {
@@ -151,16 +160,16 @@ class EncodedVideo:
             "sources": self.sources,
             "encoder": self.encoder,
         }
-        if not path.parent.is_dir():
-            raise ValueError(f"{path} cannot be written: there is no folder {path.parent}.")
-        handle, half = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+        # safetensors, like `tempfile`, lets only the owner read its files: this one is as any new file is.
+        half = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
+            half.touch(exist_ok=False)
+            mode = half.stat().st_mode
             save_file(tensors, half, metadata={"fila_video": json.dumps(record)})
+            half.chmod(mode)
             os.replace(half, path)
-        except BaseException:
-            Path(half).unlink(missing_ok=True)
-            raise
+        finally:
+            half.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path, check_source: bool = True) -> "EncodedVideo":

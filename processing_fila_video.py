@@ -279,9 +279,9 @@ class FilaVideoProcessor(ProcessorMixin):
             selected = self._selector.select(frames, scene_settings, pixels, progress, question)
             scene = describe_scenes(selected, info, text, pool if return_scenes == "pictures" else None)
             if lines is not None:
-                times = scene["timestamps"]
+                times, seconds = scene["timestamps"], scene["duration"]
                 head = prompt.spoken_head(times[-1].tolist())  # the longest
-                spoken = lines_beside_scenes(lines, times[:, -1].tolist(), most_spoken, self.tokenizer, head)
+                spoken = lines_beside_scenes(lines, times[:, -1].tolist(), most_spoken, self.tokenizer, head, seconds)
                 scene["subtitles"], scene["subtitles_left_out"] = spoken
             selections.append(selected)
             scenes.append(scene)

@@ -20,6 +20,13 @@ logger = logging.get_logger(__name__)
 MAX_BYTES = 1 << 26  # of a file of subtitles; those of a film have some 100 KB
 MAX_LINES = 200_000
 FORMATS = {"WEBVTT": "webvtt", "[Script Info]": "ass", "": "srt"}
+# Times are read here, since FFmpeg leaves out what it cannot read, or takes it for words.
+TIME = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[,.](\d{3}))?"
+CUE = re.compile(rf"{TIME}\s*-->\s*{TIME}(?:\s+[^\s:%]*+[:%]\S*+)*+", re.ASCII)  # with settings of its place
+ASS_TIME = r"\s*(\d{1,4}):([0-5]?\d):([0-5]?\d)[.,:](\d{2,3})\s*"
+DIALOGUE = re.compile(rf"(Dialogue:[^,]*,){ASS_TIME},{ASS_TIME}(,.*)", re.ASCII)
+DRAWING = re.compile(r"\{[^{}]{0,200}\\p[1-9][^{}]{0,200}\}[^{]*")  # of ASS: a shape, no words
+NO_CUE = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")  # how blocks of WebVTT begin that are never shown
 
 
 class SubtitleLine(NamedTuple):
@@ -83,7 +90,8 @@ def is_track(subtitles: Any) -> bool:
 def _cut(lines: list[SubtitleLine], segment: VideoSegment, at: float) -> list[SubtitleLine]:
     """The lines of a segment that begins at `at` seconds; one that its start or end cuts belongs to it."""
     start, end = segment.start or 0.0, float("inf") if segment.end is None else segment.end
-    kept = (line for line in lines if line.end > start and line.start < end)
+    # A line of no duration is shown where it starts, also at the first moment.
+    kept = (line for line in lines if (line.end > start or line.start >= start) and line.start < end)
     return [
         line._replace(start=max(line.start, start) - start + at, end=min(line.end, end) - start + at) for line in kept
     ]
@@ -99,18 +107,136 @@ def _lines_of_file(source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
             raise opened.error(f"they have more than {MAX_BYTES} bytes")
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         try:
-            text = data.decode(encoding).lstrip()
+            text = data.decode(encoding).replace("\ufeff", "")
         except UnicodeDecodeError as error:
             raise opened.error(f"they are not UTF-8 text (byte {error.start}); convert the file") from error
-        kind = next(kind for start, kind in FORMATS.items() if text.startswith(start))
+        kind = next(kind for start, kind in FORMATS.items() if text.lstrip().startswith(start))
         if kind == "srt" and "-->" not in text:
             raise opened.error("they are in none of the formats SRT, WebVTT and ASS")
+        text = _with_read_times(re.sub(r"\r*\n|\r", "\n", text).split("\n"), kind, opened)
         try:
-            # A line break at the end, or FFmpeg leaves the last line out.
-            with av.open(io.BytesIO(text.encode() + b"\n"), format=kind, metadata_errors="ignore") as container:
-                return _lines(container, container.streams.subtitles[0], opened)
+            with av.open(io.BytesIO(text.encode()), format=kind, metadata_errors="ignore") as container:
+                lines = _lines(container, container.streams.subtitles[0], opened)
         except (av.FFmpegError, IndexError) as error:
             raise opened.error(f"they are damaged ({getattr(error, 'strerror', None) or error})") from error
+        if not lines:
+            raise opened.error(
+                f"no line of words can be read of their {len(data)} bytes; pass `None` for no subtitles"
+            )
+        return lines
+
+
+class _Cue(NamedTuple):
+    """What is shown at a time: the number of its line of times, its start and end in milliseconds, and its words."""
+
+    at: int
+    start: int
+    end: int
+    words: list[str]
+
+
+def _with_read_times(lines: list[str], kind: str, opened: OpenedSource) -> str:
+    """
+    The same subtitles, with all times in the one form that FFmpeg reads, and no cue that ends before it begins.
+
+    Raises:
+        VideoReadError: If times are damaged.
+    """
+    cues = _dialogue(lines, opened) if kind == "ass" else _cues(lines, kind, opened)
+    backward = [cue for cue in cues if cue.end < cue.start]
+    if backward:
+        at = backward[0].at
+        logger.warning(
+            f"The subtitles {opened.name}: {len(backward)} of {len(cues)} cues end before they begin, first that of "
+            f"line {at} ({lines[at - 1].strip()[:80]!r}). They are taken as shown at their start only; correct their "
+            "times in the file."
+        )
+    blocks = []
+    for number, (at, start, end, words) in enumerate(cues, 1):
+        span = [_written(time, kind) for time in (start, max(start, end))]
+        if kind == "ass":
+            lines[at - 1] = f"{words[0]}{','.join(span)}{words[1]}"
+        elif words:
+            blocks.append("\n".join([str(number), " --> ".join(span), *words]))
+    if kind == "ass":
+        return "\n".join(lines).lstrip() + "\n"
+    return "\n\n".join([*(["WEBVTT"] if kind == "webvtt" else []), *blocks]) + "\n\n"
+
+
+def _dialogue(lines: list[str], opened: OpenedSource) -> list[_Cue]:
+    """The cues of ASS; their words are what stands before the times, and behind them."""
+    cues = []
+    for at, line in enumerate(lines, 1):
+        found = DIALOGUE.fullmatch(line.strip())
+        if found is not None:
+            head, *times, rest = found.groups()
+            cues.append(_Cue(at, _milliseconds(times[:4]), _milliseconds(times[4:]), [head, rest]))
+        elif line.strip().startswith("Dialogue"):
+            raise _damaged(opened, at, line, "Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,Words")
+    return cues
+
+
+def _cues(lines: list[str], kind: str, opened: OpenedSource) -> list[_Cue]:
+    """The cues of SRT and WebVTT, without their numbers, names and notes."""
+    is_vtt = kind == "webvtt"
+    example = "00:00:01.000 --> 00:00:02.500" if is_vtt else "00:00:01,000 --> 00:00:02,500"
+    cues: list[_Cue] = []
+    # The line before; of a block that is not shown the first line; the cue's number, and the line that announces one.
+    before, hidden, counter, announced = "", "", 0, 0
+    for at, line in enumerate(map(str.strip, lines), 1):
+        is_first, is_due, number = bool(line) and not before, not before or before.isdecimal(), before
+        found, before = CUE.fullmatch(line), line
+        if is_first:
+            is_hidden = is_vtt and (NO_CUE.match(line) or (not cues and line.startswith("WEBVTT")))
+            hidden = line if is_hidden else ""
+        if hidden and not (found is not None and hidden.startswith("WEBVTT")):
+            continue
+        if found is not None:
+            if number.isdecimal() and not is_vtt and not announced:  # it goes on otherwise than by one
+                counter = int(number[:9])
+                if cues:
+                    cues[-1].words.pop()
+            times = found.groups()
+            cues.append(_Cue(at, _milliseconds(times[:4]), _milliseconds(times[4:]), []))
+            hidden, announced = "", 0
+        elif (announced and (line or is_vtt)) or _is_like_times(line, is_due):
+            raise _damaged(opened, at if line else announced, lines[(at if line else announced) - 1], example)
+        elif is_first and (is_vtt or (line.isdecimal() and int(line[:9]) == counter + 1)):
+            announced, counter = at, counter + 1
+        elif line and cues:
+            cues[-1].words.append(line)
+        elif line and not line.isdecimal():
+            raise _damaged(opened, at, line, example)
+    if announced:
+        raise _damaged(opened, announced, lines[announced - 1], example)
+    return cues
+
+
+def _is_like_times(line: str, is_due: bool) -> bool:
+    """Whether a line that no times can be read of is one of times, where such a line may be due."""
+    if "-->" in line:
+        return is_due or re.search(r"\d:\d", line) is not None
+    return is_due and len(re.findall(r"\d:\d+:\d", line[:200])) > 1
+
+
+def _damaged(opened: OpenedSource, at: int, line: str, example: str) -> Exception:
+    return opened.error(
+        f"damaged at line {at}: {line.strip()[:80]!r} stands where the times of a cue belong, which are written as in "
+        f"{example!r}; correct that line"
+    )
+
+
+def _milliseconds(time: Sequence[str | None]) -> int:
+    hours, minutes, seconds, fraction = time
+    return ((int(hours or 0) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(f"{fraction or 0:0<3}")
+
+
+def _written(milliseconds: int, kind: str) -> str:
+    seconds, fraction = divmod(milliseconds, 1000)
+    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return (
+        f"{clock}.{fraction // 10:02d}" if kind == "ass" else f"{clock}{',' if kind == 'srt' else '.'}{fraction:03d}"
+    )
 
 
 def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
@@ -137,7 +263,8 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> li
             lines = _lines(container, found[0], opened)
         except av.FFmpegError as error:
             raise opened.error(f"its subtitles {track!r} are damaged ({error.strerror or error})") from error
-    return [line._replace(start=line.start - start, end=line.end - start) for line in lines if line.end > start]
+    kept = (line for line in lines if line.end > start or line.start >= start)
+    return [line._replace(start=line.start - start, end=line.end - start) for line in kept]
 
 
 def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSource) -> list[SubtitleLine]:
@@ -165,6 +292,7 @@ def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSo
 def _plain(event: str) -> str:
     """The text of what FFmpeg decodes all formats to: a line of ASS, with its marks of style."""
     text = event.split(",", 8)[-1]
+    text = re.sub(DRAWING, "", text)
     text = re.sub(r"\{\\[^}]*\}", "", text).replace("\\{{}", "{").replace("\\}", "}").replace("\u2060", "")
     return " ".join(re.sub(r"\\[Nnh]", " ", text).split())
 
@@ -176,12 +304,33 @@ class SpokenLines(NamedTuple):
     num_left_out: int
 
 
+def lines_within(lines: Sequence[SubtitleLine], duration: float | None, name: str = "the video") -> Subtitles:
+    """
+    Leaves out the lines that begin after the end of a video, and warns of them: nothing of it is seen beside them.
+
+    Args:
+        lines (`Sequence[SubtitleLine]`): Of the whole video.
+        duration (`float`, *optional*): Seconds of the video, where they are known.
+        name (`str`, *optional*, defaults to `"the video"`): What the warning calls it.
+    """
+    kept = Subtitles(line for line in lines if not duration or line.start < duration)
+    if len(kept) < len(lines):
+        first = min(line.start for line in lines if line.start >= duration)
+        logger.warning(
+            f"{len(lines) - len(kept)} of {len(lines)} lines of subtitles are left out: they begin after the end of "
+            f"{name}, the first at {first:.3f} seconds, while its duration is {duration:.3f} seconds. Pass the "
+            "subtitles of this video, or correct their times."
+        )
+    return kept
+
+
 def lines_beside_scenes(
     lines: Sequence[SubtitleLine],
     representatives: Sequence[float],
     max_tokens: int,
     tokenizer: PreTrainedTokenizerBase,
     head: str,
+    duration: float | None = None,
 ) -> SpokenLines:
     """
     Gives each line to a scene: to the one whose representative is nearest to the line's middle, so that scenes border
@@ -194,13 +343,14 @@ def lines_beside_scenes(
         max_tokens (`int`): Of all lines with their heads.
         tokenizer (`PreTrainedTokenizerBase`): Counts them.
         head (`str`): What stands before the lines of a scene.
+        duration (`float`, *optional*): Seconds of the video; see [`lines_within`].
 
     Raises:
         ValueError: If `max_tokens` is under 1.
     """
     if max_tokens < 1:
         raise ValueError(f"`subtitle_tokens` must be at least 1, got {max_tokens}.")
-    lines = sorted(lines)
+    lines = sorted(lines_within(lines, duration))
     placed = []
     for number, line in enumerate(lines):
         middle = (line.start + line.end) / 2
@@ -255,6 +405,8 @@ def subtitles_of_videos(
             continue
         # Of an `EncodedVideo`, from the files that it was made of.
         lines = read_subtitles(subtitles, getattr(video, "segments", video), **access)
+        if hasattr(video, "segments"):
+            lines = lines_within(lines, video.metadata.duration, video.sources[0]["name"])
         try:
             check_control_tokens([{"content": "\n".join(line.text for line in lines)}], tokenizer)
         except ValueError as error:
@@ -269,6 +421,7 @@ __all__ = [
     "Subtitles",
     "is_track",
     "lines_beside_scenes",
+    "lines_within",
     "read_subtitles",
     "subtitles_of_videos",
 ]

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
             _tell(f"{'>' if message['role'] == 'user' else ' '} {message['content']}")
     else:
         chat = pipe.chat(args.video, progress=Bar(), **options)
+        if os.path.isdir(args.video):  # its pictures came as a list, which has no name
+            chat.videos[0].sources[0]["name"] = os.path.abspath(args.video)
     hand_back()
     if sys.stdin.isatty():
         with suppress(ImportError):  # not on every system

@@ -26,6 +26,8 @@ SELECTIONS = {
     "bsm": "bipartite matching",
     "question": "by the question, similar frames of the past",
 }
+# The same where a pool is taken whole, since it holds no more than was asked for.
+SHOWN_AS = {**SELECTIONS, "all": "all there are"}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # Commands of other modules: each offers `add_arguments(parser)` and `run(args) -> int`.
 MODULES = {
@@ -122,6 +124,7 @@ def run_answer(args: argparse.Namespace) -> int:
             f"{args.question} is a file and {args.video!r} is not: pass the video first, then the question."
         )
     check_video(args.video)
+    check_subtitles(args)
     from .answer import run
 
     return run(args)
@@ -129,6 +132,7 @@ def run_answer(args: argparse.Namespace) -> int:
 
 def run_chat(args: argparse.Namespace) -> int:
     check_video(args.video)
+    check_subtitles(args)
     from .chat import run
 
     return run(args)
@@ -161,6 +165,18 @@ def check_video(video: str) -> None:
     """
     if "://" not in video and not video.startswith("data:") and not os.path.exists(video):
         raise ValueError(f"Cannot read the video {video!r}: there is no such file.")
+
+
+def check_subtitles(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        ValueError: If there is room for subtitles, but no subtitles are named.
+    """
+    if args.subtitle_tokens is not None and args.subtitles is None:
+        raise ValueError(
+            f"--subtitle-tokens {args.subtitle_tokens} is the room for subtitles, but none are named: add "
+            "--subtitles, or leave it out."
+        )
 
 
 def check_writable(option: str, path: str) -> None:

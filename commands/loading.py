@@ -40,6 +40,10 @@ def load_model(
     if dtype not in (None, *DTYPES):
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     dtype = dtype or ("float32" if place.type == "cpu" else "auto")
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ValueError(
+            f"There is no model in the folder {name}: it has no config.json. Name a model's folder or Hub name."
+        )
     try:
         model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
     except Exception as error:  # a broken file raises whatever its reader does

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
+from ..video_inputs_fila_video import flatten_videos, is_frame_sequence, open_still_picture, to_uint8_rgb
 from ..video_reading_fila_video import probe_video, read_frames
-from .cli import SELECTIONS, announce_demonstration, call_options
+from .cli import SHOWN_AS, announce_demonstration, call_options
 from .loading import Progress, load_model, quiet
-from .storyboard import clock, draw_storyboard, write_picture
+from .storyboard import TALLEST, clock, draw_storyboard, write_picture
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,8 +26,14 @@ def run(args: argparse.Namespace) -> int:
     options = call_options(args)
     if args.question is not None:
         options |= {"selection": "question", "question": args.question}
-    outputs = processor(videos=[args.video], return_scenes=True, progress=Progress(), **options)
-    scenes, selection = outputs["scenes"][0], options.get("selection", processor.selection)
+    told = {"return_scenes": True, "return_metadata": True, "progress": Progress()}
+    outputs = processor(videos=[args.video], **told, **options)
+    settings = processor.video_processor.scene_settings(**options)
+    scenes, selection = outputs["scenes"][0], settings.selection
+    seen = outputs["video_metadata"][0]
+    # Even frames are chosen from the video, others from its pool. What scenes can hold is taken whole.
+    if (seen.total_num_frames if selection == "uniform" else len(seen.frames_indices)) <= settings.num_selected_frames:
+        selection = "all"
     if processor.frame_encoding == "cooperative":
         scenes, selection = key_frames_of(model, scenes, outputs["frame_features"][0]), None
     if args.json is not None:
@@ -58,7 +66,10 @@ def key_frames_of(model: FilaVideoForConditionalGeneration, frames: dict, featur
 
 
 def describe(video: str, scenes: dict, selection: str | None) -> dict:
-    """The scenes, or without a `selection` the key frames, in plain numbers; times in seconds."""
+    """
+    The scenes, or without a `selection` the key frames, in plain numbers; times in seconds. The selection is "all"
+    where there were no more frames than scenes hold.
+    """
     background = scenes.get("background", {"indices": torch.empty(0), "timestamps": torch.empty(0)})
     others = zip(background["indices"].tolist(), background["timestamps"].tolist(), strict=True)
     others = [{"index": index, "timestamp": round(seconds, 3)} for index, seconds in others]
@@ -91,36 +102,28 @@ def _scores_in_numbers(scores: dict | None) -> dict:
 
 
 def save_storyboard(video: str, scenes: dict, selection: str | None, output: str, frame_width: int = 320) -> None:
-    """Reads the chosen frames once more, large enough to look at, and saves the board."""
+    """Draws the chosen frames, large enough to look at, and saves the board."""
     shown = [scenes, scenes["background"]] if "background" in scenes else [scenes]
     indices, times = (
         np.concatenate([part[name].numpy().ravel() for part in shown]) for name in ("indices", "timestamps")
     )
     # A frame may stand in a scene twice, where its history was short: it is read once.
     indices, first, positions = np.unique(indices, return_index=True, return_inverse=True)
-    shape, progress = probe_video(video), Progress()
-    read = read_frames(
-        video,
-        times=times[first],
-        size=(max(round(frame_width * shape.height / shape.width), 1), frame_width),
-        progress=lambda done, total: progress("reading", done, total),
-    )
-    if list(read.metadata.frames_indices) != indices.tolist():
-        raise ValueError(f"{video} changed while it was read: its chosen frames are no longer the same.")
+    times = times[first]
     num_scenes, scene_size = scenes["indices"].shape
     duration, scores = float(scenes["duration"]), scenes.get("scores")
     if selection is None:
         how = f"key frames: {num_scenes}"
     else:
-        by = SELECTIONS[selection] if scores is None else f"by “{scores['question']}”"
+        by = SHOWN_AS[selection] if scores is None else f"by “{scores['question']}”"
         how = f"scenes: {num_scenes}, of {scene_size} frames each · {by}"
     if scores is not None:
         scores = scores["timestamps"].numpy(), scores["values"].cpu().numpy()
     board = draw_storyboard(
-        read.frames,
+        _frames_at(video, indices, times, frame_width),
         positions[: num_scenes * scene_size].reshape(num_scenes, scene_size),
-        read.timestamps,
-        title=Path(video).name,
+        times,
+        title=os.path.basename(os.path.abspath(video)),
         subtitle=f"{clock(duration)} · {how}",
         duration=duration,
         scores=scores,
@@ -129,6 +132,29 @@ def save_storyboard(video: str, scenes: dict, selection: str | None, output: str
         noun="Key frame" if selection is None else "Scene",
     )
     write_picture(board, output)
+
+
+def _frames_at(video: str, indices: np.ndarray, times: np.ndarray, frame_width: int) -> np.ndarray:
+    """
+    Frames `(num_frames, height, width, 3)`, by their numbers, which ascend, and their times. Of a file they are read
+    once more, in the size in which they are shown; pictures are there as they are.
+    """
+    (source,) = flatten_videos(video)
+    pictures = source if is_frame_sequence(source) else open_still_picture(source)
+    if pictures is not None:
+        chosen = [pictures[index] for index in indices] if isinstance(pictures, list) else pictures
+        return to_uint8_rgb(chosen).permute(0, 2, 3, 1).numpy()
+    shape, progress = probe_video(video), Progress()
+    scale = min(frame_width / shape.width, TALLEST * frame_width / shape.height)
+    read = read_frames(
+        video,
+        times=times,
+        size=tuple(max(round(scale * side), 1) for side in (shape.height, shape.width)),
+        progress=lambda done, total: progress("reading", done, total),
+    )
+    if list(read.metadata.frames_indices) != indices.tolist():
+        raise ValueError(f"{video} changed while it was read: its chosen frames are no longer the same.")
+    return read.frames
 
 
 __all__ = ["describe", "key_frames_of", "run", "save_storyboard"]

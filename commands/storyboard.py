@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 PAPER, CARD, EDGE = (244, 241, 235), (255, 255, 255), (226, 220, 210)
 INK, FAINT = (38, 42, 54), (128, 126, 124)
 REPRESENTATIVE, SUPPLEMENT = (224, 88, 58), (66, 122, 148)
+FLATTEST, TALLEST = 0.3, 2.0  # height of a frame's place by its width; others stand in one with room beside them
 
 
 def draw_storyboard(
@@ -28,7 +30,8 @@ def draw_storyboard(
     noun: str = "Scene",
 ) -> Image.Image:
     """
-    Draws a row of frames for every scene, in order of time, with the representative marked and dated.
+    Draws a row of frames for every scene, in order of time, with the representative marked and dated. A frame's place
+    is at most twice as high as it is wide, and at least three tenths as high.
 
     Args:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): uint8 RGB.
@@ -140,6 +143,9 @@ class _Board:
         num_others: int = 0,
     ) -> None:
         self.unit = unit = frame_width / 208
+        bounded = min(max(aspect, FLATTEST), TALLEST)
+        self.fit = ImageOps.fit if bounded == aspect else partial(ImageOps.pad, color=EDGE)
+        aspect = bounded
         self.frame_size = frame_width, max(round(frame_width * aspect), 1)
         self.gap, self.margin, self.padding = round(8 * unit), round(36 * unit), round(14 * unit)
         self.caption = round(34 * unit)
@@ -223,7 +229,7 @@ class _Board:
             first, last = clock(float(timestamps[row][0])), clock(float(timestamps[row][-1]))
             self.text((left, top + 15 * unit), first if first == last else f"{first} to {last}", 15, FAINT)
             for column, frame in enumerate(frames[row]):
-                picture = ImageOps.fit(Image.fromarray(frame), self.small, Image.LANCZOS)
+                picture = self.fit(Image.fromarray(frame), self.small, Image.LANCZOS)
                 x = left + column * (self.small[0] + round(3 * unit))
                 self.image.paste(picture, (x, top + round(20 * unit)))
 
@@ -250,7 +256,7 @@ class _Board:
         self, frame: np.ndarray, x: int, y: int, stamp: str, is_representative: bool, is_repeated: bool
     ) -> None:
         unit, (width, height) = self.unit, self.frame_size
-        picture = ImageOps.fit(Image.fromarray(frame), self.frame_size, Image.LANCZOS)
+        picture = self.fit(Image.fromarray(frame), self.frame_size, Image.LANCZOS)
         if is_repeated:
             picture = Image.blend(picture, Image.new("RGB", picture.size, CARD), 0.65)
         mask = Image.new("L", (width * 4, height * 4))

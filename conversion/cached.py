@@ -151,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
             _remove(entry["path"].parent)
             print(f"removed {entry['key']} {entry['source']}")
     if not args.remove:
+        if not entries:
+            print("fila-video: nothing was converted yet.", file=sys.stderr)
         for entry in entries:
             settings = " ".join(f"{name}={value}" for name, value in entry["settings"].items())
             state = entry["state"] if entry["complete"] else "incomplete"

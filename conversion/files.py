@@ -213,7 +213,11 @@ def write_shards(
         for name in names:
             shard[name] = load(name)
             on_bytes(shard[name].nbytes)
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        path = folder / file
+        path.touch()
+        mode = path.stat().st_mode
+        save_file(shard, path, metadata={"format": "pt"})
+        path.chmod(mode)  # safetensors lets only the owner read
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"

@@ -115,6 +115,8 @@ def answer_all(
         raise ValueError(f"`engine` is one of {', '.join(ENGINES)}, got {engine!r}.")
     if on_error not in ("record", "raise"):
         raise ValueError(f"`on_error` is 'record' or 'raise', got {on_error!r}.")
+    if question is not None and not question.strip():
+        raise ValueError("`question` is empty: ask something, or leave it out where every record asks for itself.")
     batch_size = batch_size or (VLLM_BATCH if engine == "vllm" else 1)
     for name, number in (("workers", workers), ("batch_size", batch_size)):
         if number < 1:

@@ -161,17 +161,24 @@ def describe_video(
         [`VideoDescription`]. A chapter that cannot be read or described has its `error`.
 
     Raises:
-        ValueError: If the video cannot be read as a whole, there is no room for so many chapters, an option is
-        unknown, or `work` is of another call.
+        ValueError: If the video is a picture or a folder of them or cannot be read as a whole, there is no room for so
+        many chapters, a question is empty or has control tokens, an option is unknown or wrong, or `work` is of
+        another call.
     """
-    if chapters is not None and chapters < 1:
-        raise ValueError(f"`chapters` must be at least 1, got {chapters}.")
-    if not shortest > 0:
-        raise ValueError(f"`shortest` must be positive, got {shortest}.")
+    _check(chapters, shortest, question, summary_question)
     if dtype is not None and callable(model):
         raise ValueError("`dtype` is of a model that is loaded here; a pipeline has its own: leave it out.")
+    from ..chat_inputs_fila_video import check_control_tokens
     from ..commands.loading import load_pipeline
+    from ..subtitles_fila_video import read_subtitles
+    from ..video_inputs_fila_video import open_still_picture
     from ..video_sources_fila_video import OpenedSource, is_url
+
+    if os.path.isdir(video) or open_still_picture(os.fspath(video)) is not None:
+        raise ValueError(
+            f"{video} is {'a folder' if os.path.isdir(video) else 'a still picture'}, and chapters are parts of a "
+            "film: name a video file or a URL. About pictures, ask with `fila-video answer`."
+        )
 
     with ExitStack() as finally_:
         if work is None:
@@ -180,10 +187,17 @@ def describe_video(
         work.mkdir(exist_ok=True)
         pipe = model if callable(model) else load_pipeline(model, device, dtype)
         reading = pipe._sanitize_parameters(**options)[0].get("processor_kwargs", {})
+        # What would stand in the way of every chapter is refused before the film is read.
+        for text in (question, summary_question):
+            check_control_tokens([{"role": "user", "content": text}], pipe.processor.tokenizer)
+        pipe.processor.video_processor.scene_settings(**reading)
+        access = pipe.processor.video_processor.access(**reading)
         source = str(video)
         if is_url(source):  # it is read chapter by chapter, and fetched once
-            opened = finally_.enter_context(OpenedSource(source, **pipe.processor.video_processor.access(**reading)))
+            opened = finally_.enter_context(OpenedSource(source, **access))
             source = opened.path
+        if reading.get("subtitles") is not None:
+            read_subtitles(reading["subtitles"], source, **access)
         settings = {"video": str(video), "size": os.path.getsize(source) if os.path.exists(source) else None}
         settings |= {"chapters": chapters, "shortest": shortest}
         spans = _plan(pipe, source, settings, work / "plan.json", reading, progress)
@@ -192,6 +206,16 @@ def describe_video(
         if any(each.text for each in description.chapters):
             description.summary = _summarize(pipe, description.chapters, summary_question, options)
     return description
+
+
+def _check(chapters: int | None, shortest: float, question: str, summary_question: str) -> None:
+    if chapters is not None and chapters < 1:
+        raise ValueError(f"`chapters` must be at least 1, got {chapters}.")
+    if not shortest > 0:
+        raise ValueError(f"`shortest` must be positive, got {shortest}.")
+    for name, text in (("question", question), ("summary_question", summary_question)):
+        if not text.strip():
+            raise ValueError(f"`{name}` is empty: ask something, or leave it out.")
 
 
 def _plan(
@@ -334,16 +358,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the description; the exit status is 3 where a chapter could not be described."""
-    from ..commands.cli import announce_demonstration, call_options, check_video, check_writable
+    from ..commands.cli import announce_demonstration, call_options, check_subtitles, check_video, check_writable
 
     if args.output is not None:
         check_writable("--output", args.output)
     ending = Path(args.output or "").suffix.lower()
     form = args.format or FORMATS.get(ending)
+    if FORMATS.get(ending, form) != form:
+        raise ValueError(
+            f"--format {form} contradicts --output {args.output}, whose ending says {FORMATS[ending]}: leave out "
+            "--format, or name another ending."
+        )
     if form is None:
         if args.output is not None:
             raise ValueError(f"--output {args.output}: its ending is none of {', '.join(FORMATS)}; or pass --format.")
         form = "text"
+    _check(args.chapters, args.shortest, args.question, args.summary_question)
+    check_subtitles(args)
     check_video(args.video)
     from ..commands.loading import Progress, quiet
 

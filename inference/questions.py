@@ -166,7 +166,7 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
     if isinstance(data, JsonRecordError):
         raise data
     if not isinstance(data, dict):
-        raise ValueError(f"a record is an object with a `video`, this is a {type(data).__name__}")
+        raise ValueError(f"a record is an object with a `video`, this is of the type {type(data).__name__}")
     video = next((data[name] for name in SOURCES if data.get(name) is not None), None)
     if isinstance(video, dict):  # as `datasets` stores one
         if video.get("bytes") is not None:

@@ -79,6 +79,22 @@ def read_annotations(
                 yield item
 
 
+def check_annotations(annotations: Sequence, split: str = "train") -> None:
+    """
+    Opens each annotation that is named, and reads its first record.
+
+    Raises:
+        LongVideoError: Where one is missing or cannot be read.
+    """
+    for annotation in annotations:
+        if not isinstance(annotation, (str, os.PathLike)):
+            continue
+        try:
+            next(_records(annotation, split), None)
+        except OSError as error:
+            raise LongVideoError(f"The annotations {str(annotation)!r} cannot be read: {error}.") from error
+
+
 def annotation_name(annotation: Annotation) -> str:
     """How messages and fingerprints name an annotation: without the folder it lies in."""
     if isinstance(annotation, (str, os.PathLike)):
@@ -230,6 +246,7 @@ __all__ = [
     "BadInput",
     "LongVideoError",
     "annotation_name",
+    "check_annotations",
     "find_caption",
     "fingerprint",
     "load_annotations",

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,20 +21,24 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
-from transformers.utils import logging
 
-from .annotations import BadInput, LongVideoError, annotation_name, fingerprint, read_annotations
+from .annotations import (
+    BadInput,
+    LongVideoError,
+    annotation_name,
+    check_annotations,
+    fingerprint,
+    read_annotations,
+)
 from .durations import DurationCache, read_durations
 from .engines import ENGINES, TaskError, default_workers, run_tasks, running
-from .files import sync_file, write_video
 from .plan import JoiningPlan, JoiningRules, make_plan
 from .records import make_record, record_source, video_name
 from .statistics import Statistics, draw_histograms, read_records, write_card
 
-logger = logging.get_logger(__name__)
-
 BAD_INPUTS = 3  # exit status: built, but inputs were left out
 _WORK = ".build"
+_REPORT = "bad_inputs.jsonl"
 _FORMAT = 1
 
 
@@ -98,17 +101,21 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
     """
     _check_matplotlib()
     output, work = settings.output, settings.output / _WORK
+    if not (work / "settings.json").exists():  # a mistake in what is given leaves nothing behind
+        check_annotations(settings.annotations, settings.split)
+    deciding = settings.deciding()
     work.mkdir(parents=True, exist_ok=True)
     with _only_build(work), running(settings.engine):
-        deciding = _claim(settings)
-        if settings.strict:
+        if _check_begun(settings, deciding) and settings.strict:
             _stop_at(_read_bad(output))
         if (output / "README.md").exists():
             shutil.rmtree(work / "plan", ignore_errors=True)
-            logger.info("The build in %s is complete.", output)
+            from transformers.utils import logging  # here: --help needs no transformers
+
+            logging.get_logger(__name__).info("The build in %s is complete.", output)
             return Statistics.of(read_records(output)), _read_bad(output)
         if not (work / "plan").is_dir():
-            _prepare(settings)
+            _prepare(settings, deciding)
         if settings.materialize:
             _write_videos(settings)
         _write_shards(settings)
@@ -142,16 +149,15 @@ def _only_build(work: Path) -> Iterator[None]:
         yield
 
 
-def _claim(settings: BuildSettings) -> dict:
-    """The settings kept in the output; raises where they are another build's."""
-    deciding = settings.deciding()
-    path = settings.output / _WORK / "settings.json"
-    if not path.exists():
-        if any(child.name != _WORK for child in settings.output.iterdir()):
-            raise LongVideoError(f"The output {str(settings.output)!r} is not empty; name a new folder.")
-        _write_whole(path, json.dumps(deciding, indent=1))
-        return deciding
-    kept = json.loads(path.read_text())
+def _check_begun(settings: BuildSettings, deciding: dict) -> bool:
+    """Whether the build came to a plan before; raises where the output is another build's, or something else."""
+    output, work = settings.output, settings.output / _WORK
+    others = [child for child in output.iterdir() if child.name != _WORK and not child.name.startswith(_REPORT)]
+    if not others and not (work / "plan").is_dir():  # its settings bind nobody
+        return False
+    if not (work / "settings.json").exists():
+        raise LongVideoError(f"The output {str(output)!r} is not empty; name a new folder.")
+    kept = json.loads((work / "settings.json").read_text())
     different = [name for name in {**deciding, **kept} if deciding.get(name) != kept.get(name)]
     if different:
         pairs = "; ".join(f"{name}: {kept.get(name)} there, {deciding.get(name)} now" for name in different)
@@ -159,10 +165,12 @@ def _claim(settings: BuildSettings) -> dict:
             f"The output {str(settings.output)!r} holds a build with other settings ({pairs}). "
             "Name a new folder, or give the settings it was begun with."
         )
-    return deciding
+    return True
 
 
 def _write_whole(path: Path, text: str) -> None:
+    from .files import sync_file  # and not above, where help would wait for torch
+
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")
     sync_file(unfinished)
@@ -172,7 +180,9 @@ def _write_whole(path: Path, text: str) -> None:
 # Preparing: which inputs, which durations, which videos. It all appears at once, as the folder `plan`.
 
 
-def _prepare(settings: BuildSettings) -> None:
+def _prepare(settings: BuildSettings, deciding: dict) -> None:
+    from .files import sync_file
+
     output, work = settings.output, settings.output / _WORK
     bad: list[BadInput] = []
 
@@ -184,7 +194,8 @@ def _prepare(settings: BuildSettings) -> None:
     # In a folder of another name, which takes its own at the end: a plan that is there is whole.
     for leftover in work.glob("preparing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="preparing-", dir=work))
+    folder = work / f"preparing-{os.getpid()}"  # not by `tempfile`, whose folders only their owner may read
+    folder.mkdir()
     # Captions go through files, not through memory: sets have hundreds of thousands of them.
     files, wheres = [], []
     with open(folder / "found.jsonl", "w", encoding="utf-8") as found:
@@ -205,18 +216,17 @@ def _prepare(settings: BuildSettings) -> None:
             offsets.append(inputs.tell())
             inputs.write(json.dumps({**item, "duration": duration}, ensure_ascii=False).encode() + b"\n")
     (folder / "found.jsonl").unlink()
-    _write_whole(
-        output / "bad_inputs.jsonl", "".join(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in bad)
-    )
+    _write_whole(output / _REPORT, "".join(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in bad))
     if not durations:
         raise LongVideoError(
-            f"None of the {len(bad)} inputs can be used; {str(output / 'bad_inputs.jsonl')!r} gives the reasons."
+            f"None of the {len(bad)} inputs can be used; {str(output / _REPORT)!r} gives the reasons."
         )
     with _bar(settings, "Drawing", settings.rules.count, "videos") as bar:
         make_plan(durations, settings.rules, progress=lambda done: bar.update(done - bar.n)).save(folder / "plan.npy")
     np.save(folder / "offsets.npy", np.frombuffer(offsets, dtype=np.int64))
     for path in folder.iterdir():
         sync_file(path)
+    _write_whole(work / "settings.json", json.dumps(deciding, indent=1))  # only now is there anything to hold to them
     os.replace(folder, work / "plan")
 
 
@@ -240,7 +250,7 @@ def _stop_at(bad: list[BadInput]) -> None:
 
 
 def _read_bad(output: Path) -> list[BadInput]:
-    path = output / "bad_inputs.jsonl"
+    path = output / _REPORT
     if not path.exists():
         return []
     return [BadInput(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -283,6 +293,8 @@ def _write_shard(output: str, settings: dict, shard: int) -> int:
 
 def _write_joined(output: str, videos: str, seed: int, number: int) -> str:
     """Writes the joined file of one record and returns how: `copied` or `encoded`."""
+    from .files import write_video
+
     (record,) = _records(str(Path(output) / _WORK / "plan"), [number], seed, True)
     return write_video(record_source(record, videos), Path(output) / record["video"])
 
@@ -411,7 +423,7 @@ def run(args: argparse.Namespace) -> int:
     for name, value in statistics.summary().items():
         print(f"{name.replace('_', ' '):24} {value:,}")
     if bad:
-        print(f"{len(bad)} inputs were left out; {settings.output / 'bad_inputs.jsonl'} says why.", file=sys.stderr)
+        print(f"{len(bad)} inputs were left out; {settings.output / _REPORT} says why.", file=sys.stderr)
         return BAD_INPUTS
     return 0
 

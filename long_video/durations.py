@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..video_reading_fila_video import VideoReadError, probe_video
 from .engines import run_tasks
 
 _CHUNK = 16  # files a task
@@ -15,6 +14,8 @@ _CHUNK = 16  # files a task
 
 def probe_file(path: str | os.PathLike) -> float | str:
     """The file's duration in seconds, rounded down to a microsecond; or why there is none."""
+    from ..video_reading_fila_video import VideoReadError, probe_video  # and not above, where help would wait for it
+
     try:
         duration = probe_video(str(path)).duration
     except (VideoReadError, OSError) as error:

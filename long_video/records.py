@@ -22,9 +22,10 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from ..video_prompt_fila_video import time_instruction
-from ..video_reading_fila_video import VideoSegment
+if TYPE_CHECKING:  # imported where it is needed: the command's help must not wait for torch
+    from ..video_reading_fila_video import VideoSegment
 
 VIDEO_PLACEHOLDER = "<image>"
 TIME_PLACEHOLDER = "<time_instruction>"
@@ -112,6 +113,8 @@ def fill_time_instruction(record: dict, timestamps: Sequence[float] | None) -> l
     Raises:
         ValueError: Where a time does not lie within the video.
     """
+    from ..video_prompt_fila_video import time_instruction
+
     if timestamps is None:
         found, filling = TIME_PLACEHOLDER + "\n", ""
     else:
@@ -130,7 +133,7 @@ def fill_time_instruction(record: dict, timestamps: Sequence[float] | None) -> l
 
 def record_source(
     record: dict, videos: str | os.PathLike, output: str | os.PathLike | None = None
-) -> list[VideoSegment] | Path:
+) -> "list[VideoSegment] | Path":
     """What to give to the reader: the list of segments, which it plays as one video without a joined file.
 
     Args:
@@ -139,6 +142,8 @@ def record_source(
         output (`str` or `os.PathLike`, *optional*):
             The build's folder; where it is given and the record names a joined file, its path is returned.
     """
+    from ..video_reading_fila_video import VideoSegment
+
     if output is not None and record.get("video") is not None:
         return Path(output) / record["video"]
     return [

@@ -9,13 +9,14 @@ import argparse
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
-from ..commands.cli import SELECTIONS, check_video, check_writable
+from ..commands.cli import SELECTIONS, SHOWN_AS, check_video, check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("video", metavar="VIDEO", help="path or URL of the video")
+    parser.add_argument("video", metavar="VIDEO", help="path or URL of the video, or a folder of pictures")
     parser.add_argument("--num-frames", type=int, required=True, help="frames to choose")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the pictures")
     ways = [name for name in SELECTIONS if name != "question"]
@@ -66,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         progress=Progress(),
     )
+    if len(frames) < args.num_frames:
+        how = "all"
+        message = f"--num-frames is {args.num_frames}, but {args.video} has only {len(frames)}: all are written."
+        print(f"fila-video: {message}", file=sys.stderr)
     times, duration = metadata.timestamps, metadata.duration
     names = [f"{place:04d}_{seconds:.3f}s.png" for place, seconds in enumerate(times, start=1)]
     described = {
@@ -84,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
         frames,
         np.arange(len(frames))[:, None],
         np.array(times),
-        title=Path(args.video).name,
-        subtitle=f"{clock(duration)} · frames: {len(frames)} · {SELECTIONS[how].split(',')[0]}",
+        title=os.path.basename(os.path.abspath(args.video)),
+        subtitle=f"{clock(duration)} · frames: {len(frames)} · {SHOWN_AS[how].split(',')[0]}",
         duration=duration,
         noun="Frame",
     )

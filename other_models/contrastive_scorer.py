@@ -39,7 +39,7 @@ class ContrastiveScorer:
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
             model = AutoModel.from_pretrained(model).eval()
         if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-            raise ValueError(f"A {type(model).__name__} does not compare texts with images: use a SigLIP or a CLIP.")
+            raise ValueError(f"{type(model).__name__} does not compare texts with images: use a SigLIP or a CLIP.")
         if image_processor is None or tokenizer is None:
             raise ValueError("A loaded model needs its `image_processor` and its `tokenizer`.")
         self.model, self.image_processor, self.tokenizer = model, image_processor, tokenizer
@@ -61,7 +61,7 @@ class ContrastiveScorer:
         length = len(self.tokenizer(question)["input_ids"])
         if longest is not None and length > longest:
             logger.warning_once(
-                f"A question of {length} tokens is cut to the {longest} that a {type(self.model).__name__} reads."
+                f"A question of {length} tokens is cut to the {longest} that {type(self.model).__name__} reads."
             )
         # SigLIP was trained on texts that are padded to their full length.
         text = self.tokenizer(

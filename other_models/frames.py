@@ -147,7 +147,9 @@ def select_frames(
     if not is_given and (still := open_still_picture(video, limits)) is not None:
         video, is_given = still, True
     if is_given:  # the candidates are the frames themselves, and nothing is read again
-        frames, metadata = processor.load_video(video, video_metadata, do_sample_frames=not by_time, **pool, **access)
+        # `None`: thinned as the processor does by itself. `True` would be refused of a folder's list of pictures.
+        do_sample = False if by_time else None
+        frames, metadata = processor.load_video(video, video_metadata, do_sample_frames=do_sample, **pool, **access)
         if by_time:
             chosen = own_sampling(VideoMetadata(len(frames), metadata.sampled_fps, duration=metadata.duration))
         else:

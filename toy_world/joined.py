@@ -33,14 +33,16 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         build instead of a `video`. No question names a thing that is in several of the joined films.
 
     Raises:
-        ValueError: If the build has fewer videos, a film that it joined has no record in `output`, or a setting is
-            given that is none of [`ASKED`].
+        ValueError: If the folder holds no build or one of fewer videos, a film that it joined has no record in
+            `output`, or a setting is given that is none of [`ASKED`].
         `FileExistsError` if the file is there already.
     """
     names, plain = [field.name for field in fields(Settings) if field.name not in ASKED], Settings("short")
     if unused := [name for name in names if getattr(settings, name) != getattr(plain, name)]:
         raise ValueError(f"Of joined videos only {', '.join(ASKED)} can be set: leave out {', '.join(unused)}.")
     output, records = Path(output), list(read_records(Path(joined)))
+    if not records:
+        raise ValueError(f"`joined` {joined} holds no videos of build-dataset: name the folder that it wrote.")
     if not 1 <= count <= len(records):
         raise ValueError(f"`count` must be from 1 to the {len(records)} videos of {joined}, got {count}.")
     file = output / f"{settings.split}_joined.jsonl"

@@ -35,6 +35,8 @@ DURATIONS = {
 ROW = (3, 8)  # things
 CROWD = 30  # things
 GRID = 8  # runs of three frames in a film of things that travel
+# Kinds of question that can be chosen, where not all can. Pictures and clips have their own, or none but a caption.
+ASKED_OF = {"picture": (), "picture-questions": (), "clip": (), "empty": ("count", "there")}
 MOST_THINGS = {"row": ROW[1], "travel": 4, "crowded": CROWD, "rare": 6, "short": 5, "few": 3, "pair": 3}
 
 
@@ -55,7 +57,8 @@ class Settings:
         fps (`float`, *optional*, defaults to 8): Frames a second.
         colors (`int`, *optional*, defaults to 8):
             How many the things of one video have at most: the fewer, the more of them only their shape tells apart.
-        ask (`tuple[str, ...]`, *optional*): The kinds of question about a film.
+        ask (`tuple[str, ...]`, *optional*):
+            The kinds of question about a film. Pictures and clips have no choice, and films without things two kinds.
         wordings (`str`, *optional*, defaults to `"plain"`): Which of a kind's wordings; see [`Wordings`].
         style (`str`, *optional*, defaults to `"plain"`): How they are typed; see [`Wordings`].
         refusals (`int`, *optional*, defaults to 0): Questions that cannot be answered, beside the others.
@@ -106,6 +109,14 @@ class Settings:
         for name in ("ask", "codecs"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must name at least one.")
+        # By default, all kinds are asked that the subject allows; one that is named must be among them.
+        allowed = ASKED_OF.get(self.kind, self.ask)
+        others = [] if self.ask == FILM_KINDS else [kind for kind in self.ask if kind not in allowed]
+        if others:
+            raise ValueError(
+                f"`ask` names {', '.join(others)}, but for the kind {self.kind} "
+                + (f"only {' and '.join(allowed)} can be chosen." if allowed else "none can be chosen: leave it out.")
+            )
         if self.duration is not None and not 5 <= self.duration[0] <= self.duration[1]:
             raise ValueError(f"Durations must be at least 5 seconds and the longest no shorter, got {self.duration}.")
         if self.side < 32 or self.side % 2:

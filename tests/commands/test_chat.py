@@ -98,6 +98,18 @@ def test_a_video_that_is_not_there_or_settings_of_a_saved_conversation_get_one_l
     assert "a conversation with settings of its own: leave out num_scenes" in capsys.readouterr().err
 
 
+def test_a_folder_of_pictures_is_called_by_its_name_also_when_it_was_saved(monkeypatch, capsys, tmp_path) -> None:
+    pictures, folder = tmp_path / "my pictures", tmp_path / "talk"
+    pictures.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (80 * number, 0, 0)).save(pictures / f"{number}.png")
+    for argv in ([str(pictures), "--max-new-tokens", "2"], [str(folder)]):
+        waiting = iter([f"/save {folder}", "/quit"])
+        monkeypatch.setattr("builtins.input", lambda prompt="", waiting=waiting: next(waiting))
+        assert main(["chat", *argv, "--device", "cpu"]) == 0
+        assert "my pictures, 0:03.0: 3 frames looked at" in capsys.readouterr().err
+
+
 # The first answer is long: it says "here" once it has begun.
 LONG_ANSWER = """
 import signal, sys

@@ -19,7 +19,7 @@ from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.scene_selection_fila_video import METHODS
 from fila_video.training.tiny.make_initial_checkpoint import FILES
 from helpers.command_line import ROOT, SAMPLE, copy_of_the_model
-from helpers.video_files import number_of
+from helpers.video_files import number_of, picture
 from PIL import Image
 
 
@@ -112,6 +112,43 @@ def test_scenes_writes_a_storyboard_and_json_to_files(video, tmp_path, capsys) -
     assert capsys.readouterr() == ("", DEMONSTRATION + "\n")
     assert Image.open(board).width > 900
     assert len(json.loads(data.read_text())["scenes"]) == 6
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of five pictures, whose names are in the order of their numbers."""
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    for number in range(5):
+        Image.fromarray(picture(number, 96, 64)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_folder_of_pictures_and_one_picture_have_storyboards(pictures, tmp_path, monkeypatch, capsys) -> None:
+    boards = []
+
+    def draw(frames, scenes, timestamps, **options):
+        boards.append(([number_of(frames[scene[-1]]) for scene in scenes], options["title"], options["subtitle"]))
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("fila_video.commands.scenes.draw_storyboard", draw)
+    output = ["--output", str(tmp_path / "board.png"), "--json"]
+    assert main(["scenes", str(pictures), "--num-scenes", "2", *output]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["selection"] == "all" and told["num_scenes"] == 2
+    assert main(["scenes", str(pictures), "--num-scenes", "1", *output]) == 0
+    assert json.loads(capsys.readouterr().out)["selection"] == "kmeans"
+    assert main(["scenes", str(pictures / "3.png"), *output]) == 0
+    whole, chosen, still = boards
+    assert whole[0] == [scene["representative"]["index"] for scene in told["scenes"]]
+    assert whole[1] == "my pictures" and whole[2].endswith("all there are")
+    assert "k-means" in chosen[2] and still[:2] == ([3], "3.png")
+
+
+def test_even_frames_are_all_only_where_the_video_has_no_more(video, capsys) -> None:
+    for count, selection in (("5", "uniform"), ("40", "all")):
+        assert main(["scenes", video, "--num-scenes", count, "--selection", "uniform", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["selection"] == selection
 
 
 def test_the_storyboard_shows_the_very_frames_that_were_selected(video, tmp_path, capsys, monkeypatch) -> None:

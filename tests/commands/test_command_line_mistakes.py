@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from fila_video.commands.cli import main
+from fila_video.commands.cli import MODULES, main
 from helpers.command_line import copy_of_the_model, refusal
 from safetensors.torch import load_file, save_file
 
@@ -44,6 +44,11 @@ def loaded_by(*argv: str) -> set[str]:
 )
 def test_help_and_mistakes_import_neither_torch_nor_transformers(argv) -> None:
     assert loaded_by(*argv) == set()
+
+
+@pytest.mark.parametrize("command", ["answer", "chat", "scenes", *MODULES])
+def test_the_help_of_every_command_imports_neither_torch_nor_transformers(command) -> None:
+    assert not loaded_by(command, "--help") & {"torch", "transformers"}
 
 
 def test_a_missing_video_gets_one_line(capsys, tmp_path) -> None:
@@ -103,7 +108,8 @@ def test_arguments_that_are_not_utf8_get_one_line(capsys, argv) -> None:
 
 
 def test_a_folder_without_a_model_gets_one_line(video, capsys, tmp_path) -> None:
-    assert "config.json" in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+    message = refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+    assert f"There is no model in the folder {tmp_path}: it has no config.json" in message
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,12 @@ def test_weights_that_lack_tensors_are_refused_and_never_filled_with_random_numb
 def test_another_kind_of_model_is_refused_and_never_built(video, capsys, tmp_path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert str(tmp_path) in refusal(capsys, "answer", video, "What?", "--model", str(tmp_path))
+
+
+def test_room_for_subtitles_that_are_not_named_is_refused(video, capsys) -> None:
+    for argv in (["answer", video, "What?"], ["chat", video], ["describe", video]):
+        message = refusal(capsys, *argv, "--subtitle-tokens", "30")
+        assert "--subtitle-tokens 30 is the room for subtitles, but none are named" in message
 
 
 def test_an_unknown_method_gets_the_usage_and_status_2(video, capsys) -> None:

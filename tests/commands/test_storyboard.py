@@ -95,6 +95,16 @@ def test_frames_keep_their_shape(shape) -> None:
     assert ratio == pytest.approx(shape[0] / shape[1], rel=0.08)  # the border covers a little
 
 
+@pytest.mark.parametrize("shape, place", [((640, 16), (416, 208)), ((16, 640), (62, 208))])
+def test_frames_of_extreme_shapes_are_whole_in_a_place_of_bounded_shape(shape, place) -> None:
+    board = draw([[0]], plain_frames(*shape))
+    assert board.shape[0] < place[0] + 250 and board.shape[1] < place[1] + 150
+    y, x = np.nonzero((board == COLORS[0]).all(axis=-1))
+    shown = y.max() - y.min() + 1, x.max() - x.min() + 1
+    assert shown[0] == pytest.approx(min(place[0], place[1] * shape[0] / shape[1]), abs=12)
+    assert shown[1] == pytest.approx(min(place[1], place[0] * shape[1] / shape[0]), abs=12)
+
+
 def test_twice_the_frame_width_gives_twice_the_board() -> None:
     small, large = draw([[0, 1, 2]], duration=9.0), draw([[0, 1, 2]], duration=9.0, frame_width=416)
     assert np.allclose(np.array(large.shape[:2]) / small.shape[:2], 2, atol=0.02)

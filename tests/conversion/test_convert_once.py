@@ -48,6 +48,8 @@ def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys) -> N
     assert command_line(["converted", "--remove", key]) == 0
     assert not converted.parent.exists() and other.exists() and len(list_converted()) == 1
     assert command_line(["converted", "--remove", str(source)]) == 0
+    assert command_line(["converted"]) == 0
+    assert "nothing was converted yet" in capsys.readouterr().err
     assert list_converted() == [] and not list((tmp_path / "assets").rglob("*/*"))
 
 

@@ -184,6 +184,7 @@ def test_shards_are_of_the_size_asked_for_and_whole(tmp_path) -> None:
     index = json.loads((many / "model.safetensors.index.json").read_text())
     files = sorted(many.glob("*.safetensors"))
     assert len(files) > 3 and {file.name for file in files} == set(index["weight_map"].values())
+    assert {file.stat().st_mode for file in files} == {(many / "config.json").stat().st_mode}  # others may read them
     tensors = {}
     for file in files:
         shard = load_file(file)

@@ -259,6 +259,7 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         "one worker": {"workers": 2},
         "`dtype`.*leave it out": {"dtype": "float32"},
         "`no_such`": {"no_such": 1},
+        "`question` is empty": {"question": " "},
     }.items():
         with pytest.raises(ValueError, match=part):
             answer(pipe, records, tmp_path / "out.jsonl", **settings)

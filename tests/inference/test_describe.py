@@ -14,6 +14,7 @@ from fila_video.inference.describe import Chapter, VideoDescription, _summarize
 from fila_video.long_video.files import write_video
 from fila_video.toy_world.make_videos import Settings, make_videos
 from helpers.video_files import make_video
+from PIL import Image
 
 
 def places(number, width, height):
@@ -65,6 +66,34 @@ def test_wrong_arguments_are_named(pipe, film) -> None:
     }.items():
         with pytest.raises(ValueError, match=part):
             describe(pipe, film, **settings)
+
+
+def test_what_no_chapter_could_be_asked_is_one_error_before_reading(pipe, film, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pipe.processor, "encode_video", lambda *args, **options: pytest.fail("the film was read"))
+    for part, settings in {
+        "`question` is empty": {"question": ""},
+        "`summary_question` is empty": {"summary_question": "  "},
+        "control token": {"question": "What <video>?"},
+        "`num_scenes` must be at least 1, got 0": {"num_scenes": 0},
+        "missing.srt": {"subtitles": str(tmp_path / "missing.srt")},
+    }.items():
+        with pytest.raises(ValueError, match=part):
+            describe(pipe, film, **settings)
+
+
+def test_pictures_are_no_film_to_describe_and_no_model_is_loaded_for_them(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("fila_video.commands.loading.load_pipeline", lambda *args: pytest.fail("a model was loaded"))
+    Image.new("RGB", (32, 32)).save(tmp_path / "still.png")
+    for path, what in ((tmp_path, "a folder"), (tmp_path / "still.png", "a still picture")):
+        assert main(["describe", str(path)]) == 2
+        assert f"{path} is {what}, and chapters are parts of a film" in capsys.readouterr().err
+
+
+def test_a_form_that_contradicts_the_ending_is_refused(film, tmp_path, capsys) -> None:
+    output = tmp_path / "d.json"
+    assert main(["describe", film, "--output", str(output), "--format", "vtt"]) == 2
+    message = f"--format vtt contradicts --output {output}, whose ending says json"
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_best_chapters_are_found_and_none_is_too_short() -> None:

@@ -177,6 +177,33 @@ def test_a_folder_with_something_else_in_it_is_not_written_to(clips, tmp_path) -
         build_dataset(settings(clips, tmp_path))
 
 
+def test_what_cannot_be_read_leaves_no_folder_behind(clips, tmp_path, capsys) -> None:
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("no records")
+    output = tmp_path / "out"
+    for mistake in (
+        ["--annotations", tmp_path / "no.json"],
+        ["--annotations", damaged],
+        ["--videos", tmp_path / "no"],
+    ):
+        assert run(arguments_of(clips, output, *mistake)) == 2
+        assert mistake[1].name in capsys.readouterr().err
+        assert not output.exists()
+    assert run(arguments_of(clips, output)) == 0
+
+
+def test_a_build_that_came_to_no_plan_can_be_corrected(clips, built, tmp_path) -> None:
+    records, output = json.loads((clips / "captions.json").read_text()), tmp_path / "out"
+    half, none = tmp_path / "half.json", tmp_path / "none.json"
+    half.write_text(json.dumps(records)[:-20])
+    none.write_text(json.dumps([caption_record(0, video="gone.mp4")]))
+    for mistake in ({"annotations": half}, {"annotations": none}, {"count": 10**6}):
+        with pytest.raises(LongVideoError):
+            build_dataset(settings(clips, output, **mistake))
+    build_dataset(settings(clips, output, strict=True))  # what was left out before is not what is now
+    assert bytes_of(output) == bytes_of(built)
+
+
 def test_two_builds_do_not_write_to_one_folder(clips, tmp_path) -> None:
     fcntl = pytest.importorskip("fcntl")
     (tmp_path / "out" / ".build").mkdir(parents=True)

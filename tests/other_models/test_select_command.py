@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fila_video import select_frames
 from fila_video.commands.cli import main
-from helpers.video_files import make_video, number_of
+from helpers.video_files import make_video, number_of, picture
 from PIL import Image
 
 
@@ -37,6 +37,27 @@ def test_the_folder_holds_the_chosen_frames_and_their_times(video, tmp_path) -> 
 def test_a_model_compares_its_own_features(video, tmp_path) -> None:
     assert main(["select", video, "--num-frames", "4", "--model", ".", "--output", str(tmp_path / "a")]) == 0
     assert len(json.loads((tmp_path / "a" / "frames.json").read_text())["frames"]) == 4
+
+
+@pytest.mark.parametrize("selection", ["farthest", "uniform"])
+def test_a_folder_of_pictures_is_chosen_from(tmp_path, selection) -> None:
+    pictures, output = tmp_path / "pictures", tmp_path / "frames"
+    pictures.mkdir()
+    for number in range(6):
+        Image.fromarray(picture(number)).save(pictures / f"{number}.png")
+    options = ["--num-frames", "3", "--selection", selection, "--output", str(output)]
+    assert main(["select", str(pictures), *options]) == 0
+    frames = json.loads((output / "frames.json").read_text())["frames"]
+    chosen = [number_of(np.asarray(Image.open(output / frame["picture"]))) for frame in frames]
+    assert len(chosen) == 3 and chosen == [frame["index"] for frame in frames]
+
+
+def test_fewer_frames_than_were_asked_for_are_said(tmp_path, capsys) -> None:
+    film, output = make_video(tmp_path / "one.mp4", 1), tmp_path / "frames"
+    assert main(["select", str(film), "--num-frames", "8", "--output", str(output)]) == 0
+    assert f"--num-frames is 8, but {film} has only 1: all are written" in capsys.readouterr().err
+    described = json.loads((output / "frames.json").read_text())
+    assert described["selection"] == "all" and len(described["frames"]) == 1
 
 
 def test_what_is_wrong_is_said_in_a_line_and_leaves_nothing(video, tmp_path, capsys) -> None:

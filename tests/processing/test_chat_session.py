@@ -304,6 +304,51 @@ def test_a_saved_conversation_goes_on(pipe, file, tmp_path) -> None:
         pipe.resume_chat(tmp_path)
 
 
+def test_a_conversation_is_saved_into_a_new_folder_or_over_another_and_nowhere_else(pipe, file, tmp_path) -> None:
+    two, one, folder = pipe.chat([file, file]), pipe.chat(file), tmp_path / "talk"
+    for name, text in (("notes.txt", "mine"), ("chat.json", '{"messages": []}'), ("chat.json", "no JSON")):
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"Nothing is saved: name a new or an empty folder.* {other}"):
+            one.save(other)
+        assert [(path.name, path.read_text()) for path in other.iterdir()] == [(name, text)]
+        (other / name).unlink()
+        other.rmdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="Nothing is saved"):
+        one.save(tmp_path / "file")
+    folder.mkdir()
+    two.save(folder)
+    (folder / "board.png").write_bytes(b"mine")
+    one.save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["board.png", "chat.json", "video_0.safetensors"]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # that of any new file
+    assert len(pipe.resume_chat(folder).videos) == 1
+    (folder / "video_1.safetensors").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"video_1\.safetensors is not of the chat that was saved there"):
+        two.save(folder)
+    assert (folder / "video_1.safetensors").read_bytes() == b"mine"
+
+
+def test_a_conversation_that_cannot_be_written_leaves_the_saved_one_whole(pipe, file, tmp_path, monkeypatch) -> None:
+    chat, folder = pipe.chat([file, file]), tmp_path / "talk"
+    chat.save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ask(chat, "What?")
+    save = type(chat.videos[0]).save
+
+    def fail(video, path) -> None:
+        if path.name == "video_1.safetensors":
+            raise OSError("No space left on device")
+        save(video, path)
+
+    monkeypatch.setattr(type(chat.videos[0]), "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        chat.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.slow
 def test_a_saved_conversation_goes_on_in_another_process(tmp_path) -> None:
     program = (

@@ -353,6 +353,20 @@ def test_files_that_are_no_encoded_videos_are_refused_by_name(encoded, tmp_path)
         EncodedVideo.load(path)
     with pytest.raises(ValueError, match="there is no folder"):
         encoded.save(tmp_path / "nowhere" / "video.safetensors")
+    with pytest.raises(ValueError, match=r"is a folder: name a file to write, such as .*video\.safetensors"):
+        encoded.save(tmp_path)
+    assert [child.name for child in tmp_path.iterdir()] == ["video.safetensors"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_others_may_read_a_saved_one_as_any_new_file(encoded, tmp_path) -> None:
+    for umask in (0o022, 0o027):
+        before = os.umask(umask)
+        try:
+            encoded.save(tmp_path / "video.safetensors")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "video.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_what_cannot_be_encoded_is_refused(bound, file, encoded) -> None:

@@ -157,6 +157,137 @@ def test_what_is_no_file_of_subtitles_is_named(tmp_path, data, part) -> None:
         read_subtitles(tmp_path / "missing.srt")
 
 
+def cue(start: str, end: str, words: str) -> str:
+    return f"1\n{start} --> {end}\n{words}\n\n"
+
+
+FIRST, LAST = cue("00:00:01,000", "00:00:02,000", "first"), cue("00:01:00,000", "00:01:01,000", "last")
+DIALOGUE = "Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,first\r\n"
+ASS = ASS_HEADER + DIALOGUE
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        (FIRST + cue("00:00:04,000", "00:00:03,000", "moment") + LAST, 6),
+        ("WEBVTT\n\n" + FIRST + cue("00:04.000", "00:03.000", "moment") + LAST, 8),
+        (
+            ASS
+            + "Dialogue: 0,0:00:04.00,0:00:03.00,Default,,0,0,0,,moment\n"
+            + DIALOGUE.replace("0:00:0", "0:01:0").replace("first", "last"),
+            11,
+        ),
+    ],
+)
+def test_a_cue_that_ends_before_it_begins_is_a_moment_and_is_said(tmp_path, caplog, text, at) -> None:
+    path = tmp_path / "words.srt"
+    path.write_text(text, newline="")
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level(logging.WARNING):
+        lines = read_subtitles(path)
+    assert (4.0, 4.0, "moment") in rounded(lines) and len(lines) == 3
+    (warning,) = caplog.messages
+    assert f"words.srt': 1 of 3 cues end before they begin, first that of line {at} (" in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        (FIRST + cue("00:00:0x,000", "00:00:04,000", "damaged") + LAST, 6),
+        (FIRST + cue("00:00:03,000", "00:00:0x,000", "damaged") + LAST, 6),
+        (FIRST + cue("00:99:99,000", "00:99:99,500", "damaged") + LAST, 6),
+        (FIRST + cue("-00:00:03,000", "00:00:04,000", "damaged") + LAST, 6),
+        (FIRST + cue("0:0:3,5", "0:0:4,5", "of how many milliseconds?") + LAST, 6),
+        (FIRST + "2\n00:00:03,000 -> 00:00:04,000\ndamaged\n\n" + LAST, 6),
+        (FIRST + "2\nwithout times\n\n" + LAST, 6),
+        (FIRST + "2\n", 5),
+        (FIRST.rstrip() + "\n00:00:0x,000 --> 00:00:04,000\ndamaged\n\n" + LAST, 4),
+        ("words of nobody\n\n" + FIRST, 1),
+        ("hello --> world\n", 1),
+        ("\n\n" + cue("00:00:0x,000", "00:00:04,000", "damaged"), 4),
+        ("WEBVTT\n\n" + FIRST + cue("00:0x.000", "00:03.000", "damaged") + LAST, 8),
+        ("WEBVTT\n\n" + FIRST + "more words, behind an empty line\n\n" + LAST, 7),
+        (ASS + "Dialogue: 0,0:00:0x.00,0:00:03.00,Default,,0,0,0,,damaged\n", 11),
+    ],
+)
+def test_damaged_times_are_an_error_with_their_line(tmp_path, text, at) -> None:
+    path = tmp_path / "words.srt"
+    path.write_text(text, newline="")
+    with pytest.raises(VideoReadError, match=rf"words\.srt.* damaged at line {at}: '.*' stands where the times"):
+        read_subtitles(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["WEBVTT\n", "WEBVTT\n\nNOTE nothing is said\n", "1\n00:00:01,000 --> 00:00:02,000\n\n", ASS_HEADER]
+    + [ASS.replace("first", r"{\p1}m 0 0 l 100 0{\p0}")],
+)
+def test_a_file_without_a_line_of_words_is_an_error(tmp_path, text) -> None:
+    path = tmp_path / "words.srt"
+    path.write_text(text, newline="")
+    with pytest.raises(VideoReadError, match=rf"words\.srt.*no line of words can be read of their {len(text)} bytes"):
+        read_subtitles(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Out of order, overlapping, of no duration, an arrow in words, hours left out, settings, a line without words.
+        "9\n00:05,000 --> 00:06,000\nc\n\n00:00:01.000-->00:00:03,000 X1:1 X2:9\ngo --> there\n42\n\n"
+        "11\n00:00:02 --> 00:00:02\nb\n12\n00:00:07,000 --> 00:00:08,000\n\n",
+        "WEBVTT - a title\nKind: captions\n\nSTYLE\n::cue { color: red }\n\nREGION\nid:left\n\nc of the end\n"
+        "00:05.000 --> 00:06.000 position:50%,line-left align:start\nc\n\nNOTE\n00:00.000 --> 00:09.000\nnot said\n\n"
+        "00:01.000 --> 00:03.000\ngo --> there\n42\n00:02.000 --> 00:02.000\nb\n",
+        ASS_HEADER + "Comment: 0,0:00:00.00,0:00:09.00,Default,,0,0,0,,not said\n"
+        "Dialogue: 0,0:00:05.00,0:00:06.00,Default,,0,0,0,,c\nDialogue: Marked=0,0:00:01.00,0:00:03.000,,,0,0,0,,"
+        "go --> {\\i1}there{\\i0}\\N42\nDialogue: 0,0:00:02.00,0:00:02.00,Default,,0,0,0,,b\n",
+    ],
+)
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeff\ufeff"])
+def test_what_the_formats_allow_is_read_with_any_line_break(tmp_path, caplog, text, line_break, mark) -> None:
+    path = tmp_path / "words"
+    path.write_text(mark + text.replace("\r\n", "\n").replace("\n", line_break), encoding="utf-8", newline="")
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level(logging.WARNING):
+        lines = read_subtitles(path)
+    assert rounded(lines) == [(1.0, 3.0, "go --> there 42"), (2.0, 2.0, "b"), (5.0, 6.0, "c")]
+    assert not caplog.messages
+
+
+def test_a_moment_at_the_start_of_a_clip_is_kept(tmp_path) -> None:
+    text = cue("00:00:00,000", "00:00:00,000", "start") + cue("00:00:02,000", "00:00:02,000", "cut")
+    assert rounded(read_subtitles(text.encode())) == [(0.0, 0.0, "start"), (2.0, 2.0, "cut")]
+    clip_of_it = VideoSegment(str(tmp_path / "film.mp4"), 2.0, 3.0)
+    assert rounded(read_subtitles(text.encode(), clip_of_it)) == [(0.0, 0.0, "cut")]
+
+
+@pytest.mark.parametrize("way", ["processor", "chat", "lines_beside_scenes"])
+def test_lines_after_the_end_of_the_video_are_left_out_once_and_said(tmp_path, caplog, way) -> None:
+    film, processor = str(make_video(tmp_path / "film.mp4", 40, fps=10)), tiny_processor(num_scenes=2)
+    words = (FIRST + cue("00:00:03,900", "00:00:09,000", "until later") + LAST).encode()
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level(logging.WARNING):
+        if way == "processor":
+            _, scenes = prompt_of(processor, processor.encode_video(film), subtitles=words)
+            said, left_out = scenes["subtitles"], scenes["subtitles_left_out"]
+        elif way == "chat":
+            pipe = VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+            chat = pipe.chat(film, subtitles=words, max_new_tokens=2)
+            chat.ask("What?")
+            chat.ask("And then?")
+            said, left_out = chat.scenes[0]["subtitles"], chat.scenes[0]["subtitles_left_out"]
+        else:
+            times = [1.0, 3.9]
+            said, left_out = lines_beside_scenes(
+                read_subtitles(words), times, 500, processor.tokenizer, "head", duration=4.0
+            )
+    assert " ".join(filter(None, said)) == "first until later" and left_out == 0
+    (warning,) = [message for message in caplog.messages if "left out" in message]
+    assert warning.startswith("1 of 3 lines of subtitles are left out: they begin after the end of ")
+    assert "the first at 60.000 seconds, while its duration is 4.000 seconds" in warning
+
+
 def test_subtitles_of_private_hosts_are_refused_like_videos() -> None:
     with pytest.raises(VideoReadError, match="allow_private_hosts is False"):
         read_subtitles("http://127.0.0.1:9/words.srt", allow_private_hosts=False)

@@ -110,6 +110,8 @@ def test_what_cannot_be_asked_about_is_named(folder, tmp_path, capsys) -> None:
     assert "can be set: leave out kind, refusals, moving." in capsys.readouterr().err
     assert ask(tmp_path, "--count", "2", "--min-duration", "9") == 2
     assert "can be set: leave out duration." in capsys.readouterr().err
+    assert cli.main(["make-videos", "--output", str(tmp_path), "--joined", str(tmp_path), "--count", "2"]) == 2
+    assert f"{tmp_path} holds no videos of build-dataset: name the folder" in capsys.readouterr().err
     assert ask(tmp_path, "--count", "7") == 2
     assert "`count` must be from 1 to the 6 videos of" in capsys.readouterr().err
     assert ask(tmp_path, "--count", "2") == 2

@@ -289,6 +289,9 @@ def test_the_command_line_makes_every_kind(tmp_path) -> None:
         ({"kind": "row", "colors": 1}, "needs `colors` 2 or more, got 1"),
         ({"kind": "crowded", "colors": 4}, "needs `colors` 5 or more, got 4"),
         ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
+        ({"kind": "picture-questions", "ask": ("motion",)}, "motion, but for the kind picture-questions none can"),
+        ({"kind": "clip", "ask": ("what", "there")}, "`ask` names what, there, but for the kind clip none can be"),
+        ({"kind": "empty", "ask": ("count", "order")}, "`ask` names order, .* only count and there can be chosen"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, problem) -> None:
