@@ -151,7 +151,9 @@ def run_scenes(args: argparse.Namespace) -> int:
         raise ValueError(f"--output {args.output} is no kind of picture: name a .png, .jpg or .webp file.")
     for option, path in (("--output", args.output), ("--json", args.json)):
         if path not in (None, "-"):
-            check_writable(option, path)
+            check_writable(option, path, args.video)
+    if args.json is not None and os.path.splitext(args.json)[1].lower() in PICTURES:
+        raise ValueError(f"--json {args.json} is a kind of picture: name a .json file; the picture is --output.")
     check_video(args.video)
     from .scenes import run
 
@@ -179,11 +181,14 @@ def check_subtitles(args: argparse.Namespace) -> None:
         )
 
 
-def check_writable(option: str, path: str) -> None:
+def check_writable(option: str, path: str, *read: str) -> None:
     """
     Raises:
-        ValueError: If nothing can be written there. Better before the work than after it.
+        ValueError: If nothing can be written there, or it is one of the files that are `read`. Better before the work
+            than after it.
     """
+    if os.path.exists(path) and any(os.path.exists(each) and os.path.samefile(path, each) for each in read):
+        raise ValueError(f"{option} {path} would take the place of what is read: name another file.")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise ValueError(f"{option} {path}: there is no folder {folder}.")

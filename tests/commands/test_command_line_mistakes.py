@@ -98,6 +98,22 @@ def test_what_cannot_be_written_is_refused_before_any_work(capsys, tmp_path, opt
     assert "cannot be written" in refusal(capsys, "scenes", "nothing.mp4", option, str(folder))
 
 
+def test_what_is_read_is_not_written_over(tmp_path, capsys) -> None:
+    film, records = tmp_path / "film.json", tmp_path / "records.jsonl"  # whatever its name says, it would be lost
+    for file in (film, records):
+        file.write_bytes(b"kept")
+    again = tmp_path / "again.json"
+    again.symlink_to(film)
+    for command in (
+        ("scenes", str(film), "--json", str(film)),
+        ("describe", str(film), "--output", str(again)),
+        ("answer-all", "--records", str(records), "--output", f"{tmp_path}/./records.jsonl"),
+    ):
+        assert "would take the place of what is read" in refusal(capsys, *command)
+    assert film.read_bytes() == records.read_bytes() == b"kept"
+    assert "is a kind of picture" in refusal(capsys, "scenes", "film.mp4", "--json", str(tmp_path / "board.png"))
+
+
 def test_a_question_in_the_place_of_the_video_is_noticed(video, capsys) -> None:
     assert "pass the video first" in refusal(capsys, "answer", "What happens?", video)
 
