@@ -81,7 +81,7 @@ def _fields(item: Any) -> Any:
 def _normalize_message(message: Any) -> dict:
     message = _fields(message)
     if not isinstance(message, dict):
-        raise ValueError(f"A message is a dictionary with `role` and `content`, got a {type(message).__name__}.")
+        raise ValueError(f"A message is a dictionary with `role` and `content`, got {type(message).__name__}.")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise ValueError(f"A role is one of {', '.join(ROLES)}, got {_short(role)}.")
@@ -97,7 +97,7 @@ def _normalize_message(message: Any) -> dict:
         if any(block["type"] == "text" and block["text"].strip() for block in content):
             content = [block for block in content if block["type"] != "text" or block["text"]]
     else:
-        raise ValueError(f"The `content` of a message is a text or a list of blocks, got a {type(content).__name__}.")
+        raise ValueError(f"The `content` of a message is a text or a list of blocks, got {type(content).__name__}.")
     texts = _texts(content)
     if role == "user" and (not content or (texts and not any(text.strip() for text in texts))):
         raise ValueError("A question is empty: ask something.")
@@ -113,7 +113,7 @@ def _normalize_block(block: Any) -> dict:
         block = {"type": "text", "text": block}
     block = _fields(block)
     if not isinstance(block, dict):
-        raise ValueError(f"A content block is a dictionary with a `type`, got a {type(block).__name__}.")
+        raise ValueError(f"A content block is a dictionary with a `type`, got {type(block).__name__}.")
     block = {name: value for name, value in block.items() if value is not None}
     kind = block.get("type")
     if kind is None:
@@ -183,7 +183,7 @@ def check_prompts(text: list[str], media: dict[str, tuple[str, list | None]]) ->
     """
     for sample in text:
         if not isinstance(sample, str):
-            raise ValueError(f"`text` must be a string or a list of strings, got a {type(sample).__name__} in it.")
+            raise ValueError(f"`text` must be a string or a list of strings, got {type(sample).__name__} in it.")
         check_text(sample)
         if not sample.strip():
             raise ValueError("`text` has an empty prompt: ask something.")
@@ -346,7 +346,7 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
             return _each(videos, _Ask(text))
         return {"videos": videos, "text": text}
     if not isinstance(text, (list, tuple)) and not _is_column(text):
-        raise ValueError(f"`text` must be a string, a list of strings or a chat, got a {type(text).__name__}.")
+        raise ValueError(f"`text` must be a string, a list of strings or a chat, got {type(text).__name__}.")
     if not len(text):
         raise ValueError("`text` is an empty batch: pass at least one question.")
     if isinstance(text[0], (dict, list, tuple)):

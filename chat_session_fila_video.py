@@ -208,7 +208,7 @@ class ChatSession:
     def _turn(self, question: str, options: dict[str, Any], listener: Listener | None = None) -> Result:
         if not isinstance(question, str):
             raise ValueError(
-                f"A question in a chat is text, got a {type(question).__name__}: pictures and videos are given to "
+                f"A question in a chat is text, got {type(question).__name__}: pictures and videos are given to "
                 "`pipe.chat`, before the first question, or to the pipeline itself with the whole chat."
             )
         with self._lock:

@@ -60,7 +60,7 @@ class EndpointHandler:
             raise ValueError('A request needs `inputs`, such as {"inputs": {"video": URL, "text": QUESTION}}.')
         parameters = data.get("parameters") or {}
         if not isinstance(parameters, dict):
-            raise ValueError(f"`parameters` is a dictionary of options, got a {type(parameters).__name__}.")
+            raise ValueError(f"`parameters` is a dictionary of options, got {type(parameters).__name__}.")
         refused = [name for name in parameters if name not in self.options]
         if refused:
             raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
@@ -91,7 +91,7 @@ def _request(inputs: Any) -> Any:
     if isinstance(inputs, list):
         return [_with_media(message) if isinstance(message, dict) else message for message in inputs]
     if not isinstance(inputs, dict):
-        raise ValueError(f"An input is a chat or a dictionary with `video` and `text`, got a {type(inputs).__name__}.")
+        raise ValueError(f"An input is a chat or a dictionary with `video` and `text`, got {type(inputs).__name__}.")
     if isinstance(inputs.get("messages"), list):
         return _request(inputs["messages"])
     inputs = _with_media(inputs)

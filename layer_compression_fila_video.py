@@ -239,7 +239,7 @@ def compressed_forward(
     batch_size, num_tokens = inputs_embeds.shape[:2]
     if cache is not None and not isinstance(cache, CompressedCache):
         raise ValueError(
-            f"With `layer_compression` the cache must be a CompressedCache, got a {type(cache).__name__}. Leave it to "
+            f"With `layer_compression` the cache must be a CompressedCache, got {type(cache).__name__}. Leave it to "
             "`generate`, without `cache_implementation`."
         )
     if attention_mask is None:

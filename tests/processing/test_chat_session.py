@@ -236,7 +236,7 @@ def test_an_error_while_answering_costs_the_cache_but_not_the_conversation(pipe,
     [
         ("", {}, "question is empty"),
         ("<video>", {}, "control token"),
-        ([{"type": "image", "image": "a.png"}, {"type": "text", "text": "?"}], {}, "is text, got a list: pictures"),
+        ([{"type": "image", "image": "a.png"}, {"type": "text", "text": "?"}], {}, "is text, got list: pictures"),
         ("What?", {"num_beams": 2}, "one answer a turn, so it knows no `num_beams=2`"),
         ("What?", {"num_return_sequences": 2, "do_sample": True}, "num_return_sequences=2"),
         ("What?", {"use_cache": False}, "use_cache=False"),

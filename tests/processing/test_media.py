@@ -146,7 +146,7 @@ def test_read_frames_may_be_passed_on(processor, folder) -> None:
         ({"text": ""}, "empty prompt"),
         ({"text": ["a", "  "]}, "empty prompt"),
         ({"text": []}, "`text` is an empty batch"),
-        ({"text": [3]}, "got a int"),
+        ({"text": [3]}, "got int"),
         ({"videos": []}, "`videos` is an empty batch"),
         ({"images": []}, "`images` is an empty batch"),
         ({"text": "<video>"}, "found 1 <video> tokens and 0 videos"),

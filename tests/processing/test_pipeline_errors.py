@@ -25,7 +25,7 @@ SHORT = {"max_new_tokens": 4, "return_full_text": False}
         (clip(2), {"text": "  "}, "question is empty"),
         (clip(2), {"text": []}, "`text` is an empty batch"),
         (None, {"text": []}, "`text` is an empty batch"),
-        (clip(2), {"text": 5}, "got a int"),
+        (clip(2), {"text": 5}, "got int"),
         ([clip(2), clip(2)], {"text": ["one?"]}, "`videos` has 2 videos and `text` 1 questions"),
         (clip(2), {"text": conversation("a")}, "`content`"),
         (clip(2), {"text": "a <video> b"}, "'<video>', which is a control token"),
