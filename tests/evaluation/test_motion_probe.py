@@ -1,0 +1,100 @@
+"""What merged tokens carry of three frames: the command on small films, and a sign that only their order gives."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fila_video.evaluation import motion_probe
+from fila_video.evaluation.motion_probe import ANSWERS, ROWS, Probe, Scenes, read_scenes, right, train
+from fila_video.toy_world.make_videos import make_videos
+from fila_video.toy_world.sets import Settings
+from helpers.tiny_processor import model_for, tiny_processor
+from transformers import set_seed
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> tuple:
+    processor = tiny_processor()
+    model = model_for(processor)
+    monkeypatch.setattr(motion_probe, "load_model", lambda name, device: (model, processor))
+    return model, processor
+
+
+def test_the_command_films_measures_every_row_and_writes_no_path(tmp_path: Path, tiny, capsys) -> None:
+    given = ["--work", str(tmp_path), "--output", str(tmp_path / "out"), "--films", "3", "--test-films", "2"]
+    given += ["--epochs", "1", "--batch-size", "4", "--seeds", "0", "1"]
+    assert motion_probe.main(given) == 0
+    text = (tmp_path / "out/motion_probe.md").read_text()
+    assert capsys.readouterr().out == text
+    assert all(text.count(f"| {row} |") == 1 for row in ROWS)
+    saved = (tmp_path / "out/motion_probe.json").read_text()
+    assert str(tmp_path) not in saved
+    results = json.loads(saved)
+    asked = results["asked"]
+    for seeds in results["right"].values():
+        assert len(seeds) == 2
+        for seed in seeds:
+            assert all(0 <= hits <= number for kind in ANSWERS for hits, number in zip(seed[kind], asked, strict=True))
+    # What was filmed is kept.
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("films/*/videos/*.mp4")}
+    assert motion_probe.main(given) == 0
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("films/*/videos/*.mp4")} == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--films", "0"], "--films must be at least 1, got 0"),
+        (["--batch-size", "500"], "--batch-size must not be larger"),
+        (["--model", "nowhere/at-all"], "nowhere/at-all"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path: Path, changes: list[str], message: str, request, capsys) -> None:
+    if "--model" not in changes:
+        request.getfixturevalue("tiny")
+    given = ["--work", str(tmp_path), "--output", str(tmp_path / "out"), "--films", "1", "--test-films", "1", *changes]
+    assert motion_probe.main(given) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motion_probe:")]
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_has_the_three_frames_of_one_thing_and_films_of_another_kind_are_refused(tmp_path: Path, tiny) -> None:
+    model, processor = tiny
+    records = make_videos(tmp_path / "travel", Settings("travel", questions=0, side=64), 2)
+    scenes = read_scenes(records, model, processor)
+    events = [json.loads(line)["events"] for line in records.read_text().splitlines()]
+    assert scenes.features.shape[:2] == (sum(map(len, events)), 3)
+    assert scenes.films.tolist() == [0] * len(events[0]) + [1] * len(events[1])
+    motions = [event["motion"] for film in events for event in film]
+    assert [ANSWERS["motion"][number] for number in scenes.answers["motion"]] == motions
+    assert not torch.equal(scenes.features[:, 0], scenes.features[:, 2])  # it moves
+    other = make_videos(tmp_path / "row", Settings("row", questions=0, side=64), 1)
+    with pytest.raises(ValueError, match="instead of 3"):
+        read_scenes(other, model, processor)
+
+
+def test_weighted_fusion_alone_tells_the_order_of_frames(tiny) -> None:
+    """Four steps in either order: every scene of one has a twin of the other, with the same frames."""
+    config = tiny[0].config
+    shape = (3, config.num_patches, config.vision_config.hidden_size)
+    generator = torch.Generator().manual_seed(0)
+    step = torch.randn(shape[1:], generator=generator)
+    start = torch.randn((32, 1, *shape[1:]), generator=generator)
+    forward = start + torch.arange(3.0)[:, None, None] * step
+    features = torch.cat([forward, forward.flip(1)])
+    same = torch.zeros(64, dtype=torch.long)
+    answers = {"motion": same.clone(), "color": same, "shape": same}
+    answers["motion"][32:] = 1
+    scenes = Scenes(features, answers, np.arange(64))
+    found = {}
+    for merger in ("mean", "weighted"):
+        set_seed(0)
+        probe = Probe(config, merger, 3)
+        train(probe, scenes, slice(None), 60, 16, {"merger": 1e-2, "projector": 1e-3, "heads": 1e-3})
+        found[merger] = np.array(right(probe, scenes, slice(None))["motion"])
+    assert found["weighted"].sum() >= 62
+    # A scene and its twin are one to a mean, up to rounding where the two answers are nearly equal.
+    assert 24 <= found["mean"].sum() <= 40
