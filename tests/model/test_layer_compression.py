@@ -244,7 +244,7 @@ def test_gradients_reach_what_has_fallen_away() -> None:
 def test_other_caches_masks_and_language_models_are_refused_by_name() -> None:
     model = language_model()
     embeds = torch.randn(1, 4, 32)
-    with pytest.raises(ValueError, match="CompressedCache, got a DynamicCache"):
+    with pytest.raises(ValueError, match="CompressedCache, got DynamicCache"):
         compressed_forward(model, embeds, None, None, BOUNDARIES, DynamicCache(config=model.config))
     with pytest.raises(ValueError, match="2-D, got 4-D"):
         compressed_forward(model, embeds, torch.ones(1, 1, 4, 4), None, BOUNDARIES)
