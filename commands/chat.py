@@ -108,7 +108,7 @@ def show_scenes(chat: ChatSession, output: str) -> None:
         raise ValueError(f"{output} is no kind of picture: name a .png, .jpg or .webp file.")
     if len(chat.videos) > 1:
         raise ValueError("A board shows one video, but this conversation is about several.")
-    check_writable("/scenes", output)
+    check_writable("/scenes", output, *(source["name"] for source in chat.videos[0].sources))
     scenes = chat.scenes[0]
     times, scores = scenes["timestamps"].numpy(), scenes.get("scores")
     board = draw_storyboard(

@@ -181,13 +181,13 @@ def check_subtitles(args: argparse.Namespace) -> None:
         )
 
 
-def check_writable(option: str, path: str, *read: str) -> None:
+def check_writable(option: str, path: str, *read: object) -> None:
     """
     Raises:
-        ValueError: If nothing can be written there, or it is one of the files that are `read`. Better before the work
-            than after it.
+        ValueError: If nothing can be written there, or it is one of the files that are `read` (paths, or anything else
+            that names no file). Better before the work than after it.
     """
-    if os.path.exists(path) and any(os.path.exists(each) and os.path.samefile(path, each) for each in read):
+    if os.path.exists(path) and any(os.path.exists(str(each)) and os.path.samefile(path, str(each)) for each in read):
         raise ValueError(f"{option} {path} would take the place of what is read: name another file.")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):

@@ -12,6 +12,7 @@ import sys
 
 from tqdm.auto import tqdm
 
+from ..commands.cli import check_writable
 from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..scene_selection_fila_video import INITS
 from .answering import Answerer
@@ -46,6 +47,8 @@ def load_answerer(model: str, device: str | None = None, **options: int | None) 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables of the answers."""
+    if args.output is not None:
+        check_writable("--output", args.output, args.records, args.train)
     models = args.model or [str(DEFAULT_MODEL)]
     records = read_records(args.records, args.limit)
     baseline = None

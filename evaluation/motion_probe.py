@@ -192,7 +192,10 @@ def main(argv: Iterable[str] | None = None) -> int:
         records = film(args.work, args.test_split, args.seed, args.test_films, args.workers)
         asked = read_scenes(records, model, processor)
         if len(known.features) < args.batch_size:
-            raise ValueError(f"{args.films} films have {len(known.features)} scenes: --batch-size must not be larger.")
+            raise ValueError(
+                f"{args.films} films have {len(known.features)} scenes, fewer than --batch-size {args.batch_size}: "
+                "name more --films, or a smaller batch."
+            )
         rates = {"merger": args.merger_rate, "projector": args.learning_rate, "heads": args.learning_rate}
         results = {}
         for row, (merger, frames) in ROWS.items():

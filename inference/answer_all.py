@@ -265,7 +265,7 @@ def run(args: argparse.Namespace) -> int:
     """Answers, and says on standard error what was done."""
     from ..commands.cli import announce_demonstration, call_options, check_writable
 
-    check_writable("--output", args.output, args.records)
+    check_writable("--output", args.output, args.records, args.subtitles)
     announce_demonstration(args)
     names = ("model", "engine", "workers", "batch_size", "device", "dtype", "resume", "retry_errors", "on_error")
     settings = {name: getattr(args, name) for name in names}

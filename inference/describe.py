@@ -361,7 +361,7 @@ def run(args: argparse.Namespace) -> int:
     from ..commands.cli import announce_demonstration, call_options, check_subtitles, check_video, check_writable
 
     if args.output is not None:
-        check_writable("--output", args.output, args.video)
+        check_writable("--output", args.output, args.video, args.subtitles)
     ending = Path(args.output or "").suffix.lower()
     form = args.format or FORMATS.get(ending)
     if FORMATS.get(ending, form) != form:

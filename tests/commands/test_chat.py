@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fila_video import VideoTextToTextPipeline, load_model
-from fila_video.commands.chat import converse
+from fila_video.commands.chat import converse, show_scenes
 from fila_video.commands.cli import main
 from PIL import Image
 
@@ -179,3 +180,12 @@ def test_the_words_of_a_file_stand_beside_the_scenes_and_are_saved(monkeypatch, 
     assert main([*command, "eng"]) == 2
     err = capsys.readouterr().err
     assert "shapes.mp4" in err and "it has no subtitles 'eng'; there are none in it" in err
+
+
+def test_a_board_does_not_take_the_place_of_the_picture_that_is_talked_about(tmp_path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"kept")
+    chat = SimpleNamespace(scenes=[{}], videos=[SimpleNamespace(sources=[{"name": str(picture)}])])
+    with pytest.raises(ValueError, match="would take the place of what is read"):
+        show_scenes(chat, str(picture))
+    assert picture.read_bytes() == b"kept"

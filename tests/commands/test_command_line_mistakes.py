@@ -107,6 +107,7 @@ def test_what_is_read_is_not_written_over(tmp_path, capsys) -> None:
     for command in (
         ("scenes", str(film), "--json", str(film)),
         ("describe", str(film), "--output", str(again)),
+        ("describe", "film.mp4", "--subtitles", str(records), "--output", str(records)),
         ("answer-all", "--records", str(records), "--output", f"{tmp_path}/./records.jsonl"),
     ):
         assert "would take the place of what is read" in refusal(capsys, *command)

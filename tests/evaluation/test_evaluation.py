@@ -470,3 +470,11 @@ def test_the_models_own_selection_is_asked_where_none_is_named(records_file, fol
 def test_the_command_names_what_is_wrong(arguments, message, records_file, folder, capsys) -> None:
     assert answer_questions.main(["--model", folder, "--records", str(records_file), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_records_are_not_written_over_by_the_answers(records_file, folder, capsys) -> None:
+    before = records_file.read_bytes()
+    given = ["--model", folder, "--records", str(records_file), "--output", str(records_file)]
+    assert answer_questions.main(given) == 2
+    assert "would take the place of what is read: name another file" in capsys.readouterr().err
+    assert records_file.read_bytes() == before
