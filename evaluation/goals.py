@@ -5,7 +5,7 @@ other pictures, unseen things, and questions that cannot be answered.
     python -m fila_video.evaluation.goals --model WORK/stage4 --work GOALS
 
 It films its own sets (of the split `validation`, unless another is named) and keeps films and answers in `--work`:
-started again, it goes on. `evaluation/seeds.md` says which seeds of the split `test` are left for a last look.
+started again, it goes on. For a last look at the split `test`, take a seed that `evaluation/seeds.md` does not name.
 """
 
 import argparse

@@ -208,10 +208,11 @@ def main(argv: Iterable[str] | None = None) -> int:
         number = np.bincount(asked.films)
         text = (
             "# What merging keeps of three frames\n\n"
-            f"`python -m fila_video.evaluation.motion_probe`, split {args.test_split}, seed {args.seed}: "
-            f"{number.sum()} scenes of {len(number)} films, after training on {len(known.features)} scenes with "
-            f"{len(args.seeds)} seeds. The tower is frozen, merger and projector are new, and a linear layer reads "
-            "the tokens. Percent right, with 95% intervals over films and seeds.\n\n"
+            f"`python -m fila_video.evaluation.motion_probe --work FOLDER --test-split {args.test_split} "
+            f"--seed {args.seed}`: {number.sum()} scenes of {len(number)} films, after training on "
+            f"{len(known.features)} scenes with {len(args.seeds)} seeds. The tower is frozen, merger and "
+            "projector are new, and a linear layer reads the tokens. Percent right, with 95% "
+            "intervals over films and seeds.\n\n"
             f"{table(results, number)}"
         )
         settings = {

@@ -87,9 +87,10 @@ def main(argv: Iterable[str] | None = None) -> int:
         )
         text = (
             "# Short events in long films\n\n"
-            f"`python -m fila_video.evaluation.needle`, split {args.split}, seed {args.seed}: {args.films} films of "
-            "each length, with four to six things that are seen for two to three seconds. Each way gives the model "
-            f"{watcher.processor.num_scenes} scenes. Percent by minutes, with 95% intervals over films.\n"
+            f"`python -m fila_video.evaluation.needle --work FOLDER --split {args.split} --seed {args.seed}`: "
+            f"{args.films} films of each length, with four to six things that are seen for two to three seconds. Each "
+            f"way gives the model {watcher.processor.num_scenes} scenes. Percent by minutes, with 95% intervals over "
+            "films.\n"
             f"{section(f'{found}:', header, lines, 'found')}{section(f'{right}:', header, lines, 'right')}"
         )
         del about["model"]  # a path

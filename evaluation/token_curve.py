@@ -126,10 +126,10 @@ def report(args: argparse.Namespace, scenes: list[int], lines: dict[str, dict[st
     """The tables, by model and set."""
     text = (
         "# Answers by visual tokens\n\n"
-        f"`python -m fila_video.evaluation.token_curve`, split {args.split}, seed {args.seed}: {args.films} films of "
-        f"each set, the long ones of {args.long_seconds / 60:g} minutes with rare events. Percent by the number of "
-        "scenes, with 95% intervals over films. Visual tokens are those that enter the language model, newlines among "
-        "them; with LP-Comp, the mean over its layers.\n"
+        f"`python -m fila_video.evaluation.token_curve --work FOLDER --split {args.split} --seed {args.seed}`: "
+        f"{args.films} films of each set, the long ones of {args.long_seconds / 60:g} minutes with rare events. "
+        "Percent by the number of scenes, with 95% intervals over films. Visual tokens are those that enter the "
+        "language model, newlines among them; with LP-Comp, the mean over its layers.\n"
     )
     header = [str(count) for count in scenes]
     for model, sets in lines.items():

@@ -33,14 +33,14 @@ film world pair 6000 --questions 14 --choice-share 0.1 --refusals 2 $every
 film world row 9000 --questions 18 --choice-share 0.1 --refusals 2 $every
 film world travel 3000 --questions 9 --choice-share 0.1 --ask motion what color there
 film world short 10000 --questions 14 --choice-share 0.2 --refusals 3 $every
-film world rare 3000 --questions 14 --choice-share 0.2 --refusals 3 $every --min-duration 60 --max-duration 300
-film world crowded 400 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
+film world rare 1800 --questions 14 --choice-share 0.2 --refusals 3 $every --min-duration 60 --max-duration 300
+film world crowded 300 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
 film world empty 600 --questions 4 --refusals 8
-film world clip 3000
-film world/alike pair 5000 --questions 14 --choice-share 0.1 --colors 1 --refusals 2 $every
+film world clip 2000
+film world/alike pair 4000 --questions 14 --choice-share 0.1 --colors 1 --refusals 2 $every
 film world/alike short 3000 --questions 14 --choice-share 0.2 --colors 2 --refusals 3 $every
 once long fila-video build-dataset --annotations world/train_clip.jsonl --videos world --output world/long \
-    --count $((smoke ? 4 : 1000)) --min-duration 40 --max-duration 120
+    --count $((smoke ? 4 : 600)) --min-duration 40 --max-duration 120
 
 once initial python -m fila_video.training.tiny.make_initial_checkpoint initial --seed "$seed" --look-back
 once seeing python -m fila_video.training.tiny.pretrain_vision initial world/train_picture.jsonl seeing \
@@ -48,6 +48,6 @@ once seeing python -m fila_video.training.tiny.pretrain_vision initial world/tra
 train stage1_align training.max_steps=2
 train stage2_knowledge training.max_steps=2
 train stage3_image training.max_steps=2
-train stage4_video phases.{0,1,2,3,4}.steps=1 phases.5.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
+train stage4_video phases.{0,1,2,3,4,5}.steps=1 phases.6.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
     training.warmup_steps=1
 once losses python -m fila_video.training.loss_curves losses.png seeing stage1 stage2 stage3 stage4
