@@ -268,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         quiet()
         model, processor = load_model(options.model, options.device)
-        scorer = None if options.scorer is None else ContrastiveScorer(options.scorer)
+        scorer = None if options.scorer is None else ContrastiveScorer(options.scorer, device=model.device)
         known = [*PLAIN, *(way.name for way in (ASKINGS if scorer is None else [*ASKINGS, *CONTRASTIVE]))]
         if unknown := [name for name in options.ways or () if name not in known]:
             raise ValueError(f"There is no way {unknown[0]!r}: --ways takes names of {', '.join(known)}.")

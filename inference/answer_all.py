@@ -122,9 +122,10 @@ def answer_all(
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     is_pipeline = callable(model)  # what else is named is loaded by the workers, each for itself
-    if dtype is not None and (is_pipeline or engine == "vllm"):
+    if (dtype, device) != (None, None) and (is_pipeline or engine == "vllm"):
         raise ValueError(
-            "`dtype` is of models that are loaded here; a pipeline and vLLM have their own: leave it out."
+            "`dtype` and `device` are of models that are loaded here; a pipeline and vLLM have their own: leave them "
+            "out."
         )
     if (is_pipeline or engine == "vllm") and (workers > 1 or (is_pipeline and engine != "local")):
         raise ValueError("A pipeline answers in this process alone, and vLLM in its own: use one worker.")

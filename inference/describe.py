@@ -166,8 +166,10 @@ def describe_video(
         another call.
     """
     _check(chapters, shortest, question, summary_question)
-    if dtype is not None and callable(model):
-        raise ValueError("`dtype` is of a model that is loaded here; a pipeline has its own: leave it out.")
+    if (dtype, device) != (None, None) and callable(model):
+        raise ValueError(
+            "`dtype` and `device` are of a model that is loaded here; a pipeline has its own: leave them out."
+        )
     from ..chat_inputs_fila_video import check_control_tokens
     from ..commands.loading import load_pipeline
     from ..subtitles_fila_video import read_subtitles

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", help="choose by what will be asked; needs --scorer")
     parser.add_argument("--scorer", help="SigLIP or CLIP that compares the question with the candidates")
     parser.add_argument("--model", help="compare the features of this model's vision tower (default: thumbnails)")
-    parser.add_argument("--device", help="of the model, such as cuda or cpu (default: the best there is)")
+    parser.add_argument("--device", help="of model or scorer, such as cuda or cpu (default: the best there is)")
     parser.add_argument("--candidate-fps", type=float, default=1.0, help="candidates a second (default: %(default)s)")
     parser.add_argument("--max-candidates", type=int, default=512, help="candidates at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of k-means (default: %(default)s)")
@@ -45,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     from PIL import Image
 
-    from ..commands.loading import Progress, quiet
+    from ..commands.loading import Progress, find_device, quiet
     from ..commands.storyboard import clock, draw_storyboard
     from .contrastive_scorer import ContrastiveScorer
     from .frames import select_frames
 
     quiet()
     how = "question" if args.question is not None else args.selection or "farthest"
-    scorer = None if args.scorer is None else ContrastiveScorer(args.scorer)
+    scorer = None if args.scorer is None else ContrastiveScorer(args.scorer, device=find_device(args.device))
     encoder, size = (None, None) if args.model is None else _tower(args.model, args.device)
     frames, metadata = select_frames(
         args.video,

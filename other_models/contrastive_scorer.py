@@ -22,6 +22,7 @@ class ContrastiveScorer:
             A checkpoint's name or folder, or a loaded model with `get_image_features` and `get_text_features`.
         image_processor, tokenizer (*optional*): Of a loaded model; by default those of the checkpoint.
         batch_size (`int`, *optional*, defaults to 32): Frames that are encoded at once.
+        device (`str` or `torch.device`, *optional*): Where the model runs; by default, where it is.
 
     Raises:
         ValueError: If the model has no features for images and texts.
@@ -33,6 +34,7 @@ class ContrastiveScorer:
         image_processor: Callable | None = None,
         tokenizer: Callable | None = None,
         batch_size: int = 32,
+        device: str | torch.device | None = None,
     ) -> None:
         if isinstance(model, (str, Path)):
             image_processor = image_processor or AutoImageProcessor.from_pretrained(model)
@@ -43,6 +45,8 @@ class ContrastiveScorer:
         if image_processor is None or tokenizer is None:
             raise ValueError("A loaded model needs its `image_processor` and its `tokenizer`.")
         self.model, self.image_processor, self.tokenizer = model, image_processor, tokenizer
+        if device is not None:
+            model.to(device)
         self.batch_size = batch_size
         # Of the frames that were scored last: a neutral question and others about the same video come right after.
         self._last: tuple[weakref.ref, int | None, torch.Tensor] | None = None

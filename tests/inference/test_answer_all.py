@@ -257,7 +257,8 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         "`workers`": {"workers": 0},
         "`batch_size`": {"batch_size": -1},
         "one worker": {"workers": 2},
-        "`dtype`.*leave it out": {"dtype": "float32"},
+        "`dtype` and `device`.*leave them out": {"dtype": "float32"},
+        "`device` are of models.*leave them out": {"device": "cpu"},
         "`no_such`": {"no_such": 1},
         "`question` is empty": {"question": " "},
     }.items():

@@ -62,7 +62,8 @@ def test_wrong_arguments_are_named(pipe, film) -> None:
         "no room for 9 chapters": {"chapters": 9},
         "`chapters` must be at least 1": {"chapters": 0},
         "`shortest` must be positive": {"shortest": 0.0},
-        "`dtype`.*leave it out": {"dtype": "float32"},
+        "`dtype` and `device`.*leave them out": {"dtype": "float32"},
+        "`device` are of a model.*leave them out": {"device": "cpu"},
     }.items():
         with pytest.raises(ValueError, match=part):
             describe(pipe, film, **settings)

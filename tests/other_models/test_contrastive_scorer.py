@@ -96,3 +96,4 @@ def test_a_saved_contrastive_model_is_loaded_from_its_folder(tmp_path) -> None:
     SiglipImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
     scorer = ContrastiveScorer(tmp_path, tokenizer=LetterTokenizer())
     assert scorer(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "what").shape == (2,)
+    assert ContrastiveScorer(tmp_path, tokenizer=LetterTokenizer(), device="meta").model.device.type == "meta"

@@ -39,6 +39,12 @@ def test_a_model_compares_its_own_features(video, tmp_path) -> None:
     assert len(json.loads((tmp_path / "a" / "frames.json").read_text())["frames"]) == 4
 
 
+def test_a_scorer_runs_on_the_device_that_is_named(video, tmp_path, capsys) -> None:
+    options = ["--num-frames", "2", "--question", "Where is it red?", "--scorer", "none", "--device", "nowhere"]
+    assert main(["select", video, *options, "--output", str(tmp_path / "a")]) == 2
+    assert "--device nowhere cannot be used" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("selection", ["farthest", "uniform"])
 def test_a_folder_of_pictures_is_chosen_from(tmp_path, selection) -> None:
     pictures, output = tmp_path / "pictures", tmp_path / "frames"
