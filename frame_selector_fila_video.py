@@ -154,6 +154,7 @@ class SceneSettings:
             "question_diversity": (*DIVERSITIES, "xcomp"),
             "question_layers": LAYERS,
             "even_frames": EVEN_FRAMES,
+            "seek_mode": ("exact", "keyframe", "auto"),
             "frame_encoding": ("scenes", "cooperative"),
         }
         for name, known in known_values.items():
@@ -166,9 +167,9 @@ class SceneSettings:
         check_key_frames(self.num_prototypes, self.key_frames)
         if self.background_tokens not in (0, 1, 2):
             raise ValueError(f"`background_tokens` must be 0, 1 or 2, got {self.background_tokens!r}.")
-        if not self.candidate_fps > 0:
-            raise ValueError(f"`candidate_fps` must be positive, got {self.candidate_fps}.")
-        for name in ("question_spacing", "question_context"):
+        if not 0 < self.candidate_fps < float("inf"):
+            raise ValueError(f"`candidate_fps` must be a positive number, got {self.candidate_fps}.")
+        for name in ("question_spacing", "question_context", "max_feature_bytes"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` cannot be negative, got {getattr(self, name)}.")
         if not 0 <= self.question_min_rise <= 1:

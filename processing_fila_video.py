@@ -299,7 +299,7 @@ class FilaVideoProcessor(ProcessorMixin):
             rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
             processed["video_question_ids"] = pad_rows([torch.tensor(row, dtype=torch.long) for row in rows])
         told = processed | {"scenes": scenes}  # the text needs them, whoever asked for them
-        replacements = [self.replace_video_token(told, index, **marks) for index in range(len(videos))]
+        replacements = [self.replace_video_token(told, index, **given | marks) for index in range(len(videos))]
         processed = told if return_scenes else processed
         processed |= {"video_metadata": infos} if return_metadata else {}
         batch = BatchFeature(processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
@@ -353,7 +353,7 @@ class FilaVideoProcessor(ProcessorMixin):
     def replace_video_token(self, video_inputs: dict, video_idx: int, thin_times: bool = False, **kwargs: Any) -> str:
         """
         What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes.
-        `kwargs` may hold a call's `time_marks`, `time_template` and `scene_time`.
+        `kwargs` may hold a call's `time_marks`, `time_template`, `scene_time` and `num_scenes`.
         """
         prompt = self._video_prompt(**{name: value for name, value in kwargs.items() if name in TIME_SETTINGS})
         scenes = video_inputs["scenes"][video_idx]
@@ -362,7 +362,7 @@ class FilaVideoProcessor(ProcessorMixin):
         layout = self._counter().layout(num_scenes, () if places is None else places[video_idx].tolist())
         # CODEPATH: of the many frames of DynFocus, as many times are named as there would be scenes.
         is_cooperative = self.frame_encoding == "cooperative"
-        every = -(-num_scenes // self.num_scenes) if is_cooperative else 1
+        every = -(-num_scenes // kwargs.get("num_scenes", self.num_scenes)) if is_cooperative else 1
         if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
             raise ValueError(
                 "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "

@@ -17,6 +17,7 @@ video and the end of the user's turn is the question's.
 
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -108,10 +109,13 @@ def score_frames(
     if not hasattr(family, "apply_rotary_pos_emb") or not hasattr(attentions[0], "q_proj"):
         raise ValueError(f"Questions cannot be scored with a language model like {type(language_model).__name__}.")
     layout = len(before), frames.shape[1], question
-    scores, of_layers = [], []
+    scores, of_layers, this_thread = [], [], threading.get_ident()
 
-    # The ordinary forward gives each layer's input; a hook on its way in scores the frames by it.
+    # The ordinary forward gives each layer's input; a hook on its way in scores the frames by it. Other threads may
+    # use the model meanwhile.
     def score(attention: nn.Module, args: tuple, kwargs: dict) -> None:
+        if threading.get_ident() != this_thread:
+            return
         hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
         of_layers.append(_score_layer(language_model, attention, hidden, windows, *layout))
         if len(of_layers) == len(attentions):

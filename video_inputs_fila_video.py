@@ -240,7 +240,7 @@ def read_decoder(
             num_frames = num_frames(TimedVideoMetadata(total, total / duration, duration=duration))
         # The frame shown at each of the even times, as `read_frames` chooses.
         evenly = not isinstance(num_frames, np.ndarray)
-        numbers = np.linspace(0, total - 1, min(num_frames or total, total)) + 1e-6 if evenly else num_frames
+        numbers = np.linspace(0, total - 1, min(num_frames, total)) + 1e-6 if evenly else num_frames
     indices = np.unique(numbers.astype(int).clip(0, total - 1)).tolist()
     frames, times, begin = [], [], getattr(decoder.metadata, "begin_stream_seconds", None) or 0.0
     for at in range(0, len(indices), DECODED_AT_ONCE):

@@ -31,7 +31,7 @@ from .video_inputs_fila_video import (
 )
 from .video_pool_fila_video import most_different
 from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
-from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits
+from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits, check_wanted
 
 logger = logging.get_logger(__name__)
 
@@ -68,9 +68,9 @@ class FilaVideoProcessorVideosKwargs(FilaVideoVideoProcessorKwargs, total=False)
         A function, called with what is being done ("reading" or "encoding"), the number of frames done and their
         total.
     thin_times (`bool`, *optional*):
-        Whether the times of every second, third, ... scene are named, or none, where otherwise another token would be
-        as frequent as the placeholder. vLLM finds the placeholders of a video as its text's most frequent
-        token, so this is done by default where offsets of replacements are asked for, as vLLM does.
+        Whether the times of every second, third, ... scene are named, or none, where another token would otherwise be
+        as frequent as the placeholder. By default where offsets of replacements are asked for, as vLLM does, which
+        finds a video's placeholders as its text's most frequent token.
     question (`str` or `list[str]`, *optional*):
         What `selection="question"` goes by, and the tokens of `frame_encoding="cooperative"`, for all videos or one
         each. By default what the prompt says behind the video up to the end of the turn; of a chat, what its last
@@ -212,8 +212,10 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             ValueError: If the frames, the metadata or the settings are no such thing; as `VideoReadError` where a
             file cannot be read.
         """
-        num_frames = self.num_frames if num_frames is None and fps is None else num_frames
-        fps = self.fps if num_frames is None and fps is None else fps
+        if num_frames is None and fps is None:
+            num_frames, fps = self.num_frames, self.fps if self.num_frames is None else None
+        else:
+            check_wanted(num_frames, fps)
         if do_sample_frames and isinstance(video, (list, tuple)) and isinstance(video[0], (str, Path, bytes)):
             raise ValueError(
                 "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` to use them all."
@@ -221,6 +223,8 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
         scene_settings = self.scene_settings(**settings)
         video = own_classes(video)
+        if metadata is not None and not is_frame_sequence(video):
+            raise ValueError("`video_metadata` is of frames that are given; what is read has its own: leave it out.")
         if isinstance(video, VideoFrames):
             frames, metadata = torch.from_numpy(video.frames).permute(0, 3, 1, 2), copy.copy(video.metadata)
         else:
@@ -285,7 +289,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             read = read_decoder(source, num_frames, fps, size, progress)
         else:
             reading = {"size": size, "seek_mode": pool.seek_mode, "progress": progress, **self.access(**settings)}
-            reading["hwaccel"] = settings.get("hwaccel") or self.hwaccel
+            reading["hwaccel"] = self.hwaccel if settings.get("hwaccel") is None else settings["hwaccel"]
             with FrameReader(source, num_frames=num_frames, fps=fps, **reading) as reader:
                 is_spread = is_pool and reader.total > pool.max_candidates
                 if is_spread:
@@ -305,7 +309,6 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             device (*optional*): Where to work; by default where the frames are.
             **settings: Over the processor's own; those that are not of pixels are left out.
         """
-        device = settings.pop("device", None) if device is None else device
         values = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
         values |= {name: value for name, value in settings.items() if name in values and value is not None}
         values = self._standardize_kwargs(**values | {"return_tensors": "pt"})
@@ -365,11 +368,9 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
             )
         metadata.frames_indices = list(range(num_frames))
     metadata.frames_indices = [int(number) for number in metadata.frames_indices]
-    if len(metadata.frames_indices) != num_frames:
-        raise ValueError(
-            f"`video_metadata` numbers {len(metadata.frames_indices)} frames in `frames_indices`, but {num_frames} "
-            "were passed."
-        )
+    numbered = len(metadata.frames_indices)
+    if numbered != num_frames:
+        raise ValueError(f"`video_metadata` has {numbered} `frames_indices`, but {num_frames} frames were passed.")
     if metadata.fps is None:
         metadata.fps = metadata.total_num_frames / metadata.duration if metadata.duration else default_fps
     if not metadata.fps > 0:

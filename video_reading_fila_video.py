@@ -150,6 +150,10 @@ class FrameReader(ExitStack):
                     f"its segment from {segment.start} to {segment.end} seconds does not lie within its "
                     f"{index.duration:.3f} seconds"
                 )
+            if segment.end is not None and segment.end > end + 0.5:
+                logger.warning(
+                    "%s ends at %.3f seconds, its segment would at %s.", track.source.name, end, segment.end
+                )
             seconds = index.seconds
             low = int(shown_at(seconds, [start])[0])
             high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
@@ -305,14 +309,19 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
 
 
-def _check_arguments(num_frames: Any, fps: Any, times: Any, size: Any, seek_mode: str) -> np.ndarray | None:
-    """Raises `ValueError` for what is wrong in itself, and returns `times` as an array."""
+def check_wanted(num_frames: Any, fps: Any, times: Any = None) -> None:
+    """Raises `ValueError` unless one of them says which frames are wanted; `times` themselves are not looked at."""
     if sum(value is not None for value in (num_frames, fps, times)) != 1:
         raise ValueError(f"Give exactly one of num_frames, fps and times; got {num_frames=}, {fps=}, {times=}.")
     if num_frames is not None and not callable(num_frames):
         _check_count("num_frames", num_frames)
     if fps is not None and not (isinstance(fps, Real) and not isinstance(fps, bool) and 0 < fps < math.inf):
         raise ValueError(f"fps must be a positive number, got {fps!r}.")
+
+
+def _check_arguments(num_frames: Any, fps: Any, times: Any, size: Any, seek_mode: str) -> np.ndarray | None:
+    """Raises `ValueError` for what is wrong in itself, and returns `times` as an array."""
+    check_wanted(num_frames, fps, times)
     if size is not None:
         if not isinstance(size, Sequence) or len(size) != 2:
             raise ValueError(f"size must be (height, width), got {size!r}.")
@@ -400,6 +409,7 @@ __all__ = [
     "VideoLimits",
     "VideoReadError",
     "VideoSegment",
+    "check_wanted",
     "iter_frames",
     "probe_video",
     "read_frames",

@@ -59,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
     answerers = {model: load_answerer(model, args.device, **options) for model in models}
     processor = answerers[models[0]].processor
     names = args.selection or [processor.selection]
+    unused = [name for name in names if name not in ("kmeans", "kmeans_dissimilar")]
+    if args.init is not None and unused:
+        raise ValueError(f"`--init` is of kmeans and kmeans_dissimilar, but {', '.join(unused)} would not use it.")
     # A name says how the centers start; a model's own setting holds where nothing was named.
     init = args.init or (None if args.selection else processor.init)
     selections = {name: find_selection(name, init) for name in names}

@@ -86,7 +86,7 @@ class Answerer:
         processor.bind(model)  # checks that they fit
         # Models whose videos are read alike share the pools: what decides a pool of a video of any length.
         videos = processor.video_processor
-        pool = videos.scene_settings(num_scenes=self.num_scenes)
+        pool = videos.scene_settings(num_scenes=self.num_scenes, encoded_candidates=self.encoded_candidates)
         reading = (videos.size, videos.do_resize, videos.num_frames, videos.fps, pool.seek_mode, pool.even_frames)
         longest = 1e9
         sizes = (pool.num_candidates(0), pool.num_candidates(longest), pool.max_candidates, pool.candidate_fps)

@@ -88,6 +88,8 @@ class Settings:
         numbers |= {f"phases.{place}.steps": phase.steps for place, phase in enumerate(self.phases)}
         for where, source in sources.items():
             numbers |= {f"{where}.{name}": getattr(source, name) for name in ("weight", "count", "subset")}
+            if isinstance(source.subset, float) and source.subset > 1:
+                raise TrainingError(f"`{where}.subset` is a whole number or a share up to 1, got {source.subset}.")
             if source.weight is not None and source.count is not None:
                 raise TrainingError(f"`{where}` has both `weight` and `count`: give one of them.")
         for where, part in parts.items():
@@ -97,8 +99,12 @@ class Settings:
                 raise TrainingError(f"`{name}` must be a positive number, got {number!r}.")
         for part in self.learning_rates:
             known(part, PARTS, "`learning_rates`")
-        if self.phases and "max_steps" in self.training:
-            raise TrainingError("`training.max_steps` follows from the steps of the `phases`: leave it out.")
+        for name in ("max_steps", "num_train_epochs"):
+            if self.phases and name in self.training:
+                raise TrainingError(f"The `phases` say how long training is: leave out `training.{name}`.")
+        momentum = ["momentum"] if self.optimizer == "muon" else []
+        for name in self.optimizer_settings:
+            known(name, ["betas", "eps", *momentum], f"`optimizer_settings` of {self.optimizer}")
 
 
 def _check_sampling(where: str, sampling: Sampling) -> dict[str, int | None]:

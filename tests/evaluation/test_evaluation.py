@@ -462,6 +462,11 @@ def test_the_models_own_selection_is_asked_where_none_is_named(records_file, fol
     ("arguments", "message"),
     [
         (["--selection", "best"], "Unknown selection 'best': use one of uniform"),
+        (
+            ["--selection", "kmeans_random", "--init", "k-means++"],
+            "`--init` is of kmeans and kmeans_dissimilar, but kmea",
+        ),
+        (["--encoded-candidates", "-5"], "`encoded_candidates` must be at least 1 or `None`, got -5"),
         (["--limit", "0"], "limit of records must be at least 1"),
         (["--records", "absent.jsonl"], "absent.jsonl"),
         (["--model", "absent"], "no model absent"),

@@ -271,6 +271,8 @@ def test_the_sentence_names_no_more_times_than_there_would_be_scenes() -> None:
     assert "10 frames of a 10.0-second video, one in 3 at 0.0, 3.0, 6.0, 9.0" in processor.decode(
         inputs["input_ids"][0]
     )
+    inputs = processor(text="<video>", videos=clip(10), video_metadata=metadata, question="What?", num_scenes=2)
+    assert "one in 5 at 0.0, 5.0" in processor.decode(inputs["input_ids"][0])
 
 
 @pytest.mark.parametrize("bound", [False, True])

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -193,6 +194,26 @@ def test_the_scores_are_those_of_the_models_attention(bound, layers) -> None:
     before, behind = (torch.tensor(processor.tokenizer(text)["input_ids"]) for text in (before, behind))
     expected = model.score_frames(model.encode_frames(pixels), before, behind, question, layers=layers)
     torch.testing.assert_close(outputs["scenes"][0]["scores"]["values"].float(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_another_thread_may_use_the_model_while_frames_are_scored(bound) -> None:
+    processor, model = bound
+    inputs = processor(text="<video>\nWhat moves?", videos=[clip(6)], selection="uniform", return_tensors="pt")
+    expected = model(**inputs).logits
+    found = []
+    rotary = model.model.language_model.rotary_emb
+
+    def answer_in_between(*args) -> None:
+        handle.remove()
+        thread = threading.Thread(target=lambda: found.append(model(**inputs).logits))
+        thread.start()
+        thread.join()
+
+    alone = processor(text="<video>\nWhat moves?", videos=[clip(24)], return_scenes=True)["scenes"][0]["scores"]
+    handle = rotary.register_forward_pre_hook(answer_in_between)
+    beside = processor(text="<video>\nWhat moves?", videos=[clip(24)], return_scenes=True)["scenes"][0]["scores"]
+    torch.testing.assert_close(found[0], expected)
+    assert torch.equal(beside["values"], alone["values"])
 
 
 def test_features_that_are_too_large_to_keep_are_encoded_again_and_give_the_same(bound) -> None:

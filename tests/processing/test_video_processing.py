@@ -1,6 +1,7 @@
 """The pool of candidate frames: how many, which, at what times, and their pixels."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from fila_video import video_reading_fila_video
@@ -331,22 +332,38 @@ def test_settings_of_sampling_may_be_the_processors_own(folder) -> None:
     assert processor.load_video(folder / "two_minutes.mp4", fps=0.1)[0].shape[0] == 12
 
 
+@pytest.mark.parametrize("given", ["path", "read", "picture"])
+def test_metadata_of_what_has_its_own_is_refused(folder, tmp_path, given) -> None:
+    path = folder / "two_minutes.mp4"
+    PIL.Image.fromarray(clip(1)[0]).save(tmp_path / "a.png")
+    video = {"path": path, "read": read_frames(path, num_frames=2), "picture": tmp_path / "a.png"}[given]
+    with pytest.raises(ValueError, match="`video_metadata` is of frames that are given"):
+        tiny_video_processor().load_video(video, {"fps": 5.0})
+
+
 @pytest.mark.parametrize(
     ("video", "metadata", "settings", "message"),
     [
         (clip(3), {"total_num_frames": 5}, {}, "has 5 frames in all, but 3 were passed"),
-        (clip(3), {"total_num_frames": 5, "frames_indices": [0, 1]}, {}, "numbers 2 frames .* but 3 were passed"),
+        (clip(3), {"total_num_frames": 5, "frames_indices": [0, 1]}, {}, "has 2 `frames_indices`, but 3 frames were"),
         (clip(3), {"frame_rate": 5}, {}, "knows no frame_rate"),
         (clip(3), {"fps": 0.0}, {}, "positive `fps`, got 0.0"),
         (clip(3), {"fps": -1.0}, {}, "positive `fps`, got -1.0"),
         (clip(3), {"fps": 5}, {"do_sample_frames": True, "num_frames": 4}, "Cannot take 4 frames of a video of 3"),
         (clip(3), None, {"do_sample_frames": True, "fps": 4}, "pass `video_metadata` with the `fps`"),
-        (clip(3), None, {"do_sample_frames": True, "fps": 4, "num_frames": 2}, "mutually exclusive|video_metadata"),
+        (clip(3), None, {"do_sample_frames": True, "fps": 4, "num_frames": 2}, "exactly one of num_frames, fps"),
         (["a.png", "b.png"], None, {"do_sample_frames": True}, "list of images is not supported"),
         (clip(3), None, {"num_scenes": -1}, "`num_scenes` must be at least 1, got -1"),
         (clip(3), None, {"max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
         (clip(3), None, {"min_candidates": 0}, "`min_candidates` must be at least 1, got 0"),
-        (clip(3), None, {"candidate_fps": float("nan")}, "`candidate_fps` must be positive, got nan"),
+        (clip(3), None, {"candidate_fps": float("nan")}, "`candidate_fps` must be a positive number, got nan"),
+        (clip(3), None, {"candidate_fps": float("inf")}, "`candidate_fps` must be a positive number, got inf"),
+        (clip(3), None, {"max_feature_bytes": -1}, "`max_feature_bytes` cannot be negative, got -1"),
+        (clip(3), None, {"seek_mode": "fast"}, "Unknown `seek_mode` 'fast': use one of exact, keyframe, auto"),
+        (clip(3), {"fps": 1}, {"do_sample_frames": True, "fps": 0}, "fps must be a positive number, got 0"),
+        (clip(3), {"fps": 1}, {"do_sample_frames": True, "fps": -2}, "fps must be a positive number, got -2"),
+        (clip(3), None, {"do_sample_frames": True, "num_frames": 0}, "num_frames must be an integer of at least 1"),
+        (clip(3), None, {"do_sample_frames": True, "num_frames": True}, "num_frames must be an integer of at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(video, metadata, settings, message) -> None:

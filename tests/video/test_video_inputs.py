@@ -18,6 +18,7 @@ from fila_video.video_inputs_fila_video import (
     videos_of_rows,
 )
 from fila_video.video_reading_fila_video import VideoFrames, VideoSegment, read_frames
+from helpers.tiny_processor import tiny_video_processor
 from helpers.video_files import make_video, number_of
 from PIL import Image
 from transformers.video_utils import VideoMetadata
@@ -297,6 +298,12 @@ def test_of_a_decoder_only_the_chosen_frames_are_decoded_with_their_times() -> N
     done = []
     read = read_decoder(decoder, lambda metadata: metadata.total_num_frames, None, (3, 4), lambda *n: done.append(n))
     assert read.frames.shape == (40, 3, 4, 3) and done == [(16, 40), (32, 40), (40, 40)]
+
+
+@pytest.mark.parametrize("wrong", [{"num_frames": 0}, {"num_frames": 2.5}, {"fps": 0}, {"fps": float("inf")}])
+def test_of_a_decoder_no_wrong_number_of_frames_can_be_asked(wrong) -> None:
+    with pytest.raises(ValueError, match=r"must be an integer of at least 1|must be a positive number"):
+        tiny_video_processor().load_video(Decoder(), **wrong)
 
 
 def test_a_batch_of_frames_keeps_its_times() -> None:

@@ -416,6 +416,14 @@ def test_a_segment_outside_its_video_is_an_error(video) -> None:
         read_frames(VideoSegment(video("h264.mp4"), 3, 4), num_frames=1)
 
 
+def test_a_segment_that_would_end_behind_its_video_is_told_and_read_to_the_end(video, warnings) -> None:
+    whole = read_frames(VideoSegment(video("h264.mp4"), 1.0), num_frames=3)
+    assert not warnings.text
+    cut = read_frames(VideoSegment(video("h264.mp4"), 1.0, 5000), num_frames=3)
+    assert np.array_equal(cut.frames, whole.frames)
+    assert "its segment would at 5000" in warnings.text
+
+
 def test_keyframe_mode_stays_within_a_segment(video) -> None:
     segments = [VideoSegment(video("h264.mp4"), 0.4, 1.2), VideoSegment(video("h264.mp4"), 1.1, 1.3)]
     frames = read_frames(segments, num_frames=50, seek_mode="keyframe")
