@@ -26,6 +26,9 @@ MEDIA_KEYS = {
     "image": ("image", "url", "path", "base64", "image_url"),
     "video": ("video", "url", "path", "bytes", "video_url"),
 }
+# Keys that can hold nothing but media, with the kind of block for each; other clients put some of them beside a text.
+KINDS = {"image": "image", "images": "image", "image_url": "image"}
+KINDS |= {"video": "video", "videos": "video", "video_url": "video"}
 
 
 def normalize_chat(messages: Any) -> list[dict]:
@@ -85,6 +88,11 @@ def _normalize_message(message: Any) -> dict:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise ValueError(f"A role is one of {', '.join(ROLES)}, got {_short(role)}.")
+    for name, kind in KINDS.items():
+        if not _is_empty(message.get(name)):
+            raise ValueError(
+                f"A message has `{name}` beside its `content`: put it into the `content`, as {_example(kind)}."
+            )
     if content is None:
         content = ""
     elif isinstance(content, dict):
@@ -122,16 +130,20 @@ def _normalize_block(block: Any) -> dict:
             raise ValueError(f"A content block needs a `type`: text, image or video; this one has {_keys(block)}.")
         kind = named[0]
     kind = {"image_url": "image", "video_url": "video", "input_text": "text"}.get(kind, kind)
+    if kind not in ("text", "image", "video"):
+        raise ValueError(f"A content block is of type text, image or video, got: {_short(kind)}.")
+    _check_one_kind(block, kind)
     if kind == "text":
         if not isinstance(block.get("text"), str):
             raise ValueError(f"A block of type text holds its text as `text`, got {_short(block.get('text'))}.")
         check_text(block["text"])
         return {**block, "type": "text"}
-    if kind not in ("image", "video"):
-        raise ValueError(f"A content block is of type text, image or video, got: {_short(kind)}.")
     media = [block[name] for name in MEDIA_KEYS[kind] if name in block]
     if not media:
         return {"type": kind}  # its medium comes by another way
+    if kind == "image" and len(media) > 1:
+        named = " and ".join(f"`{name}`" for name in MEDIA_KEYS["image"] if name in block)
+        raise ValueError(f"An image has one source, but this one has {named}: leave out all but one.")
     medium = media[0]
     if isinstance(medium, dict) and set(medium) <= {"url", "detail"} and "url" in medium:
         medium = medium["url"]  # as OpenAI nests it
@@ -142,6 +154,26 @@ def _normalize_block(block: Any) -> dict:
         span = {name: block[name] for name in ("video_start", "video_end") if name in block}
         medium = clip_of({**medium, **span} if isinstance(medium, dict) else {"video": medium, **span})
     return {"type": kind, "url" if isinstance(medium, str) and "://" in medium else kind: medium}
+
+
+def _check_one_kind(block: dict, kind: str) -> None:
+    """
+    Raises:
+        ValueError: If a block also holds what belongs into one of another kind, which would be lost.
+    """
+    for name, other in (*KINDS.items(), ("text", "text")):
+        if name not in (kind, f"{kind}_url") and not _is_empty(block.get(name)):
+            raise ValueError(
+                f"A block of type {kind} also has `{name}`: put it into a block of its own, as {_example(other)}."
+            )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, list, tuple)) and not value)
+
+
+def _example(kind: str) -> str:
+    return f'{{"type": "{kind}", "{kind}": …}}'
 
 
 def _decoded(medium: str, kind: str) -> str | bytes:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers.utils.chat_template_utils import Chat
 from .chat_inputs_fila_video import pipeline_inputs
 from .configuration_fila_video import VIDEO_INPUTS
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
+from .frame_selector_fila_video import SceneSettings
 from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from .subtitles_fila_video import SubtitleLine, Subtitles, subtitles_of_videos
 from .video_inputs_fila_video import flatten_videos
@@ -81,9 +83,9 @@ class Listener(StoppingCriteria):
         if self.is_cancelled.is_set():
             raise Cancelled
 
-    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+    def options(self, given: dict[str, Any], generating: dict[str, Any]) -> dict[str, Any]:
         """
-        A call's options with these ears among them.
+        A call's options with these ears among them; `generating` is what `generate` gets, of the call and before it.
 
         Raises:
             ValueError: If the call has ears of its own.
@@ -91,7 +93,7 @@ class Listener(StoppingCriteria):
         for name in ("streamer", "progress"):
             if given.get(name) is not None:
                 raise ValueError(f"`{name}` is what a stream is in place of: leave it out, its events say the same.")
-        criteria = StoppingCriteriaList([*(given.get("stopping_criteria") or []), self])
+        criteria = StoppingCriteriaList([*(generating.get("stopping_criteria") or []), self])
 
         # A function, since transformers copies options deeply.
         def progress(stage: str, done: int, total: int) -> None:
@@ -214,7 +216,8 @@ class ChatSession:
         with self._lock:
             if listener is not None:
                 listener.check()
-                options = listener.options(options)
+                generating = self._pipe.options_of(self.options, options)[1]["generate_kwargs"]
+                options = listener.options(options, generating)
             encoding, generating = self._generation_options(options)
             messages = [*self.messages, {"role": "user", "content": question}]
             prompt = self._pipe._encode(self._with_videos(messages), **encoding)
@@ -274,14 +277,12 @@ class ChatSession:
     def _generation_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of one turn, for `_encode` of the pipeline and for `generate`."""
         pipe = self._pipe
-        encoding, forward, of_results = pipe._sanitize_parameters(**{**self.options, **options})
-        unknown = {**of_results, **{name: value for name, value in encoding.items() if name == "on_error"}}
-        if unknown:
+        encoding, forward, of_results = pipe.options_of(self.options, options)
+        if unknown := [*of_results, *({"on_error"} & {*self.options, *options})]:
             raise ValueError(f"A chat has no results to shape: leave out {', '.join(map(repr, unknown))}.")
-        encoding = {**pipe._preprocess_params, **encoding}
         encoding.pop("on_error", None)
-        encoding["processor_kwargs"] = {**(encoding.get("processor_kwargs") or {}), "return_scenes": "pictures"}
-        given = {**pipe._forward_params, **forward}.get("generate_kwargs") or {}
+        encoding["processor_kwargs"]["return_scenes"] = "pictures"
+        given = forward["generate_kwargs"]
         for name, allowed in REFUSED.items():
             value = given.get(name, getattr(pipe.model.generation_config, name, None))
             if not any(value is known or value == known for known in allowed):
@@ -383,7 +384,9 @@ class Conversations:
             for name in ("batch_size", "num_workers", "on_error", "return_full_text", "return_tensors", "return_type"):
                 if name in kwargs:
                     raise ValueError(f"A stream gives the text of one answer: leave out `{name}`.")
-            options = {"return_scenes": True, **listener.options(kwargs), "return_full_text": False}
+            encoding, forward, _ = self.options_of(kwargs)
+            options = {**listener.options(kwargs, forward["generate_kwargs"]), "return_full_text": False}
+            options["return_scenes"] = encoding["processor_kwargs"].get("return_scenes", True)
             ((answer, *others),) = [Pipeline.__call__(self, inputs, **options)]
             if others:
                 raise ValueError("A stream gives one answer: leave out `num_return_sequences`.")
@@ -407,21 +410,19 @@ class Conversations:
             system (`str`, *optional*): A system message, instead of the chat template's.
             progress (`Callable[[str, int, int], None]`, *optional*): As for [`FilaVideoProcessor.encode_video`].
             **options:
-                Of the processor and of `generate`, for every question. Those of the pool (`candidate_fps`, ...) take
-                part in the encoding. `subtitles` are read now, also those of a track, and saved with the conversation.
+                Of the processor and of `generate`, for every question; those of pool and scenes for the reading too.
+                `subtitles` are read now, also those of a track, and saved with the conversation.
         """
         found = [] if videos is None else flatten_videos(videos)
+        given = self.options_of(options)[0]["processor_kwargs"]
         if options.get("subtitles") is not None:  # tracks are in the files, which are read now
-            access = self.processor.video_processor.access(**options)
+            access = self.processor.video_processor.access(**given)
             options["subtitles"] = subtitles_of_videos(options["subtitles"], found, self.tokenizer, access)
-        reading = {name: options[name] for name in (*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING) if name in options}
-        encoded = [
-            # Nested as in chats, so that a list of picture files is one video.
-            video
-            if isinstance(video, EncodedVideo)
-            else self.processor.encode_video([[video]], progress=progress, **reading)
-            for video in found
-        ]
+        names = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *SceneSettings.__dataclass_fields__}
+        reading = {name: given[name] for name in names & given.keys()}
+        encode = partial(self.processor.encode_video, progress=progress, **reading)
+        # Nested as in chats, so that a list of picture files is one video.
+        encoded = [video if isinstance(video, EncodedVideo) else encode([[video]]) for video in found]
         if options.get("subtitles") is not None:  # now that it is known when the videos end
             options["subtitles"] = subtitles_of_videos(options["subtitles"], encoded, self.tokenizer, {})
         return ChatSession(self, encoded, system, options)

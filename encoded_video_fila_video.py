@@ -29,8 +29,9 @@ TENSORS = ("pictures", "thumbnail_features", "frames", "frame_features", "patch_
 PIXEL_SETTINGS = ("size", "do_resize", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 PIXEL_SETTINGS += ("do_normalize", "image_mean", "image_std", "do_convert_rgb")
 POOL_SETTINGS = ("candidate_fps", "min_candidates", "max_candidates", "encoded_candidates", "seek_mode")
-POOL_SETTINGS += ("num_frames", "fps", "do_sample_frames")
+POOL_SETTINGS += ("even_frames", "num_frames", "fps", "do_sample_frames")
 HANDLING = ("limits", "allow_private_hosts", "max_feature_bytes", "frame_batch_size", "device", "input_data_format")
+HANDLING += ("hwaccel",)
 
 
 class EncodedVideo:
@@ -247,6 +248,12 @@ class EncodedVideo:
             raise ValueError(
                 f"`selection={settings.selection!r}` goes by time, but of this long video {self!r} keeps the frames "
                 "that differ most: encode it again with that selection, or choose one that goes by what frames show."
+            )
+        pool_size = min(settings.num_candidates(self.metadata.duration), total)
+        if spacing == "even" and len(self) <= settings.num_selected_frames < pool_size:
+            raise ValueError(
+                f"`selection={settings.selection!r}` chooses from {pool_size} frames, but {self!r} has {len(self)}: "
+                "encode it again with that selection."
             )
         needed = min(settings.num_selected_frames, settings.max_candidates, total)
         if spacing != "given" and len(self) < needed:

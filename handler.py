@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +45,26 @@ class EndpointHandler:
         """
         Args:
             data (`dict`):
-                `inputs`: a chat, a dictionary with `video` (or `videos`) and `text`, or a list of them; and
-                `parameters`, *optional*: options of `generate` (`max_new_tokens`, ...) and of the processor
-                (`num_scenes`, `selection`, `return_scenes`, ...).
+                `inputs`: a chat, also as `messages` of a dictionary, a dictionary with `video` (or `videos`) and
+                `text`, or a list of them; and `parameters`, *optional*: options of `generate` (`max_new_tokens`, ...)
+                and of the processor (`num_scenes`, `selection`, `return_scenes`, ...).
 
         Returns:
             `list[dict]`: For each answer its `generated_text`, and with `return_scenes` its `scenes`, whose `indices`
             and `timestamps` are lists; of several inputs, a list of such lists.
 
         Raises:
-            ValueError: If the request has no input, a medium is neither a URL nor base64, or an option is unknown or
-            not the request's to decide; as `VideoReadError` where a video cannot be read.
+            ValueError: If the request has no input, or parts that nothing reads, a medium is neither a URL nor base64,
+            or an option is unknown or not the request's to decide; as `VideoReadError` where a video cannot be read.
         """
         if not isinstance(data, dict) or not data.get("inputs"):
             raise ValueError('A request needs `inputs`, such as {"inputs": {"video": URL, "text": QUESTION}}.')
-        parameters = data.get("parameters") or {}
+        if unknown := data.keys() - {"inputs", "parameters"}:
+            raise ValueError(
+                f"A request has `inputs` and `parameters`, but this one also has {', '.join(sorted(unknown))}: "
+                "options go into `parameters`."
+            )
+        parameters = {} if data.get("parameters") is None else data["parameters"]
         if not isinstance(parameters, dict):
             raise ValueError(f"`parameters` is a dictionary of options, got {type(parameters).__name__}.")
         refused = [name for name in parameters if name not in self.options]
@@ -66,7 +72,8 @@ class EndpointHandler:
             raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
         for name, largest in LARGEST.items():
             value = parameters.get(name)
-            if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
+            # Not by `isinstance`: `True` is an `int` too.
+            if value is not None and not (type(value) is int and 1 <= value <= largest):
                 raise ValueError(f"`{name}` is a whole number from 1 to {largest} in a request, got {value!r}.")
         if "subtitles" in parameters:
             parameters = parameters | {"subtitles": _subtitles(parameters["subtitles"])}
@@ -92,11 +99,18 @@ def _request(inputs: Any) -> Any:
         return [_with_media(message) if isinstance(message, dict) else message for message in inputs]
     if not isinstance(inputs, dict):
         raise ValueError(f"An input is a chat or a dictionary with `video` and `text`, got {type(inputs).__name__}.")
+    inputs = {name: value for name, value in inputs.items() if value is not None}
     if isinstance(inputs.get("messages"), list):
+        if beside := sorted(inputs.keys() - {"messages"}):
+            raise ValueError(
+                f"A dictionary with `messages` has nothing beside them, but this one has {', '.join(beside)}: put it "
+                "into a message's `content`."
+            )
         return _request(inputs["messages"])
     inputs = _with_media(inputs)
     if "video" in inputs:
-        inputs["videos"] = [inputs.pop("video"), *inputs.pop("videos", [])]
+        others = inputs.pop("videos", [])
+        inputs["videos"] = [inputs.pop("video"), *(others if isinstance(others, list) else [others])]
     return inputs
 
 
@@ -106,8 +120,8 @@ def _with_media(value: Any, key: str | None = None) -> Any:
         if "path" in value or "bytes" in value:
             raise ValueError("Media come as `url` or `base64`: a request cannot name files of the server.")
         media = {name: _with_media(item, name) for name, item in value.items()}
-        if "base64" in media and media.get("type") in ("image", "video"):
-            media[media["type"]] = media.pop("base64")
+        if "base64" in media and media.get("type") in ("video", "video_url"):
+            media["bytes"] = media.pop("base64")  # that of an image is read by this name
         return media
     if isinstance(value, list):
         return [_with_media(item, key) for item in value]
@@ -128,7 +142,8 @@ def _subtitles(value: Any) -> Any:
     """Subtitles as the processor takes them: tracks of the video by number or language, URLs, bytes, or a list."""
     if isinstance(value, list):
         return [_subtitles(item) for item in value]
-    is_track = isinstance(value, str) and value.isalpha() and len(value) <= 3
+    # Any other text would name a file of the server.
+    is_track = isinstance(value, str) and re.fullmatch("[A-Za-z]{2,3}", value)
     return _medium(value) if isinstance(value, str) and not is_track else value
 
 

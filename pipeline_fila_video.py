@@ -23,6 +23,8 @@ GENERATION_SETTINGS = {name for name in vars(GenerationConfig()) if not name.sta
 }
 OPTIONS_OF_GENERATE = {*inspect.signature(GenerationMixin.generate).parameters, "tokenizer", "assistant_tokenizer"}
 OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters, "tools"}
+# What an option stands in place of, as the processor and `generate` have it.
+EXCLUDES = {"num_frames": {"fps"}, "fps": {"num_frames"}, "generation_config": GENERATION_SETTINGS}
 
 
 class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
@@ -68,10 +70,10 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             **kwargs:
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,
                 `selection`, `num_frames`, ...), and of the pipeline (`batch_size`, `return_full_text`,
-                `return_tensors`, ...). `return_scenes=True` adds `scenes` to every result: a dictionary a video, with
-                `indices`, `timestamps` and `duration`; `return_scenes="pictures"` also adds the `pictures` of its
-                frames. `on_error="record"` gives an input that cannot be read a row in its place, `[{"input_text":
-                ..., "generated_text": None, "error": ...}]`, instead of raising.
+                `return_tensors`, ...), over those that it was made with. `return_scenes=True` adds `scenes` to every
+                result: a dictionary a video, with `indices`, `timestamps` and `duration`; `return_scenes="pictures"`
+                also adds the `pictures` of its frames. `on_error="record"` gives an input that cannot be read a row in
+                its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising.
 
         Returns:
             A list with a dictionary an answer (`input_text` and `generated_text`), or for several inputs a list of
@@ -81,7 +83,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
                 control tokens, or an option is unknown.
         """
-        streamer = kwargs.get("streamer") or (kwargs.get("generate_kwargs") or {}).get("streamer")
+        own = self._forward_params["generate_kwargs"]
+        streamer = {**own, **(kwargs.get("generate_kwargs") or {}), **kwargs}.get("streamer")
         try:
             answers = Pipeline.__call__(self, pipeline_inputs(videos, text), **kwargs)
         except BaseException:
@@ -89,7 +92,24 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             raise
         return answers if streamer is None or isinstance(answers, list) else _ending(answers, streamer)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
+        return self.options_of(kwargs)
+
+    def options_of(self, *calls: dict[str, Any]) -> tuple[dict, dict, dict]:
+        """
+        What `preprocess` (`processor_kwargs`, ...), `_forward` (`generate_kwargs`) and `postprocess` get of options:
+        those of the first call over the pipeline's own, those of the next over these, name by name. For `postprocess`
+        without the pipeline's own.
+        """
+        # The base class merges too, but lets the `processor_kwargs` of a call replace all those of the pipeline. While
+        # it asks for the pipeline's own, there are none.
+        encoding = {"processor_kwargs": {}, **getattr(self, "_preprocess_params", {})}
+        merged = encoding, {"generate_kwargs": {}, **getattr(self, "_forward_params", {})}, {}
+        for options in calls:
+            merged = tuple(map(_options_over, merged, self._options_by_owner(**options)))
+        return merged
+
+    def _options_by_owner(
         self,
         generate_kwargs: dict | None = None,
         processor_kwargs: dict | None = None,
@@ -117,7 +137,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             if name in destination:
                 raise ValueError(f"`{name}` is given twice, as an option and inside a dictionary: use one of them.")
             destination[name] = value
-        if return_scenes:
+        if return_scenes is not None:
             processor_kwargs["return_scenes"] = return_scenes
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
@@ -228,6 +248,17 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def _options_over(before: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Options over those before, also within the dictionaries `processor_kwargs` and `generate_kwargs`."""
+    merged = {**before, **options}
+    for name in {"processor_kwargs", "generate_kwargs"} & before.keys():
+        given = options.get(name) or {}
+        excluded = set().union(*(EXCLUDES.get(option, ()) for option, value in given.items() if value is not None))
+        kept = {option: value for option, value in before[name].items() if option not in excluded}
+        merged[name] = {**kept, **given}
+    return merged
 
 
 def _end(streamer: Any) -> None:

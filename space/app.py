@@ -122,8 +122,9 @@ def read(pipe: Pipeline, video: str, is_even: bool) -> Iterator[tuple[str, int, 
     """
     steps: queue.SimpleQueue = queue.SimpleQueue()
     is_closed = threading.Event()
-    # Of a long video, a pool that keeps what differs most has no evenly spread scenes.
-    options = {"selection": "uniform"} if is_even else {}
+    # Frames that were read for evenly spread scenes leave nothing to choose. Otherwise, those of a long video are the
+    # ones that differ most, which are not evenly spread.
+    options = {"selection": "uniform" if is_even else "kmeans"}
     options |= {"limits": {"seconds": READING_SECONDS}, "allow_private_hosts": False}
 
     def progress(stage: str, done: int, total: int) -> None:

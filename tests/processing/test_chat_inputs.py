@@ -29,6 +29,7 @@ def blocks_of(*content) -> list[dict]:
         ({"type": "video_url", "video_url": "a.mp4"}, {"type": "video", "video": "a.mp4"}),
         ({"type": "video_url", "video_url": {"url": "data:;base64,AAE="}}, {"type": "video", "video": b"\0\1"}),
         ({"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image", "image": "a.png"}),
+        ({"type": "image", "image": "a.png", "url": None, "text": ""}, {"type": "image", "image": "a.png"}),
         ({"type": "video"}, {"type": "video"}),
         (
             {"type": "video", "video": "a.mp4", "video_start": 2, "video_end": 6.5},
@@ -50,7 +51,10 @@ def test_an_empty_text_beside_the_question_is_left_out() -> None:
 
 
 def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
-    chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": None, "tool_calls": []}]
+    chat = [
+        {"role": "user", "content": "Who?", "images": []},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ]
     assert normalize_chat(chat) == [chat[0], {"role": "assistant", "content": "", "tool_calls": []}]
 
 
@@ -79,6 +83,34 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
         ([{"role": "user", "content": "a \ud800"}], r"not valid Unicode: character 2 is '\\ud800'"),
         ([{"role": "user", "content": [{"type": "text", "text": "\udcff"}]}], "not valid Unicode"),
         ([{"role": "user", "content": [{"video_url": "data:video/mp4;base64,?"}]}], "Cannot read the video"),
+        (
+            [{"role": "user", "content": "What?", "video": "a.mp4"}],
+            r'`video` beside its `content`: put it into the `content`, as {"type": "video", "video": …}\.',
+        ),
+        ([{"role": "user", "content": "What?", "videos": ["a.mp4"]}], "`videos` beside its `content`"),
+        ([{"role": "user", "content": "What?", "video_url": {"url": "a"}}], "`video_url` beside its `content`"),
+        (
+            [{"role": "user", "content": ["What?"], "images": ["a"]}],
+            r'`images` beside .*as {"type": "image", "image": …}',
+        ),
+        ([{"role": "system", "content": "Be brief.", "image": "a.png"}], "`image` beside its `content`"),
+        ([{"role": "user", "content": "What?", "image_url": "a.png"}], "`image_url` beside its `content`"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "What?", "video": "a.mp4"}]}],
+            r'block of type text also has `video`: .* a block of its own, as {"type": "video", "video": …}\.',
+        ),
+        ([{"role": "user", "content": [{"type": "text", "text": "a", "images": [1]}]}], "text also has `images`"),
+        ([{"role": "user", "content": [{"type": "image", "image": "a", "video": "b"}, "?"]}], "also has `video`"),
+        ([{"role": "user", "content": [{"type": "video", "video": "a", "image": "b"}, "?"]}], "also has `image`"),
+        (
+            [{"role": "user", "content": [{"type": "image", "image": "a", "text": "What?"}]}],
+            r'type image also has `text`: .*as {"type": "text", "text": …}',
+        ),
+        ([{"role": "user", "content": [{"type": "video", "videos": ["a"]}, "What?"]}], "also has `videos`"),
+        (
+            [{"role": "user", "content": [{"type": "image", "url": "https://a.png", "path": "b.png"}, "What?"]}],
+            "An image has one source, but this one has `url` and `path`",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_refused_with_what_is_wrong(chat, message) -> None:

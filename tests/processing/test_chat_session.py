@@ -12,8 +12,9 @@ import torch
 from fila_video.chat_session_fila_video import Result, Text
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.tiny_processor import clip, conversation, model_for, tiny_pipeline, tiny_processor
+from helpers.video_files import make_video
 from PIL import Image
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUESTIONS = ["What?", "And what is to the left of it, before the end?", "Why?"]
@@ -281,6 +282,74 @@ def test_options_of_the_session_hold_for_every_question(pipe, file) -> None:
         pipe.chat(file, nothing=1)
     with pytest.raises(ValueError, match="num_beams=3"):
         pipe.chat(file, num_beams=3)
+
+
+def test_the_videos_are_read_for_the_scenes_that_are_asked_for(pipe, tmp_path) -> None:
+    """A pool of other settings would have too few frames, or others than `uniform` selection shows."""
+    film = make_video(tmp_path / "film.mp4", 240, fps=10)
+    for own, options in (
+        ({}, {"num_scenes": 9, "max_candidates": 40}),
+        ({}, {"processor_kwargs": {"num_scenes": 9, "max_candidates": 40}}),
+        ({"num_scenes": 9}, {"max_candidates": 40}),
+        ({}, {"selection": "uniform", "candidate_fps": 5.0}),
+        ({"selection": "uniform", "candidate_fps": 5.0}, {}),
+        ({}, {"selection": "uniform", "even_frames": "middles"}),
+    ):
+        other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, **own)
+        chat = other.chat(film, **options)
+        chat.ask("What?", **SHORT)
+        (record,) = other(film, text="What?", return_scenes=True, **options, **SHORT)
+        assert torch.equal(chat.scenes[0]["indices"], record["scenes"][0]["indices"])
+
+
+def test_a_questions_options_go_over_the_sessions_and_these_over_the_pipelines(pipe, file) -> None:
+    own = {"processor_kwargs": {"num_scenes": 2}, "generate_kwargs": {"max_new_tokens": 3}, "return_full_text": False}
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, **own)
+    chat = other.chat(file, seed=3, processor_kwargs={"init": "random"}, do_sample=False)
+    expected = {"num_scenes": 2, "seed": 3, "init": "random", "max_new_tokens": 3, "do_sample": False}
+    for options in ({}, {"processor_kwargs": {"num_scenes": 3}}, {"num_scenes": 4, "max_new_tokens": 6}):
+        answer = chat.ask("What?", **options)
+        expected |= options.get("processor_kwargs", options)
+        assert answer == fresh(pipe, chat.videos, chat.messages[:-1], **expected)[0]
+        assert len(chat.scenes[0]["indices"]) == expected["num_scenes"]
+        expected |= {"num_scenes": 2, "max_new_tokens": 3}
+
+
+def test_what_ends_every_answer_ends_a_streamed_one_too(pipe, file) -> None:
+    class AfterTwo(StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+            written.append(input_ids.shape[1])
+            return torch.full((len(input_ids),), len(written) >= 2)
+
+    criteria = StoppingCriteriaList([AfterTwo()])
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, stopping_criteria=criteria)
+    for stream in (
+        pipe.chat(file, stopping_criteria=criteria).stream,
+        other.chat(file).stream,
+        lambda text, **options: other.stream(file, text=text, **options),
+    ):
+        written = []
+        list(stream("What?", max_new_tokens=6, min_new_tokens=6))
+        assert len(written) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_does_not_decode_is_an_error_of_reading(pipe, file) -> None:
+    with pytest.raises(ValueError, match="hwaccel"):
+        pipe.chat(file, hwaccel="cuda")
+
+
+def test_an_unknown_option_is_said_before_the_video_is_read(pipe, file) -> None:
+    steps = []
+    with pytest.raises(ValueError, match="`nothing` is an option neither"):
+        pipe.chat(file, progress=lambda *step: steps.append(step), nothing=1)
+    assert not steps
+
+
+def test_a_pipeline_that_reaches_no_private_hosts_does_not_in_a_chat(pipe) -> None:
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, allow_private_hosts=False)
+    with pytest.raises(ValueError, match="allow_private_hosts"):
+        other.chat("http://127.0.0.1:1/video.mp4")
 
 
 def test_a_saved_conversation_goes_on(pipe, file, tmp_path) -> None:

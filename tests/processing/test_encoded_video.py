@@ -268,6 +268,7 @@ def test_a_pool_thinned_before_it_was_encoded_stays_so(bound, file) -> None:
         ({"candidate_fps": 3.0}, r"`candidate_fps=3.0` needs another reading of EncodedVideo\(video.mp4.*1.0"),
         ({"num_frames": 12}, "`num_frames=12` needs another reading.*None.*encode it again"),
         ({"seek_mode": "keyframe"}, "`seek_mode=keyframe` needs another reading"),
+        ({"selection": "uniform", "even_frames": "middles"}, "`even_frames=middles` needs another reading.* ends:"),
         ({"size": {"height": 40, "width": 40}}, "encoded with `size` .*20.*but the processor has .*40"),
         ({"image_mean": [0.0, 0.0, 0.0]}, "encoded with `image_mean`"),
         ({"video_metadata": [{"fps": 1.0, "total_num_frames": 24}]}, "has its own metadata"),
@@ -293,6 +294,20 @@ def test_a_long_video_keeps_the_frames_that_differ_and_refuses_what_goes_by_time
     with pytest.raises(ValueError, match="`selection='bsm'` goes by time"):
         inputs_of(bound, video, selection="bsm")
     check_equal(inputs_of(bound, video), inputs_of(bound, file, candidate_fps=5.0))
+
+
+def test_frames_read_for_even_scenes_serve_no_selection_that_chooses(bound, file, encoded) -> None:
+    video = bound.encode_video(file, selection="uniform", even_frames="middles")
+    check_equal(inputs_of(bound, video), inputs_of(bound, file, selection="uniform", even_frames="middles"))
+    with pytest.raises(ValueError, match=r"`selection='kmeans'` chooses from 24 .* has 12: encode it again with that"):
+        inputs_of(bound, video, selection="kmeans")
+    inputs_of(bound, encoded, selection="uniform")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_the_device_that_decodes_is_one_of_encoding_a_video(bound, file, encoded) -> None:
+    with pytest.raises(ValueError, match=r"hwaccel.*(leave it out|PyAV 18)"):
+        bound.encode_video(file, hwaccel="cuda")
 
 
 def test_another_models_features_are_refused_by_name(bound, encoded) -> None:

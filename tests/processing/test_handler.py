@@ -45,8 +45,10 @@ def ask(handler, inputs, **parameters):
                 }
             ]
         },
+        {"video": None, "videos": ENCODED, "text": QUESTION},
+        {"video": ENCODED, "videos": None, "text": QUESTION},
     ],
-    ids=["base64", "data URL", "chat", "OpenAI's chat"],
+    ids=["base64", "data URL", "chat", "OpenAI's chat", "no video beside videos", "no videos beside a video"],
 )
 def test_a_question_about_a_video_in_the_request_is_answered(handler, inputs) -> None:
     assert ask(handler, inputs) == [{"generated_text": "a green ring"}]
@@ -87,6 +89,7 @@ def test_what_a_stranger_may_not_reach_and_what_is_no_video_are_errors(handler, 
     [
         ({"max_new_tokens": 10**6}, "from 1 to 4096"),
         ({"max_new_tokens": "many"}, "from 1 to 4096"),
+        ({"max_new_tokens": True}, "from 1 to 4096"),
         ({"num_beams": 1000}, "from 1 to 8"),
         ({"num_return_sequences": 0}, "from 1 to 8"),
     ],
@@ -119,7 +122,7 @@ def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None
         ask(handler, {"video": ENCODED, "text": QUESTION}, **{name: True})
 
 
-def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handler, tmp_path) -> None:
+def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handler, tmp_path, monkeypatch) -> None:
     words = "1\n00:00:00,000 --> 00:00:20,000\nHello there\n"
     inputs, options = {"video": ENCODED, "text": QUESTION}, {"return_scenes": True, "num_scenes": 4}
     encoded = base64.b64encode(words.encode()).decode()
@@ -127,7 +130,10 @@ def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handl
     assert any("Hello there" in str(text) for text in answer["scenes"][0]["subtitles"])
     file = tmp_path / "words.srt"
     file.write_text(words)
-    for subtitles in (str(file), [str(file)], f"file://{file}"):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text(words)
+    (tmp_path / "äöü").write_text(words)
+    for subtitles in (str(file), [str(file)], f"file://{file}", "a", "äöü"):
         with pytest.raises(ValueError, match="neither an http or https URL nor base64"):
             ask(handler, inputs, subtitles=subtitles, **options)
     with pytest.raises(ValueError, match=r"private|loopback|not public"):
@@ -138,6 +144,43 @@ def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handl
 def test_a_request_without_a_video_and_a_question_is_an_error(handler, request_) -> None:
     with pytest.raises(ValueError, match=r"needs `inputs`|An input is"):
         handler(request_)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"max_new_tokens": 8}, r"`inputs` and `parameters`, but this one also has max_new_tokens: options go into"),
+        ({"parameter": {"max_new_tokens": 8}}, "this one also has parameter"),
+        ({"parameters": []}, "`parameters` is a dictionary of options, got list"),
+        ({"parameters": ""}, "`parameters` is a dictionary of options, got str"),
+        (
+            {"inputs": {"messages": [{"role": "user", "content": QUESTION}], "video": ENCODED}},
+            "`messages` has nothing beside them, but this one has video: put it into a message's `content`",
+        ),
+        ({"inputs": [{"role": "user", "content": QUESTION, "images": [ENCODED]}]}, "`images` beside its `content`"),
+        (
+            {
+                "inputs": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "video", "video": ENCODED, "base64": ENCODED}, QUESTION],
+                    }
+                ]
+            },
+            "one source, but this one has",
+        ),
+    ],
+)
+def test_no_part_of_a_request_is_left_out_without_a_word(handler, request_, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        handler({"inputs": {"video": ENCODED, "text": QUESTION}, **request_})
+
+
+@pytest.mark.parametrize("others", [f"data:video/mp4;base64,{ENCODED}", [ENCODED]])
+def test_a_video_and_videos_are_asked_about_together(handler, others) -> None:
+    inputs = {"video": ENCODED, "videos": others, "text": QUESTION}
+    (answer,) = ask(handler, inputs, return_scenes=True, num_scenes=2)
+    assert len(answer["scenes"]) == 2
 
 
 def test_the_packages_of_an_endpoint_are_those_of_the_installation() -> None:

@@ -255,6 +255,39 @@ def test_options_may_be_set_once(pipe, file, answer) -> None:
     assert other(file, text="What?", num_scenes=4)[0]["generated_text"] == answer
 
 
+def test_a_calls_options_go_over_the_pipelines_own_name_by_name(pipe, file) -> None:
+    own = {"num_scenes": 2, "return_scenes": "pictures", "generate_kwargs": {"max_new_tokens": 3}}
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, return_full_text=False, **own)
+    options = {"max_new_tokens": 3, "return_full_text": False, "seed": 3, "min_new_tokens": 2}
+    expected = pipe(file, text="What?", num_scenes=2, **options)[0]["generated_text"]
+    for given in ({"seed": 3, "min_new_tokens": 2}, {"processor_kwargs": {"seed": 3}, "min_new_tokens": 2}):
+        (record,) = other(file, text="What?", **given)
+        assert record["generated_text"] == expected and record["scenes"][0]["indices"].shape == (2, 3)
+    *_, result = other.stream(file, text="What?", seed=3, min_new_tokens=2)
+    assert result.answer == expected and result.scenes[0]["pictures"].shape[:2] == (2, 3)
+    three = {"num_scenes": 3, "max_new_tokens": 5, "return_full_text": False}
+    (record,) = other(file, text="What?", **three)
+    assert record["scenes"][0]["indices"].shape == (3, 3)
+    assert record["generated_text"] == pipe(file, text="What?", **three)[0]["generated_text"]
+    assert "scenes" not in other(file, text="What?", return_scenes=False)[0]
+
+
+def test_a_calls_option_stands_in_place_of_the_pipelines_that_excludes_it(pipe, file) -> None:
+    own = {
+        "num_frames": 12,
+        "return_scenes": True,
+        "generate_kwargs": {"max_new_tokens": 3},
+        "return_full_text": False,
+    }
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, **own)
+    (record,) = other(file, text="What?", fps=2.0, seek_mode="exact")
+    assert record["scenes"][0]["timestamps"].unique().tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5])
+    config = GenerationConfig(max_new_tokens=6, eos_token_id=pipe.tokenizer.eos_token_id)
+    expected = pipe(file, text="What?", num_frames=12, generation_config=config, return_full_text=False)
+    (record,) = other(file, text="What?", generation_config=config)
+    assert record["generated_text"] == expected[0]["generated_text"]
+
+
 def test_results_have_the_shape_of_the_image_pipeline(pipe) -> None:
     picture = Image.fromarray(clip(1)[0])
     chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]

@@ -119,6 +119,14 @@ def test_who_reads_a_stream_does_not_wait_for_a_video_that_cannot_be_read(pipe, 
     assert not thread.is_alive()
 
 
+def test_an_error_ends_the_pipelines_own_streamer(pipe, broken) -> None:
+    streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=10)
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, streamer=streamer)
+    with pytest.raises(ValueError):
+        other(broken, text="?")
+    assert list(streamer) == [""]
+
+
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_a_recorded_error_lets_go_whoever_waits_for_the_text(pipe, tmp_path, batch_size) -> None:
     streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)

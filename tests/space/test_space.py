@@ -1,6 +1,7 @@
 """The demo for the browser, served for real and asked by Gradio's client. Runs where Gradio is installed."""
 
 import importlib.util
+import itertools
 import re
 import threading
 import time
@@ -11,6 +12,7 @@ from types import ModuleType
 
 import httpx
 import pytest
+from helpers.video_files import make_video
 
 gr = pytest.importorskip("gradio")
 client_of_gradio = pytest.importorskip("gradio_client")
@@ -175,6 +177,27 @@ def test_reading_ends_where_nobody_waits_for_it(app, pipe) -> None:
         if thread.name == "read a video":
             thread.join(20)
             assert not thread.is_alive()
+
+
+def test_evenly_spread_scenes_of_a_film_longer_than_the_pool_are_shown(app, pipe, tmp_path) -> None:
+    film = str(make_video(tmp_path / "long.mp4", 600, fps=1))
+    *_, stage, scenes = list(app.answer(pipe, app.Visit(), film, QUESTION, "uniform", 12, 8))[-1]
+    times = times_of_cards(scenes)
+    assert "tokens read" in stage and len(times) == 12
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert max(gaps) < 1.2 * min(gaps)
+
+
+@pytest.mark.parametrize("selection", ["kmeans", "farthest"])
+def test_scenes_are_chosen_from_all_frames_by_a_model_that_spreads_them_evenly(app, pipe, selection) -> None:
+    own, pipe.processor.video_processor.selection = pipe.processor.video_processor.selection, "uniform"
+    try:
+        film = str(ROOT / "examples" / "sample.mp4")
+        *_, scenes = list(app.answer(pipe, app.Visit(), film, QUESTION, selection, 12, 8))[-1]
+    finally:
+        pipe.processor.video_processor.selection = own
+    frames = int(re.search(r"12 scenes out of (\d+) frames", scenes)[1])
+    assert frames > 96
 
 
 def test_nothing_is_fetched_from_other_hosts_and_nothing_is_counted(page) -> None:
