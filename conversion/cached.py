@@ -32,13 +32,13 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
 
     Args:
         model (`str` or `Path`): Folder or Hub id of a checkpoint that [`convert`] takes.
-        **settings: Of [`convert`], such as `as_source=True`.
+        **settings: Of [`convert`], such as `as_source=True`; not `push_to_hub` and `overwrite`.
 
     Returns:
         `Path`: The converted repository. It belongs to the cache: do not write to it.
 
     Raises:
-        ValueError: If the checkpoint cannot be converted.
+        ValueError: If the checkpoint cannot be converted, or `push_to_hub` or `overwrite` is given.
         OSError: If it is not there, cannot be fetched, or the disk has no room for it.
     """
     from .. import __version__  # not above, where `fila-video converted` would wait for torch
@@ -46,6 +46,9 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
     from .files import read_json
     from .layouts import find_layout
 
+    for setting in ("push_to_hub", "overwrite"):
+        if settings.pop(setting, None):
+            raise ValueError(f"`{setting}` has no effect on what is converted already: use `convert`.")
     name = str(model)
     folder = fetch(name)
     find_layout(name, read_json(folder / "config.json"))

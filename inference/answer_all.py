@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..long_video.engines import WorkerDied, default_workers, run_workers, running
+from .options import check_counts, check_options
 from .output import Answered, Output, is_plain, model_mark
 from .questions import VideoQuestions, WorkList, chunks
 from .workers import MakeWorker, PipelineWorker
@@ -102,7 +103,9 @@ def answer_all(
         progress (`bool` or `Callable[[int, int], None]`, *optional*, defaults to `True`):
             Show rate and time left on standard error; or call a function with the number of rows that were added, at
             first with those that were there, and the number of all with errors in this run.
-        **options: Those of the pipeline for `generate` and the processor, such as `max_new_tokens` and `num_scenes`.
+        **options:
+            Those of the pipeline for `generate` and the processor, such as `max_new_tokens` and `num_scenes`; none of
+            how its results look, such as `return_full_text`.
 
     Returns:
         [`Summary`].
@@ -117,10 +120,10 @@ def answer_all(
         raise ValueError(f"`on_error` is 'record' or 'raise', got {on_error!r}.")
     if question is not None and not question.strip():
         raise ValueError("`question` is empty: ask something, or leave it out where every record asks for itself.")
-    batch_size = batch_size or (VLLM_BATCH if engine == "vllm" else 1)
-    for name, number in (("workers", workers), ("batch_size", batch_size)):
-        if number < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+    if batch_size is None:
+        batch_size = VLLM_BATCH if engine == "vllm" else 1
+    check_counts(workers=workers, batch_size=batch_size)
+    check_options(options)
     is_pipeline = callable(model)  # what else is named is loaded by the workers, each for itself
     if (dtype, device) != (None, None) and (is_pipeline or engine == "vllm"):
         raise ValueError(

@@ -20,12 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .options import check_counts, check_options
+from .output import differences, model_mark
+
 if TYPE_CHECKING:
     from ..pipeline_fila_video import VideoTextToTextPipeline
 
 QUESTION = "Describe what happens in this part of the video."
 SUMMARY_QUESTION = "These are the parts of a video in their order, each with its time. Summarize the whole video."
 SHORTEST = 10.0  # seconds of a chapter: YouTube takes none that is shorter
+POOL = ("candidate_fps", "min_candidates", "max_candidates", "seek_mode")  # settings that chapters are found with
 GAP_FRAMES = 32  # that are looked at between two candidate frames, to find the cut
 ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its answer
 FORMATS = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt", ".chapters": "youtube"}
@@ -151,11 +155,14 @@ def describe_video(
         shortest (`float`, *optional*, defaults to 10.0): Seconds of a chapter at least.
         question, summary_question (`str`, *optional*): What is asked about each chapter, and about all of them.
         work (`str` or `os.PathLike`, *optional*):
-            A folder that keeps what is done. A call that was broken off goes on from there; one about another video or
-            with other settings is refused. By default nothing is kept.
+            A folder that keeps what is done. A call that was broken off goes on from there. One about another video is
+            refused, and so is one with another model or other settings than those of what is done: of the chapters at
+            first, and once one is described also of the answers. By default nothing is kept.
         progress (`Callable[[str, int, int], None]`, *optional*):
             Called with "reading", "encoding" or "describing", what is done and its total.
-        **options: Those of the pipeline for `generate` and the processor, such as `max_new_tokens` and `num_scenes`.
+        **options:
+            Those of the pipeline for `generate` and the processor, such as `max_new_tokens` and `num_scenes`; none of
+            how its results look, such as `return_full_text`.
 
     Returns:
         [`VideoDescription`]. A chapter that cannot be read or described has its `error`.
@@ -166,6 +173,7 @@ def describe_video(
         another call.
     """
     _check(chapters, shortest, question, summary_question)
+    check_options(options)
     if (dtype, device) != (None, None) and callable(model):
         raise ValueError(
             "`dtype` and `device` are of a model that is loaded here; a pipeline has its own: leave them out."
@@ -192,7 +200,7 @@ def describe_video(
         # What would stand in the way of every chapter is refused before the film is read.
         for text in (question, summary_question):
             check_control_tokens([{"role": "user", "content": text}], pipe.processor.tokenizer)
-        pipe.processor.video_processor.scene_settings(**reading)
+        scenes = pipe.processor.video_processor.scene_settings(**reading)
         access = pipe.processor.video_processor.access(**reading)
         source = str(video)
         if is_url(source):  # it is read chapter by chapter, and fetched once
@@ -202,6 +210,9 @@ def describe_video(
             read_subtitles(reading["subtitles"], source, **access)
         settings = {"video": str(video), "size": os.path.getsize(source) if os.path.exists(source) else None}
         settings |= {"chapters": chapters, "shortest": shortest}
+        # The plan alone stands in the way of other settings until the first answer is written.
+        settings |= {"model": model_mark(str(pipe.model.config.name_or_path)), "dtype": str(pipe.dtype)}
+        settings |= {name: getattr(scenes, name) for name in POOL}
         spans = _plan(pipe, source, settings, work / "plan.json", reading, progress)
         description = VideoDescription(str(video), spans[-1][1], [Chapter(*span) for span in spans])
         _describe_chapters(pipe, source, description, question, work, options, progress)
@@ -211,8 +222,7 @@ def describe_video(
 
 
 def _check(chapters: int | None, shortest: float, question: str, summary_question: str) -> None:
-    if chapters is not None and chapters < 1:
-        raise ValueError(f"`chapters` must be at least 1, got {chapters}.")
+    check_counts(chapters=chapters)
     if not shortest > 0:
         raise ValueError(f"`shortest` must be positive, got {shortest}.")
     for name, text in (("question", question), ("summary_question", summary_question)):
@@ -240,15 +250,11 @@ def _plan(
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept["settings"] != settings:
             raise ValueError(
-                f"{file.parent} holds the work on another video or with other settings ({kept['settings']} there, "
-                f"{settings} now): remove it, or name another folder."
+                f"{file.parent} holds the work on another video or with other settings "
+                f"({differences(kept['settings'], settings)}): remove it, or name another folder."
             )
         return [tuple(span) for span in kept["spans"]]
-    pool = {
-        name: reading[name]
-        for name in ("candidate_fps", "min_candidates", "max_candidates", "seek_mode")
-        if name in reading
-    }
+    pool = {name: settings[name] for name in POOL}
     access = pipe.processor.video_processor.access(**reading)
     # The patch features of a frame serve no later question: none are kept.
     encoded = pipe.processor.encode_video(source, progress=progress, max_feature_bytes=1, **pool, **access)

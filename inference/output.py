@@ -69,11 +69,9 @@ class Output:
                 os.replace(unfinished, self.beside)
             return
         if kept:
-            different = [name for name in {**self.settings, **kept} if self.settings.get(name) != kept.get(name)]
-            pairs = "; ".join(f"{name}: {kept.get(name)} there, {self.settings.get(name)} now" for name in different)
             raise ValueError(
-                f"The output {self.path} was begun with other settings ({pairs}). Name a new file, or give the "
-                "settings it was begun with."
+                f"The output {self.path} was begun with other settings ({differences(kept, self.settings)}). Name a "
+                "new file, or give the settings it was begun with."
             )
         # The file beside is lost or broken, but the rows carry its mark; `take_over` compares each.
 
@@ -150,6 +148,12 @@ def _lock(file: BinaryIO, path: Path) -> None:
         raise ValueError(f"Another run is writing to {path}.") from error
 
 
+def differences(kept: dict, now: dict) -> str:
+    """What messages say of settings that are not the same."""
+    different = [name for name in {**now, **kept} if now.get(name) != kept.get(name)]
+    return "; ".join(f"{name}: {kept.get(name)} there, {now.get(name)} now" for name in different)
+
+
 def is_plain(value: object) -> bool:
     try:
         json.dumps(value)
@@ -161,10 +165,10 @@ def is_plain(value: object) -> bool:
 def model_mark(name: str) -> str:
     """
     The model's name, with a hash of its files where it is a folder: of its settings whole, of its weights in samples,
-    since training changes them everywhere.
+    since training changes them everywhere. A model that was made in memory has no name, and an empty mark.
     """
     folder = Path(name)
-    if not folder.is_dir():
+    if not name or not folder.is_dir():  # the path of no name would be the current folder
         return name
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
@@ -182,4 +186,4 @@ def model_mark(name: str) -> str:
     return f"{folder.resolve().name} {digest.hexdigest()[:16]}"
 
 
-__all__ = ["Answered", "Output", "is_plain", "model_mark"]
+__all__ = ["Answered", "Output", "differences", "is_plain", "model_mark"]

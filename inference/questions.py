@@ -1,21 +1,43 @@
 """The questions about many videos, from a file, a folder or a table, ordered so that a video's stand together."""
 
 import json
+import logging
 import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..long_video.json_records import JsonRecordError, read_json_records
 
-VIDEO_ENDINGS = {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
-VIDEO_ENDINGS |= {".webm", ".wmv", ".3gp"}
+logger = logging.getLogger(__name__)
+
+
+def _endings(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+# Of the formats that the reader takes.
+VIDEO_ENDINGS = _endings(
+    "3g2 3gp 264 265 asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv "
+    "mov mp4 mpe mpeg mpg mpv mts mxf obu ogm ogv qt tod trp ts vob webm wmv y4m"
+)
+# What lies beside films and is none: pictures, subtitles, texts, tables, sound, and the tables of contents of DVDs.
+BESIDE_VIDEOS = _endings(
+    "aac ac3 ass bmp bup cfg csv dts eac3 flac heic htm html idx ifo ini jpeg jpg json jsonl log lrc m3u m3u8 m4a md "
+    "md5 mp3 nfo opus parquet pdf png py sfv sha256 srt ssa sub sup svg tbn tif tiff toml torrent tsv ttml txt url "
+    "vtt wav webp xml yaml yml"
+)
 SOURCES = ("video", "url", "path")
 # What a record may say of its video besides where it lies.
 MEDIA_SETTINGS = ("video_start", "video_end", "subtitles")
+KEYS = ("id", "question", "questions", *SOURCES, *MEDIA_SETTINGS)
+_TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?")
 
 
 @dataclass
@@ -52,13 +74,15 @@ class WorkList:
             A file of JSON lines or of a JSON array, or a Parquet file. A record has a `video` (or `url`, `path`),
             relative to the file's folder, and a `question`, or `questions` (texts, or objects with `question` and
             maybe `id`); and, where wanted, an `id` (else the video as it is written), `video_start` and `video_end`
-            in seconds, and `subtitles` (a file, or a track's number or language). Other keys are passed over. Or a
-            folder: each video under it is a record.
+            in seconds, and `subtitles` (a file, or a track's number or language). Other keys are passed over; but one
+            that looks like a misspelt key or a clip's time (`start`) is an error, of its record or of a Parquet file.
+            Or a folder: each video under it, by its ending, is a record. A warning tells of what is left out.
         question (`str`, *optional*):
             What is asked where a record asks nothing itself.
 
     Raises:
-        ValueError: If there are no records, the source is none of these, or two questions have the same id.
+        ValueError: If there are no records, the source is none of these or cannot be read, or two questions have the
+        same id.
     """
 
     def __init__(self, records: str | os.PathLike, question: str | None = None) -> None:
@@ -122,12 +146,8 @@ class WorkList:
 def _read(records: Path) -> Iterator[tuple[str, object]]:
     """Records with the place where each stands."""
     if records.is_dir():
-        for folder, folders, files in os.walk(records):
-            folders.sort()
-            for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in VIDEO_ENDINGS:
-                    name = os.path.relpath(os.path.join(folder, name), records)
-                    yield name, {"video": name}
+        for name in _videos_under(records):
+            yield name, {"video": name}
     elif not records.is_file():
         raise ValueError(f"There are no records at {str(records)!r}: name a file or a folder.")
     elif _starts(records) == b"PAR1":
@@ -135,6 +155,35 @@ def _read(records: Path) -> Iterator[tuple[str, object]]:
     elif records.stat().st_size:
         for number, data in read_json_records(records):
             yield f"record {number}", data
+
+
+def _videos_under(records: Path) -> Iterator[str]:
+    """The videos of a folder and of those in it, relative to it; then a warning tells of what is left out."""
+
+    def stop(error: OSError) -> NoReturn:
+        raise ValueError(
+            f"The folder {error.filename} cannot be read ({error.strerror}): make it readable, or name the videos "
+            "in a file of records."
+        ) from error
+
+    others, links = Counter(), []
+    for folder, folders, files in os.walk(records, onerror=stop):
+        folders.sort()
+        links += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
+        for name in sorted(files):
+            ending = os.path.splitext(name)[1].lower()
+            if ending in VIDEO_ENDINGS:
+                yield os.path.relpath(os.path.join(folder, name), records)
+            elif ending not in BESIDE_VIDEOS and not name.startswith("."):
+                others[ending or "without an ending"] += 1
+    left_out = [f"{count} {ending}" for ending, count in sorted(others.items())]
+    left_out += [f"the linked folder {path}" for path in links]
+    if left_out:
+        logger.warning(
+            "Left out of %s, by their endings or as links: %s. Name in a file of records what else shall be answered.",
+            records,
+            ", ".join(left_out),
+        )
 
 
 def _starts(file: Path) -> bytes:
@@ -151,8 +200,10 @@ def _read_table(records: Path) -> Iterator[tuple[str, object]]:
     number = 0
     try:
         with ParquetFile(records) as table:
-            known = {"id", "question", "questions", *SOURCES, *MEDIA_SETTINGS}
-            columns = [name for name in table.schema_arrow.names if name in known]
+            names = table.schema_arrow.names
+            if problem := next(filter(None, map(_misnamed, names)), None):
+                raise ValueError(f"{records}: {problem}")
+            columns = [name for name in names if name in KEYS]
             for batch in table.iter_batches(batch_size=64, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
@@ -161,16 +212,48 @@ def _read_table(records: Path) -> Iterator[tuple[str, object]]:
         raise ValueError(f"{records} is no Parquet file that can be read: {error}") from error
 
 
+@lru_cache(maxsize=1024)  # the records of a file have the same keys
+def _misnamed(key: str) -> str | None:
+    """What is wrong with a key that is not read but seems to mean one that is."""
+    if key in KEYS:
+        return None
+    plain = re.sub("(?<=[a-z])(?=[A-Z])", "_", key).replace("-", "_").lower()
+    if _TIMES.fullmatch(plain):
+        return f"`{key}` of a record is not read: a clip has `video_start` and `video_end`, in seconds."
+    # A record without its source is an error anyway. Ids of anything are common, and with another word a key means
+    # something else: `question_type`.
+    close = get_close_matches(plain, ("question", "questions", *MEDIA_SETTINGS), n=1, cutoff=0.8)
+    if not close or re.search("ids?$", plain) or plain.count("_") > close[0].count("_"):
+        return None
+    return f"`{key}` of a record is not read: name it `{close[0]}`, or leave it out."
+
+
+def _given(data: dict) -> list[str]:
+    return [key for key, value in data.items() if value is not None]
+
+
+def _lost(part: dict, read: tuple[str, ...]) -> str | None:
+    """The first key of a part of a record that is read elsewhere, or nowhere though it seems to mean to be."""
+    return next((key for key in _given(part) if key not in read and (key in KEYS or _misnamed(key))), None)
+
+
 def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[Asked]]:
     """What a record says of its video, and its questions."""
     if isinstance(data, JsonRecordError):
         raise data
     if not isinstance(data, dict):
         raise ValueError(f"a record is an object with a `video`, this is of the type {type(data).__name__}")
-    video = next((data[name] for name in SOURCES if data.get(name) is not None), None)
+    if problem := next(filter(None, map(_misnamed, _given(data))), None):
+        raise ValueError(problem)
+    sources = [name for name in SOURCES if data.get(name) is not None]
+    if len(sources) > 1:
+        raise ValueError(f"it has more than one video, {' and '.join(f'`{name}`' for name in sources)}: leave one")
+    video = data[sources[0]] if sources else None
     if isinstance(video, dict):  # as `datasets` stores one
         if video.get("bytes") is not None:
             raise ValueError("its video lies in the table itself: write the bytes to a file and name that")
+        if lost := _lost(video, ("path", "id")):
+            raise ValueError(f"`{lost}` of its video is not read: beside a `path`, give the rest to the record itself")
         video = video.get("path")
     if not isinstance(video, str) or not video:
         raise ValueError("it has no `video`: give its path or URL")
@@ -192,7 +275,10 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
     for number, question in enumerate(data["questions"], 1):
         own = question.get("id") if isinstance(question, dict) else None
         text = question.get("question") if isinstance(question, dict) else question
-        asked.append(Asked(f"{name}#{number if own is None else own}", *_text(text)))
+        text, error = _text(text)
+        if isinstance(question, dict) and (lost := _lost(question, ("id", "question"))):
+            error = f"`{lost}` of a question is not read: what is asked about another clip is a record of its own."
+        asked.append(Asked(f"{name}#{number if own is None else own}", text, error))
     return media, asked
 
 

@@ -165,7 +165,9 @@ class VllmWorker:
         except ImportError as error:
             raise ValueError("The engine 'vllm' takes vLLM: pip install vllm in an environment of its own.") from error
         options = dict(options)
-        limit = options.pop("max_new_tokens", None) or _saved_limit(model)
+        limit = options.pop("max_new_tokens", None)
+        if limit is None:
+            limit = _saved_limit(model)
         known = {"num_scenes", "selection", "candidate_fps", "min_candidates", "max_candidates", "seed"}
         if unknown := options.keys() - known:
             raise ValueError(f"With the engine 'vllm' there is no option {', '.join(sorted(unknown))}.")

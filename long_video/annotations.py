@@ -16,6 +16,7 @@ from .records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
 
 Annotation = str | os.PathLike | Sequence[dict]  # a file, what `datasets` loads, or the records themselves
 
+_JSON = (".json", ".jsonl", ".ndjson")
 _CHUNK = 1 << 20
 _PLACEHOLDERS = (VIDEO_PLACEHOLDER, TIME_PLACEHOLDER, "<video>")
 
@@ -54,11 +55,13 @@ def read_annotations(
         report (`Callable[[BadInput], None]`):
             Called with each record that cannot be used.
         split (`str`, *optional*, defaults to `"train"`):
-            The split of what `datasets` loads.
+            The split of what `datasets` loads by name. Files, sets that have no splits and records are read whole.
 
     Raises:
-        LongVideoError: Where an annotation file is missing or cannot be parsed.
+        LongVideoError: Where an annotation file is missing or cannot be parsed, or a split is named and none has
+        splits.
     """
+    _check_split(annotations, split)
     ids, files = {}, {}
     for annotation in annotations:
         name = annotation_name(annotation)
@@ -84,8 +87,9 @@ def check_annotations(annotations: Sequence, split: str = "train") -> None:
     Opens each annotation that is named, and reads its first record.
 
     Raises:
-        LongVideoError: Where one is missing or cannot be read.
+        LongVideoError: Where one is missing or cannot be read, or a split is named and none has splits.
     """
+    _check_split(annotations, split)
     for annotation in annotations:
         if not isinstance(annotation, (str, os.PathLike)):
             continue
@@ -120,11 +124,29 @@ def _records(annotation: Annotation, split: str) -> Iterator:
     if not isinstance(annotation, (str, os.PathLike)):
         return iter(annotation)
     path = Path(annotation)
-    if path.suffix in (".json", ".jsonl", ".ndjson"):
+    if path.suffix in _JSON:
         if not path.is_file():
             raise LongVideoError(f"There is no annotation file {str(path)!r}.")
         return _read_file(path)
-    return iter(load_annotations(annotation, split))
+    # Beside what has splits, files may stand: they are read whole.
+    return iter(load_annotations(annotation, split if _has_splits(annotation) else "train"))
+
+
+def _has_splits(annotation: Annotation) -> bool:
+    """Whether it is what `datasets` loads by name: no file, no set of `save_to_disk` without splits, no records."""
+    if not isinstance(annotation, (str, os.PathLike)):
+        return False
+    path = Path(annotation)
+    return path.suffix not in _JSON and not path.is_file() and not (path / "state.json").is_file()
+
+
+def _check_split(annotations: Sequence, split: str) -> None:
+    if split != "train" and not any(map(_has_splits, annotations)):
+        names = ", ".join(map(annotation_name, annotations))
+        raise LongVideoError(
+            f"`split` {split!r} is of what `datasets` loads by name, such as a folder or a set on the Hub; what is "
+            f"given is read whole ({names}): leave it out."
+        )
 
 
 def _read_file(path: Path) -> Iterator:
@@ -141,8 +163,10 @@ def load_annotations(annotation: str | os.PathLike, split: str) -> Sequence:
     What `datasets` loads: a folder, a Parquet, CSV or Arrow file, a name on the Hub, a folder of `save_to_disk`.
 
     Raises:
-        LongVideoError: If it cannot, or is not installed.
+        LongVideoError: If it cannot, or is not installed, or a `split` other than `"train"` is named of a set that has
+        none.
     """
+    _check_split([annotation], split)
     try:
         import datasets
     except ImportError as error:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ..commands.cli import SELECTIONS, SHOWN_AS, check_video, check_writable
+from .choice import unread
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", help="SigLIP or CLIP that compares the question with the candidates")
     parser.add_argument("--model", help="compare the features of this model's vision tower (default: thumbnails)")
     parser.add_argument("--device", help="of model or scorer, such as cuda or cpu (default: the best there is)")
-    parser.add_argument("--candidate-fps", type=float, default=1.0, help="candidates a second (default: %(default)s)")
-    parser.add_argument("--max-candidates", type=int, default=512, help="candidates at most (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="of k-means (default: %(default)s)")
+    parser.add_argument("--candidate-fps", type=float, help="candidates a second (default: 1)")
+    parser.add_argument("--max-candidates", type=int, help="candidates at most (default: 512)")
+    parser.add_argument("--seed", type=int, help="of --selection kmeans and kmeans_dissimilar (default: 42)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--question and --scorer belong together: name what will be asked and a SigLIP or a CLIP.")
     if args.question is not None and args.selection is not None:
         raise ValueError(f"--question chooses the frames by itself: leave out --selection {args.selection}.")
+    if args.device is not None and args.model is None and args.scorer is None:
+        raise ValueError(f"--device {args.device} is of --model or --scorer: name one of them, or leave it out.")
+    how = "question" if args.question is not None else args.selection or "farthest"
+    _check_read(args, how)  # before a model is loaded for nothing
 
     import numpy as np
     from PIL import Image
@@ -51,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
     from .frames import select_frames
 
     quiet()
-    how = "question" if args.question is not None else args.selection or "farthest"
     scorer = None if args.scorer is None else ContrastiveScorer(args.scorer, device=find_device(args.device))
     encoder, size = (None, None) if args.model is None else _tower(args.model, args.device)
     frames, metadata = select_frames(
@@ -108,6 +112,21 @@ def run(args: argparse.Namespace) -> int:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return 0
+
+
+def _check_read(args: argparse.Namespace, how: str) -> None:
+    """Refuses options without an effect, as `select_frames` does, by their names here."""
+    named = {
+        "encoder": ("--model", args.model),
+        "candidate_fps": ("--candidate-fps", args.candidate_fps),
+        "max_candidates": ("--max-candidates", args.max_candidates),
+        "seed": ("--seed", args.seed),
+    }
+    given = [name for name, (_, value) in named.items() if value is not None]
+    goes_by, names = unread(how, given, are_pictures=os.path.isdir(args.video))
+    if names:
+        chosen = "--question" if how == "question" else f"--selection {how}"
+        raise ValueError(f"{chosen} {goes_by}: leave out {', '.join(named[name][0] for name in names)}.")
 
 
 def _tower(name: str, device: str | None) -> tuple:

@@ -27,6 +27,7 @@ from ..video_inputs_fila_video import (
 from ..video_pool_fila_video import thumbnails
 from ..video_processing_fila_video import FilaVideoVideoProcessor
 from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames
+from .choice import unread
 
 CANDIDATES_SIZE = (64, 64)  # of candidates that are only looked at as thumbnails
 ENCODED_SIZE = (384, 384)  # of those that an encoder gets
@@ -44,11 +45,11 @@ def select_frames(
     scorer: Callable[[torch.Tensor, str], torch.Tensor] | None = None,
     encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
     size: tuple[int, int] | None = None,
-    candidate_fps: float = 1.0,
-    max_candidates: int = 512,
+    candidate_fps: float | None = None,
+    max_candidates: int | None = None,
     candidates_size: tuple[int, int] | None = None,
-    seed: int = 42,
-    seek_mode: str = "auto",
+    seed: int | None = None,
+    seek_mode: str | None = None,
     video_metadata: VideoMetadata | dict | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     limits: VideoLimits | None = None,
@@ -56,7 +57,8 @@ def select_frames(
 ) -> tuple[np.ndarray, VideoMetadata]:
     """
     Chooses the frames of a video that a model of transformers shall see. Pass both results to its processor, with
-    `videos=[frames]`, `video_metadata=[metadata]` and `do_sample_frames=False`.
+    `videos=[frames]`, `video_metadata=[metadata]` and `do_sample_frames=False`. An option that has no effect with the
+    selection is an error: with `"uniform"` and a function, all of the candidates.
 
     Args:
         video:
@@ -72,10 +74,10 @@ def select_frames(
             `VideoMetadata` and `num_frames` to frame numbers, such as `processor.video_processor.sample_frames`.
         scorer (`Callable[[torch.Tensor, str], torch.Tensor]`, *optional*):
             From candidates `(n, 3, height, width)`, uint8, and a question to scores `(n,)`, such as a
-            [`ContrastiveScorer`].
+            [`ContrastiveScorer`]; with a question only.
         encoder (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
             From candidates `(n, 3, height, width)`, uint8, to their features `(n, dim)` or `(n, num_patches, dim)`. By
-            default thumbnails are compared.
+            default thumbnails are compared. Not with a question, for which the scorer compares.
         size (`tuple[int, int]`, *optional*):
             Height and width of the frames returned; by default those of the video.
         candidate_fps (`float`, *optional*, defaults to 1.0):
@@ -86,11 +88,11 @@ def select_frames(
             Height and width of the candidates of a file: (384, 384) for an encoder or a scorer, else (64, 64) by
             default.
         seed (`int`, *optional*, defaults to 42):
-            Seed of k-means.
+            Seed of k-means, for `"kmeans"` and `"kmeans_dissimilar"`.
         seek_mode (`str`, *optional*, defaults to `"auto"`):
             How candidates are read, see [`read_frames`]. The chosen frames are always exact.
         video_metadata (`VideoMetadata` or `dict`, *optional*):
-            Of frames given as they are; without it they count as taken at `candidate_fps`.
+            Of frames given as they are; without it they count as taken at `candidate_fps`, whatever the selection.
         progress (`Callable[[str, int, int], None]`, *optional*):
             Called with what is being done ("reading" or "encoding"), the number of frames done and their total.
         limits ([`VideoLimits`], *optional*):
@@ -109,15 +111,21 @@ def select_frames(
     """
     if selection is None:
         selection = "farthest" if question is None else "question"
-    _check_choice(num_frames, question, selection, scorer, max_candidates)
+    _check_question(num_frames, question, selection, scorer)
     # A frame is a scene of one.
-    pool = {"num_scenes": num_frames, "scene_size": 1, "candidate_fps": candidate_fps, "seek_mode": seek_mode}
-    pool |= {"max_candidates": max_candidates, "selection": "uniform" if callable(selection) else selection}
-    settings = SceneSettings(**pool, seed=seed)
+    pool = {"num_scenes": num_frames, "scene_size": 1}
+    pool |= {"selection": "uniform" if callable(selection) else selection}
+    given = {"candidate_fps": candidate_fps, "max_candidates": max_candidates, "seed": seed, "seek_mode": seek_mode}
+    given = {name: value for name, value in given.items() if value is not None}
+    pool |= given
+    settings = SceneSettings(**pool)
     videos = flatten_videos(video)
     if len(videos) != 1:
         raise ValueError(f"Frames are selected from one video at a time, got {len(videos)}.")
     video = videos[0]
+    others = {"encoder": encoder, "candidates_size": candidates_size}
+    given |= {name: value for name, value in others.items() if value is not None}
+    _check_read(selection, given, settings, is_frame_sequence(video) or isinstance(video, VideoFrames))
     access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
     reading = None if progress is None else (lambda done, total: progress("reading", done, total))
 
@@ -135,10 +143,11 @@ def select_frames(
         features = _features(candidates, encoder, progress)
         if question is None:
             weights = frame_weights(thumbnails(candidates)) if selection == "farthest" else None
-            return select_scenes(features, num_frames, 1, selection, seed=seed, weights=weights).flatten().numpy()
+            how = {"seed": settings.seed, "weights": weights}
+            return select_scenes(features, num_frames, 1, selection, **how).flatten().numpy()
         asked = Question(question, torch.tensor(times))
         scores = asked.scores(candidates, None, None, scorer, settings.neutral_question, settings.question_tokens)
-        how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing, "seed": seed}
+        how = {"diversity": settings.question_diversity, "spacing": settings.question_spacing}
         return relevant_frames(scores, asked.times, features, num_frames, **how).numpy()
 
     by_time = settings.selection == "uniform"
@@ -177,25 +186,37 @@ def select_frames(
     return read.frames, _timed(read.metadata, read.timestamps)
 
 
-def _check_choice(
+def _check_question(
     num_frames: int,
     question: str | None,
     selection: str | Callable[..., Any],
     scorer: Callable[[torch.Tensor, str], torch.Tensor] | None,
-    max_candidates: int,
 ) -> None:
     """Refuses what [`SceneSettings`] does not: arguments that do not go with each other."""
     if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
         raise ValueError(f"`num_frames` must be a whole number of at least 1, got {num_frames!r}.")
+    if question is None and scorer is not None:
+        raise ValueError("A `scorer` needs a `question`: pass what will be asked, or leave it out.")
     if (selection == "question") != (question is not None and bool(question.strip())):
         raise ValueError(
             "`selection='question'` and `question` belong together: pass what will be asked, and no other selection."
         )
     if question is not None and scorer is None:
         raise ValueError("A question needs a `scorer`, such as `ContrastiveScorer('google/siglip-base-patch16-384')`.")
-    if num_frames > max_candidates:
+
+
+def _check_read(
+    selection: str | Callable[..., Any], given: dict[str, Any], settings: SceneSettings, are_pictures: bool
+) -> None:
+    """Refuses options without an effect, and a pool that is too small for the frames to choose."""
+    goes_by, names = unread(selection, given, are_pictures)
+    if names:
+        how = "A function as `selection`" if callable(selection) else f"`selection={selection!r}`"
+        raise ValueError(f"{how} {goes_by}: leave out {', '.join(f'`{name}`' for name in names)}.")
+    if settings.selection != "uniform" and settings.num_scenes > settings.max_candidates:
         raise ValueError(
-            f"`num_frames` {num_frames} is more than `max_candidates` {max_candidates}: raise the latter."
+            f"`num_frames` {settings.num_scenes} is more than `max_candidates` {settings.max_candidates}: raise the "
+            "latter."
         )
 
 

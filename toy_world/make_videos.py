@@ -228,7 +228,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.colors,
         help=f"of the things of one video, at most (default: {default.colors})",
     )
-    parser.add_argument("--fps", type=float, default=default.fps, help="frames a second (default: 8)")
+    # Without a default, so that one that is given beside --rates can be told.
+    parser.add_argument("--fps", type=float, help=f"frames a second (default: {default.fps:g})")
     parser.add_argument("--rates", type=float, nargs="+", default=default.rates, help="instead, one of these each")
     parser.add_argument(
         "--ask",
@@ -259,7 +260,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Films the set, or asks about a joined one; exit status 0."""
+    """
+    Films the set, or asks about a joined one; exit status 0.
+
+    Raises:
+        ValueError: For settings that cannot be, or `--fps` beside `--rates`.
+    """
+    if args.fps is not None and args.rates:
+        rates = " ".join(f"{rate:g}" for rate in args.rates)
+        raise ValueError(f"--fps {args.fps:g} has no effect beside --rates {rates}: leave out one of them.")
     duration = None
     if args.min_duration is not None or args.max_duration is not None:
         shortest, longest = DURATIONS.get(args.kind, (5.0, 5.0))
@@ -267,6 +276,7 @@ def run(args: argparse.Namespace) -> int:
         duration = shortest, max(longest, shortest) if args.max_duration is None else args.max_duration
     given = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name != "duration"}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given["fps"] = Settings.fps if args.fps is None else args.fps
     settings = Settings(**given, duration=duration)
     if args.joined is not None:
         ask_about_joined(args.output, args.joined, settings, args.count)

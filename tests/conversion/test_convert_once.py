@@ -65,6 +65,15 @@ def test_a_progress_bar_makes_no_other_model(source) -> None:
     assert convert_once(source, progress=True) == convert_once(source, progress=False)
 
 
+@pytest.mark.parametrize("setting", [{"push_to_hub": "me/x"}, {"overwrite": True}])
+def test_what_only_a_conversion_of_its_own_does_is_refused(source, tmp_path, setting) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"`{next(iter(setting))}` has no effect .*: use `convert`"):
+            convert_once(source, progress=False, **setting)
+    assert not (tmp_path / "assets").exists()
+    assert convert_once(source, progress=False, overwrite=False) == convert_once(source, progress=False)
+
+
 def files_of(folder) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from fila_video import answer_all, describe_video
 from fila_video.inference.workers import PipelineWorker
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.answer_runs import QUESTION, answer, rows_of, write_records
@@ -255,7 +256,10 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         "`engine`": {"engine": "slurm"},
         "`on_error`": {"on_error": "ignore"},
         "`workers`": {"workers": 0},
-        "`batch_size`": {"batch_size": -1},
+        "`workers` must be a whole number of at least 1, got True": {"workers": True},
+        "`batch_size` must be a whole number of at least 1, got -1": {"batch_size": -1},
+        "`batch_size` must be a whole number of at least 1, got 0": {"batch_size": 0},
+        "`batch_size` must be a whole number of at least 1, got 2.5": {"batch_size": 2.5},
         "one worker": {"workers": 2},
         "`dtype` and `device`.*leave them out": {"dtype": "float32"},
         "`device` are of models.*leave them out": {"device": "cpu"},
@@ -264,6 +268,50 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
     }.items():
         with pytest.raises(ValueError, match=part):
             answer(pipe, records, tmp_path / "out.jsonl", **settings)
+
+
+@pytest.mark.parametrize("engine", ["local", "vllm"])
+@pytest.mark.parametrize("length", [0, 2.5, True])
+def test_a_length_that_is_none_is_refused_before_the_work(tmp_path, engine, length) -> None:
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(ValueError, match=f"`max_new_tokens` must be a whole number of at least 1, got {length}"):
+        answer_all("nowhere.jsonl", output, QUESTION, engine=engine, max_new_tokens=length)
+    with pytest.raises(ValueError, match="`max_new_tokens` must be a whole number"):
+        answer_all("nowhere.jsonl", output, QUESTION, engine=engine, generate_kwargs={"max_new_tokens": length})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"skip_special_tokens": False},
+        {"return_full_text": True},
+        {"return_tensors": True},
+        {"clean_up_tokenization_spaces": True},
+        {"continue_final_message": True},
+        {"tools": []},
+        {"return_scenes": True},
+        {"num_return_sequences": 2},
+        {"generate_kwargs": {"num_return_sequences": 2}},
+    ],
+)
+def test_options_that_no_answer_would_show_are_refused_before_the_work(pipe, tmp_path, options) -> None:
+    name = next(iter(options.get("generate_kwargs", options)))
+    for call in (
+        lambda: answer(pipe, tmp_path / "nowhere.jsonl", tmp_path / "out.jsonl", **options),
+        lambda: describe_video(tmp_path / "nowhere.mp4", model=pipe, **options),
+    ):
+        with pytest.raises(ValueError, match=f"The answers are text alone, one a question: leave out `{name}`"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_a_name_goes_on_in_another_folder(videos, pipe, tmp_path, monkeypatch) -> None:
+    records, output = write_records(videos, {"video": "0.mp4"}, name="one.jsonl"), tmp_path / "out.jsonl"
+    answer(pipe, records, output)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "settings.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "other")
+    assert answer(pipe, records, output).answered == 0
 
 
 def test_the_command_says_what_is_wrong_before_anything_heavy_is_loaded(tmp_path) -> None:

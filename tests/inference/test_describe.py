@@ -7,12 +7,14 @@ from itertools import accumulate, pairwise
 import av
 import numpy as np
 import pytest
+import torch
 from fila_video import VideoSegment, VideoTextToTextPipeline, describe_video, load_model, probe_video, read_subtitles
 from fila_video.commands.cli import DEMONSTRATION, main
 from fila_video.inference.chapters import chapter_starts
 from fila_video.inference.describe import Chapter, VideoDescription, _summarize
 from fila_video.long_video.files import write_video
 from fila_video.toy_world.make_videos import Settings, make_videos
+from helpers.tiny_processor import tiny_pipeline
 from helpers.video_files import make_video
 from PIL import Image
 
@@ -60,7 +62,9 @@ def test_so_many_chapters_as_wanted_cover_the_film_without_a_gap(pipe, film, cha
 def test_wrong_arguments_are_named(pipe, film) -> None:
     for part, settings in {
         "no room for 9 chapters": {"chapters": 9},
-        "`chapters` must be at least 1": {"chapters": 0},
+        "`chapters` must be a whole number of at least 1, got 0": {"chapters": 0},
+        "`chapters` must be a whole number of at least 1, got 2.5": {"chapters": 2.5},
+        "`max_new_tokens` must be a whole number of at least 1, got 0": {"max_new_tokens": 0},
         "`shortest` must be positive": {"shortest": 0.0},
         "`dtype` and `device`.*leave them out": {"dtype": "float32"},
         "`device` are of a model.*leave them out": {"device": "cpu"},
@@ -127,6 +131,31 @@ def test_work_that_was_broken_off_goes_on(pipe, film, tmp_path, monkeypatch) -> 
     assert again == whole and len(asked) == 3 + 2 + 1 and not read  # two chapters and the summary were missing
     with pytest.raises(ValueError, match="other settings"):
         describe(pipe, film, work=tmp_path / "work", chapters=2)
+
+
+def test_chapters_of_another_model_or_another_pool_are_not_gone_on_with(pipe, film, tmp_path, monkeypatch) -> None:
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    work = tmp_path / "work"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipe, "forward", interrupt)
+        describe(pipe, film, work=work)
+    for options in ({"candidate_fps": 4}, {"max_candidates": 50}, {"seek_mode": "exact"}):
+        (name,) = options
+        with pytest.raises(ValueError, match=rf"other settings \({name}: .* there, {options[name]} now\)"):
+            describe(pipe, film, work=work, **options)
+    coarse = tiny_pipeline()
+    coarse.model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"\(dtype: torch.float32 there, torch.bfloat16 now\)"):
+        describe(coarse, film, work=work)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe.model.config, "name_or_path", "other/model")
+        with pytest.raises(ValueError, match=r"\(model: .* there, other/model now\)"):
+            describe(pipe, film, work=work)
+    # What the chapters do not depend on may be another before the first answer.
+    again = describe(pipe, film, work=work, question="What is seen?")
+    assert len(again.chapters) == 4 and not any(chapter.error for chapter in again.chapters)
 
 
 def test_a_chapter_that_cannot_be_described_says_why_and_the_others_stand(pipe, film, monkeypatch) -> None:

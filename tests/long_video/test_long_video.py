@@ -5,7 +5,8 @@ from typing import Never
 
 import numpy as np
 import pytest
-from fila_video.long_video.annotations import LongVideoError, read_annotations
+from fila_video.commands.cli import main
+from fila_video.long_video.annotations import LongVideoError, load_annotations, read_annotations
 from fila_video.long_video.build import build_dataset
 from fila_video.long_video.durations import DurationCache, read_durations
 from fila_video.long_video.plan import JoiningRules, make_plan, spread_totals
@@ -186,6 +187,34 @@ def test_json_json_lines_and_datasets_give_the_same_inputs(clips, tmp_path) -> N
     assert len(expected) == 12
     for form in forms:
         assert [without_place(item) for item in read_annotations([form], clips / "videos", fail)] == expected
+
+
+def test_a_split_of_what_has_none_is_an_error(clips, tmp_path, capsys) -> None:
+    import datasets
+
+    records = json.loads((clips / "captions.json").read_text())
+    table = datasets.Dataset.from_list(records)
+    table.to_parquet(tmp_path / "captions.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    for form in (clips / "captions.json", tmp_path / "captions.parquet", tmp_path / "saved", records):
+        with pytest.raises(LongVideoError, match=r"`split` 'validation' is of what `datasets` loads.*leave it"):
+            list(read_annotations([form], clips / "videos", fail, split="validation"))
+    with pytest.raises(LongVideoError, match=r"read whole \(captions\.parquet\): leave it out"):
+        load_annotations(tmp_path / "captions.parquet", "validation")
+    command = ["build-dataset", "--annotations", str(tmp_path / "captions.parquet"), "--split", "validation"]
+    command += ["--videos", str(clips / "videos"), "--output", str(tmp_path / "out"), "--count", "3"]
+    assert main(command) == 2
+    assert "(captions.parquet): leave it out" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+    # Beside a set that has the split, files are read whole.
+    (tmp_path / "folder").mkdir()
+    for name, part in (("validation", records[:3]), ("train", records[3:6])):
+        datasets.Dataset.from_list(part).to_parquet(tmp_path / "folder" / f"{name}.parquet")
+    datasets.Dataset.from_list(records[6:9]).to_parquet(tmp_path / "more.parquet")
+    write_captions(tmp_path, records[9:])
+    forms = [tmp_path / name for name in ("folder", "more.parquet", "captions.json")]
+    items = list(read_annotations(forms, clips / "videos", fail, split="validation"))
+    assert [item["id"] for item in items] == [f"clip-{number}" for number in (0, 1, 2, *range(6, 12))]
 
 
 def without_place(item):

@@ -45,6 +45,44 @@ def test_a_scorer_runs_on_the_device_that_is_named(video, tmp_path, capsys) -> N
     assert "--device nowhere cannot be used" in capsys.readouterr().err
 
 
+ASKED = ["--question", "Where is it red?", "--scorer", "none"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--selection", "uniform", "--model", "."], "--selection uniform goes by time alone: leave out --model"),
+        (["--selection", "uniform", "--candidate-fps", "1"], "leave out --candidate-fps"),
+        (["--selection", "uniform", "--seed", "1", "--max-candidates", "9"], "leave out --max-candidates, --seed"),
+        ([*ASKED, "--model", "."], "--question goes by the scorer alone: leave out --model"),
+        ([*ASKED, "--seed", "1"], "leave out --seed"),
+        (["--seed", "1"], "--selection farthest draws nothing at random: leave out --seed"),
+        (["--device", "nowhere"], "--device nowhere is of --model or --scorer"),
+    ],
+)
+def test_options_without_an_effect_are_refused_and_load_no_model(
+    video, tmp_path, capsys, monkeypatch, options, message
+) -> None:
+    loaders = "commands.loading.load_model", "other_models.contrastive_scorer.ContrastiveScorer"
+    for loader in loaders:
+        monkeypatch.setattr(f"fila_video.{loader}", lambda *args, **settings: pytest.fail("a model was loaded"))
+    assert main(["select", video, "--num-frames", "4", *options, "--output", str(tmp_path / "frames")]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_rate_of_pictures_gives_their_times_whatever_the_selection(tmp_path, capsys) -> None:
+    pictures, output = tmp_path / "pictures", tmp_path / "frames"
+    pictures.mkdir()
+    for number in range(4):
+        Image.fromarray(picture(number)).save(pictures / f"{number}.png")
+    options = ["--num-frames", "4", "--selection", "uniform", "--candidate-fps", "2", "--output", str(output)]
+    assert main(["select", str(pictures), *options, "--max-candidates", "9"]) == 2
+    assert "goes by time alone: leave out --max-candidates." in capsys.readouterr().err
+    assert main(["select", str(pictures), *options]) == 0
+    frames = json.loads((output / "frames.json").read_text())["frames"]
+    assert [frame["timestamp"] for frame in frames] == [0.0, 0.5, 1.0, 1.5]
+
+
 @pytest.mark.parametrize("selection", ["farthest", "uniform"])
 def test_a_folder_of_pictures_is_chosen_from(tmp_path, selection) -> None:
     pictures, output = tmp_path / "pictures", tmp_path / "frames"

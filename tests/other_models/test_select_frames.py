@@ -162,7 +162,7 @@ def test_a_rate_in_milliseconds_gives_times_and_not_frame_numbers(tmp_path) -> N
         ({"selection": lambda metadata, num_frames: np.array([5, 3])}, "in this order"),
         ({"video_metadata": {"fps": 5.0}}, "a file has its own"),
         ({"encoder": lambda frames: frames.float().mean()}, "The encoder must give"),
-        ({"candidate_fps": 0}, "`candidate_fps` must be positive"),
+        ({"candidate_fps": 0}, "`candidate_fps` must be a positive number"),
         ({"size": (0, 10)}, "height in size"),
     ],
 )
@@ -210,6 +210,59 @@ def test_with_a_question_the_scorer_decides(film) -> None:
 def test_a_question_and_its_scorer_belong_together(film, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         select_frames(film, 2, **arguments)
+
+
+def mean_color(frames: torch.Tensor) -> torch.Tensor:
+    return frames.float().mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("selection", ["uniform", lambda metadata, num_frames: np.arange(num_frames)])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"encoder": mean_color},
+        {"candidate_fps": 1.0},
+        {"max_candidates": 512},
+        {"candidates_size": (64, 64)},
+        {"seed": 42},
+        {"seek_mode": "auto"},
+    ],
+)
+def test_a_selection_by_time_takes_nothing_of_candidates(film, selection, option) -> None:
+    (name,) = option
+    with pytest.raises(ValueError, match=rf"selection.* goes by time alone: leave out `{name}`\."):
+        select_frames(film, 4, selection=selection, **option)
+
+
+def test_a_selection_by_time_is_bound_to_no_pool(film) -> None:
+    assert numbers(select_frames(film, 600, selection="uniform")[0]) == list(range(200))
+
+
+def test_the_times_of_pictures_are_counted_by_their_rate_whatever_the_selection() -> None:
+    given = np.stack([picture(number) for number in range(8)])
+    _, metadata = select_frames(given, 4, selection="uniform", candidate_fps=2.0)
+    assert metadata.timestamps == [0.0, 1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="leave out `max_candidates`"):
+        select_frames(given, 4, selection="uniform", max_candidates=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scorer": likes_red}, "A `scorer` needs a `question`: pass what will be asked, or leave it out"),
+        ({"scorer": likes_red, "selection": "kmeans"}, "A `scorer` needs a `question`"),
+        (
+            {"scorer": likes_red, "question": "When is it red?", "encoder": mean_color},
+            "`selection='question'` goes by the scorer alone: leave out `encoder`",
+        ),
+        ({"scorer": likes_red, "question": "When is it red?", "seed": 3}, "leave out `seed`"),
+        ({"seed": 3}, "`selection='farthest'` draws nothing at random: leave out `seed`"),
+        ({"selection": "bsm", "seed": 3}, "leave out `seed`"),
+    ],
+)
+def test_options_that_a_selection_does_not_read_are_refused(film, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_frames(film, 4, **arguments)
 
 
 @pytest.mark.parametrize("textured", [False, True])

@@ -306,6 +306,22 @@ def test_a_set_that_is_there_is_not_overwritten(tmp_path, capsys) -> None:
     assert "is there already" in capsys.readouterr().err
 
 
+def test_a_rate_beside_those_that_take_its_place_is_refused(tmp_path, capsys) -> None:
+    command = ["make-videos", "--count", "1", "--side", "32", "--no-progress", "--max-duration", "5"]
+    for rate in ("30", "8"):  # also the default, where it is named
+        given = ["--kind", "clip", "--fps", rate, "--rates", "4", "6"]
+        assert cli.main([*command, *given, "--output", str(tmp_path / "both")]) == 2
+        assert f"--fps {rate} has no effect beside --rates 4 6: leave out one" in capsys.readouterr().err
+    assert not (tmp_path / "both").exists()
+    for number, (given, rate) in enumerate(((["--fps", "4"], 4), (["--rates", "6"], 6), ([], 8))):
+        output = tmp_path / str(number)
+        assert cli.main([*command, "--kind", "clip", *given, "--output", str(output)]) == 0
+        assert probe_video(output / "videos" / "train_clip_000000.mp4").fps == pytest.approx(rate)
+    # A recipe gives one list of options to all its sets.
+    given = ["--kind", "picture", "--rates", "6", "8", "--moving", "0.2", "--codecs", "h264", "hevc"]
+    assert cli.main([*command[:-2], *given, "--output", str(tmp_path / "pictures")]) == 0
+
+
 def test_events_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"do not fit into 5\.0 s"):
         films(1, duration=5.0, num_events=5)

@@ -1,0 +1,44 @@
+"""What is refused of a call's options before any work: it stands in the way of every answer, or has no effect."""
+
+from numbers import Integral
+from typing import Any
+
+# Options of the pipeline that say how its results look, or how it reads chats: none of them reaches an answer here.
+NOT_OF_ANSWERS = (
+    "clean_up_tokenization_spaces",
+    "continue_final_message",
+    "num_return_sequences",
+    "return_full_text",
+    "return_scenes",
+    "return_tensors",
+    "return_type",
+    "skip_special_tokens",
+    "timeout",
+    "tools",
+)
+
+
+def check_counts(**counts: Any) -> None:
+    """
+    Raises:
+        ValueError: If one that is not `None` is no whole number of at least 1.
+    """
+    for name, count in counts.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, Integral) or count < 1):
+            raise ValueError(f"`{name}` must be a whole number of at least 1, got {count!r}.")
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """
+    Looks at the pipeline's options, also inside `generate_kwargs` and `processor_kwargs`.
+
+    Raises:
+        ValueError: If one has no effect on answers that are text alone, or `max_new_tokens` is no length.
+    """
+    given = {**options, **(options.get("generate_kwargs") or {}), **(options.get("processor_kwargs") or {})}
+    if others := [f"`{name}`" for name in NOT_OF_ANSWERS if given.get(name) is not None]:
+        raise ValueError(f"The answers are text alone, one a question: leave out {', '.join(others)}.")
+    check_counts(max_new_tokens=given.get("max_new_tokens"))
+
+
+__all__ = ["check_counts", "check_options"]
