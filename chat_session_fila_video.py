@@ -262,7 +262,7 @@ class ChatSession:
             try:
                 self._cache.crop(known - len(self._cached_ids))
                 return known
-            except ValueError:  # a sliding window has forgotten what came before
+            except (ValueError, RuntimeError):  # a sliding window has forgotten what came before
                 pass
         self._cache = None
         self.rebuilds += 1

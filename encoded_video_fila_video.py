@@ -19,7 +19,7 @@ from transformers.video_utils import VideoMetadata
 
 from .video_pool_fila_video import thumbnails
 from .video_reading_fila_video import TimedVideoMetadata
-from .video_sources_fila_video import VideoSegment
+from .video_sources_fila_video import VideoSegment, source_name
 
 FORMAT = "fila_video.encoded_video.1"
 PICTURE_SIDE = 256  # pixels of the longer side of the pictures for people, at most
@@ -117,7 +117,9 @@ class EncodedVideo:
         return self.metadata.timestamps
 
     def __repr__(self) -> str:
-        names = ", ".join(dict.fromkeys(Path(source["name"]).name for source in self.sources))
+        names = ", ".join(
+            dict.fromkeys(Path(source_name(source["name"]).strip("'\"")).name for source in self.sources)
+        )
         kept = [
             f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
             for name in ("frames", "patch_features")
@@ -250,16 +252,13 @@ class EncodedVideo:
                 "that differ most: encode it again with that selection, or choose one that goes by what frames show."
             )
         pool_size = min(settings.num_candidates(self.metadata.duration), total)
-        if spacing == "even" and len(self) <= settings.num_selected_frames < pool_size:
-            raise ValueError(
-                f"`selection={settings.selection!r}` chooses from {pool_size} frames, but {self!r} has {len(self)}: "
-                "encode it again with that selection."
-            )
+        if spacing == "given" or pool_size <= self.settings.get("candidates", len(self)):
+            return merged  # also where it has fewer frames, as of a damaged film: another reading would give no more
         needed = min(settings.num_selected_frames, settings.max_candidates, total)
-        if spacing != "given" and len(self) < needed:
+        if len(self) < needed or (spacing == "even" and len(self) <= settings.num_selected_frames):
             raise ValueError(
-                f"`num_scenes={settings.num_scenes}` needs {needed} candidate frames, but {self!r} has {len(self)}: "
-                f"encode the video again with `num_scenes={settings.num_scenes}`."
+                f"`num_scenes={settings.num_scenes}` and `selection={settings.selection!r}` take {needed} of "
+                f"{pool_size} candidate frames, but {self!r} has {len(self)}: encode the video again with them."
             )
         return merged
 
@@ -300,6 +299,7 @@ def encode_video(
     recorded |= {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in POOL_SETTINGS}
     # Of the selection only what was given: a question takes the rest from the processor that asks.
     recorded |= {name: value for name, value in given.items() if name in vars(settings) and name not in HANDLING}
+    recorded["candidates"] = settings.num_candidates(metadata.duration)
     encoded = EncodedVideo(
         metadata=metadata,
         pictures=pictures_of(frames, metadata),
@@ -316,6 +316,7 @@ def encode_video(
     kept = selector.thin(encoded, settings)
     if kept is not None:
         encoded = encoded[kept]
+        encoded.settings["candidates"] = len(encoded)
 
     def pixels(batch: torch.Tensor, device: torch.device | None) -> torch.Tensor:
         return video_processor.pixels(batch, **{"device": device} | given)

@@ -406,7 +406,7 @@ def subtitles_of_videos(
         # Of an `EncodedVideo`, from the files that it was made of.
         lines = read_subtitles(subtitles, getattr(video, "segments", video), **access)
         if hasattr(video, "segments"):
-            lines = lines_within(lines, video.metadata.duration, video.sources[0]["name"])
+            lines = lines_within(lines, video.metadata.duration, source_name(video.sources[0]["name"]))
         try:
             check_control_tokens([{"content": "\n".join(line.text for line in lines)}], tokenizer)
         except ValueError as error:

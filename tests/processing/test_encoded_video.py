@@ -1,5 +1,6 @@
 """A video that is encoded once: it gives what the video gives, wherever a video stands, and says where it cannot."""
 
+import copy
 import os
 import pickle
 import subprocess
@@ -282,10 +283,26 @@ def test_a_question_that_needs_another_reading_is_told_so(bound, encoded, option
 def test_more_scenes_than_its_pool_has_frames_for_need_another_reading(bound, file, tmp_path) -> None:
     video = bound.encode_video(file, max_candidates=300)
     assert len(video) == 24
-    with pytest.raises(ValueError, match=r"`num_scenes=11` needs 33 candidate frames, but .* has 24: encode"):
+    with pytest.raises(ValueError, match=r"`num_scenes=11` and .* take 33 of 33 candidate .* has 24: encode"):
         inputs_of(bound, video, num_scenes=11)
     short = make_video(tmp_path / "short.mp4", 8, fps=10)  # which has no more frames to read
     check_equal(inputs_of(bound, bound.encode_video(short), num_scenes=11), inputs_of(bound, short, num_scenes=11))
+
+
+def test_a_pool_that_could_not_be_larger_is_asked_all_the_same(bound, file) -> None:
+    options = {"seek_mode": "keyframe", "num_scenes": 8}
+    video = bound.encode_video(file, **options)
+    assert len(video) == 20 < 8 * bound.scene_size
+    check_equal(inputs_of(bound, video), inputs_of(bound, file, **options))
+    thinned = bound.encode_video(file, encoded_candidates=12)
+    with pytest.raises(ValueError, match=r"take 15 of 24 candidate .* has 12: encode"):
+        inputs_of(bound, thinned, num_scenes=5)
+
+
+def test_the_secrets_of_a_url_are_in_no_message(encoded) -> None:
+    named = copy.copy(encoded)
+    named.sources = [{"name": "https://me:word@host/a/film.mp4?token=secret", "start": None, "end": None}]
+    assert repr(named).startswith("EncodedVideo(film.mp4: ")
 
 
 def test_a_long_video_keeps_the_frames_that_differ_and_refuses_what_goes_by_time(bound, file) -> None:
@@ -299,7 +316,7 @@ def test_a_long_video_keeps_the_frames_that_differ_and_refuses_what_goes_by_time
 def test_frames_read_for_even_scenes_serve_no_selection_that_chooses(bound, file, encoded) -> None:
     video = bound.encode_video(file, selection="uniform", even_frames="middles")
     check_equal(inputs_of(bound, video), inputs_of(bound, file, selection="uniform", even_frames="middles"))
-    with pytest.raises(ValueError, match=r"`selection='kmeans'` chooses from 24 .* has 12: encode it again with that"):
+    with pytest.raises(ValueError, match=r"`selection='kmeans'` take 12 of 24 .* has 12: encode the video again"):
         inputs_of(bound, video, selection="kmeans")
     inputs_of(bound, encoded, selection="uniform")
 
