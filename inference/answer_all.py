@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..long_video.engines import WorkerDied, default_workers, run_workers, running
-from .options import check_counts, check_options
+from .options import check_counts, check_options, check_questions
 from .output import Answered, Output, is_plain, model_mark
 from .questions import VideoQuestions, WorkList, chunks
 from .workers import MakeWorker, PipelineWorker
@@ -118,8 +118,7 @@ def answer_all(
         raise ValueError(f"`engine` is one of {', '.join(ENGINES)}, got {engine!r}.")
     if on_error not in ("record", "raise"):
         raise ValueError(f"`on_error` is 'record' or 'raise', got {on_error!r}.")
-    if question is not None and not question.strip():
-        raise ValueError("`question` is empty: ask something, or leave it out where every record asks for itself.")
+    check_questions(question=question)
     if batch_size is None:
         batch_size = VLLM_BATCH if engine == "vllm" else 1
     check_counts(workers=workers, batch_size=batch_size)
@@ -201,7 +200,7 @@ def _results(
             videos = in_work.pop(number)
             if isinstance(error, WorkerDied):  # the engine has found which video kills: it costs this one alone
                 asked = (asked for video in videos for asked in video.asked)
-                rows = [Answered(each.id, each.question, error=str(error)) for each in asked]
+                rows = [Answered(each.id, each.question, error=each.error or str(error)) for each in asked]
             elif error is not None:
                 raise error
             yield videos, rows

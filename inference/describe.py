@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import check_counts, check_options
+from .options import check_counts, check_options, check_questions
 from .output import differences, model_mark
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def describe_video(
 
     Raises:
         ValueError: If the video is a picture or a folder of them or cannot be read as a whole, there is no room for so
-        many chapters, a question is empty or has control tokens, an option is unknown or wrong, or `work` is of
-        another call.
+        many chapters, a question is empty, is not valid Unicode or has control tokens, an option is unknown or wrong,
+        or `work` is of another call.
     """
     _check(chapters, shortest, question, summary_question)
     check_options(options)
@@ -182,7 +182,7 @@ def describe_video(
     from ..commands.loading import load_pipeline
     from ..subtitles_fila_video import read_subtitles
     from ..video_inputs_fila_video import open_still_picture
-    from ..video_sources_fila_video import OpenedSource, is_url
+    from ..video_sources_fila_video import OpenedSource
 
     if os.path.isdir(video) or open_still_picture(os.fspath(video)) is not None:
         raise ValueError(
@@ -203,7 +203,7 @@ def describe_video(
         scenes = pipe.processor.video_processor.scene_settings(**reading)
         access = pipe.processor.video_processor.access(**reading)
         source = str(video)
-        if is_url(source):  # it is read chapter by chapter, and fetched once
+        if "://" in source:  # also file://; it is read chapter by chapter, and fetched once
             opened = finally_.enter_context(OpenedSource(source, **access))
             source = opened.path
         if reading.get("subtitles") is not None:
@@ -225,9 +225,7 @@ def _check(chapters: int | None, shortest: float, question: str, summary_questio
     check_counts(chapters=chapters)
     if not shortest > 0:
         raise ValueError(f"`shortest` must be positive, got {shortest}.")
-    for name, text in (("question", question), ("summary_question", summary_question)):
-        if not text.strip():
-            raise ValueError(f"`{name}` is empty: ask something, or leave it out.")
+    check_questions(question=question, summary_question=summary_question)
 
 
 def _plan(
@@ -262,17 +260,21 @@ def _plan(
     # What the model sees, things above all, and what a thumbnail shows, places above all: both weigh the same.
     seen = [values.float().cpu().numpy() for values in (encoded.frame_features, encoded.thumbnail_features)]
     seen = [(values - values.mean(axis=0)) / max(float(values.std(axis=0).sum()), 1e-6) for values in seen]
-    firsts = chapter_starts(np.concatenate(seen, axis=1), times, duration, settings["chapters"], settings["shortest"])
+    # Whole milliseconds, as spans are given in: rounded later, a chapter would be shorter than asked for.
+    shortest, begins = settings["shortest"], times.round(3)
+    firsts = chapter_starts(np.concatenate(seen, axis=1), begins, round(duration, 3), settings["chapters"], shortest)
     starts = [0.0]
     for first in firsts[1:]:
         gap = VideoSegment(source, float(times[first - 1]), min(float(times[first]) + 0.001, duration))
         read = read_frames(gap, num_frames=_most_of_gap, size=(64, 64), **access)
         if len(read.timestamps) < 2:
-            starts.append(float(times[first]))
+            starts.append(float(begins[first]))
             continue
         small = thumbnails(torch.from_numpy(read.frames).permute(0, 3, 1, 2)).numpy()
-        starts.append(float(times[first - 1]) + cut_between(small, read.timestamps))
-    spans = [(round(start, 3), round(end, 3)) for start, end in zip(starts, [*starts[1:], duration], strict=True)]
+        cut = float(times[first - 1]) + cut_between(small, read.timestamps)
+        # Before `first`, where the limit was kept, there may be too little left of the chapter that ends here.
+        starts.append(round(max(cut, starts[-1] + shortest), 3))
+    spans = list(zip(starts, [*starts[1:], round(duration, 3)], strict=True))
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps({"settings": settings, "spans": spans}), encoding="utf-8")
     os.replace(unfinished, file)

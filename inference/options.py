@@ -28,6 +28,25 @@ def check_counts(**counts: Any) -> None:
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {count!r}.")
 
 
+def check_questions(**questions: str | None) -> None:
+    """
+    Raises:
+        ValueError: If one that is not `None` is empty, or is not valid Unicode.
+    """
+    for name, question in questions.items():
+        if question is None:
+            continue
+        if not question.strip():
+            raise ValueError(f"`{name}` is empty: ask something, or leave it out.")
+        try:
+            question.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`{name}` is not valid Unicode: character {error.start} is {question[error.start]!r}, half a "
+                "surrogate pair or a byte that is not UTF-8. Decode or remove it."
+            ) from None
+
+
 def check_options(options: dict[str, Any]) -> None:
     """
     Looks at the pipeline's options, also inside `generate_kwargs` and `processor_kwargs`.
@@ -41,4 +60,4 @@ def check_options(options: dict[str, Any]) -> None:
     check_counts(max_new_tokens=given.get("max_new_tokens"))
 
 
-__all__ = ["check_counts", "check_options"]
+__all__ = ["check_counts", "check_options", "check_questions"]

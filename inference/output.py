@@ -27,9 +27,10 @@ class Output:
     """The file of the answers, which one run at a time writes; its settings stand beside it."""
 
     def __init__(self, path: Path, settings: dict, resume: bool) -> None:
-        self.path, self.settings, self.resume = path, settings, resume
         text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
-        self.mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+        # As they are read back, so that a tuple is the list that it is kept as.
+        self.path, self.settings, self.resume = path, json.loads(text), resume
+        self.mark = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
         self.beside = path.with_name(path.name + ".settings.json")
         self.file: BinaryIO | None = None
 
@@ -65,7 +66,8 @@ class Output:
         if os.path.getsize(self.path) == 0 or kept == self.settings:
             if kept != self.settings:
                 unfinished = self.beside.with_name(f"{self.beside.name}.tmp")
-                unfinished.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False), encoding="utf-8")
+                text = json.dumps(self.settings, indent=1, ensure_ascii=False)
+                unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
                 os.replace(unfinished, self.beside)
             return
         if kept:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..long_video.json_records import JsonRecordError, read_json_records
+from ..long_video.json_records import read_json_records
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class WorkList:
         self.database.execute("INSERT OR IGNORE INTO videos (media) VALUES (?)", media)
         (video,) = self.database.execute("SELECT number FROM videos WHERE media = ?", media).fetchone()
         for row in asked:
-            values = (row.id, video, row.question, row.error)
+            values = (_shown(row.id), video, row.question, row.error and _shown(row.error))
             try:
                 self.database.execute("INSERT INTO rows (id, video, question, error) VALUES (?, ?, ?, ?)", values)
             except sqlite3.IntegrityError:
@@ -137,7 +137,9 @@ class WorkList:
                 if group is not None:
                     yield group
                 settings, last = json.loads(media), media
-                group = VideoQuestions(None) if error else VideoQuestions(settings.pop("video"), settings)
+                # A broken record has a name in place of its video; a bad question leaves the video to the others.
+                broken = isinstance(settings, str)
+                group = VideoQuestions(None) if broken else VideoQuestions(settings.pop("video"), settings)
             group.asked.append(Asked(name, question, error))
         if group is not None:
             yield group
@@ -205,11 +207,18 @@ def _read_table(records: Path) -> Iterator[tuple[str, object]]:
                 raise ValueError(f"{records}: {problem}")
             columns = [name for name in names if name in KEYS]
             for batch in table.iter_batches(batch_size=64, columns=columns):
-                for row in batch.to_pylist():
+                for index in range(batch.num_rows):
                     number += 1
-                    yield f"record {number}", row
+                    yield f"record {number}", _row(batch, index)
     except ArrowException as error:
         raise ValueError(f"{records} is no Parquet file that can be read: {error}") from error
+
+
+def _row(batch: Any, index: int) -> dict | ValueError:
+    try:
+        return {name: values[index].as_py() for name, values in zip(batch.schema.names, batch.columns, strict=True)}
+    except (ValueError, OverflowError) as error:  # bytes that are not UTF-8 in a text; a date that Python lacks
+        return ValueError(f"it cannot be read ({error})")
 
 
 @lru_cache(maxsize=1024)  # the records of a file have the same keys
@@ -239,7 +248,7 @@ def _lost(part: dict, read: tuple[str, ...]) -> str | None:
 
 def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[Asked]]:
     """What a record says of its video, and its questions."""
-    if isinstance(data, JsonRecordError):
+    if isinstance(data, ValueError):  # in the place of a record that cannot be read
         raise data
     if not isinstance(data, dict):
         raise ValueError(f"a record is an object with a `video`, this is of the type {type(data).__name__}")
@@ -258,9 +267,16 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
     if not isinstance(video, str) or not video:
         raise ValueError("it has no `video`: give its path or URL")
     name = video if data.get("id") is None else str(data["id"])
+    if not _is_text(name):
+        key, remedy = ("video", "rename the file") if data.get("id") is None else ("id", "give it another")
+        raise ValueError(f"its `{key}` is not valid Unicode text, {name!r}: {remedy}")
     if "://" not in video and not video.startswith("data:"):
         video = str(folder / video)
     media = {"video": video} | {key: data[key] for key in MEDIA_SETTINGS if data.get(key) is not None}
+    for key, value in media.items():
+        if not isinstance(value, (str, int, float)):
+            meant = "a file, or a track's number or language" if key == "subtitles" else "seconds, a float or integer"
+            raise ValueError(f"its `{key}` is of the type {type(value).__name__}: give {meant}")
     subtitles = media.get("subtitles")
     if isinstance(subtitles, str) and "://" not in subtitles and not re.fullmatch("[A-Za-z]{2,3}", subtitles):
         media["subtitles"] = str(folder / subtitles)
@@ -278,6 +294,8 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
         text, error = _text(text)
         if isinstance(question, dict) and (lost := _lost(question, ("id", "question"))):
             error = f"`{lost}` of a question is not read: what is asked about another clip is a record of its own."
+        if not _is_text(str(own)):
+            error = f"The `id` of a question is not valid Unicode text, {own!r}: give it another."
         asked.append(Asked(f"{name}#{number if own is None else own}", text, error))
     return media, asked
 
@@ -288,7 +306,19 @@ def _text(question: Any) -> tuple[str | None, str | None]:
         return None, "It has no `question`, and there is none for all."
     if not isinstance(question, str) or not question.strip():
         return None, f"Its question is no text, or an empty one: {question!r}."
+    if not _is_text(question):
+        return None, f"Its question is not valid Unicode text: {question!r}."
     return question, None
+
+
+def _is_text(text: str) -> bool:
+    """Whether it has no half of a surrogate pair: neither the database nor every reader of JSON takes one."""
+    return _shown(text) == text
+
+
+def _shown(text: str) -> str:
+    """The text with its halves of surrogate pairs, such as bytes of another encoding in a file's name, as numbers."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def chunks(work: WorkList, size: int) -> Iterator[list[VideoQuestions]]:

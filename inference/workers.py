@@ -1,6 +1,7 @@
 """What answers: a model in this process, or vLLM's engine. Made once a worker, then called with videos' questions."""
 
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,10 +193,15 @@ class VllmWorker:
                 error = asked.error
                 if error is None and video.settings:
                     error = f"The engine 'vllm' knows no {', '.join(video.settings)}: cut the clip, or use another."
+                if error is None:
+                    try:
+                        url = _url(video.video)
+                    except Exception as problem:  # no file can have this name, or links go in a circle
+                        error = _message(problem)
                 rows.append([asked.id, asked.question, None, error])
                 if error is None:
                     content = [
-                        {"type": "video_url", "video_url": {"url": _url(video.video)}},
+                        {"type": "video_url", "video_url": {"url": url}},
                         {"type": "text", "text": asked.question},
                     ]
                     chats.append((rows[-1], [{"role": "user", "content": content}]))
@@ -226,7 +232,9 @@ class VllmWorker:
 
 
 def _url(video: str) -> str:
-    return video if "://" in video or video.startswith("data:") else "file://" + quote(str(Path(video).resolve()))
+    if "://" in video or video.startswith("data:"):
+        return video
+    return "file://" + quote(os.fsencode(Path(video).resolve()))  # also of a name that is not UTF-8
 
 
 def _saved_limit(model: str) -> int | None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from fila_video import answer_all, describe_video
 from fila_video.inference.workers import PipelineWorker
+from fila_video.long_video.engines import WorkerDied
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.answer_runs import QUESTION, answer, rows_of, write_records
 from helpers.tiny_processor import model_for, tiny_processor
@@ -119,6 +120,17 @@ def test_what_cannot_be_answered_is_a_row_and_its_neighbors_are_answered(videos,
         assert part in errors[name] and rows[name]["answer"] is None
 
 
+def test_a_bad_question_keeps_its_error_where_its_video_kills_the_worker(tmp_path, monkeypatch) -> None:
+    def all_die(make, items, **settings):
+        yield from ((number, None, WorkerDied("it died")) for number, _ in enumerate(items))
+
+    monkeypatch.setattr("fila_video.inference.answer_all.run_workers", all_die)
+    records = write_records(tmp_path, {"video": "a.mp4", "questions": ["", "What?"]})
+    answer(None, records, tmp_path / "out.jsonl")
+    bad, good = rows_of(tmp_path / "out.jsonl").values()
+    assert "an empty one" in bad["error"] and good["error"] == "it died"
+
+
 def test_an_error_may_end_the_run_and_stays_in_its_way(videos, pipe, tmp_path) -> None:
     records = write_records(
         videos, {"video": "0.mp4"}, {"video": "broken.mp4"}, {"video": "1.mp4"}, name="three.jsonl"
@@ -164,6 +176,16 @@ def test_other_settings_are_refused_and_named(videos, pipe, tmp_path) -> None:
     with pytest.raises(ValueError, match="line 1, was answered with other settings"):
         answer(pipe, records, output, num_scenes=2)
     assert output.read_bytes() == before
+
+
+def test_settings_that_become_others_in_json_are_the_same_settings(videos, pipe, tmp_path) -> None:
+    records, output = write_records(videos, {"video": "0.mp4"}, name="one.jsonl"), tmp_path / "out.jsonl"
+    words = tmp_path / "caf\udce9.srt"
+    words.write_text("1\n00:00:00,100 --> 00:00:00,900\nHello there\n")
+    for number, options in enumerate(({"eos_token_id": (2, 3)}, {"subtitles": str(words)})):
+        output = tmp_path / f"{number}.jsonl"
+        done = [answer(pipe, records, output, **options) for _ in range(2)]
+        assert [(each.answered, each.failed) for each in done] == [(1, 0), (0, 0)]
 
 
 def test_errors_are_asked_again_where_wanted(videos, pipe, tmp_path) -> None:
@@ -265,6 +287,7 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         "`device` are of models.*leave them out": {"device": "cpu"},
         "`no_such`": {"no_such": 1},
         "`question` is empty": {"question": " "},
+        "`question` is not valid Unicode: character 2": {"question": "a \udce9"},
     }.items():
         with pytest.raises(ValueError, match=part):
             answer(pipe, records, tmp_path / "out.jsonl", **settings)

@@ -3,6 +3,7 @@
 import io
 import json
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -52,6 +53,29 @@ def test_chapters_begin_at_the_very_frames_where_the_film_changes(pipe, film) ->
     assert isinstance(description.summary, str)
 
 
+def test_a_film_is_described_by_its_url_as_by_its_path(pipe, film, tmp_path) -> None:
+    by_path, by_url = (describe(pipe, name) for name in (film, Path(film).as_uri()))
+    assert by_url.chapters == by_path.chapters and by_url.summary == by_path.summary
+    copy = tmp_path / "film.mp4"
+    copy.write_bytes(Path(film).read_bytes())
+    describe(pipe, copy.as_uri(), work=tmp_path / "work")
+    copy.write_bytes(copy.read_bytes() + bytes(8))
+    with pytest.raises(ValueError, match="another video or with other settings"):
+        describe(pipe, copy.as_uri(), work=tmp_path / "work")
+
+
+def test_no_chapter_is_too_short_where_the_film_changes_before_a_candidate(pipe, tmp_path) -> None:
+    def draw(number, width, height):  # changes at 9.8 and 19.6 seconds; candidates lie at 9, 10.2, 19.2 and 20.4
+        return places(25 * min(number // 49, 2), width, height)
+
+    film = make_video(tmp_path / "film.mp4", 200, draw=draw, fps=5)
+    pool = {"candidate_fps": 1, "max_candidates": 40, "seek_mode": "exact"}
+    assert spans(describe(pipe, film, shortest=9.0, **pool)) == [(0.0, 9.8), (9.8, 19.6), (19.6, 40.0)]
+    description = describe(pipe, film, shortest=10.0, **pool)
+    assert spans(description) == [(0.0, 10.0), (10.0, 20.0), (20.0, 40.0)]
+    assert len(description.to_youtube().splitlines()) == 3
+
+
 @pytest.mark.parametrize("chapters", [1, 2, 4])
 def test_so_many_chapters_as_wanted_cover_the_film_without_a_gap(pipe, film, chapters) -> None:
     found = spans(describe(pipe, film, chapters=chapters))
@@ -78,6 +102,8 @@ def test_what_no_chapter_could_be_asked_is_one_error_before_reading(pipe, film, 
     for part, settings in {
         "`question` is empty": {"question": ""},
         "`summary_question` is empty": {"summary_question": "  "},
+        "`question` is not valid Unicode: character 0": {"question": "\ud800"},
+        "`summary_question` is not valid Unicode: character 2": {"summary_question": "a \udce9"},
         "control token": {"question": "What <video>?"},
         "`num_scenes` must be at least 1, got 0": {"num_scenes": 0},
         "missing.srt": {"subtitles": str(tmp_path / "missing.srt")},
@@ -131,6 +157,12 @@ def test_work_that_was_broken_off_goes_on(pipe, film, tmp_path, monkeypatch) -> 
     assert again == whole and len(asked) == 3 + 2 + 1 and not read  # two chapters and the summary were missing
     with pytest.raises(ValueError, match="other settings"):
         describe(pipe, film, work=tmp_path / "work", chapters=2)
+
+
+def test_work_with_subtitles_that_were_read_goes_on(pipe, film, tmp_path) -> None:
+    words = read_subtitles(b"1\n00:00:00,100 --> 00:00:00,900\nHello there\n")
+    first, second = (describe(pipe, film, work=tmp_path / "work", subtitles=words) for _ in range(2))
+    assert first == second and not any(chapter.error for chapter in first.chapters)
 
 
 def test_chapters_of_another_model_or_another_pool_are_not_gone_on_with(pipe, film, tmp_path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from decimal import Decimal
 
 import pytest
 from fila_video.inference.questions import VideoQuestions, WorkList
@@ -64,6 +65,73 @@ def test_other_keys_are_passed_over_but_not_those_that_mean_what_is_read(tmp_pat
     good, broken = asked_of(tmp_path, record, record | {"id": "broken", "end": 5})
     assert good.settings == {"video_start": 2, "video_end": 5} and good.asked[0].error is None
     assert f"`end` {TIMES}" in broken.asked[0].error
+
+
+BAD_QUESTIONS = [
+    {"id": "bad", "video": "0.mp4", "question": ""},
+    {"id": "bad", "video": "0.mp4", "question": "a \ud800"},
+    {"id": "bad", "video": "0.mp4", "questions": [{"question": ["What?"]}]},
+    {"id": "bad", "video": "0.mp4", "questions": [{"id": "\ud800", "question": "What?"}]},
+    {"id": "bad", "video": "0.mp4", "questions": [{"question": "What?", "\ud800_end": 3, "end": 3}]},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_QUESTIONS)
+def test_a_bad_question_leaves_its_video_to_the_others(videos, pipe, tmp_path, bad) -> None:
+    records = write_records(videos, bad, {"id": "good", "video": "0.mp4", "question": "What?"})
+    assert answer(pipe, records, tmp_path / "out.jsonl", None).failed == 1
+    broken, good = rows_of(tmp_path / "out.jsonl").values()
+    assert broken["error"] and broken["answer"] is None and good["answer"] is not None
+    assert broken["video"] == good["video"] == str(videos / "0.mp4")
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"id": "a \ud800", "video": "0.mp4"}, r"its `id` is not valid Unicode text, 'a \ud800': give it another"),
+        ({"video": "caf\udce9.mp4"}, r"its `video` is not valid Unicode text, 'caf\udce9.mp4': rename the file"),
+        ({"id": "a", "video": "0.mp4", "subtitle\ud800": "a.srt"}, r"`subtitle\ud800` of a record is not read"),
+        ({"id": "a", "video": "0.mp4", "video_start": [1]}, "its `video_start` is of the type list: give seconds"),
+        ({"id": "a", "video": "0.mp4", "subtitles": {}}, "its `subtitles` is of the type dict: give a file"),
+    ],
+)
+def test_what_no_row_can_hold_is_the_error_of_its_record_alone(videos, pipe, tmp_path, bad, error) -> None:
+    records = write_records(videos, bad, {"id": "good", "video": "0.mp4"})
+    for added in (2, 0):  # what is written is known again
+        assert answer(pipe, records, tmp_path / "out.jsonl").answered == added
+    broken, good = rows_of(tmp_path / "out.jsonl").values()
+    assert error in broken["error"] and good["answer"] is not None
+    json.dumps(broken, ensure_ascii=False).encode()
+
+
+def test_a_film_whose_name_is_not_utf_8_is_a_row_with_its_error(videos, pipe, tmp_path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name in (b"a.mp4", b"caf\xe9.mp4"):
+        (folder / os.fsdecode(name)).write_bytes((videos / "0.mp4").read_bytes())
+    assert answer(pipe, folder, tmp_path / "out.jsonl").failed == 1
+    rows = rows_of(tmp_path / "out.jsonl")
+    assert rows["a.mp4"]["answer"] is not None and "rename the file" in rows[r"caf\udce9.mp4"]["error"]
+
+
+def test_values_of_a_table_that_cannot_be_read_are_the_error_of_their_record_alone(tmp_path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = tmp_path / "records.parquet"
+    latin = pyarrow.array([b"a.mp4", b"caf\xe9.mp4"], pyarrow.binary()).view(pyarrow.string())
+    late = pyarrow.array([None, 2**62], pyarrow.timestamp("us"))
+    exact = pyarrow.array([None, Decimal("1.5")], pyarrow.decimal128(5, 2))
+    for column, error in {
+        "video": "record 2: it cannot be read ('utf-8' codec can't decode byte 0xe9",
+        "video_end": "record 2: it cannot be read (date value out of range)",
+        "video_start": "record 2: its `video_start` is of the type Decimal: give seconds, a float or integer",
+    }.items():
+        columns = {"id": ["0", "1"], "video": ["a.mp4", "a.mp4"]}
+        columns[column] = {"video": latin, "video_end": late, "video_start": exact}[column]
+        parquet.write_table(pyarrow.table(columns), table)
+        good, broken = WorkList(table, QUESTION)
+        assert good.asked[0].error is None and error in broken.asked[0].error
 
 
 def test_columns_of_a_table_are_checked_by_their_names(tmp_path) -> None:

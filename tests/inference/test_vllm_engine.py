@@ -6,11 +6,44 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fila_video.inference.questions import WorkList
+from fila_video.inference.workers import VllmWorker
+from helpers.answer_runs import write_records
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHAPES = ROOT / "examples" / "shapes.mp4"
+
+
+class Llm:
+    """Answers each chat with the URL of its video."""
+
+    def __init__(self, *args, **settings):
+        pass
+
+    def chat(self, chats, *args, **settings):
+        urls = [chat[0]["content"][0]["video_url"]["url"] for chat in chats]
+        return [SimpleNamespace(outputs=[SimpleNamespace(text=url)]) for url in urls]
+
+
+def test_what_vllm_cannot_be_asked_is_a_row_and_its_neighbors_are_answered(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Llm, SamplingParams=SimpleNamespace))
+    records = write_records(
+        tmp_path,
+        {"id": "bad", "video": "a.mp4", "question": ""},
+        {"id": "good", "video": "a.mp4", "question": "What?"},
+        {"id": "zero", "video": "a\0.mp4", "question": "What?"},
+        {"id": "latin", "video": "caf\udce9.mp4", "question": "What?"},
+        {"id": "last", "video": "https://host/b.mp4", "question": "What?"},
+    )
+    rows = {row.id: row for row in VllmWorker("model", {"max_new_tokens": 4})(list(WorkList(records)))}
+    assert {name for name, row in rows.items() if row.error is not None} == {"bad", "zero"}
+    assert "null byte" in rows["zero"].error
+    folder = tmp_path.resolve().as_uri()
+    urls = {"good": f"{folder}/a.mp4", "latin": f"{folder}/caf%E9.mp4", "last": "https://host/b.mp4"}
+    assert {name: rows[name].answer for name in urls} == urls
 
 
 @pytest.mark.slow
