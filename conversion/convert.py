@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, snapshot_download
 from tqdm.auto import tqdm
 
 from ..configuration_fila_video import FilaVideoConfig
-from .files import SHARD_BYTES, read_checkpoint, read_json, write_shards
+from .files import SHARD_BYTES, bins_let_go, read_checkpoint, read_json, write_shards
 from .layouts import find_layout
 from .plan import Conversion, plan_conversion
 from .repository import ROOT, code_files, copy_licenses, model_card, source_license, time_marks
@@ -99,31 +99,32 @@ def convert(
     given = {part: str(name) for part, name in given.items() if name is not None}
     _check_output(output, overwrite, [Path(name).expanduser() for name in given.values()])
 
-    folders = _fetch_parts(given, allow_bin)
-    overrides = {"scene_size": scene_size or (1 if as_source else 3), "merger_type": merger}
-    overrides |= {"background_tokens": background_tokens}
-    overrides |= {} if pooling is None else {"pooling_mode": pooling}
-    conversion = plan_conversion(
-        folders, overrides=overrides, dtype=DTYPES[dtype], as_source=as_source, seed=seed, allow_bin=allow_bin
-    )
-    if push_to_hub is not None:
-        # Before the long work: an account that may not write is known at once.
-        HfApi().create_repo(push_to_hub, exist_ok=True)
-    with _staged(output, conversion.num_bytes) as folder:
-        conversion.config.save_pretrained(folder)
-        conversion.processor.save_pretrained(folder)
-        conversion.generation_config.save_pretrained(folder)
-        for file in code_files():
-            shutil.copy(file, folder)
-        for part, where in folders.items():
-            copy_licenses(where, folder, "" if len(folders) == 1 else f"-{part.replace(' ', '-')}")
-        card = _card(conversion, given, folders, dtype, as_source)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        # Last, because it takes long and the rest may fail.
-        with tqdm(
-            total=conversion.num_bytes, unit="B", unit_scale=True, desc="Converting", disable=not progress
-        ) as bar:
-            write_shards(folder, conversion.tensors, conversion.tensor, max_shard_bytes, bar.update)
+    with bins_let_go():
+        folders = _fetch_parts(given, allow_bin)
+        overrides = {"scene_size": scene_size or (1 if as_source else 3), "merger_type": merger}
+        overrides |= {"background_tokens": background_tokens}
+        overrides |= {} if pooling is None else {"pooling_mode": pooling}
+        conversion = plan_conversion(
+            folders, overrides=overrides, dtype=DTYPES[dtype], as_source=as_source, seed=seed, allow_bin=allow_bin
+        )
+        if push_to_hub is not None:
+            # Before the long work: an account that may not write is known at once.
+            HfApi().create_repo(push_to_hub, exist_ok=True)
+        with _staged(output, conversion.num_bytes) as folder:
+            conversion.config.save_pretrained(folder)
+            conversion.processor.save_pretrained(folder)
+            conversion.generation_config.save_pretrained(folder)
+            for file in code_files():
+                shutil.copy(file, folder)
+            for part, where in folders.items():
+                copy_licenses(where, folder, "" if len(folders) == 1 else f"-{part.replace(' ', '-')}")
+            card = _card(conversion, given, folders, dtype, as_source)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            # Last, because it takes long and the rest may fail.
+            with tqdm(
+                total=conversion.num_bytes, unit="B", unit_scale=True, desc="Converting", disable=not progress
+            ) as bar:
+                write_shards(folder, conversion.tensors, conversion.tensor, max_shard_bytes, bar.update)
     for remark in conversion.recipe.remarks:
         logger.info(remark)
     logger.info("New tensors: %s.", ", ".join(sorted(conversion.new)) or "none")

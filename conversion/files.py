@@ -176,8 +176,23 @@ def _stored_tensors(file: Path) -> list[StoredTensor]:
     ]
 
 
-@lru_cache(maxsize=1)
+@contextmanager
+def bins_let_go() -> Iterator[None]:
+    """Around what reads weights: at its end, the last `.bin` file that was read is no longer mapped into memory."""
+    try:
+        yield
+    finally:
+        _load_unchanged_bin.cache_clear()
+
+
 def _load_bin(file: Path) -> dict[str, torch.Tensor]:
+    status = file.stat()
+    return _load_unchanged_bin(file, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _load_unchanged_bin(file: Path, state: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """`state` is part of the key: a file that took the place of another one is read anew."""
     try:
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -234,6 +249,7 @@ __all__ = [
     "SHARD_BYTES",
     "WEIGHT_DTYPES",
     "StoredTensor",
+    "bins_let_go",
     "enumerate_some",
     "find_file",
     "foreign",

@@ -292,11 +292,12 @@ def initial_tensors(model: FilaVideoForConditionalGeneration, names: list[str], 
     Args:
         model (`FilaVideoForConditionalGeneration`): On the meta device; the parameters' modules leave it.
         names (`list[str]`): Of the parameters.
-        seed (`int`): Of what is random; the global state is left as it was.
+        seed (`int`): Of what is random; the global states, also those of accelerators, are left as they were.
     """
     tensors = {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # The CPU's, where the values are drawn: `torch.manual_seed` would seed every accelerator too.
+        torch.random.default_generator.manual_seed(seed)
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
             module = model.get_submodule(owner)
             module.to_empty(device="cpu", recurse=False)

@@ -228,7 +228,10 @@ def _misnamed(key: str) -> str | None:
         return None
     plain = re.sub("(?<=[a-z])(?=[A-Z])", "_", key).replace("-", "_").lower()
     if _TIMES.fullmatch(plain):
-        return f"`{key}` of a record is not read: a clip has `video_start` and `video_end`, in seconds."
+        return (
+            f"`{key}` of a record is not read: a clip has `video_start` and `video_end`, in seconds. Rename it, or "
+            "leave it out."
+        )
     # A record without its source is an error anyway. Ids of anything are common, and with another word a key means
     # something else: `question_type`.
     close = get_close_matches(plain, ("question", "questions", *MEDIA_SETTINGS), n=1, cutoff=0.8)

@@ -5,10 +5,12 @@ with its reason; a file that is no annotation file at all is an error.
 """
 
 import hashlib
+import json
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .json_records import JsonRecordError, read_json_lines, read_json_records
@@ -17,6 +19,7 @@ from .records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
 Annotation = str | os.PathLike | Sequence[dict]  # a file, what `datasets` loads, or the records themselves
 
 _JSON = (".json", ".jsonl", ".ndjson")
+_MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".wav", ".mp3", ".jpg", ".jpeg", ".png", ".webp", ".gif")
 _CHUNK = 1 << 20
 _PLACEHOLDERS = (VIDEO_PLACEHOLDER, TIME_PLACEHOLDER, "<video>")
 
@@ -63,8 +66,7 @@ def read_annotations(
     """
     _check_split(annotations, split)
     ids, files = {}, {}
-    for annotation in annotations:
-        name = annotation_name(annotation)
+    for name, annotation in zip(annotation_names(annotations), annotations, strict=True):
         for number, record in enumerate(_records(annotation, split), start=1):
             where = f"{name}, record {number}"
             item = _check(record, where, Path(videos))
@@ -99,25 +101,52 @@ def check_annotations(annotations: Sequence, split: str = "train") -> None:
             raise LongVideoError(f"The annotations {str(annotation)!r} cannot be read: {error}.") from error
 
 
-def annotation_name(annotation: Annotation) -> str:
-    """How messages and fingerprints name an annotation: without the folder it lies in."""
-    if isinstance(annotation, (str, os.PathLike)):
-        return Path(annotation).name or str(annotation)
-    return type(annotation).__name__
+def annotation_names(annotations: Sequence) -> list[str]:
+    """How messages and fingerprints name annotations: without the folder they lie in, those of one name by places."""
+    names = [
+        (Path(each).name or str(each)) if isinstance(each, (str, os.PathLike)) else type(each).__name__
+        for each in annotations
+    ]
+    return [f"{name} (no. {at})" if names.count(name) > 1 else name for at, name in enumerate(names, start=1)]
 
 
-def fingerprint(annotation: Annotation) -> str:
-    """What tells annotations apart: the digest of a file's bytes, else what `datasets` or the caller says it is."""
-    if isinstance(annotation, (str, os.PathLike)):
-        path = Path(annotation)
-        if path.is_file():
-            digest = hashlib.sha256()
-            with open(path, "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-            return digest.hexdigest()
+def fingerprint(annotation: Annotation, output: str | os.PathLike | None = None) -> str:
+    """
+    What tells annotations apart: the digest of a file's bytes; of a folder's files; of records; of sets of `datasets`
+    their own; of what is on the Hub, its name.
+
+    Args:
+        annotation (`str`, `os.PathLike` or `Sequence[dict]`):
+            As [`read_annotations`] takes it. Of a folder, names and bytes count, of videos, sound and pictures in it
+            names and sizes, and of hidden files nothing.
+        output (`str` or `os.PathLike`, *optional*):
+            A folder whose files do not count.
+    """
+    if not isinstance(annotation, (str, os.PathLike)):
+        return getattr(annotation, "_fingerprint", None) or hashlib.sha256(repr(list(annotation)).encode()).hexdigest()
+    path = Path(annotation)
+    if path.is_file():
+        return _digest(path)
+    if not path.is_dir():
         return str(annotation)
-    return getattr(annotation, "_fingerprint", None) or hashlib.sha256(repr(list(annotation)).encode()).hexdigest()
+    folder, digest = path.resolve(), hashlib.sha256()
+    left_out = None if output is None else Path(output).resolve()
+    for file in sorted(folder.rglob("*"), key=Path.as_posix):
+        name = file.relative_to(folder)
+        if left_out in file.parents or any(part.startswith(".") for part in name.parts) or not file.is_file():
+            continue
+        # Videos beside their captions may be terabytes.
+        content = file.stat().st_size if file.suffix.lower() in _MEDIA else _digest(file)
+        digest.update(json.dumps([name.as_posix(), content]).encode())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _records(annotation: Annotation, split: str) -> Iterator:
@@ -142,7 +171,7 @@ def _has_splits(annotation: Annotation) -> bool:
 
 def _check_split(annotations: Sequence, split: str) -> None:
     if split != "train" and not any(map(_has_splits, annotations)):
-        names = ", ".join(map(annotation_name, annotations))
+        names = ", ".join(annotation_names(annotations))
         raise LongVideoError(
             f"`split` {split!r} is of what `datasets` loads by name, such as a folder or a set on the Hub; what is "
             f"given is read whole ({names}): leave it out."
@@ -221,15 +250,31 @@ def _check(record: Any, where: str, videos: Path) -> dict | BadInput:
     return {"id": id, "data_source": source, "file": str(file), "caption": caption, "where": where}
 
 
+def path_within(name: str, windows: bool = os.name == "nt") -> PurePosixPath | None:
+    """
+    The path of a file or folder under another one, or `None` where it leads out of that one.
+
+    Args:
+        name (`str`):
+            As an annotation gives it. A backslash separates folders on every system: sets are carried from one to
+            another, and a name that is harmless on one must not lead out on another.
+        windows (`bool`, *optional*):
+            Whether a drive's letter leads out, as it does on Windows alone. By default, whether this is Windows.
+    """
+    path = PurePosixPath(posixpath.normpath(name.replace("\\", "/")))
+    leads_out = path.is_absolute() or ".." in path.parts or (windows and PureWindowsPath(path).drive)
+    return None if leads_out else path
+
+
 def _find(video: str, source: str, videos: Path) -> PurePosixPath | str:
     """The file's path under `videos`, or why there is none."""
-    path = PurePosixPath(os.path.normpath(video.replace("\\", "/")))
-    if path.is_absolute() or ".." in path.parts:
+    path = path_within(video)
+    if path is None:
         return "the path leads out of the folder of videos; name it relative to that folder"
     candidates = [path]
     if source:
-        folder = PurePosixPath(os.path.normpath(source.replace("\\", "/")))
-        if folder.is_absolute() or ".." in folder.parts:
+        folder = path_within(source)
+        if folder is None:
             return "`data_source` leads out of the folder of videos; name a folder under it"
         candidates.append(folder / path)
     for candidate in candidates:
@@ -269,10 +314,11 @@ def find_caption(record: dict) -> str | ValueError:
 __all__ = [
     "BadInput",
     "LongVideoError",
-    "annotation_name",
+    "annotation_names",
     "check_annotations",
     "find_caption",
     "fingerprint",
     "load_annotations",
+    "path_within",
     "read_annotations",
 ]

@@ -22,14 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .annotations import (
-    BadInput,
-    LongVideoError,
-    annotation_name,
-    check_annotations,
-    fingerprint,
-    read_annotations,
-)
+from .annotations import BadInput, LongVideoError, annotation_names, check_annotations, fingerprint, read_annotations
 from .durations import DurationCache, read_durations
 from .engines import ENGINES, TaskError, default_workers, run_tasks, running
 from .plan import JoiningPlan, JoiningRules, make_plan
@@ -79,9 +72,12 @@ class BuildSettings:
                 raise LongVideoError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
     def deciding(self) -> dict:
+        names = annotation_names(self.annotations)
+        prints = [fingerprint(annotation, self.output) for annotation in self.annotations]
         return {
             "format": _FORMAT,
-            "annotations": {annotation_name(source): fingerprint(source) for source in self.annotations},
+            # In their order, which is that of the inputs.
+            "annotations": [list(pair) for pair in zip(names, prints, strict=True)],
             "split": self.split,
             **asdict(self.rules),
             "materialize": self.materialize,
@@ -118,7 +114,7 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
             _prepare(settings, deciding)
         if settings.materialize:
             _write_videos(settings)
-        _write_shards(settings)
+        _write_shards(settings, deciding)
         statistics = _finish(settings, deciding)
         shutil.rmtree(work / "plan")
         return statistics, _read_bad(output)
@@ -158,7 +154,16 @@ def _check_begun(settings: BuildSettings, deciding: dict) -> bool:
     if not (work / "settings.json").exists():
         raise LongVideoError(f"The output {str(output)!r} is not empty; name a new folder.")
     kept = json.loads((work / "settings.json").read_text())
+    # Earlier versions kept a fingerprint a name: of several of one name the last, and of a folder none of its files.
+    earlier = isinstance(kept.get("annotations"), dict)
+    if earlier:
+        kept["annotations"] = [list(pair) for pair in kept["annotations"].items()]
     different = [name for name in {**deciding, **kept} if deciding.get(name) != kept.get(name)]
+    if earlier and different == ["annotations"]:
+        raise LongVideoError(
+            f"The build in {str(output)!r} was begun by an earlier version of FiLA-Video, whose notes do not say that "
+            "its annotations are these. Name a new folder, or go on with that version."
+        )
     if different:
         pairs = "; ".join(f"{name}: {kept.get(name)} there, {deciding.get(name)} now" for name in different)
         raise LongVideoError(
@@ -307,9 +312,8 @@ def _shard_path(output: str | Path, settings: dict, shard: int) -> Path:
     return Path(output) / "data" / f"train-{shard:05d}-of-{_num_shards(settings):05d}.jsonl"
 
 
-def _write_shards(settings: BuildSettings) -> None:
-    output, deciding = settings.output, settings.deciding()
-    folder = output / "data"
+def _write_shards(settings: BuildSettings, deciding: dict) -> None:
+    output, folder = settings.output, settings.output / "data"
     folder.mkdir(exist_ok=True)
     _remove_unfinished(folder)
     missing = [shard for shard in range(_num_shards(deciding)) if not _shard_path(output, deciding, shard).exists()]

@@ -129,7 +129,7 @@ def write_card(statistics: Statistics, settings: dict, num_bad: int, path: str |
     count = summary["num_records"]
     sizes = [(1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M")]
     size = next((name for limit, name in sizes if count < limit), "n>1M")
-    sources = ", ".join(f"`{name}`" for name in settings["annotations"])
+    sources = ", ".join(f"`{name}`" for name, _ in settings["annotations"])
     materialized = settings["materialize"]
     text = _CARD.format(
         size=size,

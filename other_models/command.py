@@ -6,14 +6,18 @@ video, and `contact_sheet.jpg` for people.
 """
 
 import argparse
+import glob
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 from ..commands.cli import SELECTIONS, SHOWN_AS, check_video, check_writable
 from .choice import unread
+
+_WRITTEN = re.compile(r"\d{4,}_\d+\.\d{3}s\.png|frames\.json|contact_sheet\.jpg")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Chooses the frames and writes the folder, whole or not at all."""
-    output = Path(args.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output {args.output} is there already and not an empty folder: name a new one.")
+    """
+    Chooses the frames and writes the folder, whole or not at all. A folder that is there stays the same one, so that
+    it may be the one where the command was started, or where a disk is mounted.
+    """
+    output = Path(os.path.abspath(args.output))
+    _check_free(output, args.output)
     check_writable("--output", os.path.normpath(args.output) if not output.exists() else str(output / "frames.json"))
     check_video(args.video)
     if (args.question is None) != (args.scorer is None):
@@ -98,20 +104,50 @@ def run(args: argparse.Namespace) -> int:
         duration=duration,
         noun="Frame",
     )
-    part = output.with_name(f"{output.name}.part")
+    # Beside its place, or in it: there alone it is sure to be on the same disk, and a place that may be written.
+    is_there = output.is_dir()
+    home = output if is_there else output.parent
+    for folder in _left_over(home, output.name):
+        shutil.rmtree(folder, ignore_errors=True)
+    # The process's number keeps two commands with the same output from writing into one folder.
+    part = home / f"{output.name}.{os.getpid()}.part"
     part.mkdir()
+    moved = []
     try:
         for name, frame in zip(names, frames, strict=True):
             Image.fromarray(frame).save(part / name)
         (part / "frames.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", "utf-8")
         board.save(part / "contact_sheet.jpg")
-        if output.exists():
-            output.rmdir()
-        part.rename(output)
+        if not is_there:
+            part.rename(output)
+            return 0
+        _check_free(output, args.output)  # again: the work took its time
+        for name in (*names, "contact_sheet.jpg", "frames.json"):
+            moved.append(output / name)
+            (part / name).rename(moved[-1])
+        part.rmdir()
     except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         raise
     return 0
+
+
+def _check_free(output: Path, given: str) -> None:
+    if output.exists() and (not output.is_dir() or set(output.iterdir()) != set(_left_over(output, output.name))):
+        raise ValueError(f"--output {given} is there already and not an empty folder: name a new one.")
+
+
+def _left_over(home: Path, name: str) -> list[Path]:
+    """What commands with this output leave of their work when killed: folders of such names, of nothing but it."""
+    named = re.compile(rf"{re.escape(name)}\.\d+\.part")
+    return [
+        path
+        for path in home.glob(f"{glob.escape(name)}.*.part")
+        if named.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if all(_WRITTEN.fullmatch(child.name) for child in path.iterdir())
+    ]
 
 
 def _check_read(args: argparse.Namespace, how: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..long_video.annotations import load_annotations
+from ..long_video.annotations import LongVideoError, load_annotations
 from ..long_video.json_records import JsonRecordError, parse_record, read_json_records
 from .settings import DataSet, TrainingError
 
@@ -71,21 +71,31 @@ class RecordSet:
             folder that `build-dataset` wrote, or anything that `datasets` loads.
 
     Raises:
-        TrainingError: If there is no such set, or it is empty.
+        TrainingError: If there is no such set, it cannot be loaded, it is empty, or a split is named of one without.
     """
 
     def __init__(self, source: DataSet) -> None:
         self.source, self.joined = source, None
         path = Path(source.path)
-        if path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir():
+        is_joined = path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir()
+        is_json = path.suffix in (".jsonl", ".ndjson", ".json")
+        if (is_joined or is_json) and source.split != "train":
+            raise TrainingError(
+                f"{self.name!r}: `split` {source.split!r} is of what `datasets` loads; JSON files and folders that "
+                "`build-dataset` wrote are read whole: leave it out."
+            )
+        if is_joined:
             self.records, self.joined = JsonLines(sorted(path.glob("data/train-*.jsonl"))), path
-        elif path.suffix in (".jsonl", ".ndjson", ".json"):
+        elif is_json:
             files = [source.path] if path.is_file() else sorted(glob.glob(source.path))
             if not files:
                 raise TrainingError(f"There is no file {source.path!r}.")
             self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
         else:
-            self.records = load_annotations(source.path, source.split)
+            try:
+                self.records = load_annotations(source.path, source.split)
+            except LongVideoError as error:
+                raise TrainingError(f"{self.name!r}: {error}") from error
         if len(self.records) == 0:
             raise TrainingError(f"The set {source.path!r} has no records.")
         self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent

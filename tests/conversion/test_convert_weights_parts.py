@@ -178,3 +178,15 @@ def test_a_language_model_is_no_vision_tower(tmp_path, qwen2) -> None:
 def test_both_parts_are_needed(tmp_path, qwen2, capsys) -> None:
     assert main(["--language-model", str(tmp_path / "qwen2"), str(tmp_path / "out")]) == 2
     assert "both `--language-model` and `--vision-tower`" in capsys.readouterr().err
+
+
+def test_new_values_are_drawn_without_seeding_an_accelerator_or_the_caller(
+    tmp_path, qwen2, siglip, monkeypatch
+) -> None:
+    for seed in ("cuda.manual_seed_all", "mps.manual_seed", "xpu.manual_seed_all"):
+        monkeypatch.setattr(f"torch.{seed}", lambda *_, seed=seed: pytest.fail(f"torch.{seed} was called"))
+    before = torch.get_rng_state()
+    convert(
+        None, tmp_path / "out", language_model=tmp_path / "qwen2", vision_tower=tmp_path / "siglip", progress=False
+    )
+    assert torch.equal(torch.get_rng_state(), before)

@@ -233,6 +233,26 @@ def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, m
     assert sum("pytorch_model*.bin" in patterns for patterns in calls) == 1
 
 
+def test_pickles_in_the_place_of_others_are_read_anew_and_let_go_of(tmp_path) -> None:
+    parts = TinyParts()
+    folder = save_llava_next(tmp_path / "source", parts)
+    for file in folder.glob("model*"):
+        file.unlink()
+    for value in (1, 2):
+        tensors = llava_next_tensors(parts)
+        tensors["model.norm.weight"].fill_(value)
+        torch.save(tensors, tmp_path / "new.bin")
+        os.replace(tmp_path / "new.bin", folder / "pytorch_model.bin")
+        norm = read_checkpoint(folder, allow_bin=True)["model.norm.weight"].load()
+        options = {"vision_tower": tmp_path / "tower", "allow_bin": True, "progress": False}
+        converted = convert(folder, tmp_path / str(value), **options)
+        written = load_file(converted / "model.safetensors")["model.language_model.norm.weight"]
+        assert norm.unique().tolist() == written.unique().tolist() == [value]
+        del norm
+        maps = Path("/proc/self/maps")
+        assert not maps.exists() or "pytorch_model.bin" not in maps.read_text()
+
+
 def test_the_result_is_pushed_after_an_early_check_of_the_account(tmp_path, source, monkeypatch) -> None:
     calls = []
 

@@ -6,7 +6,7 @@ from typing import Never
 import numpy as np
 import pytest
 from fila_video.commands.cli import main
-from fila_video.long_video.annotations import LongVideoError, load_annotations, read_annotations
+from fila_video.long_video.annotations import LongVideoError, load_annotations, path_within, read_annotations
 from fila_video.long_video.build import build_dataset
 from fila_video.long_video.durations import DurationCache, read_durations
 from fila_video.long_video.plan import JoiningRules, make_plan, spread_totals
@@ -246,6 +246,25 @@ def test_a_video_is_also_found_in_the_folder_of_its_data_source(tmp_path) -> Non
     make_clip(tmp_path / "made" / "clips" / "00.mp4", 0, 20)
     (item,) = read_annotations([[caption_record(0)]], tmp_path, fail)
     assert item["file"] == "made/clips/00.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "on_windows", "elsewhere"),
+    [
+        ("clips\\./a.mp4", "clips/a.mp4", "clips/a.mp4"),
+        ("clips/../a.mp4", "a.mp4", "a.mp4"),
+        ("C:/a.mp4", None, "C:/a.mp4"),
+        ("./c:a.mp4", None, "c:a.mp4"),
+        ("a/../C:\\a.mp4", None, "C:/a.mp4"),
+        ("..\\a.mp4", None, None),
+        ("clips/..\\../a.mp4", None, None),
+        ("\\a.mp4", None, None),
+        ("//host/share/a.mp4", None, None),
+    ],
+)
+def test_a_name_that_leads_out_of_its_folder_is_known_on_each_system(name, on_windows, elsewhere) -> None:
+    found = [path_within(name, windows) for windows in (True, False)]
+    assert [None if path is None else str(path) for path in found] == [on_windows, elsewhere]
 
 
 def answering(value):

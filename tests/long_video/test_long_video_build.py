@@ -171,6 +171,81 @@ def test_annotations_changed_since_the_build_are_noticed(clips, tmp_path) -> Non
         build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
 
 
+def two_of_one_name(clips, folder):
+    """The set's captions in two files of one name."""
+    records = json.loads((clips / "captions.json").read_text())
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+    return [write_captions(folder / "a", records[:4]), write_captions(folder / "b", records[4:])], records
+
+
+def test_each_of_several_annotations_of_one_name_is_told_apart_and_noticed(clips, tmp_path) -> None:
+    annotations, records = two_of_one_name(clips, tmp_path)
+    records[6]["video"] = "gone.mp4"
+    write_captions(tmp_path / "b", records[4:])
+    _, (bad,) = build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
+    assert bad.where == "captions.json (no. 2), record 3"
+    assert "`captions.json (no. 1)`, `captions.json (no. 2)`" in (tmp_path / "out" / "README.md").read_text()
+    build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
+    for changed in (annotations[::-1], annotations[:1]):
+        with pytest.raises(LongVideoError, match="other settings"):
+            build_dataset(settings(clips, tmp_path / "out", annotations=changed))
+    write_captions(tmp_path / "a", records[:3])
+    with pytest.raises(LongVideoError, match="other settings"):
+        build_dataset(settings(clips, tmp_path / "out", annotations=annotations))
+
+
+def test_files_changed_in_a_folder_of_annotations_are_noticed(clips, tmp_path) -> None:
+    folder, records = tmp_path / "set", json.loads((clips / "captions.json").read_text())
+    (folder / "clips").mkdir(parents=True)
+    write_captions(folder, records)
+    (folder / "clips" / "a.mp4").write_bytes(b"1")
+    build = settings(clips, folder / "out", annotations=folder)
+    build_dataset(build)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "note.json").touch()
+    (folder / "clips" / "a.mp4").write_bytes(b"2")  # whose bytes may be too many to read
+    build_dataset(build)
+    for changed in (folder / "captions.json", folder / "more.json", folder / "clips" / "a.mp4"):
+        before = changed.read_bytes() if changed.exists() else None
+        changed.write_bytes(b"[] " + (before or b""))
+        with pytest.raises(LongVideoError, match="other settings"):
+            build_dataset(build)
+        changed.unlink() if before is None else changed.write_bytes(before)
+    build_dataset(build)
+
+
+def noted_by_an_earlier_version(output, annotations) -> None:
+    """Its notes: a dictionary of names, the last of those of one name."""
+    file = output / ".build" / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": annotations}))
+
+
+def test_a_build_of_an_earlier_version_goes_on_where_its_notes_tell_the_annotations(clips, tmp_path) -> None:
+    build = settings(clips, tmp_path / "out")
+    build_dataset(build)
+    noted_by_an_earlier_version(tmp_path / "out", dict(build.deciding()["annotations"]))
+    (tmp_path / "out" / "README.md").unlink()
+    shutil.rmtree(tmp_path / "out" / ".build" / "plan", ignore_errors=True)
+    build_dataset(build)
+
+    annotations, _ = two_of_one_name(clips, tmp_path)
+    build_dataset(settings(clips, tmp_path / "two", annotations=annotations))
+    last = dict(settings(clips, tmp_path / "two", annotations=annotations[1:]).deciding()["annotations"])
+    (tmp_path / "folder").mkdir()
+    write_captions(tmp_path / "folder", json.loads((clips / "captions.json").read_text()))
+    build_dataset(settings(clips, tmp_path / "whole", annotations=tmp_path / "folder"))
+    for output, given, noted in (
+        ("two", annotations, last),
+        ("whole", tmp_path / "folder", {"folder": str(tmp_path / "folder")}),
+    ):
+        noted_by_an_earlier_version(tmp_path / output, noted)
+        before = bytes_of(tmp_path / output)
+        with pytest.raises(LongVideoError, match=r"earlier version.*Name a new folder"):
+            build_dataset(settings(clips, tmp_path / output, annotations=given))
+        assert bytes_of(tmp_path / output) == before
+
+
 def test_a_folder_with_something_else_in_it_is_not_written_to(clips, tmp_path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LongVideoError, match="not empty"):

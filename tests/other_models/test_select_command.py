@@ -1,6 +1,8 @@
 """`fila-video select`: pictures, their times, and a contact sheet."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +124,42 @@ def test_what_is_wrong_is_said_in_a_line_and_leaves_nothing(video, tmp_path, cap
         assert message in error and error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.mp4", "full"]
     assert [path.name for path in full.iterdir()] == ["note.txt"]
+
+
+def test_what_a_killed_command_left_is_no_obstacle_and_goes_but_nothing_else(video, tmp_path) -> None:
+    for home in (tmp_path, tmp_path / "there"):
+        output = tmp_path / "there" if home != tmp_path else tmp_path / "new"
+        left = home / f"{output.name}.7.part"
+        left.mkdir(parents=True)
+        (left / "0001_0.000s.png").write_bytes(b"half a pict")
+    mine = tmp_path / "new.8.part"
+    mine.mkdir()
+    (mine / "note.txt").write_text("mine")
+    (tmp_path / "new.part").mkdir()  # an earlier version's
+    for output in ("new", "there"):
+        assert main(["select", video, "--num-frames", "2", "--output", str(tmp_path / output)]) == 0
+        assert len(list((tmp_path / output).iterdir())) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.8.part", "new.part", "there"]
+
+
+def test_the_folder_where_the_command_is_started_is_filled_itself(video, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = os.stat(".").st_ino
+    assert main(["select", video, "--num-frames", "2", "--output", "."]) == 0
+    assert os.stat(tmp_path).st_ino == before and len(os.listdir(".")) == 4
+
+
+def test_an_interrupted_command_leaves_no_picture_in_a_folder_that_was_there(video, tmp_path, monkeypatch) -> None:
+    rename = Path.rename
+
+    def interrupt(path, target):
+        if path.name == "frames.json":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    assert main(["select", video, "--num-frames", "2", "--output", str(tmp_path)]) == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_command_leaves_no_folder(video, tmp_path, monkeypatch) -> None:

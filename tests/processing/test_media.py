@@ -167,7 +167,10 @@ def test_read_frames_may_be_passed_on(processor, folder) -> None:
         ({"text": "<video>", "videos": clip(2), "num_scenes": 0}, "`num_scenes` must be at least 1, got 0"),
         ({"text": "<video>", "videos": clip(2), "max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
         ({"text": "<video>", "videos": clip(2), "scene_size": 0}, "`scene_size` must be at least 1, got 0"),
-        ({"text": "<video>", "videos": clip(2), "candidate_fps": 0.0}, "`candidate_fps` must be a positive number, got 0"),
+        (
+            {"text": "<video>", "videos": clip(2), "candidate_fps": 0.0},
+            "`candidate_fps` must be a positive number, got 0",
+        ),
         (
             {"text": "<video>", "videos": clip(2), "frame_batch_size": 0},
             "`frame_batch_size` must be at least 1, got 0",

@@ -1,6 +1,7 @@
 """From records to batches: what is seen, what is learned, in which order, and what happens to what cannot be read."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -238,6 +239,21 @@ def test_missing_and_empty_sets_are_refused(tmp_path) -> None:
     for name, message in (("none.json", "no file"), ("empty.jsonl", "no records")):
         with pytest.raises(TrainingError, match=message):
             RecordSet(DataSet(str(tmp_path / name)))
+
+
+def test_a_split_of_sets_that_are_read_whole_is_refused(tmp_path) -> None:
+    import datasets
+
+    records = [image_record(number) for number in range(NUM_IMAGES)]
+    joined = tmp_path / "joined"
+    (joined / ".build").mkdir(parents=True)
+    (joined / "data").mkdir()
+    write_lines(joined / "data" / "train-00000-of-00001.jsonl", records)
+    datasets.Dataset.from_list(records).to_parquet(tmp_path / "rows.parquet")
+    for path in (world() / "images.json", world() / "videos*.jsonl", joined, tmp_path / "rows.parquet"):
+        with pytest.raises(TrainingError, match=rf"{re.escape(str(path))}'.*`split` 'test'.*read whole.*leave it out"):
+            RecordSet(DataSet(str(path), split="test"))
+        assert len(RecordSet(DataSet(str(path), split="train"))) > 0
 
 
 def broken(tmp_path, count: int = 4) -> RecordSet:
