@@ -117,9 +117,8 @@ class EncodedVideo:
         return self.metadata.timestamps
 
     def __repr__(self) -> str:
-        names = ", ".join(
-            dict.fromkeys(Path(source_name(source["name"]).strip("'\"")).name for source in self.sources)
-        )
+        sources = dict.fromkeys(source_name(source["name"]).strip("'\"") for source in self.sources)
+        names = ", ".join(Path(source).name for source in sources)
         kept = [
             f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
             for name in ("frames", "patch_features")

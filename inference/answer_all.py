@@ -198,7 +198,7 @@ def _results(
         gpus = int(engine == "ray" and device != "cpu" and _cluster_has_gpus())
         for number, rows, error in run_workers(make, numbered(), engine=engine, workers=workers, gpus=gpus):
             videos = in_work.pop(number)
-            if isinstance(error, WorkerDied):  # the engine has found which video kills: it costs this one alone
+            if isinstance(error, WorkerDied):  # the engine has found what kills: it costs these videos alone
                 asked = (asked for video in videos for asked in video.asked)
                 rows = [Answered(each.id, each.question, error=each.error or str(error)) for each in asked]
             elif error is not None:

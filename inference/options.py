@@ -3,19 +3,8 @@
 from numbers import Integral
 from typing import Any
 
-# Options of the pipeline that say how its results look, or how it reads chats: none of them reaches an answer here.
-NOT_OF_ANSWERS = (
-    "clean_up_tokenization_spaces",
-    "continue_final_message",
-    "num_return_sequences",
-    "return_full_text",
-    "return_scenes",
-    "return_tensors",
-    "return_type",
-    "skip_special_tokens",
-    "timeout",
-    "tools",
-)
+# Of the pipeline's own options, those that reach an answer; the others say how results look, or how chats are read.
+OF_ANSWERS = {"generate_kwargs", "max_new_tokens", "processor_kwargs", "stop_sequence"}
 
 
 def check_counts(**counts: Any) -> None:
@@ -54,8 +43,14 @@ def check_options(options: dict[str, Any]) -> None:
     Raises:
         ValueError: If one has no effect on answers that are text alone, or `max_new_tokens` is no length.
     """
+    if not options:
+        return
+    # Not above: mistakes are told before torch is loaded, where there are no options.
+    from ..pipeline_fila_video import OPTIONS_OF_PIPELINE
+
+    without_effect = OPTIONS_OF_PIPELINE - OF_ANSWERS | {"num_return_sequences", "return_scenes"}
     given = {**options, **(options.get("generate_kwargs") or {}), **(options.get("processor_kwargs") or {})}
-    if others := [f"`{name}`" for name in NOT_OF_ANSWERS if given.get(name) is not None]:
+    if others := [f"`{name}`" for name in sorted(without_effect) if given.get(name) is not None]:
         raise ValueError(f"The answers are text alone, one a question: leave out {', '.join(others)}.")
     check_counts(max_new_tokens=given.get("max_new_tokens"))
 

@@ -19,7 +19,8 @@ from .records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
 Annotation = str | os.PathLike | Sequence[dict]  # a file, what `datasets` loads, or the records themselves
 
 _JSON = (".json", ".jsonl", ".ndjson")
-_MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".wav", ".mp3", ".jpg", ".jpeg", ".png", ".webp", ".gif")
+# Endings of files that may hold annotations; all others in a folder may be videos, terabytes of them.
+_DATA = (*_JSON, ".csv", ".tsv", ".txt", ".xml", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _CHUNK = 1 << 20
 _PLACEHOLDERS = (VIDEO_PLACEHOLDER, TIME_PLACEHOLDER, "<video>")
 
@@ -117,8 +118,8 @@ def fingerprint(annotation: Annotation, output: str | os.PathLike | None = None)
 
     Args:
         annotation (`str`, `os.PathLike` or `Sequence[dict]`):
-            As [`read_annotations`] takes it. Of a folder, names and bytes count, of videos, sound and pictures in it
-            names and sizes, and of hidden files nothing.
+            As [`read_annotations`] takes it. Of a folder, names and bytes of data files count; of others in it, such
+            as videos, names and sizes; and of hidden files nothing.
         output (`str` or `os.PathLike`, *optional*):
             A folder whose files do not count.
     """
@@ -135,8 +136,7 @@ def fingerprint(annotation: Annotation, output: str | os.PathLike | None = None)
         name = file.relative_to(folder)
         if left_out in file.parents or any(part.startswith(".") for part in name.parts) or not file.is_file():
             continue
-        # Videos beside their captions may be terabytes.
-        content = file.stat().st_size if file.suffix.lower() in _MEDIA else _digest(file)
+        content = _digest(file) if file.suffix.lower() in _DATA else file.stat().st_size
         digest.update(json.dumps([name.as_posix(), content]).encode())
     return digest.hexdigest()
 

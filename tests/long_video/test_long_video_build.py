@@ -199,14 +199,14 @@ def test_files_changed_in_a_folder_of_annotations_are_noticed(clips, tmp_path) -
     folder, records = tmp_path / "set", json.loads((clips / "captions.json").read_text())
     (folder / "clips").mkdir(parents=True)
     write_captions(folder, records)
-    (folder / "clips" / "a.mp4").write_bytes(b"1")
+    (folder / "clips" / "a.ts").write_bytes(b"1")
     build = settings(clips, folder / "out", annotations=folder)
     build_dataset(build)
     (folder / ".cache").mkdir()
     (folder / ".cache" / "note.json").touch()
-    (folder / "clips" / "a.mp4").write_bytes(b"2")  # whose bytes may be too many to read
+    (folder / "clips" / "a.ts").write_bytes(b"2")  # whose bytes may be too many to read
     build_dataset(build)
-    for changed in (folder / "captions.json", folder / "more.json", folder / "clips" / "a.mp4"):
+    for changed in (folder / "captions.json", folder / "more.json", folder / "clips" / "a.ts"):
         before = changed.read_bytes() if changed.exists() else None
         changed.write_bytes(b"[] " + (before or b""))
         with pytest.raises(LongVideoError, match="other settings"):

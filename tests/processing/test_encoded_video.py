@@ -292,7 +292,7 @@ def test_more_scenes_than_its_pool_has_frames_for_need_another_reading(bound, fi
 def test_a_pool_that_could_not_be_larger_is_asked_all_the_same(bound, file) -> None:
     options = {"seek_mode": "keyframe", "num_scenes": 8}
     video = bound.encode_video(file, **options)
-    assert len(video) == 20 < 8 * bound.scene_size
+    assert len(video) < 8 * bound.scene_size
     check_equal(inputs_of(bound, video), inputs_of(bound, file, **options))
     thinned = bound.encode_video(file, encoded_candidates=12)
     with pytest.raises(ValueError, match=r"take 15 of 24 candidate .* has 12: encode"):
