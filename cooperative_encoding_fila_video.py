@@ -7,18 +7,19 @@ scenes borrow the latter half of it for the frames that are in no scene, their b
     key frames      o       o   o           K of them, by a score net
     tokens      : : D:: : : D:: D:: : : :   D: details of a key frame; `:` its mean and what the question attends to
 
-The released code differs from the paper in places. As the paper: prototypes are frames (the code's are the frames that
-its k-means happened to start from), the question attends to all patches, and key frames keep the tokens that every
-frame has. As the code: the score net, the perturbed choice, and how patches are clustered. Of its own are three
-things: the question is the language model's embedding of it and not a Q-Former's states; all tokens go through
-the model's one projector, as each is a mean of patches; and groups of patches are weighted about 1 and not 1 / groups.
+The released code differs from the paper in places. As the paper: prototypes are frames (the code's are those that its
+k-means happened to start from), the question attends to all patches, and key frames keep the tokens that every frame
+has. As the code: the score net, the perturbed choice, and how patches are clustered. Of its own are four
+things: the question is the language model's embedding of it and not a Q-Former's states; all tokens go through the
+model's one projector, as each is a mean of patches; groups of patches are weighted about 1 and not 1 / groups; and a
+frame's density is by the mean over channels, as a patch's, and not by their sum.
 """
 
 import torch
 from torch import nn
 
 from .configuration_fila_video import FilaVideoConfig, detail_sizes, num_detail_tokens, num_key_frames
-from .scene_merging_fila_video import pool_grids
+from .scene_merging_fila_video import float64, pool_grids
 
 EVENT_NEIGHBORS = 2  # nearest frames that make the density of a frame (C)
 DECIMALS = 10  # of values scaled to about 1 that are compared, far above float64's rounding
@@ -152,7 +153,7 @@ def insert_background(
 class FilaVideoScoreNet(nn.Module):
     """
     How much each prototype matters beside the others. Half of what is seen of a prototype stays its own, the other
-    half is averaged over all of them. Computed in float32 under any dtype.
+    half is averaged over all of them. Kept and computed in float32, unless a loaded model is cast as a whole.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -176,11 +177,11 @@ class FilaVideoScoreNet(nn.Module):
             `torch.Tensor` of shape `(num_prototypes,)`, float32, from 0 to about 1.
         """
         with torch.autocast(patches.device.type, enabled=False):
-            patches = patches.float()
+            patches = patches.to(self.norm.weight.dtype)
             seen = torch.cat([patches.amax(dim=1), patches.mean(dim=1)], dim=-1)
             own, shared = nn.functional.gelu(self.view(self.norm(seen))).chunk(2, dim=-1)
             shared = shared.mean(dim=0, keepdim=True).expand_as(own)
-            scores = self.layers(torch.cat([own, shared], dim=-1))[:, 0]
+            scores = self.layers(torch.cat([own, shared], dim=-1))[:, 0].float()
             return (scores - scores.min()) / (scores.max() - scores.min() + 1e-5)  # so noise of one size fits all
 
 
@@ -348,8 +349,7 @@ def density_peaks(points: torch.Tensor, neighbors: int) -> tuple[torch.LongTenso
     """
     DPC-KNN: the points of each set in the order of `density * separation`, where the density is exp(-the mean squared
     distance to the nearest points / dim), and the separation the distance to the nearest denser point, or for the
-    densest to the farthest one. Of equally dense points the earlier is denser. Decisions are taken in float64 on
-    rounded values, so that ties go to the earlier point whatever the number of threads.
+    densest to the farthest one. Decisions are taken in float64 on rounded values, and ties go to the earlier point.
 
     Args:
         points (`torch.Tensor` of shape `(num_sets, num_points, dim)`): Of a floating dtype.
@@ -359,7 +359,7 @@ def density_peaks(points: torch.Tensor, neighbors: int) -> tuple[torch.LongTenso
         `tuple`: indices `(num_sets, num_points)`, the best first; and each point's separation `(num_sets,
         num_points)`, 0 where it equals a denser one.
     """
-    points = points.double()
+    points = float64(points)
     points = points - points.mean(1, keepdim=True)  # what all have in common would cost digits of the distances
     num_points, dim = points.shape[1:]
     norms = points.square().sum(2)
@@ -397,21 +397,21 @@ def density_clusters(points: torch.Tensor, count: int, neighbors: int) -> torch.
     of the nearest of them, of equally near ones the earlier. Clusters are numbered in the order of their points.
     """
     centers = density_peaks(points, neighbors)[0][:, :count].sort(dim=1).values
-    points = points.double()
+    device, points = points.device, float64(points)
     points = points - points.mean(1, keepdim=True)
     chosen = points.gather(1, centers[..., None].expand(-1, -1, points.shape[2]))
     distances = torch.cdist(points, chosen, compute_mode="donot_use_mm_for_euclid_dist")
     scale = distances.amax((1, 2), keepdim=True).clamp(min=torch.finfo(distances.dtype).tiny)
     labels = (distances / scale).round(decimals=DECIMALS).argmin(2)
     # Of points that are equal each keeps its own cluster, so that none is empty.
-    return labels.scatter_(1, centers, torch.arange(count, device=points.device).expand_as(centers))
+    return labels.scatter_(1, centers, torch.arange(count, device=points.device).expand_as(centers)).to(device)
 
 
 @torch.no_grad()
 def event_prototypes(features: torch.Tensor, count: int) -> torch.LongTensor:
     """
-    The frames that stand for the events of a video (DynFocus): the best `count` density peaks
-    over time, ascending, on the CPU. Where fewer frames differ, others are spread evenly over the unused ones.
+    The frames that stand for the events of a video (DynFocus): the best `count` density peaks over time, on the CPU,
+    ascending. Where fewer frames differ, [`fill_evenly`] adds others.
 
     Args:
         features (`torch.Tensor` of shape `(num_frames, dim)`): One feature per frame.

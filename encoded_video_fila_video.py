@@ -130,9 +130,7 @@ class EncodedVideo:
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "EncodedVideo":
-        """
-        A copy on another device, its patch features in another dtype. Pictures and thumbnails stay on the CPU.
-        """
+        """A copy on another device, its patch features in another dtype. Pictures and thumbnails stay on the CPU."""
         moved = {name: getattr(self, name) for name in ("frames", "frame_features", "patch_features")}
         moved = {name: value.to(device) for name, value in moved.items() if value is not None}
         if dtype is not None and "patch_features" in moved:
@@ -269,7 +267,9 @@ class EncodedVideo:
         if self.encoder is None or encoder is None:
             return
         now = describe_encoder(encoder, model)
-        if now["vision_weights"] != self.encoder["vision_weights"]:
+        # Of a function nothing but its name is known. Files of earlier versions do not say which `features` they have.
+        compared = ("vision_weights", "features") if now["vision_weights"] else ("vision_weights", "name")
+        if any(now[name] != self.encoder.get(name, now[name]) for name in compared):
             raise ValueError(
                 f"{self!r} was encoded by {_named(self.encoder)}, but is asked of {_named(now)}: encode the video "
                 "again with this model, or load the other one."
@@ -356,13 +356,12 @@ def describe_encoder(encoder: Callable, model: nn.Module | None) -> dict[str, st
         return {"name": getattr(encoder, "__qualname__", type(encoder).__name__), "vision_weights": "", "dtype": ""}
     # By its name alone, since peft and others wrap what is around it.
     tower = next((part for name, part in model.named_modules() if name.split(".")[-1] == "vision_tower"), model)
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    parameter = next(tower.parameters(), torch.empty(0))
-    return {
-        "name": name,
-        "vision_weights": _hash(tower),
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-    }
+    config = getattr(model, "config", None)
+    name = getattr(config, "_name_or_path", "") or type(model).__name__
+    dtype = str(next(tower.parameters(), torch.empty(0)).dtype).removeprefix("torch.")
+    fields = ("vision_feature_layer", "vision_final_norm", "vision_feature_select_strategy")
+    features = ", ".join(f"{field}={getattr(config, field, None)}" for field in fields)
+    return {"name": name, "vision_weights": _hash(tower), "dtype": dtype, "features": features}
 
 
 # By vision tower: which tensors were hashed, and their hash. A tower takes a second, so it is hashed once.
@@ -371,7 +370,7 @@ _hashes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def _hash(tower: nn.Module) -> str:
     weights = [plain for weight in (*tower.parameters(), *tower.buffers()) for plain in _plain_tensors(weight)]
-    # Loading others into them or training them leaves them in their place, but counts as writing.
+    # Loading others into them or training them leaves them in their place, but counts as writing; `.data` does not.
     which = [(weight.data_ptr(), weight._version) for weight in weights]
     known = _hashes.get(tower)
     if known is not None and known[0] == which:
@@ -394,7 +393,8 @@ def _plain_tensors(weight: torch.Tensor) -> list[torch.Tensor]:
 def _named(encoder: dict[str, str]) -> str:
     if not encoder["vision_weights"]:
         return f"the function {encoder['name']}"
-    return f"{encoder['name']} (vision weights {encoder['vision_weights'][:12]}, {encoder['dtype']})"
+    details = (encoder["vision_weights"][:12], encoder["dtype"], encoder.get("features", ""))
+    return f"{encoder['name']} (vision weights {', '.join(filter(None, details))})"
 
 
 def vars_of(metadata: VideoMetadata) -> dict[str, Any]:

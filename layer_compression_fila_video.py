@@ -212,6 +212,7 @@ def compressed_forward(
     boundaries: list[int],
     cache: Cache | None = None,
     output_hidden_states: bool = False,
+    position_ids: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, tuple[torch.Tensor, ...] | None]:
     """
@@ -227,6 +228,8 @@ def compressed_forward(
         boundaries (`list[int]`): After which layers tokens fall away, here or in an earlier call with the same cache.
         cache (`CompressedCache`, *optional*): What earlier calls left; this one adds to it.
         output_hidden_states (`bool`, *optional*, defaults to `False`): Also return what entered each layer.
+        position_ids (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Those that follow from the mask: no others are taken.
 
     Returns:
         `tuple`: the last hidden state `(batch_size, num_left, hidden_size)`; for each of its tokens the place it came
@@ -234,7 +237,8 @@ def compressed_forward(
         and the hidden states, where asked for.
 
     Raises:
-        ValueError: If the cache was filled by a model without layer compression, or the mask is not 2-D.
+        ValueError: If the cache was filled by a model without layer compression, the mask is not 2-D, or the positions
+            are not those of whole rows.
     """
     batch_size, num_tokens = inputs_embeds.shape[:2]
     if cache is not None and not isinstance(cache, CompressedCache):
@@ -267,16 +271,24 @@ def compressed_forward(
         # these tokens. Positions count a row's tokens without the padding, so that what fell away leaves no gaps.
         past = cache.valid[stage] if has_past else valid.new_zeros(batch_size, 0)
         seen.append(torch.cat([past, valid], dim=1))
-        position_ids = (past.sum(dim=1, keepdim=True) + valid.cumsum(dim=1) - 1).clamp(min=0)
+        positions = (past.sum(dim=1, keepdim=True) + valid.cumsum(dim=1) - 1).clamp(min=0)
+        # A single token, a step of decoding, is not looked at: on an accelerator looking means waiting.
+        if stage == 0 and position_ids is not None and num_tokens > 1:
+            torch_compilable_check(
+                ((position_ids == positions) | ~valid).all(),
+                "With `layer_compression` positions are counted anew in each stage, so `position_ids` must be 0, 1, 2 "
+                "and so on for the tokens of each row without its padding. Several texts in one row cannot be told "
+                "apart: give each a row.",
+            )
         mask = create_causal_mask(
             config=language_model.config,
             inputs_embeds=hidden,
             attention_mask=seen[-1],
-            position_ids=position_ids,
+            position_ids=positions,
             layer_idx=first,  # by whose cache its length is measured
             **{CACHE_ARGUMENT: cache},
         )
-        position_embeddings = language_model.rotary_emb(hidden, position_ids)
+        position_embeddings = language_model.rotary_emb(hidden, positions)
         stop = first_layers[stage + 1] if stage + 1 < len(first_layers) else len(language_model.layers)
         for layer in language_model.layers[first:stop]:
             if output_hidden_states:
@@ -284,7 +296,7 @@ def compressed_forward(
             hidden = layer(
                 hidden,
                 attention_mask=mask,
-                position_ids=position_ids,
+                position_ids=positions,
                 position_embeddings=position_embeddings,
                 use_cache=cache is not None,
                 **{CACHE_ARGUMENT: cache},
@@ -314,6 +326,7 @@ def run_compressed(
     videos: tuple[torch.Tensor, ...] | None,
     is_video: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
     cache: Cache | None,
     use_cache: bool | None,
     output_hidden_states: bool | None = None,
@@ -321,8 +334,7 @@ def run_compressed(
     **kwargs: Any,
 ) -> CompressedOutput:
     """
-    What the language model gives with the tokens of the videos falling away. It takes no `position_ids`: positions
-    follow from the mask, anew in each stage.
+    What the language model gives with the tokens of the videos falling away.
 
     Args:
         language_model (`nn.Module`): A decoder; see [`check_decoder`].
@@ -330,7 +342,7 @@ def run_compressed(
         inputs_embeds (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): Text and visuals.
         videos (`tuple[torch.Tensor]`, *optional*): The videos among them, `(num_tokens, hidden_size)` each.
         is_video (`torch.Tensor` of shape `(batch_size, num_tokens)`): Where their tokens stand.
-        attention_mask, cache (*optional*): As for [`compressed_forward`].
+        attention_mask, position_ids, cache (*optional*): As for [`compressed_forward`].
         use_cache, output_hidden_states, output_attentions (`bool`, *optional*): As for any model.
 
     Returns:
@@ -359,9 +371,7 @@ def run_compressed(
         last_layer[is_video] = torch.tensor(layers, device=inputs_embeds.device)
     if use_cache is None:
         use_cache = text_config.use_cache and not language_model.training
-    if not use_cache:
-        cache = None
-    elif cache is None:
+    if use_cache and cache is None:
         cache = CompressedCache(text_config)
     kwargs.pop("return_dict", None)  # the layers would be handed it
     hidden, places, valid, states = compressed_forward(
@@ -372,6 +382,7 @@ def run_compressed(
         schedule.boundaries(),
         cache,
         text_config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        position_ids,
         **kwargs,
     )
     # The rows that lost more than others are filled up with tokens that fell away: nobody shall take these for theirs.

@@ -357,13 +357,16 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
         return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
 
-    def _touch_unused(self, inputs_embeds: torch.Tensor, has_image: bool, has_video: bool) -> torch.Tensor:
+    def _touch_unused(
+        self, inputs_embeds: torch.Tensor, has_pixels: bool, has_image: bool, has_video: bool
+    ) -> torch.Tensor:
         """Adds nothing, but keeps in the graph what a training batch does not use: DDP waits for every gradient."""
         encoders = [self.background_encoder]
         encoders += [] if has_video else [self.scene_merger, self.cooperative_encoder]
         unused = [parameter for part in encoders if part is not None for parameter in part.parameters()]
+        unused += [] if has_pixels else [*self.vision_tower.parameters()]
         if not (has_image or has_video):
-            unused += [*self.vision_tower.parameters(), *self.multi_modal_projector.parameters()]
+            unused += [*self.multi_modal_projector.parameters()]
             unused += [] if self.image_newline is None else [self.image_newline]
         for parameter in unused:
             if parameter.requires_grad:
@@ -401,8 +404,12 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         encoded = {name: outputs.pooler_output for name, outputs in (mm_encoder_outputs or {}).items()}
         images, videos = encoded.get("image"), encoded.get("video")
         if pixel_values is not None:
+            if images is not None:
+                raise ValueError("The images are given twice, encoded and not: leave out one.")
             images = self.get_image_features(pixel_values, return_dict=True).pooler_output
         if pixel_values_videos is not None or frame_features is not None:
+            if videos is not None:
+                raise ValueError("The videos are given twice, encoded and not: leave out one.")
             chosen = (pixel_values_videos, frame_features, video_num_scenes, video_background_places)
             videos = self.get_video_features(*chosen, video_question_ids, return_dict=True).pooler_output
         if images is not None:
@@ -418,7 +425,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             given = {name for name, features in (("image", images), ("video", videos)) if features is not None}
             self.refuse_missing_visuals(input_ids, text_embeds, given, past_length)
         if self.training:
-            inputs_embeds = self._touch_unused(inputs_embeds, images is not None, videos is not None)
+            has_pixels = pixel_values is not None or pixel_values_videos is not None
+            inputs_embeds = self._touch_unused(inputs_embeds, has_pixels, images is not None, videos is not None)
 
         # CODEPATH: XComp's LP-Comp runs the layers itself, since tokens fall away between them.
         if self.config.layer_compression is None:
@@ -432,7 +440,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             )
         else:
             is_video = self._is_placeholder(input_ids, text_embeds, self.config.video_token_id)
-            read = (inputs_embeds, videos, is_video, attention_mask, cached, use_cache)
+            read = (inputs_embeds, videos, is_video, attention_mask, position_ids, cached, use_cache)
             outputs = run_compressed(self.language_model, self.config, *read, **kwargs)
         return FilaVideoModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
@@ -528,6 +536,9 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             **kwargs,
         )
         if outputs.kept_tokens is not None:
+            shifted = kwargs.get("shift_labels")
+            if labels is not None and shifted is not None and shifted.shape == labels.shape:
+                kwargs["shift_labels"] = follow_kept_tokens(outputs.kept_tokens, shifted, 0)[0]
             labels, logits_to_keep = follow_kept_tokens(outputs.kept_tokens, labels, logits_to_keep)
         if isinstance(logits_to_keep, int):
             kept = (slice(None), slice(-logits_to_keep, None))
@@ -654,7 +665,9 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
                     )
                 expanded += visuals[:count] * expand_size
                 visuals = visuals[count:]
-            outputs.pooler_output = tuple(expanded)
+            # The caller may use what was passed once more.
+            copies = type(outputs)(**{**outputs, "pooler_output": tuple(expanded)})
+            mm_encoder_output = {**mm_encoder_output, modality: copies}
         return mm_encoder_output
 
 

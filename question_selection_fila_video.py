@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from .configuration_fila_video import pooled_grid_size
-from .scene_merging_fila_video import project_patches
+from .scene_merging_fila_video import float64, project_patches
 from .scene_selection_fila_video import num_selected_scenes, select_scenes
 
 LAYERS = ("middle", "first")
@@ -85,7 +85,7 @@ def score_frames(
         layers (`str`, *optional*, defaults to `"middle"`): Whose attention counts, see [`scoring_layers`].
         window_size (`int`, *optional*, defaults to 64): Frames of a window.
         window_stride (`int`, *optional*, defaults to 32): Frames from one window to the next.
-        chunk_size (`int`, *optional*, defaults to 512): Frames that go through the language model at once.
+        chunk_size (`int`, *optional*, defaults to 512): Frames that go through the language model at once, at most.
 
     Returns:
         `torch.Tensor` of shape `(num_scoring_layers, num_frames)`, float32: the mean over heads, the question's
@@ -112,8 +112,8 @@ def score_frames(
     scores, of_layers, this_thread = [], [], threading.get_ident()
 
     # The ordinary forward gives each layer's input; a hook on its way in scores the frames by it. Other threads may
-    # use the model meanwhile.
-    def score(attention: nn.Module, args: tuple, kwargs: dict) -> None:
+    # use the model meanwhile; where one meets this hook while it is removed, torch hands it no `kwargs`.
+    def score(attention: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
         if threading.get_ident() != this_thread:
             return
         hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
@@ -123,7 +123,8 @@ def score_frames(
 
     hooks = [attention.register_forward_pre_hook(score, with_kwargs=True) for attention in attentions]
     try:
-        for chunk in frames.split(chunk_size):
+        # Chunks of about one size: in a short one, fewer tokens would share the same attention.
+        for chunk in frames.tensor_split(math.ceil(len(frames) / chunk_size)):
             windows = windows_of(len(chunk), window_size, window_stride)
             of_layers.clear()
             with suppress(_Scored):
@@ -307,7 +308,7 @@ def relevance(asked: torch.Tensor, neutral: torch.Tensor | None = None) -> torch
         return asked.sum(dim=0)
     asked, neutral = (
         (scores - scores.mean(dim=1, keepdim=True)) / scores.std(dim=1, keepdim=True, correction=0).clamp(min=1e-12)
-        for scores in (asked.double(), neutral.double())
+        for scores in (float64(asked), float64(neutral))
     )
     return (asked - neutral).sum(dim=0)
 
@@ -369,7 +370,7 @@ def relevant_frames(
             f"{len(features)} frames need as many finite scores and times, got scores of shape {tuple(scores.shape)} "
             f"and {len(times)} times."
         )
-    scores, seconds = scores.double().cpu(), times.tolist()
+    scores, seconds = scores.cpu().double(), times.tolist()
     count = num_selected_scenes(len(scores), num_scenes)
     ranked = scores.argsort(descending=True, stable=True).tolist()
 
@@ -384,7 +385,8 @@ def relevant_frames(
         # The centers are frames; each frame belongs to the nearest. Behind the best frames of all clusters come the
         # others, for `spacing` may leave too few of those.
         centers = select_scenes(features, count * MORE_CLUSTERS, 1, seed=seed).flatten()
-        labels = torch.cdist(features.double(), features[centers.to(features.device)].double()).argmin(1).cpu()
+        points = float64(features)
+        labels = torch.cdist(points, points[centers.to(points.device)]).argmin(1).cpu()
         best: dict[int, int] = {}  # frame of each cluster, in the order of their scores
         for frame in ranked:
             best.setdefault(labels[frame].item(), frame)
@@ -425,7 +427,7 @@ def moments_around(features: torch.Tensor, times: torch.Tensor, frame: int, cont
     Returns:
         `list[int]`: At most one frame before it and one after it.
     """
-    features = features.double()
+    features = float64(features)
     unusual = (features - features.median(dim=0).values).norm(dim=1)
     half = unusual[frame] / 2
     other = ((unusual >= half) & ((features - features[frame]).norm(dim=1) >= half)).tolist()

@@ -249,6 +249,11 @@ def visual_tokens(
     return tuple(visuals)
 
 
+def float64(values: torch.Tensor) -> torch.Tensor:
+    """Values in float64, in which frames are compared; on the CPU where an Apple GPU has no such numbers."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 __all__ = [
     "SCENE_MERGERS",
     "FilaVideoAttentionMerger",
@@ -256,6 +261,7 @@ __all__ = [
     "FilaVideoMeanMerger",
     "FilaVideoMultiModalProjector",
     "FilaVideoWeightedMerger",
+    "float64",
     "merge_most_similar",
     "pool_grids",
     "project_patches",

@@ -19,6 +19,7 @@ from types import ModuleType
 import torch
 
 from .cooperative_encoding_fila_video import DECIMALS, event_prototypes, fill_evenly
+from .scene_merging_fila_video import float64
 
 METHODS = ("kmeans", "kmeans_dissimilar", "farthest", "prototypes", "uniform", "bsm")
 INITS = ("k-means++", "random")
@@ -93,10 +94,12 @@ def select_scenes(
             f"`weights` must hold {num_frames} numbers from 0 to 1, one a frame, but is of shape "
             f"{tuple(weights.shape)}."
         )
+    if not isinstance(seed, Integral) or not -(2**31) <= seed < 2**31:
+        raise ValueError(f"`seed` must be a whole number of 32 bits, for FAISS takes no other, but is {seed!r}.")
     num_scenes = num_selected_scenes(num_frames, num_scenes)
     if method == "uniform":
         return _evenly_spaced(num_frames, num_scenes * scene_size).view(num_scenes, scene_size)
-    features = features.double()
+    features = float64(features)
     if method == "bsm":
         return _bipartite_scenes(features, num_scenes, scene_size)
     # About their mean, since what all frames have in common would cost digits of the distances.
@@ -118,7 +121,7 @@ def scenes_of(features: torch.Tensor, representatives: torch.Tensor, scene_size:
     (eq. 5 and 6), see [`select_scenes`]. `representatives` `(num_scenes,)` are ascending indices of `features`.
     """
     _check(features, scene_size=scene_size)
-    return _supplement(features.double(), representatives, scene_size - 1, most_similar=True)
+    return _supplement(float64(features), representatives, scene_size - 1, most_similar=True)
 
 
 def frame_weights(thumbnails: torch.Tensor) -> torch.Tensor:
@@ -131,10 +134,10 @@ def frame_weights(thumbnails: torch.Tensor) -> torch.Tensor:
             In [0, 1], the channels one by one.
 
     Returns:
-        `torch.Tensor` of shape `(num_frames,)`, float64, on the device of the thumbnails.
+        `torch.Tensor` of shape `(num_frames,)`, float64, on the device of the thumbnails if it has such numbers.
     """
     side = math.isqrt(thumbnails.shape[1] // 3)
-    pictures = thumbnails.double().unflatten(1, (3, side, side))
+    pictures = float64(thumbnails).unflatten(1, (3, side, side))
     # The spread of a frame's colors against what is usual, unless half of the video is of one color.
     spread = pictures.flatten(2).std(dim=2, correction=0).amax(dim=1)
     usual = spread.median()
@@ -193,7 +196,7 @@ def thin_pool(features: torch.Tensor, num_frames: int) -> torch.LongTensor:
     _check(features, num_frames=num_frames)
     if len(features) <= num_frames:
         return torch.arange(len(features))
-    features = features.double()
+    features = float64(features)
     # All frames count whole: there is room for junk here, and the selection that follows sees it again.
     return fill_evenly(_farthest(features - features.mean(0), num_frames, 1.0), num_frames, len(features))
 

@@ -338,6 +338,7 @@ def test_saved_and_loaded_again_it_is_the_same(tmp_path) -> None:
     scores = encoder_of(half).choose_key_frames(half.encode_frames(inputs["pixel_values_videos"][0]))[2]
     assert scores.dtype == torch.float32
     assert half(**inputs).logits.isfinite().all()
+    assert loaded.to(torch.bfloat16)(**inputs).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["bitsandbytes 4", "bitsandbytes 8", "torchao"])

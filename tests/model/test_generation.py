@@ -279,6 +279,16 @@ def test_a_saved_generation_config_comes_back(tmp_path) -> None:
     assert type(model).from_pretrained(tmp_path).generation_config.max_new_tokens == 3
 
 
+def test_outputs_of_the_encoder_may_be_used_for_several_answers(model) -> None:
+    inputs = video_batch(model.config)
+    visuals = {name: inputs.pop(name) for name in ("pixel_values_videos", "video_num_scenes")}
+    outputs = {"video": model.get_video_features(**visuals)}
+    first, second = (
+        model.generate(**inputs, mm_encoder_outputs=outputs, num_beams=2, max_new_tokens=3) for _ in range(2)
+    )
+    assert first.tolist() == second.tolist()
+
+
 def test_beams_refuse_a_video_that_is_split_between_prompts(model) -> None:
     config = model.config
     ids = torch.full((2, 15), config.video_token_id)  # videos of 10 and 19 tokens in prompts of 15 and 14

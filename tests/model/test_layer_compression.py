@@ -340,6 +340,38 @@ def test_a_later_turn_goes_on_from_the_cache() -> None:
     assert going_on.tolist() == model.generate(**batch, **settings).tolist()
 
 
+def test_a_cache_that_is_given_is_read_also_where_none_is_made() -> None:
+    model = compressing()
+    batch = video_batch(model.config, (3,))
+    with torch.no_grad():
+        cache = model(**batch, use_cache=True)[CACHE_ARGUMENT]
+    word = torch.tensor([prompt("w", config=model.config)])
+    whole = torch.cat([batch["input_ids"], word], dim=1)
+    expected = model(**batch | {"input_ids": whole, "attention_mask": torch.ones_like(whole)}).logits[:, -1]
+    for training in (False, True):
+        model.train(training)
+        found = model(input_ids=word, use_cache=False, **{CACHE_ARGUMENT: copy.deepcopy(cache)}).logits[:, -1]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_that_compression_would_not_use_are_refused() -> None:
+    model = compressing()
+    batch = video_batch(model.config, (2, 3))
+    counted = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    torch.testing.assert_close(model(**batch, position_ids=counted).logits, model(**batch).logits)
+    with pytest.raises((ValueError, RuntimeError), match="Several texts in one row"):
+        model(**batch, position_ids=counted % 5)
+
+
+def test_labels_that_are_shifted_already_give_the_same_loss() -> None:
+    model = compressing()
+    batch = video_batch(model.config, (3, 3))
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] == VIDEO, -100)
+    shifted = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
+    found = model(**batch, labels=labels, shift_labels=shifted).loss
+    torch.testing.assert_close(found, model(**batch, labels=labels).loss)
+
+
 def test_the_loss_is_of_the_words_that_follow() -> None:
     model = compressing()
     batch = video_batch(model.config, (2, 3))

@@ -32,6 +32,11 @@ def batch_of(config, kind: str) -> dict:
         return left_padded([prompt("a", "image", "?", config=config)]) | image
     if kind == "video":
         return video_batch(config)
+    if kind == "encoded video":
+        batch = video_batch(config)
+        pixels = batch.pop("pixel_values_videos")
+        features = tiny_model(config).encode_frames(pixels.flatten(0, 1)).detach()
+        return batch | {"frame_features": features.unflatten(0, pixels.shape[:2])}
     return left_padded([prompt("a", "image", 2, "?", config=config)]) | image | random_videos([2], config)
 
 
@@ -41,7 +46,7 @@ def gradients(model, inputs: dict) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("kind", ["words", "image", "video", "image and video"])
+@pytest.mark.parametrize("kind", ["words", "image", "video", "encoded video", "image and video"])
 @pytest.mark.parametrize("name", [*CONFIGS, "cooperative"])
 def test_every_parameter_gets_a_gradient_in_every_batch(name, kind) -> None:
     """Without `find_unused_parameters`, distributed training waits for all of them."""
@@ -51,7 +56,7 @@ def test_every_parameter_gets_a_gradient_in_every_batch(name, kind) -> None:
     assert [name for name, _ in model.named_parameters() if name not in given] == []
     used = {"attention": "scene_merger.query_weight", "cooperative": "cooperative_encoder.score_net.view.weight"}
     used = given[f"model.{used.get(name, 'scene_merger.weight')}"]
-    assert bool(used.abs().sum() > 0) == (kind in ("video", "image and video"))
+    assert bool(used.abs().sum() > 0) == ("video" in kind)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -73,8 +73,18 @@ def test_a_long_pool_is_scored_in_chunks_that_do_not_see_each_other() -> None:
     frames, before, after = torch.randn(20, 2, 32), torch.randn(3, 32), torch.randn(4, 32)
     question, settings = torch.ones(4, dtype=torch.bool), {"window_size": 4, "window_stride": 2}
     scores = score_frames(model, frames, before, after, question, chunk_size=8, **settings)
-    parts = [score_frames(model, part, before, after, question, **settings) for part in frames.split(8)]
+    # Of about one size: as 8, 8 and 4, the last would share the attention among fewer.
+    parts = [score_frames(model, part, before, after, question, **settings) for part in frames.tensor_split(3)]
     torch.testing.assert_close(scores, torch.cat(parts, dim=1))
+
+
+@pytest.mark.parametrize("num_frames", [9, 10, 17])
+def test_equal_frames_score_about_equally_wherever_chunks_end(num_frames) -> None:
+    model = language_model("qwen2", "sdpa")
+    frames, before, after = torch.randn(1, 2, 32).expand(num_frames, -1, -1), torch.randn(3, 32), torch.randn(4, 32)
+    question, settings = torch.ones(4, dtype=torch.bool), {"window_size": 4, "window_stride": 2, "chunk_size": 8}
+    scores = score_frames(model, frames, before, after, question, **settings).sum(dim=0)
+    assert scores.max() < 1.5 * scores.min()
 
 
 def test_every_frame_is_in_a_window_and_in_equally_many_where_the_stride_divides_the_pool() -> None:

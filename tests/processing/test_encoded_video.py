@@ -331,7 +331,7 @@ def test_another_models_features_are_refused_by_name(bound, encoded) -> None:
     other = tiny_model(config_for(tiny_processor()), seed=1)
     processor = tiny_processor().bind(other)
     with pytest.raises(
-        ValueError, match=r"encoded by FilaVideo\w+ \(vision weights \w{12}, float32\), but is asked of"
+        ValueError, match=r"encoded by FilaVideo\w+ \(vision weights \w{12}, float32, .*\), but is asked of"
     ):
         inputs_of(processor, encoded)
     half, same = model_for(tiny_processor()).bfloat16(), model_for(tiny_processor())
@@ -348,6 +348,29 @@ def test_weights_that_were_trained_on_are_other_weights(file) -> None:
     with torch.no_grad():
         next(model.model.vision_tower.parameters()).add_(1e-3)
     with pytest.raises(ValueError, match="vision weights"):
+        inputs_of(processor, video)
+
+
+def test_features_of_another_layer_or_function_are_refused(file) -> None:
+    model = model_for(tiny_processor())
+    processor = tiny_processor().bind(model)
+    video = processor.encode_video(file)
+    model.config.vision_feature_layer = -2
+    with pytest.raises(ValueError, match=r"vision_feature_layer=-1.*vision_feature_layer=-2"):
+        inputs_of(processor, video)
+
+    def mean(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.mean(dim=(2, 3))[:, None]
+
+    def largest(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.amax(dim=(2, 3))[:, None]
+
+    processor = tiny_processor()
+    processor.frame_encoder = mean
+    video = processor.encode_video(file)
+    inputs_of(processor, video)
+    processor.frame_encoder = largest
+    with pytest.raises(ValueError, match=r"the function .*mean.*the function .*largest"):
         inputs_of(processor, video)
 
 

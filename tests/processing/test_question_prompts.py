@@ -216,6 +216,33 @@ def test_another_thread_may_use_the_model_while_frames_are_scored(bound) -> None
     torch.testing.assert_close(beside["values"], alone["values"])
 
 
+def test_the_end_of_scoring_does_not_disturb_a_forward_that_has_begun(bound) -> None:
+    processor, model = bound
+    inputs = processor(text="<video>\nWhat moves?", videos=[clip(6)], selection="uniform", return_tensors="pt")
+    expected, found, begun, scored = model(**inputs).logits, [], threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: found.append(model(**inputs).logits))
+
+    def meet(module, args) -> None:  # the other thread has seen the hooks of scoring, which are gone when it goes on
+        if threading.current_thread() is other:
+            begun.set()
+            scored.wait(60)
+        elif not begun.is_set():
+            other.start()
+            begun.wait(60)
+
+    last = model.model.language_model.layers[-1]
+    handles = [layer.self_attn.register_forward_pre_hook(meet) for layer in model.model.language_model.layers]
+    try:
+        processor(text="<video>\nWhat moves?", videos=[clip(24)], return_scenes=True)
+    finally:
+        scored.set()
+        other.join()
+        for handle in handles:
+            handle.remove()
+    assert not last.self_attn._forward_pre_hooks
+    torch.testing.assert_close(found[0], expected)
+
+
 def test_features_that_are_too_large_to_keep_are_encoded_again_and_give_the_same(bound) -> None:
     processor, _ = bound
     kept, again = (

@@ -292,6 +292,7 @@ def test_no_frame_is_left_out_of_the_clustering_and_nothing_is_printed(capfd) ->
         ({"num_scenes": 2.5}, "`num_scenes` must be a whole number of at least 1, but is 2.5"),
         ({"num_scenes": True}, "`num_scenes`.*True"),
         ({"num_scenes": "3"}, "`num_scenes`.*'3'"),
+        ({"seed": 2**31}, "`seed` must be a whole number of 32 bits.*2147483648"),
         ({"scene_size": -2}, "`scene_size` must be a whole number of at least 1, but is -2"),
         ({"scene_size": None}, "`scene_size`.*None"),
         (
