@@ -24,7 +24,7 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, seed: int = 42) -> subprocess.Popen:
     """The script with this Python's package, in a session of its own."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def start(folder: Path) -> subprocess.Popen:
     environment = {**os.environ, "SMOKE": "1", "PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with open(folder / "output.txt", "a") as output:
         return subprocess.Popen(
-            ["bash", str(TRAINING / "tiny" / "run.sh"), str(folder / "work")],
+            ["bash", str(TRAINING / "tiny" / "run.sh"), str(folder / "work"), str(seed)],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -74,6 +74,10 @@ def test_the_recipe_makes_a_checkpoint_from_nothing_and_goes_on_after_a_kill(tmp
     film = str(work / "world" / "videos" / "train_few_000000.mp4")
     answer = pipe(film, text="What shape is the red object?", max_new_tokens=4, return_full_text=False)
     assert isinstance(answer[0]["generated_text"], str)
+
+    other = start(tmp_path, seed=43)
+    assert other.wait(timeout=60) == 2
+    assert "was begun with seed 42, SMOKE=1, not with seed 43" in (tmp_path / "output.txt").read_text()
 
     done = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     finish(tmp_path)

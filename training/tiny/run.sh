@@ -2,7 +2,7 @@
 # Makes the default checkpoint from nothing: films the world, teaches the vision tower to see, and trains the four stages.
 #
 #     training/tiny/run.sh WORK [SEED]          with the package installed in the active environment
-#     SMOKE=1 training/tiny/run.sh WORK         a few films and steps of every part, in minutes
+#     SMOKE=1 training/tiny/run.sh SMOKE_WORK   a few films and steps of every part, in minutes
 #
 # It may be stopped at any time: started again, it keeps what is finished and goes on with what was begun. The result is
 # WORK/stage4. README.md says how long it takes and how to see where it is.
@@ -10,6 +10,9 @@ set -euo pipefail
 settings=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/done" && cd "$1"
 seed=${2:-42} smoke=${SMOKE:-0}
+asked="seed $seed, SMOKE=$smoke"
+[ -e asked ] || echo "$asked" >asked
+[ "$(cat asked)" = "$asked" ] || { echo "$PWD was begun with $(cat asked), not with $asked: name another folder." >&2; exit 2; }
 # Threads that spin while they wait cost more than they gain on so small a model.
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
