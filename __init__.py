@@ -21,6 +21,7 @@ _MODULES = {
     "FilaVideoProcessor": "processing_fila_video",
     "FilaVideoVideoProcessor": "video_processing_fila_video",
     "VideoFrames": "video_reading_fila_video",
+    "VideoLimits": "video_reading_fila_video",
     "VideoReadError": "video_reading_fila_video",
     "VideoSegment": "video_reading_fila_video",
     "VideoTextToTextPipeline": "pipeline_fila_video",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .video_processing_fila_video import FilaVideoVideoProcessor
     from .video_reading_fila_video import (
         VideoFrames,
+        VideoLimits,
         VideoReadError,
         VideoSegment,
         iter_frames,
@@ -107,6 +109,6 @@ __all__ = [
     "FilaVideoModel",
 ]
 __all__ += ["FilaVideoPreTrainedModel", "FilaVideoProcessor", "FilaVideoVideoProcessor", "VideoFrames"]
-__all__ += ["VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "describe_video"]
+__all__ += ["VideoLimits", "VideoReadError", "VideoSegment", "VideoTextToTextPipeline", "answer_all", "describe_video"]
 __all__ += ["iter_frames", "load_model", "probe_video", "read_frames", "read_subtitles", "register", "select_frames"]
 __all__ += ["select_scenes"]

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .chat_inputs_fila_video import check_control_tokens
-from .video_limits_fila_video import VideoLimits
-from .video_reading_fila_video import probe_video
-from .video_sources_fila_video import OpenedSource, VideoSegment, source_name
+from .video_decoding_fila_video import Track
+from .video_index_fila_video import index_video
+from .video_limits_fila_video import VideoLimits, VideoReadError
+from .video_sources_fila_video import OpenedSource, VideoSegment, source_key, source_name
 
 logger = logging.get_logger(__name__)
 
-MAX_BYTES = 1 << 26  # of a file of subtitles; those of a film have some 100 KB
+MAX_BYTES = 1 << 24  # of a file of subtitles; those of a film have some 100 KB
 MAX_LINES = 200_000
 FORMATS = {"WEBVTT": "webvtt", "[Script Info]": "ass", "": "srt"}
 # Times are read here, since FFmpeg leaves out what it cannot read, or takes it for words.
@@ -73,10 +75,14 @@ def read_subtitles(
         lines = _lines_of_file(subtitles, access)
         return Subtitles(_cut(lines, segments[0], 0.0))
     lines, at = [], 0.0
-    for number, segment in enumerate(segments, 1):
-        lines += _cut(_lines_of_track(subtitles, segment.source, access), segment, at)
-        if number < len(segments):
-            at += probe_video(segment, **access).duration
+    read: dict[Any, tuple[list[SubtitleLine], float]] = {}  # segments of one file share what was read of it
+    for segment in segments:
+        key = source_key(segment.source)
+        if key not in read:
+            read[key] = _lines_of_track(subtitles, segment.source, access, len(segments) > 1)
+        lines += _cut(read[key][0], segment, at)
+        end = float("inf") if segment.end is None else segment.end
+        at += max(min(end, read[key][1]) - (segment.start or 0.0), 0.0)
     return Subtitles(lines)
 
 
@@ -110,6 +116,8 @@ def _lines_of_file(source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
             text = data.decode(encoding).replace("\ufeff", "")
         except UnicodeDecodeError as error:
             raise opened.error(f"they are not UTF-8 text (byte {error.start}); convert the file") from error
+        if text.count("\n") + text.count("\r") > 10 * MAX_LINES:
+            raise opened.error(f"they have more than {10 * MAX_LINES} lines of text; split the file")
         kind = next(kind for start, kind in FORMATS.items() if text.lstrip().startswith(start))
         if kind == "srt" and "-->" not in text:
             raise opened.error("they are in none of the formats SRT, WebVTT and ASS")
@@ -165,8 +173,9 @@ def _with_read_times(lines: list[str], kind: str, opened: OpenedSource) -> str:
 
 def _dialogue(lines: list[str], opened: OpenedSource) -> list[_Cue]:
     """The cues of ASS; their words are what stands before the times, and behind them."""
-    cues = []
+    cues: list[_Cue] = []
     for at, line in enumerate(lines, 1):
+        _check_cues(cues, at, opened)
         found = DIALOGUE.fullmatch(line.strip())
         if found is not None:
             head, *times, rest = found.groups()
@@ -184,6 +193,7 @@ def _cues(lines: list[str], kind: str, opened: OpenedSource) -> list[_Cue]:
     # The line before; of a block that is not shown the first line; the cue's number, and the line that announces one.
     before, hidden, counter, announced = "", "", 0, 0
     for at, line in enumerate(map(str.strip, lines), 1):
+        _check_cues(cues, at, opened)
         is_first, is_due, number = bool(line) and not before, not before or before.isdecimal(), before
         found, before = CUE.fullmatch(line), line
         if is_first:
@@ -210,6 +220,14 @@ def _cues(lines: list[str], kind: str, opened: OpenedSource) -> list[_Cue]:
     if announced:
         raise _damaged(opened, announced, lines[announced - 1], example)
     return cues
+
+
+def _check_cues(lines: Sequence, at: int, opened: OpenedSource) -> None:
+    """Raises where there are too many, or where reading them up to the line `at` took too long."""
+    if len(lines) > MAX_LINES:
+        raise opened.error(f"its subtitles have more than {MAX_LINES} lines; split the file")
+    if at % 4096 == 0:
+        opened.budget.spend()
 
 
 def _is_like_times(line: str, is_due: bool) -> bool:
@@ -239,7 +257,8 @@ def _written(milliseconds: int, kind: str) -> str:
     )
 
 
-def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
+def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], timed: bool) -> tuple[list, float]:
+    """The lines of a track of subtitles and, where `timed`, the seconds of its video."""
     is_file = isinstance(source, (str, bytes, bytearray, memoryview))
     if not is_file and not hasattr(source, "__fspath__") and not hasattr(source, "read"):
         raise ValueError(
@@ -256,15 +275,19 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> li
             there = [f"{number} ({stream.language or 'no language'})" for number, stream in enumerate(streams)]
             there = f"its tracks of subtitles are {', '.join(there)}" if there else "there are none in it"
             raise opened.error(f"it has no subtitles {track!r}; {there}")
-        start = 0.0
-        if container.streams.video and container.streams.video[0].start_time is not None:
-            start = float(container.streams.video[0].start_time * container.streams.video[0].time_base)
+        start, duration = 0.0, float("inf")
+        with suppress(VideoReadError):  # without a video, its own times hold
+            film = container.streams[opened.find_stream(container)]
+            start = float((film.start_time or 0) * film.time_base)
         try:
             lines = _lines(container, found[0], opened)
         except av.FFmpegError as error:
             raise opened.error(f"its subtitles {track!r} are damaged ({error.strerror or error})") from error
+        if timed:
+            with closing(Track(opened)) as pictures:
+                duration = index_video(pictures).duration
     kept = (line for line in lines if line.end > start or line.start >= start)
-    return [line._replace(start=line.start - start, end=line.end - start) for line in kept]
+    return [line._replace(start=line.start - start, end=line.end - start) for line in kept], duration
 
 
 def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSource) -> list[SubtitleLine]:
@@ -279,21 +302,21 @@ def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSo
             for piece in decoded if hasattr(decoded, "__iter__") else [decoded]:
                 if piece.type != b"ass" and piece.type != b"text":
                     raise opened.error("its subtitles are pictures, not text")
-                text = _plain(bytes(piece.ass or piece.text).decode("utf-8", "replace"))
+                text = _plain(bytes(piece.ass or piece.text).decode("utf-8", "replace"), stream.codec_context.name)
                 if lines and lines[-1].text == text and start <= lines[-1].end + 0.1:
                     lines[-1] = lines[-1]._replace(end=max(end, lines[-1].end))  # shown on, as live captions are
                 elif text:
                     lines.append(SubtitleLine(start, end, text))
-        if len(lines) > MAX_LINES:
-            raise opened.error(f"its subtitles have more than {MAX_LINES} lines")
+        _check_cues(lines, 0, opened)
     return sorted(lines)
 
 
-def _plain(event: str) -> str:
+def _plain(event: str, codec: str) -> str:
     """The text of what FFmpeg decodes all formats to: a line of ASS, with its marks of style."""
-    text = event.split(",", 8)[-1]
-    text = re.sub(DRAWING, "", text)
-    text = re.sub(r"\{\\[^}]*\}", "", text).replace("\\{{}", "{").replace("\\}", "}").replace("\u2060", "")
+    text = re.sub(DRAWING, "", event.split(",", 8)[-1])
+    # Of ASS itself, everything in braces is a mark or a comment, unless a backslash stands before it.
+    text = re.sub(r"(?<!\\)\{[^}]*\}" if codec in ("ass", "ssa") else r"\{\\[^}]*\}", "", text)
+    text = text.replace("\\{{}", "{").replace("\\{", "{").replace("\\}", "}").replace("\u2060", "")
     return " ".join(re.sub(r"\\[Nnh]", " ", text).split())
 
 

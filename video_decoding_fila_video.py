@@ -24,6 +24,9 @@ logger = logging.get_logger(__name__)
 
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
 _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
+# What FFmpeg's decoder of PNG gives. Its color profiles have a name, which PyAV 17 and 18 free with a list of what a
+# frame carries, and FFmpeg once more with the frame: that ends the process.
+_OF_PNG = {"gray", "gray16be", "monoblack", "pal8", "rgb24", "rgb48be", "rgba", "rgba64be", "ya16be", "ya8"}
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -296,6 +299,8 @@ def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
 
 def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
     """How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right."""
+    if frame.format.name in _OF_PNG:
+        return round(frame.rotation / 90) % 4, False
     try:
         # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
         matrix = {data.type.name: data for data in SideDataContainer(frame)}.get("DISPLAYMATRIX")

@@ -23,6 +23,7 @@ NOPTS = np.iinfo(np.int64).min
 SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
 _FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
+_DECODED = {"asf"}  # formats that store the times of H.264 and HEVC in the order of decoding
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 
 
@@ -99,6 +100,7 @@ def index_video(track: "Track") -> Index:
 def _index(track: "Track") -> Index:
     track.open()
     stream, codec, name = track.stream, track.decoder(), track.container.format.name
+    is_untimed = name in _UNTIMED or (name in _DECODED and codec.name in ("h264", "hevc"))
     # A column each, as compact as can be: of a long video they are what its reading costs in memory.
     pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
     first, corrupt, reordered = None, False, False
@@ -109,7 +111,7 @@ def _index(track: "Track") -> Index:
         lengths.append(packet.duration or 0)
         sizes.append(packet.size)
         flags.append(packet.is_keyframe + 2 * packet.is_discard)
-        if not packet.is_discard and (name in _UNTIMED or packet.pts is None):
+        if not packet.is_discard and (is_untimed or packet.pts is None):
             undated.append(NOPTS if packet.dts is None else packet.dts)
         reordered |= packet.pts != packet.dts
         corrupt = packet.is_corrupt
@@ -128,14 +130,17 @@ def _index(track: "Track") -> Index:
     keys, kept = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
     if corrupt and len(pts) > 1:
         kept[-1] = False  # the file ends within this frame
-    is_timed = kept.any()
-    if is_timed and name in _UNTIMED:
+    # Several frames may share one packet of a program or transport stream, of which the first alone has a time. Where
+    # they are fields, it is that of the frame.
+    is_sparse = len(undated) * 50 > len(pts) and not (first.interlaced_frame and name != "mpeg")
+    is_timed = kept.any() and (is_untimed or not is_sparse)
+    if is_timed and is_untimed:
         # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
         not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
         twice = len(np.unique(pts[kept])) < len(pts)
         is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
     if not is_timed:
-        index = _count(track, np.array(undated, dtype=np.int64), size)
+        index = _count(track, np.array(undated, dtype=np.int64), size, is_sparse and not is_untimed)
         index.damage = _damage(track, index, len(pts), 0)
         return index
     wild = damaged_times(pts[kept] * float(stream.time_base))
@@ -164,23 +169,46 @@ def _index_webp(track: "Track") -> Index:
     return _counted(times, np.ones(len(times), dtype=bool), times[-1] + last, Fraction(1, 1000), size)
 
 
-def _count(track: "Track", dts: np.ndarray, size: tuple[int, int]) -> Index:
-    """The index of a stream that says in which order frames are decoded, but not when they are shown."""
-    came, keys = array("q"), array("b")
+def _count(track: "Track", dts: np.ndarray, size: tuple[int, int], is_sparse: bool) -> Index:
+    """The index of a stream that says in which order frames are decoded, but not when they are shown; or, where its
+    times `is_sparse`, of some of them only."""
+    came, keys, shown = array("q"), array("b"), array("q")
     for frame in track.all_frames():
         came.append(NOPTS if frame.dts is None else frame.dts)
+        shown.append(NOPTS if frame.pts is None else frame.pts)
         keys.append(bool(frame.key_frame))
     if not came:
         raise track.source.error("no frame of it can be decoded")
-    stream = track.stream
+    stream, keys = track.stream, np.array(keys, dtype=bool)
     step = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
+    times = _between(np.array(shown), float(stream.time_base)) if is_sparse else None
+    if times is not None:
+        return _counted(times, keys, 2 * times[-1] - times[-2], stream.time_base, size)
     slots = np.unique(dts)
     if len(slots) < len(came) or slots[0] == NOPTS:
         slots = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
     # A slot without a picture of its own (not coded) shows the picture before it again.
     times = slots_of(np.array(came), slots)
     end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
-    return _counted(times, np.array(keys, dtype=bool), end, stream.time_base, size)
+    return _counted(times, keys, end, stream.time_base, size)
+
+
+def _between(shown: np.ndarray, time_base: float) -> np.ndarray | None:
+    """(T,) int64, strictly ascending: the times `shown` of T frames, in their order, and where there is none (`NOPTS`)
+    evenly between those around it; `None` where too few have one, or they are no order."""
+    known = np.flatnonzero(shown != NOPTS)
+    if len(known) < 2:
+        return None
+    known = known[~damaged_times(shown[known] * time_base)]
+    if len(known) < 2:
+        return None
+    times, steps = shown[known], np.diff(shown[known]) / np.diff(known)
+    if steps.min() < 1:
+        return None
+    every, pace = np.arange(len(shown)), float(np.median(steps))
+    filled = np.interp(every, known, times)
+    filled += pace * (np.minimum(every - known[0], 0) + np.maximum(every - known[-1], 0))
+    return np.round(filled).astype(np.int64)
 
 
 def _counted(times: np.ndarray, keys: np.ndarray, end: int, time_base: Fraction, size: tuple[int, int]) -> Index:
@@ -259,10 +287,10 @@ def slots_of(came: np.ndarray, slots: np.ndarray) -> np.ndarray:
     """(T,) int64, strictly ascending: the slots of T frames of which each came out of the decoder at a slot of `came`
     (`NOPTS` at the end, where the decoder was emptied), a constant number of slots after its own."""
     at = np.where(came == NOPTS, 0, np.searchsorted(slots, came))
-    return slots[_ascending(np.maximum(at - at[0], 0), len(slots))]
+    return slots[ascending(np.maximum(at - at[0], 0), len(slots))]
 
 
-def _ascending(indices: np.ndarray, total: int) -> np.ndarray:
+def ascending(indices: np.ndarray, total: int) -> np.ndarray:
     """Indices below `total`, none twice: where one does not follow the one before it, the next free one is taken."""
     steps = np.arange(len(indices))
     indices = np.maximum.accumulate(indices - steps) + steps
@@ -284,12 +312,12 @@ def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
     """
     wanted = np.linspace(seconds[0], seconds[-1], min(count, len(seconds)))
     tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
-    return _ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
+    return ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
 
 
 def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
     """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
-    ticks = (np.append(seconds, end) - seconds[0]) * fps - 1e-6
+    ticks = (np.append(seconds, end) - seconds[0] - 1e-6) * fps
     # The first tick that falls on a frame comes before the next frame.
     return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
 
@@ -329,6 +357,7 @@ __all__ = [
     "SHORT_RUN",
     "Index",
     "Run",
+    "ascending",
     "index_video",
     "plan_runs",
     "pts_of",

@@ -1,30 +1,33 @@
 """The forms in which users pass videos: sources to read and frames as they are, alone, in lists and in chats."""
 
-import base64
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
-from io import BytesIO
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import pil_to_tensor
 from transformers.utils import logging
 
 from .encoded_video_fila_video import EncodedVideo
-from .video_limits_fila_video import VideoLimits
+from .video_index_fila_video import ascending
+from .video_pictures_fila_video import (
+    images_of_rows,
+    leaves,
+    load_images,
+    load_picture,
+    open_still_picture,
+    to_uint8_rgb,
+)
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
-from .video_sources_fila_video import is_still, is_url, open_picture
 
 logger = logging.get_logger(__name__)
 
-# Files of these kinds hold one picture, unless they are animated.
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SOURCE_KEYS = ("bytes", "video", "url", "path", "video_url")  # of a video's dictionary
 DECODED_AT_ONCE = 16  # frames of a decoder that stand in memory at full size
@@ -38,9 +41,16 @@ class HeldVideo:
 
 
 def is_frame_sequence(video: Any) -> bool:
-    """Whether a video is given as frames rather than as a source to read."""
+    """
+    Whether a video is given as frames rather than as a source to read.
+
+    Raises:
+        ValueError: If it is an empty list.
+    """
     if isinstance(video, (np.ndarray, torch.Tensor, Image.Image)):
         return True
+    if _is_list(video) and not video:
+        raise ValueError("An empty list is not a video: pass at least one frame or segment, or a source to read.")
     return _is_list(video) and not isinstance(video[0], VideoSegment)
 
 
@@ -155,7 +165,7 @@ def clip_of(video: dict) -> Any:
     if start is None and end is None:
         return source
     times = [time for time in (start, end) if time is not None]
-    numbers = all(isinstance(time, (int, float)) and not isinstance(time, bool) and time >= 0 for time in times)
+    numbers = all(isinstance(time, Real) and not isinstance(time, bool) and time >= 0 for time in times)
     if not numbers or (end is not None and end <= (start or 0)):
         raise ValueError(f"A clip has `video_start` < `video_end` in seconds from 0, got {start!r} and {end!r}.")
     readable = isinstance(source, (str, Path, bytes)) or hasattr(source, "read")
@@ -164,6 +174,8 @@ def clip_of(video: dict) -> Any:
             f"`video_start` and `video_end` cut a file, URL or bytes, not a {type(source).__name__} or a folder: pass "
             "the frames of the clip alone."
         )
+    # What a column of a table holds are numbers of NumPy, which cannot be saved as JSON.
+    start, end = (time if time is None or isinstance(time, (int, float)) else float(time) for time in (start, end))
     return [VideoSegment(source, start, end)]
 
 
@@ -174,7 +186,9 @@ def pictures_of_folder(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: If there is none.
     """
-    pictures = [path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURE_ENDINGS]
+    # A name with a dot before it is of a hidden file, such as macOS puts beside each picture on a foreign disk.
+    found = (path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    pictures = [path for path in found if path.suffix.lower() in PICTURE_ENDINGS]
     if not pictures:
         raise ValueError(f"The folder {str(folder)!r} is not a video: it holds no pictures.")
     # The parts are text and number in turns.
@@ -194,7 +208,7 @@ def is_frame_batch(video: Any) -> bool:
 
 
 def _frames_of_batch(batch: Any) -> VideoFrames:
-    frames = to_uint8_rgb(batch.data).permute(0, 2, 3, 1).numpy()
+    frames = to_uint8_rgb(batch.data).permute(0, 2, 3, 1).cpu().numpy()
     times = [float(time) for time in batch.pts_seconds]
     if len(times) != len(frames):
         raise ValueError(f"A FrameBatch has {len(frames)} frames, but {len(times)} times in `pts_seconds`.")
@@ -217,13 +231,16 @@ def read_decoder(
     progress: Callable[[int, int], None] | None = None,
 ) -> VideoFrames:
     """
-    Frames of torchcodec's `VideoDecoder`, as `read_frames` gives them of a file; no others are decoded.
+    Frames of torchcodec's `VideoDecoder`, with their times; no others are decoded.
 
     Args:
         decoder (`torchcodec.decoders.VideoDecoder`): An open one.
         num_frames (`int` or a function of the metadata, *optional*):
-            So many, evenly from the first to the last; the function may also return an array of frame numbers.
-        fps (`float`, *optional*): Those shown at 0, 1 / fps, 2 / fps, ... seconds.
+            So many, evenly from the first to the last: by their numbers, as a decoder says no times beforehand, which
+            is even in time where the rate is constant. The function may also return an array of frame numbers.
+        fps (`float`, *optional*):
+            Those shown at 0, 1 / fps, 2 / fps, ... seconds, no frame twice. Their numbers in the metadata are those of
+            a constant rate.
         size (`tuple[int, int]`, *optional*): Height and width to which frames are resized (bicubic).
         progress (`Callable[[int, int], None]`, *optional*): Is called with the frames done and their total.
 
@@ -233,23 +250,38 @@ def read_decoder(
     total, duration = decoder.metadata.num_frames, decoder.metadata.duration_seconds
     if not total or not duration:
         raise ValueError(f"The decoder knows {total} frames and {duration} seconds: pass the video's file instead.")
+    rate, begin = total / duration, getattr(decoder.metadata, "begin_stream_seconds", None) or 0.0
+    by_time = fps is not None and fps < 8 * rate and hasattr(decoder, "get_frames_played_at")
     if fps is not None:
-        numbers = np.arange(0, duration, 1 / fps) * (total / duration)
+        fps = min(fps, 8 * rate)  # beyond, every frame is shown at one of the times
+        seconds = np.arange(max(1, math.ceil(fps * duration - 1e-6))) / fps
+        numbers = seconds * rate
     else:
         if callable(num_frames):
-            num_frames = num_frames(TimedVideoMetadata(total, total / duration, duration=duration))
-        # The frame shown at each of the even times, as `read_frames` chooses.
+            num_frames = num_frames(TimedVideoMetadata(total, rate, duration=duration))
         evenly = not isinstance(num_frames, np.ndarray)
-        numbers = np.linspace(0, total - 1, min(num_frames, total)) + 1e-6 if evenly else num_frames
-    indices = np.unique(numbers.astype(int).clip(0, total - 1)).tolist()
-    frames, times, begin = [], [], getattr(decoder.metadata, "begin_stream_seconds", None) or 0.0
-    for at in range(0, len(indices), DECODED_AT_ONCE):
-        batch = decoder.get_frames_at(indices[at : at + DECODED_AT_ONCE])
-        frames.append(resized(to_uint8_rgb(batch.data), size).permute(0, 2, 3, 1))
-        times += [max(float(time) - begin, 0.0) for time in batch.pts_seconds]
+        numbers = np.linspace(0, total - 1, min(num_frames, total)) if evenly else num_frames
+    # The frame shown at each of them; a moment before a frame counts as its time, as in `read_frames`.
+    if by_time:
+        end = getattr(decoder.metadata, "end_stream_seconds", None) or begin + duration
+        wanted = torch.from_numpy(np.minimum(begin + seconds + 1e-6, end - 1e-9))
+    else:
+        wanted = np.unique((numbers + 1e-6).astype(int).clip(0, total - 1)).tolist()
+    frames, times = [], []
+    for at in range(0, len(wanted), DECODED_AT_ONCE):
+        part = wanted[at : at + DECODED_AT_ONCE]
+        batch = decoder.get_frames_played_at(part) if by_time else decoder.get_frames_at(part)
+        shown = [max(float(time) - begin, 0.0) for time in batch.pts_seconds]
+        before = [times[-1] if times else -1.0, *shown]
+        new = [place for place, time in enumerate(shown) if time > before[place] or not by_time]
+        if new:
+            frames.append(resized(to_uint8_rgb(batch.data[new]), size).permute(0, 2, 3, 1).cpu())
+            times += [shown[place] for place in new]
         if progress is not None:
-            progress(min(at + DECODED_AT_ONCE, len(indices)), len(indices))
-    return _timed(torch.cat(frames).numpy(), indices, times, total, float(duration))
+            progress(min(at + DECODED_AT_ONCE, len(wanted)), len(wanted))
+    if by_time:
+        wanted = ascending(np.round(np.array(times) * rate).astype(int), max(total, len(times))).tolist()
+    return _timed(torch.cat(frames).numpy(), wanted, times, total, float(duration))
 
 
 def resized(frames: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
@@ -277,156 +309,10 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list:
     if metadata is None:
         return [None] * num_videos
 
-    metadata = _leaves(metadata)
+    metadata = leaves(metadata)
     if len(metadata) != num_videos:
         raise ValueError(f"`video_metadata` describes {len(metadata)} videos, but {num_videos} were passed.")
     return metadata
-
-
-def _leaves(item: Any) -> list:
-    """What a nested list holds, in order."""
-    return [leaf for part in item for leaf in _leaves(part)] if isinstance(item, (list, tuple)) else [item]
-
-
-def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.Image | None:
-    """
-    The picture in a file (path or bytes) that holds a single one, upright; `None` for anything else.
-
-    Raises:
-        VideoReadError: If it is damaged or over the limits.
-    """
-    if not isinstance(source, (str, Path, bytes)):
-        return None
-    file = BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with Image.open(file, formats=PICTURE_FORMATS) as picture:
-            # A photograph may carry smaller copies of itself, which are no animation; frames of raw Motion JPEG are.
-            if picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False):
-                return None
-            if picture.format == "JPEG" and not is_still(picture.fp):
-                return None
-    except Image.DecompressionBombError:
-        pass  # `open_picture` says so
-    except (OSError, ValueError):  # no picture, or no file, which the reader of videos explains
-        return None
-    return open_picture(source, limits=limits, formats=PICTURE_FORMATS)
-
-
-def load_picture(picture: Any, **access: Any) -> Any:
-    """
-    A picture from a path, a URL, base64 or bytes, with the `access` of [`open_picture`]; others are returned as they
-    are.
-
-    Raises:
-        VideoReadError: If it cannot be read, or is over the limits.
-    """
-    if not isinstance(picture, (str, Path, bytes, bytearray, memoryview)):
-        return picture
-    if isinstance(picture, str) and not is_url(picture) and not os.path.isfile(picture):
-        text = picture.partition(",")[2] if picture.startswith("data:") else picture
-        with suppress(ValueError):
-            picture = base64.b64decode(text, validate=True) or picture
-    return open_picture(picture, **access)
-
-
-def load_images(images: Any, do_rescale: bool = True, **access: Any) -> list:
-    """
-    The images of a nested list, each a uint8 RGB tensor `(3, height, width)`, or as given where it is an array that is
-    not to be rescaled.
-    """
-    found = []
-    for image in _leaves(images):
-        image = load_picture(image, **access)
-        found += to_uint8_rgb(image) if do_rescale or isinstance(image, Image.Image) else [image]
-    return found
-
-
-def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
-    """How many images each prompt has, where they are nested that way."""
-    nested = isinstance(images, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in images)
-    return [len(_leaves(row)) for row in images] if nested and len(images) == num_rows else None
-
-
-def to_uint8_rgb(
-    video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True, **access: Any
-) -> torch.Tensor:
-    """
-    Frames in any of the accepted forms as a uint8 tensor `(num_frames, channels, height, width)`, 3 channels where
-    `do_convert_rgb`. Transparent pixels are laid over white. Files of pictures are read with the `access` of
-    [`open_picture`].
-
-    Raises:
-        ValueError: If there are no frames, frames of different sizes, or values outside of [0, 255] (floats: [0, 1]).
-    """
-    if isinstance(video, (list, tuple)):
-        pictures = [to_uint8_rgb(load_picture(item, **access), input_data_format, do_convert_rgb) for item in video]
-        sizes = sorted({tuple(picture.shape[1:]) for picture in pictures})
-        if len(sizes) != 1:
-            named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])
-            raise ValueError(f"The frames of a video must have one size (height x width), got {named}.")
-        return torch.cat(pictures)
-    if isinstance(video, Image.Image):
-        if video.mode not in ("L", "RGB", "RGBA"):
-            video = video.convert("RGBA" if video.has_transparency_data else "RGB")
-        frames, channels_last = pil_to_tensor(video)[None], False
-    else:
-        frames, channels_last = _four_dimensions(_as_tensor(video), input_data_format)
-    if frames.numel() == 0:
-        raise ValueError(f"A video without frames was passed, of shape {tuple(frames.shape)}.")
-    frames = frames.permute(0, 3, 1, 2) if channels_last else frames
-    if frames.shape[1] not in (1, 3, 4):
-        raise ValueError(
-            f"Frames have 1, 3 or 4 channels, got {frames.shape[1]} in a video of shape {tuple(frames.shape)}."
-        )
-    frames = _to_uint8(frames)
-    if do_convert_rgb and frames.shape[1] == 1:
-        frames = frames.expand(-1, 3, -1, -1)
-    elif do_convert_rgb and frames.shape[1] == 4:
-        color, alpha = frames[:, :3].float(), frames[:, 3:].float() / 255
-        frames = (color * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
-    return frames
-
-
-def _as_tensor(video: Any) -> torch.Tensor:
-    try:
-        # Negative strides (a reversed or flipped array) are unknown to PyTorch.
-        return (
-            torch.from_numpy(np.ascontiguousarray(video)) if isinstance(video, np.ndarray) else torch.as_tensor(video)
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"A {type(video).__name__} cannot be read as frames: {error}") from error
-
-
-def _four_dimensions(frames: torch.Tensor, input_data_format: str | None) -> tuple[torch.Tensor, bool]:
-    """Frames with all four axes, and whether the channels are the last of them."""
-    if frames.ndim == 2:
-        return frames[None, ..., None], True
-    if frames.ndim == 3 and (frames.shape[0] in (1, 3, 4) or frames.shape[-1] in (1, 3, 4)):
-        frames = frames[None]  # a still picture
-    elif frames.ndim == 3:
-        return frames[..., None], True  # gray
-    if frames.ndim != 4:
-        raise ValueError(f"A video array has 2 to 4 dimensions, got one of shape {tuple(frames.shape)}.")
-    if input_data_format is None:
-        return frames, frames.shape[-1] in (1, 3, 4)
-    return frames, str(getattr(input_data_format, "value", input_data_format)) == "channels_last"
-
-
-def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
-    if frames.dtype == torch.uint8:
-        return frames
-    if frames.dtype == torch.bool or frames.is_complex():
-        raise ValueError(f"Frames of dtype {frames.dtype} were passed: use uint8, or floats in [0, 1].")
-    if not frames.is_floating_point():
-        frames = frames.long()  # PyTorch knows little of unsigned integers
-    low, high = frames.amin().item(), frames.amax().item()
-    limit = 1 if frames.is_floating_point() else 255
-    if not (low >= 0 and high <= limit):  # also where they are NaN
-        raise ValueError(
-            f"Frames of dtype {frames.dtype} must lie in [0, {limit}], got values from {low} to {high}. Pass uint8 "
-            "frames in [0, 255] or floats in [0, 1], before any normalization."
-        )
-    return (frames * 255).round().to(torch.uint8) if frames.is_floating_point() else frames.to(torch.uint8)
 
 
 __all__ = [

@@ -1,14 +1,19 @@
-"""What reading a video may cost, and downloads that keep to it."""
+"""What reading a video may cost: limits, downloads that keep to them, and MP4 files that claim more than they hold."""
 
 import base64
 import ipaddress
 import math
+import os
+import re
 import socket
+import struct
 import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, BinaryIO
 
 import httpcore
@@ -18,6 +23,10 @@ MAX_REDIRECTS = 10
 PROGRESS_BYTES = 1 << 16  # so much of a download, at least, must arrive between two signs of progress
 _ANIMATION_FRAME = 128 * 128  # pixels that each frame of an animation counts at least
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
+MAX_HEADER = 1 << 26  # bytes of one header box; that of three hours takes some 5 MB
+# The boxes in which FFmpeg looks for others, wherever they stand, and more levels of them than it takes.
+_PARENTS = frozenset(b"dinf edts ilst mdia meta minf moof moov mvex schi sinf stbl traf trak tref udta wave".split())
+_MAX_DEPTH = 12
 
 
 class VideoReadError(ValueError):
@@ -73,7 +82,9 @@ class Budget:
     """
 
     def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False) -> None:
-        if not isinstance(limits, VideoLimits | None):
+        if type(limits).__name__ == VideoLimits.__name__:  # also of another copy of this code
+            limits = VideoLimits(**vars(limits))
+        elif limits is not None:
             raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
         self.limits, self.name = limits or VideoLimits(), name
         # The limits that hold for this kind of source.
@@ -284,4 +295,85 @@ class _Connection:
         return _Connection(self._stream.start_tls(ssl_context, server_hostname, self._budget.check()), self._budget)
 
 
-__all__ = ["Budget", "VideoLimits", "VideoReadError", "download"]
+def _boxes(
+    file: BinaryIO, at: int, end: int, budget: Budget, inside: tuple[bytes, ...] = ()
+) -> Iterator[tuple[bytes, int, int]]:
+    """
+    `(name, where its content begins, where it ends)` of each box of an MP4 file between two places, and of the boxes
+    in it, in order: what FFmpeg takes for one, also where sizes are wrong or a box stands where it does not belong.
+    """
+    while at + 8 <= end:
+        budget.spend()
+        file.seek(at)
+        length, name, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        start = at + (16 if length == 1 else 8)
+        stop = {0: end, 1: at + long_length}.get(length, at + length)
+        if stop < start or (name in (b"trak", b"mdat") and inside[-1:] not in ((), (b"moov",))):
+            return
+        at = stop = min(stop, end)
+        file.seek(start)
+        if name in (b"free", b"hoov") and file.read(8)[4:] in (b"mvhd", b"cmov"):
+            name = b"moov"  # FFmpeg takes it for one where there is no other
+        elif name == b"meta":  # its first box, which names its handler, stands at the start, or behind a version
+            handler = re.match(rb"(?:....)*?....hdlr", file.read(min(stop - start, MAX_HEADER)), re.DOTALL)
+            start = stop if handler is None else start + handler.end() - 8
+        yield name, start, stop
+        if name in _PARENTS and len(inside) < _MAX_DEPTH:
+            yield from _boxes(file, start, stop, budget, (*inside, name))
+
+
+def check_boxes(file: BinaryIO, budget: Budget) -> None:
+    """
+    Refuses an MP4 file whose header is encrypted, compressed or very large, or announces more samples than the file or
+    the limits hold: FFmpeg makes an entry of its own for each of them, even if the file is a few bytes long.
+
+    Args:
+        file (`BinaryIO`): The file, which is left at another position.
+        budget ([`Budget`]): What reading it may cost.
+
+    Raises:
+        VideoReadError: If it is refused.
+    """
+    size, samples = file.seek(0, os.SEEK_END), 0
+    kinds, paces, in_track = set(), set(), 0  # of a track: what it holds, and how many samples with which durations
+    for name, start, end in chain(_boxes(file, 0, size, budget), [(b"trak", size, size)]):
+        if name in (b"moov", b"moof") and end - start > MAX_HEADER:
+            raise budget.error(f"its header of {end - start} bytes is larger than {MAX_HEADER}")
+        if name == b"cmov":
+            raise budget.error("its header is compressed, which is not supported")
+        file.seek(start)
+        if name == b"trak":  # the end of the one before it
+            # Uncompressed sound, whose every value is a sample, is indexed by blocks.
+            samples += 0 if kinds == {b"soun"} and paces == {(1, 1)} else in_track
+            kinds, paces, in_track = set(), set(), 0
+        elif name == b"hdlr":
+            kinds |= {file.read(12)[8:]} & {b"soun", b"vide", b"subp", b"clcp"}  # those of metadata are no track's
+        elif name == b"stts":
+            count, _, duration = struct.unpack_from(">III", file.read(16).ljust(16, b"\0"), 4)
+            paces.add((count, duration))
+        elif name == b"stsd":
+            entries = file.read(min(end - start, MAX_HEADER))
+            if b"encv" in entries and b"sinf" in entries:
+                raise budget.error("it is encrypted")
+            # What stands behind the settings of a codec is read as boxes too.
+            for table in re.finditer(rb"(?=(stsz|stz2|trun)(.{12}))", entries, re.DOTALL):
+                in_track += _samples(*table.groups(), size, budget)
+        elif name in (b"stsz", b"stz2"):
+            in_track += _samples(name, file.read(12), size, budget)
+        elif name == b"trun":
+            samples += _samples(name, file.read(12), size, budget)
+        if samples > budget.limits.packets:
+            raise budget.refuse(f"its header announces {samples} samples or more", "packets")
+
+
+def _samples(name: bytes, table: bytes, size: int, budget: Budget) -> int:
+    """How many samples a table announces in a file of `size` bytes."""
+    fixed, count = struct.unpack_from(">II", table.ljust(12, b"\0"), 4)
+    if name == b"trun":
+        fixed, count = 0, fixed
+    if count * (max(fixed, 1) if name == b"stsz" else 1) > size:
+        raise budget.error(f"its header announces {count} samples in a file of {size} bytes")
+    return count
+
+
+__all__ = ["MAX_HEADER", "Budget", "VideoLimits", "VideoReadError", "check_boxes", "download"]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -136,7 +136,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
-        if isinstance(self.limits, VideoLimits):
+        if is_dataclass(self.limits):
             output["limits"] = asdict(self.limits)
         return output
 
@@ -216,13 +216,13 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             num_frames, fps = self.num_frames, self.fps if self.num_frames is None else None
         else:
             check_wanted(num_frames, fps)
-        if do_sample_frames and isinstance(video, (list, tuple)) and isinstance(video[0], (str, Path, bytes)):
+        first = video[0] if isinstance(video, (list, tuple)) and video else None
+        if do_sample_frames and isinstance(first, (str, Path, bytes)):
             raise ValueError(
                 "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` to use them all."
             )
         do_sample_frames = self.do_sample_frames if do_sample_frames is None else do_sample_frames
-        scene_settings = self.scene_settings(**settings)
-        video = own_classes(video)
+        scene_settings, video = self.scene_settings(**settings), own_classes(video)
         if metadata is not None and not is_frame_sequence(video):
             raise ValueError("`video_metadata` is of frames that are given; what is read has its own: leave it out.")
         if isinstance(video, VideoFrames):

@@ -29,6 +29,7 @@ TIME_MARKS = ("sentence", "llava_video", "per_scene", "none")
 SCENE_TIMES = ("representative", "span")
 TEMPLATE_FIELDS = ("timestamp", "seconds", "number")
 INTRO_FIELDS = ("count", "count_in_words", "seconds", "clock")
+WIDEST = 20  # characters and decimals that a format may ask for: a larger number would fill the memory
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,10 @@ def _check_template(name: str, template: str, known: tuple[str, ...]) -> list[st
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
         named = [field for _, field, _, _ in parts]
+        for _, field, spec, _ in parts:
+            sizes = [int(digits) for digits in re.findall(r"\d+", spec)]
+            if "{" in spec or max(sizes, default=0) > WIDEST:
+                raise ValueError(f"the format `{spec}` of {{{field}}} may have numbers up to {WIDEST} and no fields")
         # A format such as `:d` may not fit its field: tried here, before a video is read.
         if set(named) <= set(known):
             times = {"seconds": 1.0, "timestamp": "00:01", "clock": "0:00:01", "count_in_words": "one"}

@@ -24,7 +24,7 @@ from transformers.video_utils import VideoMetadata
 from .video_decoding_fila_video import FrameConverter, Track
 from .video_index_fila_video import SHORT_RUN, Run, index_video, plan_runs, sample_at_rate, shown_at, spread_evenly
 from .video_limits_fila_video import VideoLimits, VideoReadError
-from .video_sources_fila_video import OpenedSource, VideoSegment
+from .video_sources_fila_video import OpenedSource, VideoSegment, source_key
 
 logger = logging.get_logger(__name__)
 
@@ -134,7 +134,7 @@ class FrameReader(ExitStack):
         tracks: dict[Any, Track] = {}  # segments of one file share it
         parts, times, keys, duration = [], [], [], 0.0
         for segment in segments:
-            key = segment.source if isinstance(segment.source, (str, os.PathLike)) else id(segment.source)
+            key = source_key(segment.source)
             if key not in tracks:
                 opened = self.enter_context(OpenedSource(segment.source, **access))
                 for track in tracks.values():

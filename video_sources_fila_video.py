@@ -24,7 +24,7 @@ import PIL.Image
 import PIL.ImageOps
 from av.codec.hwaccel import HWAccel
 
-from .video_limits_fila_video import Budget, VideoLimits, VideoReadError, download
+from .video_limits_fila_video import MAX_HEADER, Budget, VideoLimits, VideoReadError, check_boxes, download
 
 if int(av.__version__.partition(".")[0]) < 17:
     # Older ones end the process without a word where a file object is opened.
@@ -34,7 +34,7 @@ if int(av.__version__.partition(".")[0]) < 17:
     )
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
-MAX_HEADER = 1 << 26  # bytes of one header box of an MP4 file; that of three hours takes some 5 MB
+MAX_NAME = 200  # characters of a source's name in a message; a `data:` URL is as long as its file
 NOT_ON_DEVICE = "the device of hwaccel does not decode it; leave hwaccel out to decode on the CPU"
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
 
@@ -84,7 +84,7 @@ class OpenedSource(ExitStack):
         self.budget = Budget(limits, f"the {kind} {self.name}", is_url(source))
         self.error = self.budget.error
         super().__init__()
-        self.path, self._data = "", b""
+        self.path, self._data, self._empty = "", b"", "it is empty (0 bytes)"
         try:
             if isinstance(source, (bytes, bytearray, memoryview)):
                 self._data = bytes(source)
@@ -102,17 +102,23 @@ class OpenedSource(ExitStack):
             with self.open() as file:
                 self.head = file.read(1024)
                 if not self.head:
-                    raise self.error("it is empty (0 bytes)")
+                    raise self.error(self._empty)
                 if kind == "video":
                     self._check_head(file)
         except BaseException as error:
             self.close()
+            if isinstance(error, UnicodeDecodeError) and hasattr(source, "read"):
+                raise self.error("the file object gives text, not bytes; open it in binary mode ('rb')") from error
             if isinstance(error, (OSError, TypeError, ValueError)) and not isinstance(error, VideoReadError):
-                raise self.error(f"it cannot be read ({error})") from error
+                # What the system says of a file names it once more, as long as it may be.
+                reason = getattr(error, "strerror", None) or error
+                raise self.error(f"it cannot be read ({reason})") from error
             raise
 
     def _local(self, name: str | bytes) -> str:
         """The absolute path of a file of this machine that is named by a path or a `file://` URL."""
+        if os.fsdecode(name)[:5].lower() == "data:":
+            raise self.error("a data: URL is not read here; decode it (base64.b64decode) and pass the bytes")
         scheme, separator, _ = os.fsdecode(name).partition("://")
         if separator and isinstance(name, str):
             url = urllib.parse.urlsplit(name)
@@ -140,9 +146,14 @@ class OpenedSource(ExitStack):
             if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
                 finally_.callback(file.seek, file.tell())
                 file.seek(0)
+            else:
+                self._empty = (
+                    "the file object gives no bytes (any more) and cannot seek: it can be read once only, so where it "
+                    "is read more than once, as with subtitles inside of it, pass its bytes or a file"
+                )
             while data := file.read(1 << 18):
                 if not isinstance(data, bytes):
-                    raise self.error("the file object does not give bytes; open it in binary mode")
+                    raise self.error("the file object gives text, not bytes; open it in binary mode ('rb')")
                 self.budget.check()
                 self.budget.spend()
                 if target.tell() + len(data) > self.budget.limits.download_bytes:
@@ -159,14 +170,14 @@ class OpenedSource(ExitStack):
         if text.startswith(_INDIRECT) or (text.startswith(b"<?xml") and b"<MPD" in text):
             raise self.error("it is a playlist or another list of references, which are not followed")
         self.is_webp = self.head[:4] == b"RIFF" and self.head[8:12] == b"WEBP"
-        if (canvas := _canvas(self.head)) is not None:
+        if (canvas := _canvas(file, self.head)) is not None:
             self.budget.count_as_animation()
             self.budget.check_frame(*canvas)
         elif is_still(file):
             raise self.error("it is a still picture, not a video")
         self._formats = FORMATS
         if re.fullmatch(rb"[\0-\x0f]...[a-zA-Z0-9 ]{4}", self.head[:8], re.DOTALL):  # the first box of an MP4 file
-            _check_boxes(file, self.budget)
+            check_boxes(file, self.budget)
             self._formats = "mov," + FORMATS
 
     def container(self, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
@@ -185,7 +196,9 @@ class OpenedSource(ExitStack):
             "max_pixels": str(self.budget.frame_pixels),
         }
         file = f"file:{self.path}" if self.path else self.open()
-        kind = "mjpeg" if self.head.startswith(b"\xff\xd8\xff") else None  # not a single JPEG
+        # Not a single picture, for which FFmpeg would take a JPEG, or a PNG with much before its animation.
+        kind = "mjpeg" if self.head.startswith(b"\xff\xd8\xff") else None
+        kind = "apng" if self.head.startswith(b"\x89PNG") else kind
         try:
             # No metadata of ours is read, and strict decoding would reject a file for the letters of its title.
             return av.open(
@@ -307,31 +320,54 @@ def _is_file_of_its_name(file: Any) -> bool:
     return False
 
 
+def source_key(source: Any) -> Any:
+    """What is equal of two sources that are the same: names are compared, and objects are what they are."""
+    return source if isinstance(source, (str, os.PathLike)) else id(source)
+
+
 def source_name(source: Any) -> str:
-    """How messages name a source: without the passwords and tokens of a URL, and without its bytes."""
-    if isinstance(source, str) and "://" in source:
+    """How messages name a source: without the passwords and tokens of a URL, without its bytes, and not too long."""
+    if isinstance(source, str) and "://" in source[:MAX_NAME]:
         scheme, _, rest = source.partition("://")
         host, slash, path = re.split("[?#]", rest)[0].partition("/")
-        return repr(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}")
+        return repr(_short(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"))
     if isinstance(source, (str, os.PathLike)):
-        return repr(os.fspath(source))
+        return repr(_short(os.fspath(source)))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"given as {len(source)} bytes"
     name = getattr(source, "name", None)
-    return repr(name) if isinstance(name, str) else f"given as a {type(source).__name__}"
+    return repr(_short(name)) if isinstance(name, str) else f"given as a {type(source).__name__}"
 
 
-def _canvas(head: bytes) -> tuple[int, int] | None:
-    """(width, height) of a GIF, an APNG or a WebP by its first bytes; `None` of anything else."""
+def _short(name: str | bytes) -> str | bytes:
+    """Its beginning and its end, where it is long."""
+    end = MAX_NAME // 4
+    dots = "..." if isinstance(name, str) else b"..."
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - end - 3] + dots + name[-end:]
+
+
+def _canvas(file: BinaryIO, head: bytes) -> tuple[int, int] | None:
+    """(width, height) of a GIF, an APNG or a WebP that begins with `head`; `None` of anything else."""
     numbers = head.ljust(30, b"\0")
     if head.startswith(b"GIF8"):
         return struct.unpack_from("<HH", numbers, 6)
-    if head.startswith(b"\x89PNG") and b"acTL" in head:
+    if head.startswith(b"\x89PNG") and _is_animated(file):
         return struct.unpack_from(">II", numbers, 16)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":  # without this chunk it holds one picture
         is_extended = head[12:16] == b"VP8X"
         return tuple(1 + int.from_bytes(numbers[at : at + 3], "little") for at in (24, 27)) if is_extended else (1, 1)
     return None
+
+
+def _is_animated(file: BinaryIO) -> bool:
+    """Whether a PNG has the chunk of an animation before its first picture, behind whatever profiles and texts."""
+    file.seek(8)
+    for _ in range(1000):
+        length, name = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+        if name in (b"acTL", b"IDAT", b"IEND", bytes(4)):
+            return name == b"acTL"
+        file.seek(length + 4, os.SEEK_CUR)
+    return False
 
 
 def is_still(file: BinaryIO) -> bool:
@@ -346,42 +382,6 @@ def is_still(file: BinaryIO) -> bool:
     return not another or b"MPF\0" in first
 
 
-def _check_boxes(file: BinaryIO, budget: Budget) -> None:
-    """
-    Refuses headers that announce encryption, or more samples than the file or the limits hold: FFmpeg makes an entry
-    of its own for each sample that a table announces, even if the file is a few bytes long.
-    """
-    size, position, samples = file.seek(0, os.SEEK_END), 0, 0
-    while position + 8 <= size:
-        file.seek(position)
-        length, name, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
-        start = position + (16 if length == 1 else 8)
-        end = min(position + (long_length if length == 1 else length), size) if length else size
-        position = max(end, start)
-        if name in (b"mdat", b"free", b"skip", b"wide"):
-            continue
-        if end - start > MAX_HEADER:
-            raise budget.error(f"its header of {end - start} bytes is larger than {MAX_HEADER}")
-        file.seek(start)
-        header = file.read(max(0, end - start))
-        if b"cmov" in header:
-            raise budget.error("its header is compressed, which is not supported")
-        if b"encv" in header and b"sinf" in header:
-            raise budget.error("it is encrypted")
-        for track in header.split(b"trak"):
-            # Uncompressed sound, whose every value is a sample, is indexed by blocks.
-            pcm = re.search(rb"hdlr.{8}soun.*stts\0{4}\0{3}\x01.{4}\0{3}\x01", track, re.DOTALL)
-            for table, *numbers in re.findall(rb"(stsz|stz2|trun).{4}(.{4})(.{4})", track, re.DOTALL):
-                fixed, count = (int.from_bytes(number, "big") for number in numbers)
-                if table == b"trun":
-                    count = fixed
-                if count * (max(fixed, 1) if table == b"stsz" else 1) > size:
-                    raise budget.error(f"its header announces {count} samples in a file of {size} bytes")
-                samples += 0 if pcm else count
-        if samples > budget.limits.packets:
-            raise budget.refuse(f"its header announces {samples} samples or more", "packets")
-
-
 __all__ = [
     "NOT_ON_DEVICE",
     "OpenedSource",
@@ -390,5 +390,6 @@ __all__ = [
     "is_still",
     "is_url",
     "open_picture",
+    "source_key",
     "source_name",
 ]

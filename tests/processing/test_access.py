@@ -1,12 +1,15 @@
 """Who may be asked for a video or a picture, and what it may cost, is said to the processor or to one call."""
 
+import dataclasses
 import io
 
+import fila_video
 import PIL.Image
 import pytest
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.video_limits_fila_video import VideoLimits, VideoReadError
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
+from fila_video.video_reading_fila_video import read_frames
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import tiny_processor
 from helpers.video_files import make_video
@@ -137,3 +140,18 @@ def test_limits_are_saved_with_the_processor(tmp_path) -> None:
         loaded(text="<video>", videos=png())
     with pytest.raises(ValueError, match="limits must be a VideoLimits, got 5"):
         processor(text="<video>", videos=png(), limits=5)
+
+
+def test_limits_of_another_copy_of_this_code_are_taken_and_saved(tmp_path) -> None:
+    """As the package's are by remote code: of the same name and fields, but another class."""
+    other = dataclasses.make_dataclass("VideoLimits", [field.name for field in dataclasses.fields(VideoLimits)])
+    limits = other(**{**dataclasses.asdict(VideoLimits()), "packets": 3})
+    path = make_video(tmp_path / "video.mp4", 12)
+    processor = tiny_processor().video_processor
+    with pytest.raises(VideoReadError, match="announces 12 samples or more, over the limit of 3"):
+        processor.preprocess([path], limits=limits)
+    processor.limits = limits
+    assert processor.to_dict()["limits"] == dataclasses.asdict(VideoLimits(packets=3))
+    with pytest.raises(ValueError, match="limits must be a VideoLimits, got 3"):
+        read_frames(path, num_frames=1, limits=3)
+    assert fila_video.VideoLimits is VideoLimits

@@ -3,11 +3,14 @@
 import io
 import logging
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 from fila_video import VideoReadError, VideoSegment, VideoTextToTextPipeline, read_subtitles
 from fila_video.subtitles_fila_video import SubtitleLine, lines_beside_scenes
+from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import clip, model_for, tiny_processor
 from helpers.video_files import make_video
 
@@ -286,6 +289,45 @@ def test_lines_after_the_end_of_the_video_are_left_out_once_and_said(tmp_path, c
     (warning,) = [message for message in caplog.messages if "left out" in message]
     assert warning.startswith("1 of 3 lines of subtitles are left out: they begin after the end of ")
     assert "the first at 60.000 seconds, while its duration is 4.000 seconds" in warning
+
+
+def test_segments_of_one_url_are_fetched_once(tmp_path) -> None:
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)])
+    data = Path(film).read_bytes()
+
+    def serve(connection, request, server) -> None:
+        server.send(connection, head(content_length=len(data)) + data)
+
+    parts = [(0.0, 1.5), (1.0, 3.0), (2.0, None), (0.0, 1.0)]
+    with HostileServer(serve) as server:
+        lines = read_subtitles(0, [VideoSegment(f"{server.url}/film.mkv", *part) for part in parts])
+        assert len(server.requests) == 1
+    assert lines == read_subtitles(0, [VideoSegment(film, *part) for part in parts])
+    assert [round(line.start, 3) for line in lines] == [0.5, 2.5, 3.5, 6.0]
+
+
+def test_the_times_of_a_track_are_those_of_the_stream_that_is_read(tmp_path) -> None:
+    """Of a film that begins after two seconds, and a preview of one picture that begins at once."""
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)], start_ms=2000)
+    with av.open(film) as source, av.open(str(tmp_path / "both.mkv"), "w") as out:
+        preview = out.add_stream("mjpeg", rate=1)
+        preview.width, preview.height, preview.pix_fmt = 64, 48, "yuvj420p"
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        frame = av.VideoFrame(64, 48, "yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 1)
+        out.mux(preview.encode(frame))
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    assert rounded(read_subtitles(0, tmp_path / "both.mkv")) == rounded(read_subtitles(0, film)) == LINES
+
+
+def test_a_stream_that_cannot_be_read_twice_is_named(tmp_path) -> None:
+    film = Path(film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]))
+    stream = SimpleNamespace(read=io.BytesIO(film.read_bytes()).read)
+    with pytest.raises(VideoReadError, match=r"cannot seek: it can be read once only, .* with subtitles inside of it"):
+        prompt_of(tiny_processor(num_scenes=2), stream, subtitles="eng")
 
 
 def test_subtitles_of_private_hosts_are_refused_like_videos() -> None:

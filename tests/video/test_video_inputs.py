@@ -1,6 +1,11 @@
 """Every form in which a video may be passed, and what is refused."""
 
+import base64
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,15 +16,16 @@ from fila_video.video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
     is_frame_sequence,
+    load_images,
     load_picture,
     open_still_picture,
     read_decoder,
     to_uint8_rgb,
     videos_of_rows,
 )
-from fila_video.video_reading_fila_video import VideoFrames, VideoSegment, read_frames
+from fila_video.video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, read_frames
 from helpers.tiny_processor import tiny_video_processor
-from helpers.video_files import make_video, number_of
+from helpers.video_files import UNEVEN_TIMES, make_video, number_of
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
@@ -212,7 +218,18 @@ def test_pictures_are_upright_from_bytes_and_from_files(tmp_path) -> None:
     path.write_bytes(data)
     for source in (data, bytearray(data), memoryview(data), path, str(path)):
         assert load_picture(source).size == (6, 8)
+    assert load_picture({"path": None, "bytes": data}).size == (6, 8)
+    with open(path, "rb") as file:
+        assert load_picture(file).size == load_picture(io.BytesIO(data)).size == (6, 8)
+    assert load_picture({"base64": base64.b64encode(data).decode()}).size == (6, 8)
     assert load_picture(FRAMES) is FRAMES
+
+
+def test_pictures_that_are_not_there_are_named() -> None:
+    with pytest.raises(VideoReadError, match=r"the picture 'pics/dog': there is no such file"):
+        load_picture("pics/dog")
+    with pytest.raises(ValueError, match=r"this one has \['file'\]"):
+        load_picture({"file": "a.png"})
 
 
 def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it() -> None:
@@ -306,6 +323,117 @@ def test_of_a_decoder_no_wrong_number_of_frames_can_be_asked(wrong) -> None:
         tiny_video_processor().load_video(Decoder(), **wrong)
 
 
+class TimedDecoder(Decoder):
+    """The same as decoders that can be asked by time give it; its rate may vary."""
+
+    def __init__(self, times: list[float], end: float) -> None:
+        super().__init__()
+        self.times = np.array(times)
+        self.metadata = SimpleNamespace(num_frames=len(times), duration_seconds=end, begin_stream_seconds=3.0)
+
+    def get_frames_at(self, indices: list[int]) -> Batch:
+        return Batch(EXPECTED[[index % 5 for index in indices]], 3 + self.times[indices], 1 / 8)
+
+    def get_frames_played_at(self, seconds: torch.Tensor) -> Batch:
+        seconds = seconds.numpy() - 3
+        assert (seconds >= 0).all() and (seconds < self.metadata.duration_seconds).all()
+        return self.get_frames_at((np.searchsorted(self.times, seconds, side="right") - 1).tolist())
+
+
+@pytest.mark.parametrize("rate", [24, 25, 29.97, 30, 60])
+@pytest.mark.parametrize("kind", [TimedDecoder, Decoder])
+def test_of_a_decoder_every_frame_is_given_at_its_own_rate(rate, kind) -> None:
+    times = [number / rate for number in range(600)]
+    decoder = TimedDecoder(times, 600 / rate)
+    if kind is Decoder:  # which can be asked by number only
+        decoder.get_frames_played_at = None
+        decoder = SimpleNamespace(metadata=decoder.metadata, get_frames_at=decoder.get_frames_at)
+    for fps in (rate, 100 * rate):
+        read = read_decoder(decoder, fps=fps, size=(2, 2))
+        assert read.metadata.frames_indices == list(range(600))
+        assert read.timestamps == pytest.approx(times)
+    assert read_decoder(decoder, fps=rate / 4, size=(2, 2)).metadata.frames_indices == list(range(0, 600, 4))
+
+
+def test_of_a_decoder_of_a_variable_rate_the_frames_shown_at_the_times_are_given_once() -> None:
+    times = [number / 100 for number in range(100)] + [1.0, 4.0, 5.5, 9.0]
+    read = read_decoder(TimedDecoder(times, 10.0), fps=1)
+    assert read.timestamps.tolist() == [0, 1, 4, 5.5, 9] == read.metadata.timestamps
+    assert np.array_equal(read.frames, FRAMES[[0, 0, 1, 2, 3]])
+    assert read.metadata.frames_indices == sorted(set(read.metadata.frames_indices))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_frames_on_a_gpu_are_taken() -> None:
+    class OnGpu(Decoder):
+        def get_frames_at(self, indices: list[int]) -> Batch:
+            batch = super().get_frames_at(indices)
+            batch.data = batch.data.cuda()
+            return batch
+
+    assert np.array_equal(read_decoder(OnGpu(), num_frames=3).frames, FRAMES[[0, 4, 4]])
+    (read,) = flatten_videos(Batch(EXPECTED.cuda(), [1.0, 2.0, 3.5, 4.0, 5.0], 0.5))
+    assert np.array_equal(read.frames, FRAMES)
+
+
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    program = (
+        f"from fila_video.video_inputs_fila_video import *; print(open_still_picture({str(tmp_path)!r} + '/pipe.mp4'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "None", done.stderr
+
+
+def test_gray_pictures_of_16_bits_keep_their_shades() -> None:
+    shades = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    expected = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, -1, -1)
+    for kind in ("PNG", "TIFF"):
+        (frames,) = load_images([encoded(Image.fromarray(shades), kind)])
+        assert torch.equal(frames[None], expected)
+
+
+@pytest.mark.parametrize("values", [np.full((6, 8), 70_000, np.int32), np.full((6, 8), 2.5, np.float32)])
+def test_pictures_of_other_numbers_are_refused_as_arrays_are(values) -> None:
+    with pytest.raises(ValueError, match=r"must lie in \[0, "):
+        to_uint8_rgb(Image.fromarray(values))
+
+
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n  "])
+def test_base64_in_lines_is_read(head, line_break) -> None:
+    text = base64.encodebytes(encoded(Image.fromarray(np.tile(FRAMES[0], (4, 4, 1))))).decode()
+    assert text.count("\n") > 2
+    assert load_picture(head + text.replace("\n", line_break)).size == (32, 24)
+
+
+def test_an_empty_list_is_refused() -> None:
+    for call in (is_frame_sequence, tiny_video_processor().load_video):
+        with pytest.raises(ValueError, match="An empty list is not a video"):
+            call([])
+    with pytest.raises(ValueError, match="An empty list is not a video"):
+        tiny_video_processor().load_video([], do_sample_frames=True)
+
+
+def test_the_times_of_a_clip_may_be_numbers_of_numpy() -> None:
+    for kind in (np.int64, np.float32, np.float64):
+        ((segment,),) = flatten_videos({"video": "a.mp4", "video_start": kind(2), "video_end": kind(6)})
+        assert json.dumps(segment) == json.dumps(["a.mp4", 2.0, 6.0])
+    with pytest.raises(ValueError, match="seconds from 0"):
+        flatten_videos({"video": "a.mp4", "video_start": np.bool_(True)})
+
+
+def test_hidden_files_of_a_folder_are_no_frames(tmp_path) -> None:
+    for number in range(3):
+        PICTURES[number].save(tmp_path / f"f{number}.jpg")
+        (tmp_path / f"._f{number}.jpg").write_bytes(b"\0\5\26\7Mac OS X" + bytes(100))
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "._f0.jpg").write_bytes(b"\0\5\26\7Mac OS X")
+    assert [path.name for path in flatten_videos(tmp_path)[0]] == ["f0.jpg", "f1.jpg", "f2.jpg"]
+    with pytest.raises(ValueError, match="holds no pictures"):
+        flatten_videos(tmp_path / "hidden")
+
+
 def test_a_batch_of_frames_keeps_its_times() -> None:
     (read,) = flatten_videos(Batch(EXPECTED, [1.0, 2.0, 3.5, 4.0, 5.0], 0.5))
     assert isinstance(read, VideoFrames) and np.array_equal(read.frames, FRAMES)
@@ -324,3 +452,8 @@ def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path) ->
     assert theirs.metadata.frames_indices == list(ours.metadata.frames_indices)
     assert theirs.timestamps == pytest.approx(ours.timestamps, abs=1e-4)
     assert [number_of(frame) for frame in theirs.frames] == [number_of(frame) for frame in ours.frames]
+    uneven = make_video(tmp_path / "b.mkv", len(UNEVEN_TIMES), times=UNEVEN_TIMES)
+    for film, fps in ((path, 25), (path, 1000), (path, 7), (uneven, 1), (uneven, 3)):
+        ours, theirs = read_frames(film, fps=fps), read_decoder(VideoDecoder(str(film)), fps=fps)
+        assert theirs.timestamps == pytest.approx(ours.timestamps, abs=1e-4)
+        assert [number_of(frame) for frame in theirs.frames] == [number_of(frame) for frame in ours.frames]

@@ -189,7 +189,7 @@ def test_a_file_that_the_disk_cannot_give_is_not_taken_for_a_damaged_one(path, t
                 raise OSError(5, "Input/output error")
             return super().read(min(1024, size))
 
-    monkeypatch.setattr(sources, "_check_boxes", lambda file, budget: None)
+    monkeypatch.setattr(sources, "check_boxes", lambda file, budget: None)
     monkeypatch.setattr(sources, "open", lambda name, mode: Failing(name), raising=False)
     with pytest.raises(VideoReadError, match="Input/output error"):
         read_frames(cut, num_frames=3)

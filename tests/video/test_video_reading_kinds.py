@@ -119,6 +119,36 @@ def test_raw_streams_are_counted(tmp_path, name) -> None:
     check_all_and_some(make_video(tmp_path / name, 50, codec=codec, **settings), 50)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("container", ["mpeg", "vob"])
+def test_frames_that_share_one_packet_of_a_program_stream_are_all_read(warnings, codec, container) -> None:
+    check_all_and_some(make_video(io.BytesIO(), 60, codec=codec, container=container).getvalue(), 60)
+    assert warnings.text == ""
+
+
+def test_between_the_times_that_a_program_stream_has_frames_are_spread_evenly() -> None:
+    times = [0, *range(2000, 3200, 20), *range(6000, 10_000, 100)]
+    data = make_video(io.BytesIO(), len(times), width=320, height=240, container="mpeg", times=times).getvalue()
+    frames = read_frames(data, num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(len(times)))
+    assert (np.diff(frames.timestamps) > 0).all()
+    assert np.median(np.abs(frames.timestamps - np.array(times) / 1000)) < 0.3
+    assert frames.metadata.duration == pytest.approx(10, abs=0.5)
+
+
+def test_h264_in_asf_is_read_in_the_order_in_which_it_is_shown(warnings) -> None:
+    check_all_and_some(make_video(io.BytesIO(), 60, container="asf").getvalue(), 60)
+    without_b_frames = {"preset": "ultrafast", "bf": "0", "g": "12"}
+    check_all_and_some(make_video(io.BytesIO(), 60, container="asf", options=without_b_frames).getvalue(), 60)
+    assert warnings.text == ""
+
+
+@pytest.mark.parametrize("fps", [1e-3, 1e-5, 1e-7, 1e-12])
+def test_at_the_smallest_rate_the_first_frame_is_read(tmp_path, fps) -> None:
+    frames = read_frames(make_video(tmp_path / "v.mp4", 30), fps=fps)
+    assert [number_of(frame) for frame in frames.frames] == [0] and frames.timestamps.tolist() == [0.0]
+
+
 def test_an_empty_chunk_in_avi_shows_the_last_picture_again(warnings) -> None:
     packets = [data for data, _ in encode("mpeg4", 20, gop_size=5)]
     slots = [0, 1, 2, 3, 4, *range(6, 60, 4), 60]

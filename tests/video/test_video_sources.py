@@ -13,6 +13,8 @@ import time
 
 import av
 import PIL.Image
+import PIL.ImageCms
+import PIL.PngImagePlugin
 import pytest
 from fila_video.video_limits_fila_video import Budget, VideoLimits, VideoReadError
 from fila_video.video_reading_fila_video import probe_video, read_frames
@@ -104,6 +106,89 @@ def test_a_header_that_announces_more_than_the_file_holds_is_refused_at_once_how
         OpenedSource(table_bomb(count=200_000, fixed=4))  # four bytes each
     with pytest.raises(VideoReadError, match="announces 2000 samples or more, over the limit of 1000"):
         OpenedSource(table_bomb(count=2000), limits=VideoLimits(packets=1000))
+
+
+def test_a_table_of_samples_is_found_wherever_ffmpeg_finds_it() -> None:
+    table = box(b"stsz", struct.pack(">III", 0, 1, 60_000_000))
+    handler = box(b"hdlr", bytes(8), b"mdir", bytes(13))
+    for hidden in (
+        box(b"stbl", box(b"free", b"trun\0\0\0\0"), table),
+        box(b"udta", table),
+        box(b"meta", bytes(4), handler, box(b"ilst", table)),
+        box(b"meta", box(b"free", bytes(200)), handler, table),
+        box(b"stsd", struct.pack(">II", 0, 1), box(b"mp4v", bytes(78), table)),
+        struct.pack(">I4sQ", 1, b"stbl", 16 + len(table)) + table,
+        struct.pack(">I4s", 0, b"minf") + struct.pack(">I", 0x7FFFFFFF) + table[4:],  # sizes up to and beyond the end
+    ):
+        track = box(b"trak", box(b"hdlr", bytes(8), b"vide", bytes(13)), hidden)
+        for name in (b"moov", b"hoov", b"free"):  # FFmpeg looks into the last two where there is no first
+            data = box(b"ftyp", b"isom", bytes(4)) + box(name, box(b"mvhd", bytes(100)), track)
+            with pytest.raises(VideoReadError, match="announces 60000000 samples"):
+                OpenedSource(data)
+
+
+@pytest.mark.parametrize(
+    "title", ["The elephant's trunk holds water", "macmovie night", "encv and sinf, stsz stz2 trun: words of nobody"]
+)
+def test_words_of_the_metadata_are_not_taken_for_boxes(tmp_path, title) -> None:
+    make_video(tmp_path / "plain.mp4", 30)
+    with av.open(str(tmp_path / "plain.mp4")) as plain, av.open(str(tmp_path / "video.mp4"), "w") as out:
+        out.metadata["title"] = title
+        stream = out.add_stream_from_template(plain.streams.video[0])
+        for packet in plain.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    assert title.encode() in (tmp_path / "video.mp4").read_bytes()
+    assert len(read_frames(tmp_path / "video.mp4", num_frames=5).frames) == 5
+
+
+def test_a_large_box_that_nobody_reads_is_no_large_header(path, tmp_path) -> None:
+    with open(tmp_path / "video.mp4", "wb") as file:
+        file.write(path.read_bytes() + struct.pack(">I4s", (1 << 26) + 100, b"uuid"))
+        file.truncate(file.tell() + (1 << 26) + 92)
+    assert probe_video(tmp_path / "video.mp4").total_num_frames == 50
+    data = box(b"ftyp", b"isom", bytes(4)) + struct.pack(">I4s", (1 << 26) + 100, b"moov")
+    with open(tmp_path / "large.mp4", "wb") as file:
+        file.write(data)
+        file.truncate(len(data) + (1 << 26) + 92)
+    with pytest.raises(VideoReadError, match="its header of 67108956 bytes is larger than 67108864"):
+        OpenedSource(tmp_path / "large.mp4")
+
+
+def test_an_animated_png_with_a_color_profile_and_words_before_its_animation_is_read() -> None:
+    """The profile has a name, which PyAV frees twice where it is asked what a frame carries."""
+    pictures = [PIL.Image.fromarray(picture(number)) for number in range(5)]
+    words = PIL.PngImagePlugin.PngInfo()
+    words.add_text("Comment", "w" * 200_000)
+    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    for extra in ({"icc_profile": profile}, {"icc_profile": os.urandom(3000)}, {"pnginfo": words}):
+        file = io.BytesIO()
+        pictures[0].save(file, "PNG", save_all=True, append_images=pictures[1:], duration=40, **extra)
+        assert [number_of(frame) for frame in read_frames(file, num_frames=9).frames] == [0, 1, 2, 3, 4]
+
+
+def test_long_names_are_shortened_in_messages_and_a_data_url_is_named() -> None:
+    for source, part in (
+        ("data:video/mp4;base64," + "AAAA" * 100_000, "decode it (base64.b64decode) and pass the bytes"),
+        ("folder/" * 100_000 + "film.mp4", "film.mp4'"),
+        ("http://[" + "a" * 10_000, "not a URL"),
+    ):
+        with pytest.raises(VideoReadError) as error:
+            OpenedSource(source)
+        assert part in str(error.value) and len(str(error.value)) < 400
+
+
+def test_a_file_that_is_open_in_text_mode_is_named(path) -> None:
+    with open(path, encoding="utf-8") as file, pytest.raises(VideoReadError, match=r"open it in binary mode \('rb'\)"):
+        OpenedSource(file)
+
+
+def test_a_stream_that_was_read_before_is_named(path) -> None:
+    stream = NoSeek(path.read_bytes())
+    OpenedSource(stream).close()
+    with pytest.raises(VideoReadError, match=r"gives no bytes .* cannot seek: it can be read once only"):
+        OpenedSource(stream)
 
 
 def test_such_a_header_on_a_web_server_is_refused_in_no_time_and_no_memory(tmp_path, monkeypatch) -> None:
