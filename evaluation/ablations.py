@@ -35,6 +35,7 @@ logger = logging.get_logger(__name__)
 
 RESULTS = Path(__file__).parent / "results"
 FINISHED = "trainer_state.json"  # what a run of training writes last
+DECIDES = "ablation.json"  # the settings of a run, and of those before it, as they were when it began
 
 
 @dataclass
@@ -85,6 +86,8 @@ class Ablation:
                 raise ValueError(
                     f"the set {label!r} has `records` and perhaps `kinds` or `num_scenes`, got {', '.join(one)}"
                 )
+        _folder_names({label: label for label in self.sets})
+        model_folders(self)
 
     def records(self, label: str, limit: int | None = None) -> list[Record]:
         """
@@ -135,19 +138,45 @@ def load_ablation(file: str | Path) -> Ablation:
 
 
 def model_folders(ablation: Ablation) -> dict[str, list[str]]:
-    """By the label of a row, its models' folders, one a seed. Rows with equal overrides share them."""
+    """
+    By the label of a row, its models' folders, one a seed. Rows with equal overrides share them.
+
+    Raises:
+        ValueError: If rows with other overrides would share one too.
+    """
     if ablation.models:
         return {row["label"]: ablation.models for row in ablation.rows}
-    names, folders = {}, {}
+    labels: dict[str, str] = {}  # of the first row of each training
     for row in ablation.rows:
-        key = json.dumps([ablation.runs(row), bool(row.get("untrained"))])
-        name = names.setdefault(key, _folder_name(row["label"]))
+        labels.setdefault(_training(ablation, row), row["label"])
+    names, folders = _folder_names(labels), {}
+    for row in ablation.rows:
+        name = names[_training(ablation, row)]
         folders[row["label"]] = [str(Path(ablation.work) / f"{name}_{seed}") for seed in ablation.seeds_of(row)]
     return folders
 
 
+def _training(ablation: Ablation, row: dict) -> str:
+    """What tells the trainings of two rows apart."""
+    return json.dumps([ablation.runs(row), bool(row.get("untrained"))])
+
+
 def _folder_name(label: str) -> str:
     return "_".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())
+
+
+def _folder_names(labels: dict[str, str]) -> dict[str, str]:
+    """The names of folders or files by the keys of their labels; raises where two keys have the same."""
+    names: dict[str, str] = {}
+    for key, label in labels.items():
+        name = _folder_name(label)
+        if other := next((other for other in names if names[other] == name), None):
+            raise ValueError(
+                f"the labels {labels[other]!r} and {label!r} are of different things, but would both be kept as "
+                f"{name!r}: let them differ in a letter or digit"
+            )
+        names[key] = name
+    return names
 
 
 def train(ablation: Ablation) -> None:
@@ -155,49 +184,101 @@ def train(ablation: Ablation) -> None:
     Trains what has not finished, seed by seed.
 
     Raises:
-        ValueError: If a run fails.
+        ValueError: If a run fails, or was begun with other settings.
     """
     folders = model_folders(ablation)
     for place, seed in enumerate(ablation.seeds):
         for row in ablation.rows:
             if place >= len(folders[row["label"]]):
                 continue
-            last, runs = folders[row["label"]][place], ablation.runs(row)
-            if (Path(last) / FINISHED).exists():
+            runs = _runs(ablation, row, seed, folders[row["label"]][place])
+            if _is_finished(ablation, row, runs):
                 continue
-            if row.get("untrained"):
-                _save_start(ablation, runs[0], seed, last)
-                continue
-            output = None
-            for number, overrides in enumerate(runs, 1):
-                start = {} if output is None else {"model": output}
-                output = last if number == len(runs) else f"{last}_stage{number}"
-                if (Path(output) / FINISHED).exists():
+            for number, values in enumerate(runs, 1):
+                if _is_finished(ablation, row, runs[:number]):
                     continue
-                values = {**ablation.overrides, **start, **overrides, "training.seed": seed, "output": output}
-                logger.warning("Training %s, seed %d%s.", row["label"], seed, f", stage {number}" if start else "")
+                decides = json.dumps(_decides(ablation, row, runs[:number]), indent=1)
+                output = Path(values["output"])
+                output.mkdir(parents=True, exist_ok=True)
+                (output / DECIDES).write_text(f"{decides}\n", encoding="utf-8")
+                if row.get("untrained"):
+                    _save_start(ablation.settings, values)
+                    continue
+                stage = f", stage {number}" if number > 1 else ""
+                logger.warning("Training %s, seed %d%s.", row["label"], seed, stage)
                 _run(ablation.settings, values, f"{row['label']!r}, seed {seed}")
+
+
+def _runs(ablation: Ablation, row: dict, seed: int, last: str) -> list[dict]:
+    """What each run of a row and a seed is given over the file of settings; the last one writes to `last`."""
+    runs, start = [], {}
+    stages = ablation.runs(row)
+    for number, overrides in enumerate(stages, 1):
+        output = last if number == len(stages) else f"{last}_stage{number}"
+        runs.append({**ablation.overrides, **start, **overrides, "training.seed": seed, "output": output})
+        start = {"model": output}
+    return runs
+
+
+def _decides(ablation: Ablation, row: dict, runs: list[dict]) -> dict:
+    """All that decides the last of these runs, of which each starts from the one before, by names with dots."""
+    decides = {"untrained": True} if row.get("untrained") else {}
+    for number, values in enumerate(runs):
+        try:
+            settings = load_settings(ablation.settings, _as_arguments(values)).as_dict()
+        except ValueError as error:
+            raise ValueError(f"The row {row['label']!r}: {error}") from error
+        # Folders may be moved: a run does not depend on where it and those before it lie.
+        for name in ("output", "model") if number else ("output",):
+            del settings[name]
+        decides |= _flat(settings, f"stages.{number}." if "stages" in row else "")
+    return decides
+
+
+def _flat(values: dict | list, before: str = "") -> dict:
+    """Nested settings by names with dots, without those that are not set."""
+    flat = {}
+    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, (dict, list)):
+            flat |= _flat(value, f"{before}{name}.")
+        elif value is not None:
+            flat[f"{before}{name}"] = value
+    return flat
+
+
+def _is_finished(ablation: Ablation, row: dict, runs: list[dict]) -> bool:
+    """Whether the last of these runs has finished; raises where it was begun with other settings."""
+    output = Path(runs[-1]["output"])
+    finished, file = (output / FINISHED).exists(), output / DECIDES
+    if file.exists() and (finished or any(output.glob("checkpoint-*"))):  # else nothing was trained with them
+        before, now = json.loads(file.read_text(encoding="utf-8")), _decides(ablation, row, runs)
+        if other := [name for name in {**now, **before} if before.get(name) != now.get(name)]:
+            pairs = "; ".join(f"{name}: {before.get(name)} there, {now.get(name)} now" for name in other[:5])
+            raise ValueError(
+                f"The run in {output} was begun with other settings ({pairs}{'; ...' if other[5:] else ''}). Remove "
+                "that folder to train it anew, name another `work`, or give it the settings that it has."
+            )
+    elif finished:
+        logger.warning_once(f"{output} has no {DECIDES}: what it was trained with is not compared.")
+    return finished
 
 
 def _run(settings: str, values: dict, what: str) -> None:
     """One run of training, in a process of its own."""
     output = Path(values["output"])
     command = [sys.executable, "-m", "fila_video.training.train", settings, *_as_arguments(values)]
-    output.mkdir(parents=True, exist_ok=True)
     with open(output / "training.log", "a", encoding="utf-8") as log:
         status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     if status or not (output / FINISHED).exists():
         raise ValueError(f"Training {what}, failed ({status}): see {log.name}.")
 
 
-def _save_start(ablation: Ablation, overrides: dict, seed: int, output: str) -> None:
+def _save_start(settings: str, values: dict) -> None:
     """The model that a run would start from, and its processor, as they are before the first step."""
-    values = {**ablation.overrides, **overrides, "training.seed": seed, "output": output}
-    settings = load_settings(ablation.settings, _as_arguments(values))
-    set_seed(seed)
-    for part in load_model(settings):
-        part.save_pretrained(output)
-    (Path(output) / FINISHED).write_text("{}\n", encoding="utf-8")
+    set_seed(values["training.seed"])
+    for part in load_model(load_settings(settings, _as_arguments(values))):
+        part.save_pretrained(values["output"])
+    (Path(values["output"]) / FINISHED).write_text("{}\n", encoding="utf-8")
 
 
 def _as_arguments(values: dict) -> list[str]:
@@ -209,13 +290,13 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     Asks all models that have finished the questions of all sets.
 
     Raises:
-        ValueError: If there is no model at all. Rows without one are left out.
+        ValueError: If there is no model at all, or one was trained with other settings. Rows without one are left out.
     """
-    folders = model_folders(ablation)
-    if not ablation.models:
-        folders = {
-            label: [one for one in group if (Path(one) / FINISHED).exists()] for label, group in folders.items()
-        }
+    folders, seeds = model_folders(ablation), {}
+    for row in ablation.rows if not ablation.models else ():
+        every = zip(ablation.seeds_of(row), folders[row["label"]], strict=True)
+        finished = {seed: one for seed, one in every if _is_finished(ablation, row, _runs(ablation, row, seed, one))}
+        seeds[row["label"]], folders[row["label"]] = list(finished), list(finished.values())
     for label, group in folders.items():
         if not group:
             logger.warning("%s: no training of %s has finished; it is left out.", name, label)
@@ -224,6 +305,7 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     shown = ("label", "selection", "paper")
     rows = [{key: row[key] for key in shown if key in row} for row in ablation.rows]
     rows = [{**row, "models": folders[row["label"]]} for row in rows if folders[row["label"]]]
+    rows = [{**row, "seeds": seeds[row["label"]]} if seeds else row for row in rows]
     baseline = None
     if ablation.annotations is not None:
         train_records = read_records(ablation.annotations, check_files=False)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 from PIL import Image
@@ -20,7 +20,7 @@ from ..scene_selection_fila_video import (
     unselected_frames,
 )
 from ..video_pool_fila_video import thumbnails
-from ..video_prompt_fila_video import prompt_of_question
+from ..video_prompt_fila_video import VideoPrompt, prompt_of_question
 from .records import Record
 from .selections import ByQuestion, Changes, Precomputed, Recall, Selection, event_recall
 
@@ -102,6 +102,17 @@ class Answerer:
         for weight in self.model.state_dict().values():
             digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict:
+        """What answers depend on beside the model: how videos are read, scenes selected and prompts written."""
+        videos = self.processor.video_processor
+        scenes = videos.scene_settings(num_scenes=self.num_scenes, encoded_candidates=self.encoded_candidates)
+        prompt = {field.name: getattr(self.processor, field.name) for field in fields(VideoPrompt)}
+        reading = {name: getattr(videos, name) for name in ("size", "do_resize", "num_frames", "fps")}
+        chat = hashlib.sha256(str(self.processor.chat_template).encode()).hexdigest()[:16]
+        settings = {**asdict(scenes), **prompt, **reading, **self.options, "chat_template": chat}
+        return json.loads(json.dumps(settings, default=dict))  # as they are read from a file
 
     def read(self, record: Record) -> Pool:
         """A video's pool; see `load_video` of the video processor for its errors."""

@@ -43,6 +43,8 @@ def _panel(axis: "Axes", table: Table) -> None:
     thickness = 0.72 / len(labels)
     for number, label in enumerate(labels):
         values = [table.accuracy(row, label) for row in table.rows]
+        if None in values:  # nothing but captions is asked
+            continue
         places = [row + (number - (len(labels) - 1) / 2) * thickness for row in range(len(values))]
         color = COLORS[number % len(COLORS)]
         best = max(values)[0] if len(labels) == 1 else None

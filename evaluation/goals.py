@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ..commands.loading import DEFAULT_MODEL
 from ..toy_world.make_videos import make_videos
@@ -27,6 +28,8 @@ from .judging import normalize
 from .records import read_records
 from .results import counts, evaluate, is_question, load_results, markdown, percent, save_results
 from .selections import find_selection
+
+logger = logging.get_logger(__name__)
 
 UNIFORM = "uniform"
 # What differs from plain short films in each set. Of the pairs of color and shape, those of training are shown in all
@@ -119,7 +122,8 @@ def answer_sets(
     The results of every set by its name, as [`evaluate`] gives them. What was filmed or answered before is kept.
 
     Raises:
-        ValueError: If the folder holds the answers of another model, also of one of the same name.
+        ValueError: If the folder holds the answers of another model, also of one of the same name, or with other
+            settings of its processor.
     """
     work, results = Path(work), {}
     for name in tqdm(SETS, desc="Sets", disable=None):
@@ -133,7 +137,7 @@ def answer_sets(
             chosen = [answerer.processor.selection, *([UNIFORM] if name == "short" else [])]
             selections = {each: find_selection(each, answerer.processor.init) for each in dict.fromkeys(chosen)}
             found = evaluate({model: answerer}, read_records(records), selections, blind=False)
-            found[model]["digest"] = answerer.digest
+            found[model] |= {"digest": answerer.digest, "settings": answerer.settings}
             part = saved.with_suffix(".part")
             save_results(found, part)
             part.replace(saved)
@@ -141,7 +145,21 @@ def answer_sets(
         if [result.get("digest") for result in found.values()] != [answerer.digest]:
             raise ValueError(f"{saved} holds the answers of another model than {model}: name another --work.")
         (results[name],) = found.values()
+        _check_settings(saved, results[name].get("settings"), answerer.settings)
     return results
+
+
+def _check_settings(saved: Path, before: dict | None, now: dict) -> None:
+    if before is None:
+        logger.warning_once(f"{saved.parent}: answers of an earlier version do not say with which settings they are.")
+        return
+    # Settings that one version has and the other has not are left out.
+    if other := [name for name in now if name in before and before[name] != now[name]]:
+        pairs = "; ".join(f"{name}: {before[name]!r} there, {now[name]!r} now" for name in other)
+        raise ValueError(
+            f"{saved} holds answers with other settings of the processor ({pairs}): name another --work, or give the "
+            "processor those settings."
+        )
 
 
 def table(results: dict[str, dict], selection: str) -> str:

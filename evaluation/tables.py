@@ -64,8 +64,8 @@ class Table:
         name (`str`): Such as "table2".
         title (`str`): What it shows.
         rows (`list[dict]`):
-            Of each `label`, `selection` and `models`: a name for each seed, in the same order in all; and perhaps
-            `paper`.
+            Of each `label`, `selection` and `models`: a name for each seed; and perhaps `seeds`, those of the models
+            (without them, the n-th models of all rows have the same), and `paper`.
         sets (`dict[str, dict]`): By label, what [`evaluate`] returns: a result for each name of a model.
         reference (`list[str]`, *optional*): Labels of rows; each row is compared with the best of them.
         groups (`dict[str, list[str]]`, *optional*): Kinds of questions that are counted together, by label.
@@ -126,16 +126,19 @@ class Table:
         """Those that a row's figures come from."""
         return [self.sets[label][model] for model in (row["models"][:1] if self.apart else row["models"])]
 
-    def other_seeds(self, row: dict, label: str) -> list[float]:
+    def other_seeds(self, row: dict, label: str) -> list[float | None]:
         """The accuracy of each of a row's models but the first."""
         others = [self.sets[label][model] for model in row["models"][1:]]
-        return [accuracy(*counts([one], row["selection"], is_question))[0] for one in others]
+        return [_middle(_accuracy([one], row["selection"], is_question)) for one in others]
 
     def accuracy(
         self, row: dict, label: str, column: str | None = None, where: Callable[[dict], bool] = is_question
-    ) -> Interval:
-        """Of a row on a set, with its interval: of its own selection, or of "blind" or "constant"."""
-        return accuracy(*counts(self.results(row, label), column or row["selection"], where))
+    ) -> Interval | None:
+        """
+        Of a row on a set, with its interval: of its own selection, or of "blind" or "constant". `None` where there is
+        no such question.
+        """
+        return _accuracy(self.results(row, label), column or row["selection"], where)
 
     def recall(self, row: dict, label: str, part: str, of: str) -> Interval | float | None:
         """The share `part` / `of` of the fields of [`Recall`] with its interval, or `None` where there are none."""
@@ -150,16 +153,22 @@ class Table:
     def gain(self, row: dict, label: str, where: Callable[[dict], bool] = is_question) -> Interval | None:
         """
         By how much a row is better than the best reference, with its interval, over the seeds that both have; `None`
-        for that one itself.
+        for that one itself, where they share no seed, and where there is no such question.
         """
         references = [other for other in self.rows if other["label"] in self.reference]
-        best = max(references, key=lambda other: self.accuracy(other, label)[0])
-        if row is best:
+        best = max(references, key=lambda other: _middle(self.accuracy(other, label)) or 0.0)
+        own, others = self._by_seed(row, label), self._by_seed(best, label)
+        shared = [seed for seed in own if seed in others]
+        if row is best or not shared:
             return None
-        right, asked = counts(self.results(row, label), row["selection"], where)
-        other, _ = counts(self.results(best, label), best["selection"], where)
-        seeds = min(len(right), len(other))
-        return difference(right[:seeds], other[:seeds], asked)
+        right, asked = counts([own[seed] for seed in shared], row["selection"], where)
+        other, _ = counts([others[seed] for seed in shared], best["selection"], where)
+        return difference(right, other, asked) if asked.any() else None
+
+    def _by_seed(self, row: dict, label: str) -> dict[int, dict]:
+        """A row's results by the seeds of training or, where it does not name these, by their places."""
+        results = self.results(row, label)
+        return dict(zip(row.get("seeds", range(len(results))), results, strict=False))
 
     def markdown(self) -> str:
         """The tables: accuracy and events of every set, then accuracy by kind of question."""
@@ -201,7 +210,7 @@ class Table:
     def _guesses(self, label: str) -> str:
         results = self.results(self.rows[0], label)
         rows = [row for row in results[0]["questions"] if is_question(row)]
-        if CONSTANT not in rows[0]["right"]:
+        if not rows or CONSTANT not in rows[0]["right"]:
             return ""
         constant = accuracy(*counts(results[:1], CONSTANT, is_question))
         chance = float(np.mean([row["chance"] for row in rows]))
@@ -222,12 +231,17 @@ class Table:
         body = []
         for row in self.rows:
             parts = [self.accuracy(row, label, None, lambda one, kind=kind: one["kind"] == kind) for kind in kinds]
-            body.append([row["label"], *(percent(part[0]) for part in parts)])
+            body.append([row["label"], *(percent(_middle(part)) for part in parts)])
         blind = [
             self.accuracy(self.rows[0], label, BLIND, lambda one, kind=kind: one["kind"] == kind) for kind in kinds
         ]
-        body.append([f"{self.rows[0]['label']}, blind", *(percent(part[0]) for part in blind)])
+        body.append([f"{self.rows[0]['label']}, blind", *(percent(_middle(part)) for part in blind)])
         return markdown(["", *kinds], body)
+
+
+def _accuracy(results: list[dict], column: str, where: Callable[[dict], bool]) -> Interval | None:
+    right, asked = counts(results, column, where)
+    return accuracy(right, asked) if asked.any() else None
 
 
 def _middle(value: Interval | float | None) -> float | None:

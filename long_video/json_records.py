@@ -1,8 +1,9 @@
 """The one reader of records in JSON: arrays and lines, a record at a time; errors name the file and the line."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 CHUNK = 1 << 20
@@ -59,7 +60,7 @@ def read_json_records(path: str | Path) -> Iterator[tuple[int, object]]:
         The number of the line or of the element, from 1, and its record, or a `JsonRecordError` in its place.
 
     Raises:
-        ValueError: If the file holds neither, or ends within its array.
+        ValueError: If the file holds neither, ends within its array, or goes on behind it.
     """
     with open(path, "rb") as file:
         start = file.read(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -108,6 +109,7 @@ def _elements(path: str | Path) -> Iterator[bytes]:
                         yield bytes(element)
                     element.clear()
                     if mark == b"]":
+                        _check_end(path, itertools.chain([chunk[end:]], iter(lambda: file.read(CHUNK), b"")))
                         return
                 else:
                     opens = mark in b"[{"
@@ -116,6 +118,17 @@ def _elements(path: str | Path) -> Iterator[bytes]:
                     depth += 1 if opens else -(mark in b"]}")
                 at = end
     raise ValueError(f"{str(path)!r} is not valid JSON: the file ends within its array.")
+
+
+def _check_end(path: str | Path, pieces: Iterable[bytes]) -> None:
+    """Nothing but white space may follow an array: more records there would be lost."""
+    for piece in pieces:
+        if rest := piece.strip():
+            found = rest[:40].decode(errors="replace")
+            raise ValueError(
+                f"{str(path)!r} is not valid JSON: behind the end of its array stands {found!r}. Put all records into "
+                "one array, or write one on each line."
+            )
 
 
 __all__ = ["JsonRecordError", "parse_record", "read_json_lines", "read_json_records"]

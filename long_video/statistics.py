@@ -50,6 +50,18 @@ class Statistics:
         }
 
 
+def check_complete(output: str | Path) -> None:
+    """
+    Raises:
+        ValueError: If the folder holds a build that has not finished: its card is written last.
+    """
+    if (Path(output) / ".build").is_dir() and not (Path(output) / "README.md").is_file():
+        raise ValueError(
+            f"The build in {str(output)!r} has not finished: it has no README.md, which is written last. Start the "
+            f"same `fila-video build-dataset ... --output {output}` again, which goes on with it."
+        )
+
+
 def read_records(output: str | Path) -> Iterator[dict]:
     """
     The records of a build, in order, one at a time.
@@ -240,4 +252,4 @@ The licenses and the terms of the short videos and of their captions apply.
 """
 
 
-__all__ = ["Statistics", "draw_histograms", "read_records", "write_card"]
+__all__ = ["Statistics", "check_complete", "draw_histograms", "read_records", "write_card"]

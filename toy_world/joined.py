@@ -7,7 +7,7 @@ from random import Random
 
 from ..long_video.json_records import read_json_lines
 from ..long_video.records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
-from ..long_video.statistics import read_records
+from ..long_video.statistics import check_complete, read_records
 from .questions import Question, ask_about_film
 from .sets import Settings
 from .wordings import Wordings
@@ -33,13 +33,14 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         build instead of a `video`. No question names a thing that is in several of the joined films.
 
     Raises:
-        ValueError: If the folder holds no build or one of fewer videos, a film that it joined has no record in
-            `output`, or a setting is given that is none of [`ASKED`].
+        ValueError: If the folder holds no build, an unfinished one or one of fewer videos, a film that it joined has
+            no record in `output`, or a setting is given that is none of [`ASKED`].
         `FileExistsError` if the file is there already.
     """
     names, plain = [field.name for field in fields(Settings) if field.name not in ASKED], Settings("short")
     if unused := [name for name in names if getattr(settings, name) != getattr(plain, name)]:
         raise ValueError(f"Of joined videos only {', '.join(ASKED)} can be set: leave out {', '.join(unused)}.")
+    check_complete(joined)
     output, records = Path(output), list(read_records(Path(joined)))
     if not records:
         raise ValueError(f"`joined` {joined} holds no videos of build-dataset: name the folder that it wrote.")
@@ -64,7 +65,8 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
         film = Film(record["duration"], settings.fps, (), tuple(events), pairs)
         origin = f"{settings.seed}/{settings.split}/joined/{number}"
         wordings = Wordings(Random(f"{origin}/words"), settings.wordings, settings.style)
-        turns = ask_about_film(Random(origin), film, settings.questions, settings.choice_share, settings.ask, wordings)
+        how = settings.choice_share, settings.ask, wordings, settings.split == "test"
+        turns = ask_about_film(Random(origin), film, settings.questions, *how)
         request, caption = (turn["value"] for turn in record["conversations"])
         request = request.replace(f"{VIDEO_PLACEHOLDER}\n", "").replace(f"{TIME_PLACEHOLDER}\n", "")
         turns.append(Question("caption", "free", request, caption))

@@ -52,7 +52,8 @@ def make_videos(output: str | Path, settings: Settings, count: int, workers: int
     Films `count` videos or pictures under `output` and writes their records.
 
     The n-th depends on the settings and n alone: a larger set begins with the smaller one, and splits, which seed
-    their own generators, share nothing. A set that was broken off is gone on with.
+    their own generators, share nothing. A set that was broken off is gone on with; videos of the same names that were
+    made with other settings are removed.
 
     Returns:
         `Path`: The JSONL file, `{split}_{kind}.jsonl`. A record is in LLaVA's conversation form; `events` are what is
@@ -68,9 +69,13 @@ def make_videos(output: str | Path, settings: Settings, count: int, workers: int
     if records.exists():
         raise FileExistsError(f"{records} is there already: name another output, or remove it.")
     (output / ("images" if settings.is_picture else "videos")).mkdir(parents=True, exist_ok=True)
-    # A set that was broken off has no records, but says which one it is: its videos stay.
+    # A set that was broken off has no records, but says which one it is: its videos stay. Those of any other must go
+    # before this one is named, or they would be taken for its own after the next break.
     begun, text = output / f".{records.name}", json.dumps(asdict(settings))
     keep = begun.is_file() and begun.read_text(encoding="utf-8") == text
+    if not keep:
+        for video in output.glob(f"videos/{settings.split}_{settings.kind}_[0-9]*.mp4"):
+            video.unlink()
     begun.write_text(text, encoding="utf-8")
     lines = []
     make = partial(make_one, output, settings, keep=keep)

@@ -215,8 +215,12 @@ def _shuffled(rng: Random, items: Sequence[str]) -> list[str]:
 
 
 def _rivals(rng: Random, film: Film) -> list[str]:
-    """Wrong options for a thing's name: first the other things of the film, so that having seen them is no help."""
-    names = _shuffled(rng, [event.thing.a_name for event in film.events])
+    """
+    Wrong options for a thing's name, each once: first the other things of the film, so that having seen them is no
+    help.
+    """
+    # Shuffled with those of one name, so that what is drawn next does not depend on them.
+    names = list(dict.fromkeys(_shuffled(rng, [event.thing.a_name for event in film.events])))
     others = [Thing(color, shape, 0, 0, 0).a_name for color, shape in film.nameable]
     return names + _shuffled(rng, [name for name in others if name not in names])
 

@@ -12,11 +12,14 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..long_video.annotations import LongVideoError, load_annotations
+from ..long_video.annotations import load_annotations
 from ..long_video.json_records import JsonRecordError, parse_record, read_json_records
+from ..long_video.statistics import check_complete
 from .settings import DataSet, TrainingError
 
 SUBSET_SEED = 42  # the paper's (section 4.3)
+# What records of any form raise where they are read: a value that is missing or of another type among them.
+RECORD_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 class JsonLines:
@@ -71,7 +74,8 @@ class RecordSet:
             folder that `build-dataset` wrote, or anything that `datasets` loads.
 
     Raises:
-        TrainingError: If there is no such set, it cannot be loaded, it is empty, or a split is named of one without.
+        TrainingError: If there is no such set, it cannot be loaded, it is empty or an unfinished build, or a split is
+            named of one without.
     """
 
     def __init__(self, source: DataSet) -> None:
@@ -84,18 +88,19 @@ class RecordSet:
                 f"{self.name!r}: `split` {source.split!r} is of what `datasets` loads; JSON files and folders that "
                 "`build-dataset` wrote are read whole: leave it out."
             )
-        if is_joined:
-            self.records, self.joined = JsonLines(sorted(path.glob("data/train-*.jsonl"))), path
-        elif is_json:
-            files = [source.path] if path.is_file() else sorted(glob.glob(source.path))
-            if not files:
-                raise TrainingError(f"There is no file {source.path!r}.")
-            self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
-        else:
-            try:
+        files = [source.path] if path.is_file() else sorted(glob.glob(source.path))
+        if is_json and not files:
+            raise TrainingError(f"There is no file {source.path!r}.")
+        try:
+            check_complete(path)
+            if is_joined:
+                self.records, self.joined = JsonLines(sorted(path.glob("data/train-*.jsonl"))), path
+            elif is_json:
+                self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
+            else:
                 self.records = load_annotations(source.path, source.split)
-            except LongVideoError as error:
-                raise TrainingError(f"{self.name!r}: {error}") from error
+        except ValueError as error:  # also a `LongVideoError`
+            raise TrainingError(f"{self.name!r}: {error}") from error
         if len(self.records) == 0:
             raise TrainingError(f"The set {source.path!r} has no records.")
         self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent
@@ -124,7 +129,7 @@ class RecordSet:
     def _is_asked(self, index: int) -> bool:
         try:
             return bool(keep_questions(self.records[index], self.source.questions)["questions"])
-        except (KeyError, TypeError, ValueError) as error:
+        except RECORD_ERRORS as error:
             raise TrainingError(
                 f"{self.name!r}, record {index + 1}: `questions` needs records as make-videos writes them, with an "
                 f"annotation for every two turns ({type(error).__name__}: {error})."
@@ -265,7 +270,7 @@ class Mixture(Dataset):
             try:
                 record = records[index]
                 sample = self.encode(record, records, (epoch, number, key[2]))
-            except (ValueError, OSError) as error:
+            except (*RECORD_ERRORS, OSError) as error:
                 refused.append(describe(record, records, index, error))
                 if self.unreadable == "fail":
                     raise TrainingError(f"{_text(refused[-1])} (`unreadable: skip` goes on without it.)") from error
@@ -325,7 +330,9 @@ class Curriculum(Dataset):
 def describe(record: dict | None, records: RecordSet, index: int, error: Exception) -> dict:
     """What is said of a record that is left out."""
     fields = record if isinstance(record, dict) else {}
-    media = fields.get("video") or fields.get("image") or [item.get("file") for item in fields.get("segments") or []]
+    segments = fields.get("segments") if isinstance(fields.get("segments"), (list, tuple)) else []
+    files = [item.get("file") for item in segments if isinstance(item, dict)]
+    media = fields.get("video") or fields.get("image") or files
     media = media if isinstance(media, (str, list)) else type(media).__name__
     return {
         "set": records.name,

@@ -4,13 +4,14 @@ import bisect
 import random
 import re
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..chat_inputs_fila_video import check_control_tokens, last_question
-from ..long_video.records import TIME_PLACEHOLDER, fill_time_instruction, record_source
+from ..long_video.records import TIME_PLACEHOLDER, record_source
 from ..processing_fila_video import FilaVideoProcessor
 from .data import RecordSet
 from .settings import Sampling
@@ -160,20 +161,31 @@ def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]
     """
     if not isinstance(record, dict):
         raise ValueError(f"the record is no object but of the type {type(record).__name__}")
-    images, videos = _media(record, "image", records), _media(record, "video", records)
-    turns = record.get("conversations") or record.get("messages")
-    if record.get("segments"):
+    images, segments = _media(record, "image", records), record.get("segments")
+    if segments:
+        _check_segments(segments)
         videos = [record_source(record, records.media, records.joined)]
-        turns = fill_time_instruction(record, None)
+    else:
+        videos = _media(record, "video", records)
+    turns = record.get("conversations") or record.get("messages")
     if not isinstance(turns, (list, tuple)) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("`conversations` must be a list of turns with `from` and `value`")
     turns = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
     placed, chat = {"image": 0, "video": 0}, []
     for role, text in turns:
-        if role not in ROLES or not isinstance(text, str):
+        if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
             raise ValueError(f"a turn is of human, gpt or system and has a text, got {role!r} and {str(text)[:80]!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"a turn of {role} holds half a surrogate pair, no character: {text[:80]!r}") from None
+        if segments and ROLES[role] == "user":  # the processor writes the sentence itself
+            text = text.replace(f"{TIME_PLACEHOLDER}\n", "")
         if TIME_PLACEHOLDER in text:
-            raise ValueError(f"the text holds {TIME_PLACEHOLDER}, but the record has no `segments`")
+            raise ValueError(
+                f"the text of {role} holds {TIME_PLACEHOLDER}, which can only be a line of a question, and that in a "
+                "record with `segments`"
+            )
         chat.append({"role": ROLES[role], "content": _blocks(text, bool(images), placed)})
     total = {"image": len(images), "video": len(videos)}
     if placed == {"image": 0, "video": 0} and sum(total.values()):
@@ -188,6 +200,18 @@ def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]
             f"has {total['image']} images and {total['video']} videos"
         )
     return chat, images, videos
+
+
+def _check_segments(segments: Any) -> None:
+    if not isinstance(segments, (list, tuple)) or not all(isinstance(item, dict) for item in segments):
+        raise ValueError("`segments` must be a list of objects with `file`, `start` and `end`")
+    kinds = {"file": str, "start": (int, float, NoneType), "end": (int, float, NoneType)}
+    for number, item in enumerate(segments, 1):
+        for name, kind in kinds.items():
+            if name not in item:
+                raise ValueError(f"segment {number} has no `{name}`")
+            if not isinstance(item[name], kind):
+                raise ValueError(f"`{name}` of segment {number} cannot be {item[name]!r}")
 
 
 def _blocks(text: str, has_images: bool, placed: dict[str, int]) -> list[dict]:

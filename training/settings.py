@@ -85,6 +85,7 @@ class Settings:
         if missing:
             raise TrainingError(f"The settings have no `{missing[0]}`.")
         numbers = {f"learning_rates.{part}": rate for part, rate in self.learning_rates.items()}
+        numbers["batch_size"] = self.batch_size
         numbers |= {f"phases.{place}.steps": phase.steps for place, phase in enumerate(self.phases)}
         for where, source in sources.items():
             numbers |= {f"{where}.{name}": getattr(source, name) for name in ("weight", "count", "subset")}

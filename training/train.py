@@ -2,7 +2,7 @@ r"""Trains FiLA-Video: one stage, one file of settings.
 
     python -m fila_video.training.train training/stage4_video.yaml [key=value ...]
     torchrun --nproc-per-node 8 -m fila_video.training.train training/stage4_video.yaml
-    accelerate launch --config_file training/accelerate/fsdp.yaml \
+    accelerate launch --config_file training/accelerate/fsdp2.yaml \
         -m fila_video.training.train training/stage4_video.yaml
 
 Started again, it goes on from the last whole checkpoint in `output`. `training/README.md` describes every setting.
@@ -40,15 +40,25 @@ DEFAULTS = {
     "report_to": "none",
     "disable_tqdm": not sys.stderr.isatty(),
 }
-# Set elsewhere in the settings, or to the one value that works.
+# Set elsewhere in the settings, or to the one value that works; others would have no effect.
 RESERVED = {
-    "output_dir": "`output`",
-    "learning_rate": "`learning_rates`",
-    "optim": "`optimizer`",
-    "gradient_accumulation_steps": "`batch_size`, from which it follows",
-    "remove_unused_columns": None,
-    "label_names": None,
+    "output_dir": "is set by `output`",
+    "learning_rate": "is set by `learning_rates`",
+    "optim": "is set by `optimizer`",
+    "adam_beta1": "is set by `optimizer_settings.betas`",
+    "adam_beta2": "is set by `optimizer_settings.betas`",
+    "adam_epsilon": "is set by `optimizer_settings.eps`",
+    "gradient_accumulation_steps": "is set by `batch_size`, from which it follows",
+    "label_smoothing_factor": "cannot be used: the loss is that of the learned tokens as they are",
+    "resume_from_checkpoint": "has no effect: a run goes on from the last checkpoint in `output`",
 }
+RESERVED |= dict.fromkeys(("optim_args", "optim_target_modules"), "is set by `optimizer_settings`")
+RESERVED |= dict.fromkeys(("train_sampling_strategy", "length_column_name"), "is set by the mixture of `data`")
+RESERVED |= dict.fromkeys(("remove_unused_columns", "label_names", "use_cache"), "is set by the trainer")
+RESERVED |= dict.fromkeys(("do_train", "do_eval", "do_predict"), "has no effect: a run trains, and does nothing else")
+EVALUATION = ("per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics")
+EVALUATION += ("bf16_full_eval", "fp16_full_eval", "metric_for_best_model", "greater_is_better")
+EVALUATION += ("load_best_model_at_end",)  # and all that begin with `eval_`
 SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size")
 SHARED += ("frame_encoding", "background_tokens", "num_prototypes", "key_frames", "detail_tokens")
 SAVED_SETTINGS = "settings.yaml"
@@ -57,14 +67,21 @@ SAVED_SETTINGS = "settings.yaml"
 def training_arguments(settings: Settings) -> TrainingArguments:
     """
     Raises:
-        TrainingError: If a name is unknown, or the global batch does not divide among the processes.
+        TrainingError: If a name is unknown or without effect, a value cannot be, or the global batch does not divide
+            among the processes.
     """
     names = [item.name for item in fields(TrainingArguments) if item.init]
     for name in settings.training:
-        if name in RESERVED:
-            raise TrainingError(f"`training.{name}` is set by {RESERVED[name] or 'the trainer'}.")
         known(name, names, "`training`")
+        why = RESERVED.get(name)
+        if name in EVALUATION or name.startswith("eval_"):
+            why = "has no effect: training evaluates nothing"
+        if why:
+            raise TrainingError(f"`training.{name}` {why}. Leave it out.")
     values = {**DEFAULTS, **settings.training}
+    for name in ("per_device_train_batch_size", "num_train_epochs"):
+        if name in values and not (isinstance(values[name], (int, float)) and values[name] > 0):
+            raise TrainingError(f"`training.{name}` must be a positive number, got {values[name]!r}.")
     processes, each = int(os.environ.get("WORLD_SIZE", "1")), values.get("per_device_train_batch_size", 8)
     if settings.batch_size is not None:
         if settings.batch_size % (each * processes):
@@ -75,9 +92,12 @@ def training_arguments(settings: Settings) -> TrainingArguments:
         values["gradient_accumulation_steps"] = settings.batch_size // (each * processes)
     if settings.phases:
         values["max_steps"] = sum(phase.steps for phase in settings.phases)
-    arguments = TrainingArguments(
-        output_dir=settings.output, remove_unused_columns=False, label_names=["labels"], **values
-    )
+    try:
+        arguments = TrainingArguments(
+            output_dir=settings.output, remove_unused_columns=False, label_names=["labels"], **values
+        )
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"`training`: {error}") from error
     if arguments.n_gpu > 1:
         raise TrainingError(
             f"One process sees {arguments.n_gpu} GPUs: start with `torchrun --nproc-per-node {arguments.n_gpu}`, or "

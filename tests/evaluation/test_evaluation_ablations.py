@@ -183,13 +183,54 @@ def test_a_row_may_have_stages_and_a_row_may_be_what_training_starts_from(world,
 
 @pytest.mark.slow
 def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) -> None:
-    settings = training_settings(world, tmp_path / "train.yaml", unreadable="perhaps")
+    data = [{"path": str(tmp_path / "none.jsonl")}]
+    settings = training_settings(world, tmp_path / "train.yaml", data=data)
     rows = [{"label": "Weighted", "selection": "uniform"}]
     values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[0], rows=rows)
     assert main([write_yaml(tmp_path / "table9.yaml", **values), "--results", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert "Training 'Weighted', seed 0, failed (2)" in message and "training.log" in message
-    assert "`unreadable` must be one of" in (tmp_path / "work" / "weighted_0" / "training.log").read_text()
+    assert "There is no file" in (tmp_path / "work" / "weighted_0" / "training.log").read_text()
+
+
+def start_only(world, tmp_path, **changes) -> list[str]:
+    """The arguments of a table whose one model is what training starts from, so that nothing is trained."""
+    rows = [{"label": "Start", "selection": "uniform", "untrained": True, **changes}]
+    settings = training_settings(world, tmp_path / "train.yaml")
+    values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[3], rows=rows)
+    return [write_yaml(tmp_path / "table9.yaml", **values), "--results", str(tmp_path / "results"), "--limit", "1"]
+
+
+def test_a_model_of_other_settings_is_not_taken_for_a_rows(world, tmp_path, capsys) -> None:
+    assert main(start_only(world, tmp_path)) == 0
+    first = capsys.readouterr().out
+    assert main(start_only(world, tmp_path)) == 0 and capsys.readouterr().out == first
+    for mode in ([], ["--only-finished"]):
+        changed = start_only(world, tmp_path, overrides={"config.merger_type": "mean", "training.max_steps": 600})
+        assert main([*changed, *mode]) == 2
+        message = capsys.readouterr().err
+        assert f"The run in {tmp_path / 'work' / 'start_3'} was begun with other settings" in message
+        assert "training.max_steps: 1 there, 600 now" in message and "config.merger_type: None there, mean" in message
+        assert "Remove that folder to train it anew" in message
+    # One of an earlier version, which did not write what decides it, is taken as it is.
+    (tmp_path / "work" / "start_3" / "ablation.json").unlink()
+    assert main(changed) == 0 and capsys.readouterr().out == first
+
+
+def test_what_would_share_a_folder_or_file_by_its_label_is_refused(world, tmp_path) -> None:
+    rows = [{"label": label, "selection": "uniform", "overrides": {"batch_size": len(label)}} for label in ("A", "A+")]
+    trained = {"models": [], "settings": training_settings(world, tmp_path / "train.yaml"), "seeds": [0]}
+    file = tmp_path / "table9.yaml"
+    write_yaml(file, **settings_of(world, tmp_path, rows=rows, **trained))
+    with pytest.raises(ValueError, match=r"table9\.yaml: the labels 'A' and 'A\+' .* both be kept as 'a'"):
+        load_ablation(file)
+    rows[1]["overrides"] = rows[0]["overrides"]  # one training, which both show
+    write_yaml(file, **settings_of(world, tmp_path, rows=rows, **trained))
+    assert model_folders(load_ablation(file)) == {label: [str(tmp_path / "a_0")] for label in ("A", "A+")}
+    sets = {label: str(world / "records.jsonl") for label in ("10 minutes", "10+ minutes")}
+    write_yaml(file, **settings_of(world, tmp_path, sets=sets))
+    with pytest.raises(ValueError, match=r"the labels '10 minutes' and '10\+ minutes'"):
+        load_ablation(file)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +344,36 @@ def test_rows_with_fewer_seeds_are_compared_over_those_that_both_have() -> None:
     table.rows[4]["models"] = table.rows[4]["models"][:2]
     fewer = selection_table(seeds=2)
     assert table.gain(table.rows[4], "10 minutes") == fewer.gain(fewer.rows[4], "10 minutes") != all_seeds
+
+
+def test_rows_are_compared_over_the_models_of_the_same_seeds(tmp_path) -> None:
+    table = merging_table()
+    for row in table.rows:
+        row["seeds"] = [0, 1, 2]
+    by_place, (base, better, _) = merging_table(), table.rows
+    assert table.gain(better, "10 minutes") == by_place.gain(by_place.rows[1], "10 minutes")
+    base["models"], base["seeds"] = base["models"][1:], [1, 2]
+    better["models"], better["seeds"] = better["models"][:2], [0, 1]
+    table.save(tmp_path / "table.json")
+    for one in (table, Table.load(tmp_path / "table.json")):
+        of_seed_1 = [{**base, "models": base["models"][:1]}, {**better, "models": better["models"][1:]}]
+        less, more = (one.accuracy(row, "10 minutes")[0] for row in of_seed_1)
+        assert one.gain(one.rows[1], "10 minutes")[0] == pytest.approx(more - less)
+    better["models"], better["seeds"] = better["models"][:1], [0]
+    assert table.gain(better, "10 minutes") is None and cells(table.markdown(), "Attention pooling")[3] == "-"
+
+
+def test_what_a_set_does_not_ask_is_a_dash(tmp_path) -> None:
+    table = selection_table(seeds=1)
+    table.groups = {"shown": ["what", "order"], "moves": ["motion"]}
+    grouped = cells(table.markdown(), "k-means, similar", 1)
+    assert grouped[1] != "-" and grouped[2] != "-" and grouped[3:] == ["-", "-"]
+    for result in table.sets["10 minutes"].values():
+        result["questions"] = [row for row in result["questions"] if row["kind"] == "caption"]
+    text = table.markdown()
+    assert "40 videos, 0 questions" in text and cells(text, "k-means, similar")[2:5] == ["-", "-", "-"]
+    assert cells(text, "k-means, similar", 2)[1] != "-"  # captions, among the kinds
+    draw([table], tmp_path / "picture.png")
 
 
 def test_the_picture_shows_the_best_row_and_how_much_it_is(tmp_path) -> None:

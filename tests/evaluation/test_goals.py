@@ -124,6 +124,18 @@ def test_a_whole_small_run_is_kept_and_another_model_needs_another_folder(tmp_pa
     with pytest.raises(ValueError, match="holds the answers of another model than tiny"):
         answer_sets(trained, "tiny", tmp_path, **sizes)
 
+    few = Answerer(answerer.model, tiny_processor(time_marks="none"), num_scenes=2, max_new_tokens=4)
+    changed = r"num_scenes: 4 there, 2 now; time_marks: 'sentence' there, 'none' now\): name another --work"
+    with pytest.raises(ValueError, match=changed):
+        answer_sets(few, "tiny", tmp_path, **sizes)
+    for file in (tmp_path / "answers").iterdir():  # as an earlier version wrote them: taken as they are
+        found = json.loads(file.read_text())
+        del found["tiny"]["settings"]
+        file.write_text(json.dumps(found))
+    assert [each["questions"] for each in answer_sets(few, "tiny", tmp_path, **sizes).values()] == [
+        each["questions"] for each in results.values()
+    ]
+
     monkeypatch.setattr(goals, "load_answerer", lambda model, device: answerer)
     monkeypatch.setattr(goals, "answer_sets", lambda *args, **options: results)
     assert main(["--model", "tiny", "--work", str(tmp_path)]) == 0

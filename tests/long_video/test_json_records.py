@@ -85,3 +85,15 @@ def test_a_file_that_holds_no_records_is_an_error_with_its_name(tmp_path, text, 
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"records\.json.*{message}"):
         list(read_json_records(path))
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_what_stands_behind_an_array_is_an_error_and_no_record_is_lost(tmp_path, monkeypatch, chunk) -> None:
+    monkeypatch.setattr(json_records, "CHUNK", chunk)
+    path = tmp_path / "records.json"
+    for rest in ('\n[{"id": 2}]\n', ',{"id": 2}]', " " * 20 + "text"):
+        path.write_text('[{"id": 1}]' + rest)
+        with pytest.raises(ValueError, match=r"records\.json' is not valid JSON: behind the end of its array stands"):
+            list(read_json_records(path))
+    path.write_text('[{"id": 1}]' + " \n\t" * 20)
+    assert list(read_json_records(path)) == [(1, {"id": 1})]

@@ -1,16 +1,18 @@
 """Questions about joined films: they follow from the films, and training takes them with the joined videos."""
 
 import json
+import shutil
 
 import pytest
 from fila_video.commands import cli
 from fila_video.toy_world.joined import ask_about_joined
 from fila_video.toy_world.make_videos import Settings, make_videos
 from fila_video.toy_world.questions import PARTS
+from fila_video.toy_world.unanswerable import OUTSIDE, OUTSIDE_IN_TESTS
 from fila_video.toy_world.world import COLORS, SHAPES
 from fila_video.training.data import RecordSet
 from fila_video.training.samples import read_chat
-from fila_video.training.settings import DataSet
+from fila_video.training.settings import DataSet, TrainingError
 from fila_video.video_reading_fila_video import read_frames
 
 
@@ -123,3 +125,41 @@ def test_what_cannot_be_asked_about_is_named(folder, tmp_path, capsys) -> None:
     assert not list(tmp_path.glob("*joined*"))
     assert ask(folder, "--count", "2") == 2
     assert "train_joined.jsonl is there already" in capsys.readouterr().err
+
+
+def test_no_option_is_offered_twice_where_a_thing_is_in_several_films(folder, tmp_path) -> None:
+    for name in ("train_clip.jsonl", "train_empty.jsonl"):
+        (tmp_path / name).symlink_to(folder / name)
+    settings = Settings("short", seed=3, questions=60, choice_share=1, ask=("order", "before", "after"))
+    offered = 0
+    for record in lines_of(ask_about_joined(tmp_path, folder / "long", settings, count=6)):
+        for question in (each for each in record["questions"] if each["form"] == "choice"):
+            options = [line.split(". ", 1)[1] for line in question["question"].split("\n")[1:]]
+            assert len(set(options)) == len(options) == 4, question
+            offered += 1
+    assert offered > 20
+
+
+def test_joined_films_of_a_test_are_asked_about_other_things_that_do_not_exist(folder, tmp_path) -> None:
+    for name in ("train_clip.jsonl", "train_empty.jsonl"):
+        (tmp_path / name).symlink_to(folder / name)
+    settings = Settings("short", "test", questions=20, choice_share=0, ask=("there",))
+    asked = " ".join(
+        question["question"].replace("?", " ")
+        for record in lines_of(ask_about_joined(tmp_path, folder / "long", settings, count=6))
+        for question in record["questions"]
+    )
+    assert any(f" {thing} " in asked for thing in OUTSIDE_IN_TESTS[1])
+    assert not any(f" {thing} " in asked for thing in OUTSIDE[1])
+
+
+def test_an_unfinished_build_is_neither_asked_about_nor_trained_on(folder, tmp_path) -> None:
+    shutil.copytree(folder / "long", tmp_path / "long")
+    assert len(RecordSet(DataSet(str(tmp_path / "long"), media=str(folder)))) == 6
+    (tmp_path / "long" / "README.md").unlink()
+    message = "has not finished.*`fila-video build-dataset ... --output .*long` again"
+    with pytest.raises(TrainingError, match=message):
+        RecordSet(DataSet(str(tmp_path / "long"), media=str(folder)))
+    with pytest.raises(ValueError, match=message):
+        ask_about_joined(tmp_path, tmp_path / "long", Settings("short"), count=1)
+    assert not (tmp_path / "train_joined.jsonl").exists()

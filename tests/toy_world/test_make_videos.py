@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from fila_video.commands import cli
-from fila_video.toy_world.make_videos import KINDS, Settings, make_videos
+from fila_video.toy_world.make_videos import KINDS, Settings, make_one, make_videos
 from fila_video.toy_world.questions import NUMBERS, PARTS, Question, ask_about_film, caption_film_with_times
 from fila_video.toy_world.world import COLORS, SHAPES, Thing, draw_film, draw_thing
 from fila_video.video_reading_fila_video import probe_video, read_frames
@@ -304,6 +304,26 @@ def test_a_set_that_is_there_is_not_overwritten(tmp_path, capsys) -> None:
     assert cli.main(arguments) == 0
     assert cli.main(arguments) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_set_that_is_broken_off_twice_keeps_no_video_of_another(tmp_path, monkeypatch) -> None:
+    old, new = (Settings("pair", seed=seed, side=32, fps=4, questions=1) for seed in (1, 2))
+    make_videos(tmp_path / "world", old, count=3).unlink()
+    film = make_one
+
+    def film_one_and_stop(output, settings, index, keep=False):
+        if index == 1:
+            raise KeyboardInterrupt
+        return film(output, settings, index, keep)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fila_video.toy_world.make_videos.make_one", film_one_and_stop)
+        make_videos(tmp_path / "world", new, count=3)
+    for record in records_of(make_videos(tmp_path / "world", new, count=3)):
+        assert probe_video(tmp_path / "world" / record["video"]).duration == pytest.approx(record["duration"], abs=0.3)
+    make_videos(tmp_path / "fresh", new, count=3)
+    files = [sorted((tmp_path / name / "videos").iterdir()) for name in ("world", "fresh")]
+    assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
 
 
 def test_a_rate_beside_those_that_take_its_place_is_refused(tmp_path, capsys) -> None:

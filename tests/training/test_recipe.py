@@ -77,7 +77,7 @@ def test_the_recipe_makes_a_checkpoint_from_nothing_and_goes_on_after_a_kill(tmp
 
     other = start(tmp_path, seed=43)
     assert other.wait(timeout=60) == 2
-    assert "was begun with seed 42, SMOKE=1, not with seed 43" in (tmp_path / "output.txt").read_text()
+    assert "was begun with seed 42, SMOKE=1: name another folder" in (tmp_path / "output.txt").read_text()
 
     done = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     finish(tmp_path)

@@ -248,6 +248,7 @@ def test_a_split_of_sets_that_are_read_whole_is_refused(tmp_path) -> None:
     joined = tmp_path / "joined"
     (joined / ".build").mkdir(parents=True)
     (joined / "data").mkdir()
+    (joined / "README.md").write_text("complete")
     write_lines(joined / "data" / "train-00000-of-00001.jsonl", records)
     datasets.Dataset.from_list(records).to_parquet(tmp_path / "rows.parquet")
     for path in (world() / "images.json", world() / "videos*.jsonl", joined, tmp_path / "rows.parquet"):
@@ -289,6 +290,60 @@ def test_a_line_that_is_no_json_is_named(tmp_path, suffix) -> None:
     path.write_text(json.dumps(video_record(0)) + '\n{"id": "to\n')
     data = Mixture([RecordSet(DataSet(str(path), media=str(world())))], encoder(), seed=0, unreadable="skip")
     assert [item["record"] for item in data[0, 0, 1]["unreadable"]] == [2]
+
+
+SEGMENT = {"file": "videos/0.mp4", "start": 0, "end": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segments": [SEGMENT], "conversations": None}, "`conversations` must be a list of turns"),
+        ({"segments": [{"start": 0, "end": 2}]}, "segment 1 has no `file`"),
+        ({"segments": [SEGMENT, {**SEGMENT, "file": 5}]}, "`file` of segment 2 cannot be 5"),
+        ({"segments": [{**SEGMENT, "end": "2"}]}, "`end` of segment 1 cannot be '2'"),
+        ({"segments": {"file": "videos/0.mp4"}}, "`segments` must be a list of objects"),
+        ({"segments": 5}, "`segments` must be a list of objects"),
+        ({"segments": ["videos/0.mp4"]}, "`segments` must be a list of objects"),
+        ({"conversations": [{"from": ["human"], "value": "Hi"}]}, "of human, gpt or system"),
+        ({"conversations": turns("What \ud800?", "It.")}, "holds half a surrogate pair"),
+    ],
+)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_record_of_any_form_is_named_or_skipped(tmp_path, changes, message, isolated) -> None:
+    path = write_lines(tmp_path / "odd.jsonl", [{**video_record(0), **changes}, video_record(1)])
+    records = RecordSet(DataSet(str(path), media=str(world())))
+    with pytest.raises(TrainingError, match=rf"odd\.jsonl, record 1, id v0, .*{re.escape(message)}"):
+        Mixture([records], encoder(isolated), seed=0)[0, 0, 0]
+    sample = Mixture([records], encoder(isolated), seed=0, unreadable="skip")[0, 0, 0]
+    assert [item["record"] for item in sample["unreadable"]] == [1] and learned(sample).startswith("Number 1.")
+
+
+@pytest.mark.parametrize("error", [KeyError("file"), TypeError("no text"), AttributeError("x"), IndexError("1")])
+def test_whatever_a_record_raises_is_named_or_skipped(error) -> None:
+    def encode(record: dict, *_: object) -> dict:
+        if record["id"] == "v0":
+            raise error
+        return {}
+
+    records = RecordSet(DataSet(str(world() / "videos.jsonl")))
+    with pytest.raises(TrainingError, match=rf"videos\.jsonl, record 1, id v0, .*{type(error).__name__}"):
+        Mixture([records], encode, seed=0)[0, 0, 0]
+    (refused,) = Mixture([records], encode, seed=0, unreadable="skip")[0, 0, 0]["unreadable"]
+    assert refused["reason"].startswith(type(error).__name__)
+
+
+def test_segments_are_read_with_messages_too() -> None:
+    question = {"role": "user", "content": "<video>\n<time_instruction>\nWhat?"}
+    record = {"segments": [SEGMENT, SEGMENT], "messages": [question, {"role": "assistant", "content": "It."}]}
+    sample = encode(record)
+    assert "2 frames of a 4.0-second video" in PROCESSOR.tokenizer.decode(sample["input_ids"])
+
+
+def test_a_torn_array_is_an_error_of_training_that_names_its_file(tmp_path) -> None:
+    (tmp_path / "torn.json").write_text('[{"id": 1}]\n[{"id": 2}]')
+    with pytest.raises(TrainingError, match=r"torn\.json' is not valid JSON"):
+        RecordSet(DataSet(str(tmp_path / "torn.json")))
 
 
 def asked(*kinds: str) -> dict:

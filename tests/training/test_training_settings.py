@@ -91,6 +91,8 @@ def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path) -> Non
         ),
         ({"sampling": {"num_scenes": []}}, "must be a positive number, got 0"),
         ({"sampling": {"num_scenes": [4, 0]}}, "must be a positive number, got 0"),
+        ({"batch_size": -4}, "`batch_size` must be a positive number, got -4"),
+        ({"batch_size": 0}, "`batch_size` must be a positive number, got 0"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, changes, message) -> None:
@@ -130,11 +132,34 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch) 
         ("learning_rate", "set by `learning_rates`"),
         ("gradient_accumulation_steps", "from which it follows"),
         ("lr_schedular_type", "Did you mean lr_scheduler_type"),
+        ("adam_beta1", "`training.adam_beta1` is set by `optimizer_settings.betas`. Leave it out"),
+        ("adam_beta2", "set by `optimizer_settings.betas`"),
+        ("adam_epsilon", "set by `optimizer_settings.eps`"),
+        ("optim_args", "set by `optimizer_settings`"),
+        ("train_sampling_strategy", "set by the mixture of `data`"),
+        ("label_smoothing_factor", "cannot be used"),
+        ("eval_steps", "has no effect: training evaluates nothing"),
+        ("metric_for_best_model", "has no effect: training evaluates nothing"),
+        ("resume_from_checkpoint", "goes on from the last checkpoint in `output`"),
     ],
 )
-def test_training_arguments_that_are_set_elsewhere_or_unknown_are_refused(name, message) -> None:
+def test_training_arguments_that_are_set_elsewhere_unknown_or_without_effect_are_refused(name, message) -> None:
     with pytest.raises(TrainingError, match=message):
         training_arguments(made(training={name: 1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr_scheduler_type", "cosin", "`training`: cosin is not a valid SchedulerType"),
+        ("warmup_steps", -1, "`training`: Got warmup_steps = -1"),
+        ("num_train_epochs", -1, "`training.num_train_epochs` must be a positive number, got -1"),
+        ("per_device_train_batch_size", 0, "`training.per_device_train_batch_size` must be a positive number, got 0"),
+    ],
+)
+def test_values_of_training_arguments_that_cannot_be_are_an_error_of_training(name, value, message) -> None:
+    with pytest.raises(TrainingError, match=message):
+        training_arguments(made(batch_size=8, training={"use_cpu": True, name: value}))
 
 
 def films_of(script: str) -> set[tuple[str, str]]:

@@ -10,9 +10,8 @@ set -euo pipefail
 settings=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/done" && cd "$1"
 seed=${2:-42} smoke=${SMOKE:-0}
-asked="seed $seed, SMOKE=$smoke"
-[ -e asked ] || echo "$asked" >asked
-[ "$(cat asked)" = "$asked" ] || { echo "$PWD was begun with $(cat asked), not with $asked: name another folder." >&2; exit 2; }
+[ -e asked ] || echo "seed $seed, SMOKE=$smoke" >asked
+grep -qxF "seed $seed, SMOKE=$smoke" asked || { echo "$PWD was begun with $(cat asked): name another folder." >&2; exit 2; }
 # Threads that spin while they wait cost more than they gain on so small a model.
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
