@@ -1,10 +1,11 @@
 """Chats and batches as people write them, brought into the one form that the processor and the pipeline read."""
 
-import base64
-import binascii
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import Chat
 
 from .encoded_video_fila_video import EncodedVideo
-from .video_inputs_fila_video import HeldVideo, check_video_keys, clip_of, flatten_videos, videos_of_rows
+from .video_inputs_fila_video import HeldVideo, check_video_keys, clip_of, decoded, flatten_videos, videos_of_rows
 from .video_reading_fila_video import VideoFrames, VideoSegment
 
 ROLES = ("system", "user", "assistant")
@@ -29,6 +29,9 @@ MEDIA_KEYS = {
 # Keys that can hold nothing but media, with the kind of block for each; other clients put some of them beside a text.
 KINDS = {"image": "image", "images": "image", "image_url": "image"}
 KINDS |= {"video": "video", "videos": "video", "video_url": "video"}
+CLIP_KEYS = ("video_start", "video_end")
+# What else a column of a clip's times may be called.
+CLIP_TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?", re.IGNORECASE)
 
 
 def normalize_chat(messages: Any) -> list[dict]:
@@ -44,7 +47,8 @@ def normalize_chat(messages: Any) -> list[dict]:
             Each with a `role`, one of "system", "user" and "assistant", and a `content`: a text, or a list of blocks.
 
     Returns:
-        `list[dict]`: Messages whose `content` is a text, or a list of blocks of the types text, image and video.
+        `list[dict]`: Messages whose `content` is a list of blocks of the types text, image and video; of many chat
+        templates a text alone would get lost.
 
     Raises:
         ValueError: If there is no message, one is empty or malformed, or a text is not valid Unicode.
@@ -52,8 +56,8 @@ def normalize_chat(messages: Any) -> list[dict]:
     messages = getattr(messages, "messages", messages)  # transformers' `Chat`
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError("A chat has no messages: ask something.")
-    chat = [_normalize_message(message) for message in messages]
-    if not any(_texts(message["content"]) for message in chat if message["role"] == "user"):
+    chat = [normalize_message(message) for message in messages]
+    if not any(texts_of(message["content"]) for message in chat if message["role"] == "user"):
         raise ValueError("A chat has no question: add a text to the `content` of a user's message.")
     return chat
 
@@ -66,11 +70,9 @@ def normalize_chats(conversation: Any) -> tuple[list[list[dict]], bool]:
     is_batch = isinstance(conversation, (list, tuple)) and bool(conversation)
     is_batch = is_batch and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
     chats = [normalize_chat(chat) for chat in (conversation if is_batch else [conversation])]
-    for message in (message for chat in chats for message in chat if not isinstance(message["content"], str)):
-        message["content"] = [
-            {**block, "video": HeldVideo(block["video"])} if "video" in block else block
-            for block in message["content"]
-        ]
+    for block in (block for chat in chats for message in chat for block in message["content"]):
+        if "video" in block:
+            block["video"] = HeldVideo(block["video"])
     return chats, is_batch
 
 
@@ -81,7 +83,8 @@ def _fields(item: Any) -> Any:
     return item
 
 
-def _normalize_message(message: Any) -> dict:
+def normalize_message(message: Any) -> dict:
+    """One message of [`normalize_chat`]."""
     message = _fields(message)
     if not isinstance(message, dict):
         raise ValueError(f"A message is a dictionary with `role` and `content`, got {type(message).__name__}.")
@@ -93,26 +96,22 @@ def _normalize_message(message: Any) -> dict:
             raise ValueError(
                 f"A message has `{name}` beside its `content`: put it into the `content`, as {_example(kind)}."
             )
-    if content is None:
-        content = ""
-    elif isinstance(content, dict):
-        content = [content]
-    if isinstance(content, str):
-        check_text(content)
-    elif isinstance(content, (list, tuple)):
-        content = [_normalize_block(block) for block in content]
-        # Some clients put an empty text beside the question.
-        if any(block["type"] == "text" and block["text"].strip() for block in content):
-            content = [block for block in content if block["type"] != "text" or block["text"]]
-    else:
+    if isinstance(content, (str, dict, NoneType)):
+        content = ["" if content is None else content]
+    if not isinstance(content, (list, tuple)):
         raise ValueError(f"The `content` of a message is a text or a list of blocks, got {type(content).__name__}.")
-    texts = _texts(content)
+    content = [_normalize_block(block) for block in content]
+    texts = texts_of(content)
+    # Some clients put an empty text beside the question.
+    if any(text.strip() for text in texts):
+        content = [block for block in content if block["type"] != "text" or block["text"]]
     if role == "user" and (not content or (texts and not any(text.strip() for text in texts))):
         raise ValueError("A question is empty: ask something.")
     return {**{name: value for name, value in message.items() if value is not None}, "content": content}
 
 
-def _texts(content: str | list[dict]) -> list[str]:
+def texts_of(content: str | list[dict]) -> list[str]:
+    """The texts in the content of a message."""
     return [content] if isinstance(content, str) else [block["text"] for block in content if block["type"] == "text"]
 
 
@@ -122,7 +121,7 @@ def _normalize_block(block: Any) -> dict:
     block = _fields(block)
     if not isinstance(block, dict):
         raise ValueError(f"A content block is a dictionary with a `type`, got {type(block).__name__}.")
-    block = {name: value for name, value in block.items() if value is not None}
+    given, block = block, {name: value for name, value in block.items() if value is not None}
     kind = block.get("type")
     if kind is None:
         named = [name for name in ("text", "image", "image_url", "video", "video_url") if name in block]
@@ -140,6 +139,12 @@ def _normalize_block(block: Any) -> dict:
         return {**block, "type": "text"}
     media = [block[name] for name in MEDIA_KEYS[kind] if name in block]
     if not media:
+        unread = [name for name in given if name in MEDIA_KEYS[kind] or not (name == "type" or _is_empty(given[name]))]
+        if unread:
+            raise ValueError(
+                f"A block of type {kind} has no {kind}: nothing is read from its {', '.join(map(_short, unread))}. "
+                f"Give it as {_example(kind)}."
+            )
         return {"type": kind}  # its medium comes by another way
     if kind == "image" and len(media) > 1:
         named = " and ".join(f"`{name}`" for name in MEDIA_KEYS["image"] if name in block)
@@ -148,10 +153,11 @@ def _normalize_block(block: Any) -> dict:
     if isinstance(medium, dict) and set(medium) <= {"url", "detail"} and "url" in medium:
         medium = medium["url"]  # as OpenAI nests it
     if isinstance(medium, str):
-        medium = _decoded(medium, kind)
+        check_text(medium)
+        medium = decoded(medium, kind)
     if kind == "video":
         check_video_keys(block)
-        span = {name: block[name] for name in ("video_start", "video_end") if name in block}
+        span = {name: block[name] for name in CLIP_KEYS if name in block}
         medium = clip_of({**medium, **span} if isinstance(medium, dict) else {"video": medium, **span})
     return {"type": kind, "url" if isinstance(medium, str) and "://" in medium else kind: medium}
 
@@ -174,20 +180,6 @@ def _is_empty(value: Any) -> bool:
 
 def _example(kind: str) -> str:
     return f'{{"type": "{kind}", "{kind}": …}}'
-
-
-def _decoded(medium: str, kind: str) -> str | bytes:
-    """The bytes in a `data:` URL; other names as they are."""
-    check_text(medium)
-    if not medium.startswith("data:"):
-        return medium
-    head, comma, data = medium.partition(",")
-    try:
-        if not comma or not head.endswith(";base64"):
-            raise ValueError("it is not base64")
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"Cannot read the {kind} in the URL {medium[:40]!r}...: {error}.") from error
 
 
 def check_text(text: str) -> None:
@@ -250,7 +242,7 @@ def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] |
         return None
     questions = []
     for chat in chats:
-        blocks = [block for message in chat if not isinstance(message["content"], str) for block in message["content"]]
+        blocks = [block for message in chat for block in message["content"]]
         questions += [last_question(chat)] * sum(block["type"] == "video" for block in blocks)
     return questions or None
 
@@ -258,7 +250,7 @@ def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] |
 def last_question(chat: list[dict]) -> str:
     """What the last user of a normalized chat says."""
     asked = [message["content"] for message in chat if message["role"] == "user"]
-    return " ".join(_texts(asked[-1] if asked else "")).strip()
+    return " ".join(texts_of(asked[-1] if asked else "")).strip()
 
 
 def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -267,10 +259,8 @@ def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -
         ValueError: If a text of a normalized chat contains a control or placeholder token, which users may not write.
     """
     for message in chat:
-        content = message["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         # Blocks of text follow each other without a gap, and could make up a token together.
-        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        text = "".join(texts_of(message["content"]))
         for token in tokenizer.added_tokens_decoder.values():
             if token.special and token.content in text:
                 raise ValueError(
@@ -332,8 +322,29 @@ def _same(value: Any) -> Any:
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """The video and the question in a row of a `datasets.Dataset`."""
-    return {"videos": row["videos" if "videos" in row else "video"], "text": row["text"]}
+    """The video, or its clip, and the question in a row of a `datasets.Dataset`."""
+    video = next((row[name] for name in ("videos", "video") if row.get(name) is not None), None)
+    span = {name: row[name] for name in CLIP_KEYS if row.get(name) is not None}
+    return {"videos": video if video is None or not span else {"video": video, **span}, "text": row["text"]}
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: If a dataset lacks a column that is needed, or has a clip's times under names that are not read.
+    """
+    if "text" not in columns or not {"videos", "video"} & set(columns):
+        raise ValueError(
+            f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
+            "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
+        )
+    for name in columns:
+        # Not by likeness alone: a dataset has columns of anything, such as `gender` and `video_id`.
+        if name not in CLIP_KEYS and (CLIP_TIMES.fullmatch(name) or get_close_matches(name, CLIP_KEYS, cutoff=0.9)):
+            raise ValueError(
+                f"The column `{name}` of a dataset is not read: a clip has `video_start` and `video_end`, in seconds. "
+                "Rename it, or remove it."
+            )
 
 
 def pipeline_inputs(videos: Any, text: Any) -> Any:
@@ -357,11 +368,7 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
             raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
         columns = getattr(inputs, "column_names", None)
         if columns is not None:
-            if "text" not in columns or not {"videos", "video"} & set(columns):
-                raise ValueError(
-                    f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
-                    "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
-                )
+            _check_columns(columns)
             return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), _row)
         # One chat is a list of messages, several inputs are a list too: the first item tells which.
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
@@ -390,41 +397,6 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
     return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
 
 
-def as_chat(inputs: Any) -> tuple[list[dict], Any]:
-    """
-    The messages of one input, and the prompt that the result repeats.
-
-    Raises:
-        ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
-    """
-    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
-        inputs = Chat(list(inputs))
-    if isinstance(inputs, Chat):
-        *_, last = inputs.messages
-        if last["role"] == "assistant" and isinstance(last["content"], str):
-            # The base class continues the last block of a message.
-            last = {**last, "content": [{"type": "text", "text": last["content"]}]}
-            inputs = Chat([*inputs.messages[:-1], last])
-        return inputs.messages, inputs
-    if isinstance(inputs, str):
-        inputs = {"text": inputs}
-    if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
-        raise ValueError(
-            "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
-            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
-        )
-    if not inputs["text"].strip():
-        raise ValueError("The question is empty: ask something.")
-    unknown = inputs.keys() - {"videos", "text"}
-    if unknown:
-        raise ValueError(f"An input has `videos` and `text`, but this one also has {', '.join(sorted(unknown))}.")
-    videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
-    if not videos and inputs.get("videos") is not None:
-        raise ValueError("There is no video in `videos`: leave it out to ask without one.")
-    content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
-    return [{"role": "user", "content": content}], inputs["text"]
-
-
 def _keys(block: dict) -> str:
     return ", ".join(map(_short, block)) or "no keys"
 
@@ -435,7 +407,6 @@ def _short(value: Any) -> str:
 
 __all__ = [
     "NumberedInput",
-    "as_chat",
     "check_control_tokens",
     "check_prompts",
     "check_rows",
@@ -444,5 +415,7 @@ __all__ = [
     "last_questions",
     "normalize_chat",
     "normalize_chats",
+    "normalize_message",
     "pipeline_inputs",
+    "texts_of",
 ]

@@ -6,6 +6,7 @@ several questions about the same videos, which are encoded once and stay in the 
 import json
 import os
 import queue
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Generator
@@ -17,9 +18,7 @@ from typing import Any
 import torch
 from transformers import Pipeline, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.cache_utils import Cache
-from transformers.utils.chat_template_utils import Chat
 
-from .chat_inputs_fila_video import pipeline_inputs
 from .configuration_fila_video import VIDEO_INPUTS
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
 from .frame_selector_fila_video import SceneSettings
@@ -28,6 +27,7 @@ from .subtitles_fila_video import SubtitleLine, Subtitles, subtitles_of_videos
 from .video_inputs_fila_video import flatten_videos
 
 FORMAT = "fila_video.chat.1"
+SAVING = ".saving-"  # begins the name of what is half written
 # A chat has one answer a turn, and the next turn goes on from its cache.
 REFUSED = {"num_beams": (None, 1), "num_return_sequences": (None, 1), "use_cache": (None, True)}
 REFUSED |= {"cache_implementation": (None, "dynamic")}
@@ -311,14 +311,19 @@ class ChatSession:
             names = _files_of(record)
             outdated = _files_to_replace(folder, names) - set(names)
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as half:
+            killed = [*folder.glob(f"{SAVING}*")]
+            with tempfile.TemporaryDirectory(prefix=SAVING, dir=folder) as half:
                 for video, name in zip(self.videos, names, strict=False):
                     video.save(Path(half, name))
                 Path(half, "chat.json").write_text(text, encoding="utf-8")
+                # Killed from here on, it leaves no chat rather than old words about new videos.
+                (folder / "chat.json").unlink(missing_ok=True)
                 for name in names:
                     os.replace(Path(half, name), folder / name)
             for name in outdated:
                 (folder / name).unlink(missing_ok=True)
+            for half in killed:
+                shutil.rmtree(half)
 
 
 def _files_of(record: dict[str, Any]) -> list[str]:
@@ -337,6 +342,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _files_to_replace(folder: Path, names: list[str]) -> set[str]:
     """The files of the chat that a folder holds. Others may lie beside them, but are not written over."""
+    if any(folder.glob(f"{SAVING}*")) and not (folder / "chat.json").exists():  # what was saved there was killed
+        return {file.name for file in folder.glob("video_[0-9]*.safetensors")}
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return set()
     try:
@@ -361,39 +368,7 @@ def _visuals_of(scenes: list[dict[str, Any]] | None, question_ids: torch.Tensor 
 
 
 class Conversations:
-    """What [`VideoTextToTextPipeline`] offers beside single calls."""
-
-    def stream(
-        self, videos: Any = None, text: Any = None, **kwargs: Any
-    ) -> Generator[Progress | Text | Result, None, None]:
-        """
-        Answers one question as [`__call__`] does, and yields what happens on the way: `Progress(stage, done, total)`
-        while frames are read and encoded, `Text(piece)` as the answer is written, and `Result(answer, scenes)` last.
-        Closing the generator ends the work at its next frame or token; an error is raised in it.
-
-        Args:
-            videos, text: One question, as for a call.
-            **kwargs: As for a call, without `streamer` and `progress`.
-        """
-
-        def work(listener: Listener) -> Result:
-            inputs = pipeline_inputs(videos, text)
-            is_chat = isinstance(inputs, (list, tuple)) and isinstance(inputs[0], dict)
-            if not is_chat and not isinstance(inputs, (dict, str, Chat)):
-                raise ValueError("A stream answers one question: pass one video or chat, or call the pipeline.")
-            for name in ("batch_size", "num_workers", "on_error", "return_full_text", "return_tensors", "return_type"):
-                if name in kwargs:
-                    raise ValueError(f"A stream gives the text of one answer: leave out `{name}`.")
-            encoding, forward, _ = self.options_of(kwargs)
-            options = {**listener.options(kwargs, forward["generate_kwargs"]), "return_full_text": False}
-            options["return_scenes"] = encoding["processor_kwargs"].get("return_scenes", True)
-            ((answer, *others),) = [Pipeline.__call__(self, inputs, **options)]
-            if others:
-                raise ValueError("A stream gives one answer: leave out `num_return_sequences`.")
-            listener.check()
-            return Result(answer["generated_text"], answer.get("scenes"))
-
-        return stream_of(work, self.tokenizer)
+    """What [`VideoTextToTextPipeline`] offers beside single questions."""
 
     def chat(
         self,
@@ -447,4 +422,4 @@ class Conversations:
         return session
 
 
-__all__ = ["Cancelled", "ChatSession", "Conversations", "Progress", "Result", "Text"]
+__all__ = ["Cancelled", "ChatSession", "Conversations", "Listener", "Progress", "Result", "Text", "stream_of"]

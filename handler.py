@@ -12,9 +12,10 @@ from transformers import GenerationConfig, pipeline
 MEDIA_KEYS = ("video", "videos", "video_url", "image", "image_url", "url", "base64")
 # What a request may not decide, since it could reach into the server or needs an object of Python.
 SERVICE_SETTINGS = {"limits", "allow_private_hosts", "progress", "device", "return_tensors", "return_metadata"}
-# Nor what a video may cost in memory.
+# Nor what a video may cost in memory and time: which frames are decoded, and how long the text about each is.
 SERVICE_SETTINGS |= {"max_candidates", "num_frames", "fps", "do_sample_frames", "size", "do_resize", "crop_size"}
 SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes", "hwaccel"}
+SERVICE_SETTINGS |= {"candidate_fps", "min_candidates", "seek_mode", "time_template"}
 MOST_INPUTS = 32
 LARGEST = {"max_new_tokens": 4096, "max_length": 65536, "num_beams": 8, "num_return_sequences": 8}
 
@@ -99,6 +100,9 @@ def _request(inputs: Any) -> Any:
         return [_with_media(message) if isinstance(message, dict) else message for message in inputs]
     if not isinstance(inputs, dict):
         raise ValueError(f"An input is a chat or a dictionary with `video` and `text`, got {type(inputs).__name__}.")
+    named = {"video", "videos"} & inputs.keys()
+    if named and all(inputs[name] is None for name in named):
+        raise ValueError(f"There is no video in `{min(named)}`: leave it out to ask without one.")
     inputs = {name: value for name, value in inputs.items() if value is not None}
     if isinstance(inputs.get("messages"), list):
         if beside := sorted(inputs.keys() - {"messages"}):

@@ -1,19 +1,26 @@
 """The `video-text-to-text` pipeline: a video and a question in, text out."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path
 from types import GeneratorType
-from typing import Any
+from typing import Any, get_args
 
+import torch
+from huggingface_hub.dataclasses import validate_typed_dict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForImageTextToText, TextStreamer
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, Pipeline
 from transformers.pipelines.image_text_to_text import ReturnType
+from transformers.utils.chat_template_utils import Chat
 
-from .chat_inputs_fila_video import NumberedInput, as_chat, pipeline_inputs
-from .chat_session_fila_video import Conversations
+from .chat_inputs_fila_video import NumberedInput, normalize_message, pipeline_inputs
+from .chat_session_fila_video import Conversations, Listener, Progress, Result, Text, stream_of
+from .video_inputs_fila_video import flatten_videos
 from .video_processing_fila_video import FilaVideoProcessorKwargs
 
 TASK = "video-text-to-text"
@@ -22,7 +29,12 @@ GENERATION_SETTINGS = {name for name in vars(GenerationConfig()) if not name.sta
     "transformers_version"
 }
 OPTIONS_OF_GENERATE = {*inspect.signature(GenerationMixin.generate).parameters, "tokenizer", "assistant_tokenizer"}
-OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters, "tools"}
+OPTIONS_OF_GENERATE -= {"self", "inputs", "kwargs"}
+OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters}
+# `timeout` is of media that the base class loads.
+OPTIONS_OF_PIPELINE -= {"self", "kwargs", "timeout"}
+VideosKwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"]
+OPTIONS_OF_PROCESSOR = VideosKwargs.__annotations__
 # What an option stands in place of, as the processor and `generate` have it.
 EXCLUDES = {"num_frames": {"fps"}, "fps": {"num_frames"}, "generation_config": GENERATION_SETTINGS}
 
@@ -65,7 +77,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 list of these (or of lists of them) where `text` is a list of as many questions, or one question about
                 all of them; an iterator, a dataset or a column of `datasets` where one question is about each. Instead
                 of `videos` and `text` also a chat, or a list, iterator or dataset of chats and of dictionaries with
-                `videos` and `text`.
+                `videos` and `text`; or a dataset of `datasets` with the columns `video` (or `videos`) and `text`, and
+                for clips `video_start` and `video_end` in seconds.
             text (`str` or `list`): The question, the questions, a chat or chats.
             **kwargs:
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,
@@ -81,7 +94,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
 
         Raises:
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
-                control tokens, or an option is unknown.
+                control tokens, an option is unknown or of a wrong type, or another pipeline has bound the processor.
         """
         own = self._forward_params["generate_kwargs"]
         streamer = {**own, **(kwargs.get("generate_kwargs") or {}), **kwargs}.get("streamer")
@@ -91,6 +104,38 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             _end(streamer)
             raise
         return answers if streamer is None or isinstance(answers, list) else _ending(answers, streamer)
+
+    def stream(
+        self, videos: Any = None, text: Any = None, **kwargs: Any
+    ) -> Generator[Progress | Text | Result, None, None]:
+        """
+        Answers one question as [`__call__`] does, and yields what happens on the way: `Progress(stage, done, total)`
+        while frames are read and encoded, `Text(piece)` as the answer is written, and `Result(answer, scenes)` last.
+        Closing the generator ends the work at its next frame or token; an error is raised in it.
+
+        Args:
+            videos, text: One question, as for a call.
+            **kwargs: As for a call, without `streamer` and `progress`.
+        """
+
+        def work(listener: Listener) -> Result:
+            inputs = pipeline_inputs(videos, text)
+            is_chat = isinstance(inputs, (list, tuple)) and isinstance(inputs[0], dict)
+            if not is_chat and not isinstance(inputs, (dict, str, Chat)):
+                raise ValueError("A stream answers one question: pass one video or chat, or call the pipeline.")
+            for name in ("batch_size", "num_workers", "on_error", "return_full_text", "return_tensors", "return_type"):
+                if name in kwargs:
+                    raise ValueError(f"A stream gives the text of one answer: leave out `{name}`.")
+            encoding, forward, _ = self.options_of(kwargs)
+            options = {**listener.options(kwargs, forward["generate_kwargs"]), "return_full_text": False}
+            options["return_scenes"] = encoding["processor_kwargs"].get("return_scenes", True)
+            ((answer, *others),) = [Pipeline.__call__(self, inputs, **options)]
+            if others:
+                raise ValueError("A stream gives one answer: leave out `num_return_sequences`.")
+            listener.check()
+            return Result(answer["generated_text"], answer.get("scenes"))
+
+        return stream_of(work, self.tokenizer)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         return self.options_of(kwargs)
@@ -104,9 +149,13 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         # The base class merges too, but lets the `processor_kwargs` of a call replace all those of the pipeline. While
         # it asks for the pipeline's own, there are none.
         encoding = {"processor_kwargs": {}, **getattr(self, "_preprocess_params", {})}
+        if hasattr(self, "_preprocess_params"):
+            self._check_encoder()
         merged = encoding, {"generate_kwargs": {}, **getattr(self, "_forward_params", {})}, {}
         for options in calls:
             merged = tuple(map(_options_over, merged, self._options_by_owner(**options)))
+        settings = merged[0]["processor_kwargs"]
+        merged[0]["processor_kwargs"] = {name: value for name, value in settings.items() if value is not None}
         return merged
 
     def _options_by_owner(
@@ -120,7 +169,6 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         if on_error not in (None, "raise", "record"):
             raise ValueError(f"`on_error` is 'raise' or 'record', got {on_error!r}.")
         generate_kwargs, processor_kwargs = dict(generate_kwargs or {}), dict(processor_kwargs or {})
-        videos_kwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"].__annotations__
         pipeline_kwargs = {}
         # An option's name alone tells whose it is, so a mistyped one is an error and not lost on its way.
         for name, value in kwargs.items():
@@ -128,7 +176,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 destination = generate_kwargs
             elif name in OPTIONS_OF_PIPELINE:
                 destination = pipeline_kwargs
-            elif name in videos_kwargs:
+            elif name in OPTIONS_OF_PROCESSOR:
                 destination = processor_kwargs
             else:
                 raise ValueError(
@@ -139,6 +187,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             destination[name] = value
         if return_scenes is not None:
             processor_kwargs["return_scenes"] = return_scenes
+        processor_kwargs = {name: _typed(name, value) for name, value in processor_kwargs.items()}
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
         )
@@ -146,8 +195,23 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             preprocess_params["on_error"] = on_error
         return preprocess_params, forward_params, postprocess_params
 
+    def _check_encoder(self) -> None:
+        """
+        Raises:
+            ValueError: If the processor selects scenes with another model than the one that answers.
+        """
+        bound = getattr(self.processor.frame_encoder, "__self__", None)
+        # peft's wrapper hands out the method of what it wraps.
+        own = getattr(self.model.encode_frames, "__self__", self.model)
+        if isinstance(bound, torch.nn.Module) and bound is not own:
+            raise ValueError(
+                "Another pipeline has bound this processor, which would select scenes with that one's model: give "
+                "each pipeline its own, such as `copy.copy(processor)`."
+            )
+
     def preprocess(self, inputs: Any, on_error: str = "raise", **kwargs: Any) -> dict[str, Any]:
         number = None
+        self._check_encoder()  # again: an iterator's inputs come late
         if isinstance(inputs, NumberedInput):
             number, inputs = inputs.number, inputs.content
         text = inputs.get("text") if isinstance(inputs, dict) else None
@@ -167,9 +231,14 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         processor_kwargs: dict | None = None,
         **template_kwargs: Any,
     ) -> dict[str, Any]:
-        messages, prompt = as_chat(inputs)
+        messages, prompt = _as_chat(inputs)
+        is_begun = messages[-1]["role"] == "assistant"
+        if continue_final_message and not is_begun:
+            raise ValueError(
+                "`continue_final_message` needs a chat that ends with an answer, which is begun: add one."
+            )
         if continue_final_message is None:
-            continue_final_message = messages[-1]["role"] == "assistant"
+            continue_final_message = is_begun
         model_inputs = self.processor.apply_chat_template(
             messages,
             tokenize=True,
@@ -212,6 +281,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
 
     def generation_arguments(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
         """What `generate` gets of a call's arguments: those, over the pipeline's own and the model's."""
+        # `stop_strings`, wherever they are set, are looked for in the text.
+        generate_kwargs = {"tokenizer": self.tokenizer, **generate_kwargs}
         if hasattr(self, "_prepare_generate_kwargs"):
             return self._prepare_generate_kwargs(generate_kwargs)
         if "generation_config" in generate_kwargs:
@@ -224,6 +295,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         return {**settings, **generate_kwargs, "generation_config": None}
 
     def _generate(self, batch: dict[str, Any], prompts: list[Any], generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+        generate_kwargs = {"tokenizer": self.tokenizer, **generate_kwargs}
         if not hasattr(self, "_prepare_generate_kwargs"):
             generate_kwargs = self.generation_arguments(generate_kwargs)
         return super()._forward({**batch, "text": prompts}, generate_kwargs)
@@ -250,6 +322,27 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         self.processor.save_pretrained(save_directory)
 
 
+def _typed(name: str, value: Any) -> Any:
+    """
+    An option of the processor, a number as the type that it reads: NumPy has its own, and JSON may have 4.0 for 4.
+
+    Raises:
+        ValueError: If the value is of another type.
+    """
+    if value is None or name not in OPTIONS_OF_PROCESSOR:
+        return value
+    kind = OPTIONS_OF_PROCESSOR[name]
+    kinds = {kind, *get_args(kind), *chain.from_iterable(map(get_args, get_args(kind)))}
+    if isinstance(value, Real) and not isinstance(value, bool):
+        is_whole = isinstance(value, Integral) or (float not in kinds and float(value).is_integer())
+        value = int(value) if is_whole and int in kinds else float(value) if float in kinds else value
+    try:
+        validate_typed_dict(VideosKwargs, {name: value})
+    except StrictDataclassError as error:
+        raise ValueError(f"`{name}` cannot be {value!r}: {error.__cause__ or error}.") from error
+    return value
+
+
 def _options_over(before: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """Options over those before, also within the dictionaries `processor_kwargs` and `generate_kwargs`."""
     merged = {**before, **options}
@@ -274,6 +367,45 @@ def _ending(answers: Iterator, streamer: Any) -> GeneratorType:
     except BaseException:
         _end(streamer)
         raise
+
+
+def _as_chat(inputs: Any) -> tuple[list[dict], Any]:
+    """
+    The messages of one input, and the prompt that the result repeats.
+
+    Raises:
+        ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
+    """
+    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
+        inputs = Chat(list(inputs))
+    if isinstance(inputs, Chat):
+        *before, last = inputs.messages
+        if last["role"] == "assistant":
+            last = normalize_message(last)
+            begun = [block for block in last["content"] if block["type"] != "text" or block["text"]]
+            # The base class continues the last block of a message.
+            if begun and begun[-1]["type"] != "text":
+                raise ValueError("An answer that is begun ends with a text, which the model goes on with: add one.")
+            # An empty answer is not begun.
+            inputs = Chat([*before, {**last, "content": begun}] if begun or not before else before)
+        return inputs.messages, inputs
+    if isinstance(inputs, str):
+        inputs = {"text": inputs}
+    if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
+        raise ValueError(
+            "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
+            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
+        )
+    if not inputs["text"].strip():
+        raise ValueError("The question is empty: ask something.")
+    unknown = inputs.keys() - {"videos", "text"}
+    if unknown:
+        raise ValueError(f"An input has `videos` and `text`, but this one also has {', '.join(sorted(unknown))}.")
+    videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
+    if not videos and "videos" in inputs:
+        raise ValueError("There is no video in `videos`: leave it out to ask without one.")
+    content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
+    return [{"role": "user", "content": content}], inputs["text"]
 
 
 def register_task() -> None:

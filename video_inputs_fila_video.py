@@ -1,5 +1,6 @@
 """The forms in which users pass videos: sources to read and frames as they are, alone, in lists and in chats."""
 
+import base64
 import math
 import os
 import re
@@ -99,6 +100,8 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
         if videos.ndim in (2, 3, 4):
             return [videos]
         raise ValueError(f"A video array has 2 to 5 dimensions, got one of shape {tuple(videos.shape)}.")
+    if isinstance(videos, str):
+        videos = decoded(videos)
     if isinstance(videos, (str, Path)):
         return [pictures_of_folder(videos) if os.path.isdir(videos) else videos]
     if isinstance(videos, (bytes, bytearray, memoryview, Image.Image, VideoFrames, VideoSegment, EncodedVideo)):
@@ -120,6 +123,19 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
     if are_frames or _is_one_video(videos):
         return [videos]
     return [video for item in videos for video in flatten_videos(item, depth + 1)]
+
+
+def decoded(medium: str, kind: str = "video") -> str | bytes:
+    """The bytes in a `data:` URL; other names as they are."""
+    if medium[:5].lower() != "data:":
+        return medium
+    head, comma, data = medium.partition(",")
+    try:
+        if not comma or not head.endswith(";base64"):
+            raise ValueError("it is not base64")
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise ValueError(f"Cannot read the {kind} in the URL {medium[:40]!r}...: {error}.") from error
 
 
 def check_video_keys(video: dict) -> None:
@@ -162,6 +178,7 @@ def clip_of(video: dict) -> Any:
     if isinstance(source, dict):
         span = {name: video[name] for name in ("video_start", "video_end") if video.get(name) is not None}
         return clip_of({**source, **span})
+    source = decoded(source) if isinstance(source, str) else source
     if start is None and end is None:
         return source
     times = [time for time in (start, end) if time is not None]
@@ -318,6 +335,7 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list:
 __all__ = [
     "HeldVideo",
     "clip_of",
+    "decoded",
     "flatten_metadata",
     "flatten_videos",
     "images_of_rows",

@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -74,7 +75,9 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
         place.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         _check_space(name, folder, is_local, place)
         record["state"] = folder.name if not is_local else "local"
-        (place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        unfinished = place / f"{RECORD}.tmp"
+        unfinished.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        os.replace(unfinished, place / RECORD)
         # Written beside its place and renamed: what is there is whole.
         return convert(name, place / DONE, **settings)
 
@@ -110,13 +113,21 @@ def _assets() -> Path:
 
 
 def list_converted() -> list[dict]:
-    """A dictionary a conversion: `source`, `state`, `settings`, `version`, `key`, `path`, `bytes` and `complete`."""
+    """
+    A dictionary a conversion: `source`, `state`, `settings`, `version`, `key`, `path`, `bytes` and `complete`. One
+    whose record cannot be read is incomplete, and its `source` is the name of its folder.
+    """
     entries = []
     for file in sorted(_assets().glob(f"*/*/{RECORD}")):
         place = file.parent
         size = sum(each.stat().st_size for each in place.rglob("*") if each.is_file())
-        record = json.loads(file.read_text(encoding="utf-8"))
-        extra = {"key": place.name, "path": place / DONE, "bytes": size, "complete": (place / DONE).is_dir()}
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            record = {name: record[name] for name in ("source", "state", "version", "settings")}
+        except (ValueError, KeyError, TypeError):  # half a file, of a power cut
+            record = {"source": place.parent.name, "state": "incomplete", "version": None, "settings": {}}
+        extra = {"key": place.name, "path": place / DONE, "bytes": size}
+        extra["complete"] = record["version"] is not None and (place / DONE).is_dir()
         entries.append(record | extra)
     return entries
 
@@ -131,9 +142,12 @@ def _remove(place: Path) -> None:
             if (place / DONE).exists():
                 # At once: what is found under this name must always be whole.
                 (place / DONE).rename(place / f".{DONE}.removed")
-            shutil.rmtree(place)
+            # Windows keeps the file of a lock that is held, and removes it with the lock.
+            shutil.rmtree(place, ignore_errors=os.name == "nt")
     except Timeout as error:
         raise OSError(f"{place} is being converted by another process: wait for it, or end it.") from error
+    if os.name == "nt":
+        shutil.rmtree(place)
     if not any(place.parent.iterdir()):
         place.parent.rmdir()
 

@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -233,8 +233,10 @@ def _staged(output: Path, num_bytes: int) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        # While it is held: whoever waits for it finds that it is gone, and makes a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
+        # While it is held: whoever waits for it finds that it is gone, and makes a new one. Windows removes it with
+        # the lock, and not before.
+        with suppress(PermissionError):
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

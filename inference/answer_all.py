@@ -111,8 +111,9 @@ def answer_all(
         [`Summary`].
 
     Raises:
-        ValueError: If the records or the options are wrong, the output is of other settings or in use, the model
-        cannot be loaded, or, with `on_error="raise"`, at the first row that cannot be answered.
+        ValueError: If the records or the options are wrong, the output is the records' file, no file of answers, of
+        other settings or in use, the model cannot be loaded, or, with `on_error="raise"`, at the first row that cannot
+        be answered.
     """
     if engine not in ENGINES:
         raise ValueError(f"`engine` is one of {', '.join(ENGINES)}, got {engine!r}.")
@@ -144,6 +145,8 @@ def answer_all(
         "question": question,
         "options": {key: value if is_plain(value) else repr(value) for key, value in sorted(options.items())},
     }
+    if os.path.exists(records) and os.path.exists(output) and os.path.samefile(records, output):
+        raise ValueError(f"The output {output} is the file of the records, which it would spoil: name another.")
     work = WorkList(records, question)
     with Output(Path(output), settings, resume) as file:
         total = len(work)

@@ -11,11 +11,10 @@ there.
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,10 @@ SHORTEST = 10.0  # seconds of a chapter: YouTube takes none that is shorter
 POOL = ("candidate_fps", "min_candidates", "max_candidates", "seek_mode")  # settings that chapters are found with
 GAP_FRAMES = 32  # that are looked at between two candidate frames, to find the cut
 ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its answer
+# What a folder of work holds.
+PLAN, RECORDS, ANSWERS = "plan.json", "records.jsonl", "answers.jsonl"
+WORK_FILES = {PLAN, "plan.tmp", RECORDS}
+WORK_FILES |= {ANSWERS + end for end in ("", ".tmp", ".settings.json", ".settings.json.tmp")}
 FORMATS = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt", ".chapters": "youtube"}
 
 
@@ -157,7 +160,8 @@ def describe_video(
         work (`str` or `os.PathLike`, *optional*):
             A folder that keeps what is done. A call that was broken off goes on from there. One about another video is
             refused, and so is one with another model or other settings than those of what is done: of the chapters at
-            first, and once one is described also of the answers. By default nothing is kept.
+            first, and once one is described also of the answers. A folder that holds anything else is refused too. By
+            default nothing is kept.
         progress (`Callable[[str, int, int], None]`, *optional*):
             Called with "reading", "encoding" or "describing", what is done and its total.
         **options:
@@ -170,7 +174,7 @@ def describe_video(
     Raises:
         ValueError: If the video is a picture or a folder of them or cannot be read as a whole, there is no room for so
         many chapters, a question is empty, is not valid Unicode or has control tokens, an option is unknown or wrong,
-        or `work` is of another call.
+        or `work` is of another call or holds anything else.
     """
     _check(chapters, shortest, question, summary_question)
     check_options(options)
@@ -195,6 +199,7 @@ def describe_video(
             work = finally_.enter_context(tempfile.TemporaryDirectory(prefix="fila-video-"))
         work = Path(work)
         work.mkdir(exist_ok=True)
+        _check_work(work)
         pipe = model if callable(model) else load_pipeline(model, device, dtype)
         reading = pipe._sanitize_parameters(**options)[0].get("processor_kwargs", {})
         # What would stand in the way of every chapter is refused before the film is read.
@@ -213,12 +218,26 @@ def describe_video(
         # The plan alone stands in the way of other settings until the first answer is written.
         settings |= {"model": model_mark(str(pipe.model.config.name_or_path)), "dtype": str(pipe.dtype)}
         settings |= {name: getattr(scenes, name) for name in POOL}
-        spans = _plan(pipe, source, settings, work / "plan.json", reading, progress)
+        spans = _plan(pipe, source, settings, work / PLAN, reading, progress)
         description = VideoDescription(str(video), spans[-1][1], [Chapter(*span) for span in spans])
         _describe_chapters(pipe, source, description, question, work, options, progress)
         if any(each.text for each in description.chapters):
             description.summary = _summarize(pipe, description.chapters, summary_question, options)
     return description
+
+
+def _check_work(work: Path) -> None:
+    """
+    Raises:
+        ValueError: If a folder of work holds anything else, which would be written over or removed.
+    """
+    found = {file.name for file in work.iterdir()}
+    # The plan comes first: without one, other files of these names are somebody else's.
+    if others := sorted(found - (WORK_FILES if PLAN in found else {"plan.tmp"})):
+        raise ValueError(
+            f"{work} is for work that was begun, but holds {others[0]}, which is none: remove it, or name another "
+            "output or folder."
+        )
 
 
 def _check(chapters: int | None, shortest: float, question: str, summary_question: str) -> None:
@@ -297,7 +316,7 @@ def _describe_chapters(
     """Asks about each chapter as a clip: what is answered already lies in the output of `answer_all`."""
     from .answer_all import answer_all
 
-    records, output = work / "records.jsonl", work / "answers.jsonl"
+    records, output = work / RECORDS, work / ANSWERS
     with open(records, "w", encoding="utf-8") as file:
         for number, chapter in enumerate(description.chapters):
             span = {"video_start": chapter.start, "video_end": chapter.end}
@@ -402,7 +421,10 @@ def run(args: argparse.Namespace) -> int:
         unfinished = Path(f"{args.output}.tmp")
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, args.output)
-        shutil.rmtree(work)
+        for name in WORK_FILES:
+            Path(work, name).unlink(missing_ok=True)
+        with suppress(OSError):  # something else was put there meanwhile
+            os.rmdir(work)
     return 3 if any(each.error for each in description.chapters) else 0
 
 

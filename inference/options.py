@@ -48,7 +48,7 @@ def check_options(options: dict[str, Any]) -> None:
     # Not above: mistakes are told before torch is loaded, where there are no options.
     from ..pipeline_fila_video import OPTIONS_OF_PIPELINE
 
-    without_effect = OPTIONS_OF_PIPELINE - OF_ANSWERS | {"num_return_sequences", "return_scenes"}
+    without_effect = OPTIONS_OF_PIPELINE - OF_ANSWERS | {"num_return_sequences", "return_scenes", "timeout", "tools"}
     given = {**options, **(options.get("generate_kwargs") or {}), **(options.get("processor_kwargs") or {})}
     if others := [f"`{name}`" for name in sorted(without_effect) if given.get(name) is not None]:
         raise ValueError(f"The answers are text alone, one a question: leave out {', '.join(others)}.")

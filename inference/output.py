@@ -32,6 +32,7 @@ class Output:
         self.path, self.settings, self.resume = path, json.loads(text), resume
         self.mark = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
         self.beside = path.with_name(path.name + ".settings.json")
+        self.is_known = False  # whether the settings stood there before this run, or any whole row does
         self.file: BinaryIO | None = None
 
     def __enter__(self) -> "Output":
@@ -60,7 +61,8 @@ class Output:
 
     def _check_settings(self) -> None:
         kept = {}
-        if self.beside.exists():
+        self.is_known = self.beside.exists()
+        if self.is_known:
             with contextlib.suppress(ValueError):
                 kept = json.loads(self.beside.read_text(encoding="utf-8"))
         if os.path.getsize(self.path) == 0 or kept == self.settings:
@@ -78,11 +80,20 @@ class Output:
         # The file beside is lost or broken, but the rows carry its mark; `take_over` compares each.
 
     def take_over(self, work: WorkList, retry_errors: bool) -> int:
-        """Takes what is answered from the list; returns how many that are. A row that was half written goes."""
+        """
+        Takes what is answered from the list; returns how many that are. A row that was half written goes.
+
+        Raises:
+            ValueError: If the file holds anything but rows of these settings.
+        """
         self.file.seek(0)
         done, end, again = 0, 0, []
         for number, line in enumerate(self.file, 1):
             if not line.endswith(b"\n"):
+                if not self.is_known:
+                    raise ValueError(
+                        f"The output {self.path} is there already and holds no row of answers: name a new file."
+                    )
                 break
             try:
                 row = parse_record(line)
@@ -99,6 +110,7 @@ class Output:
             else:
                 done += work.remove(row["id"])
             end += len(line)
+            self.is_known = True
         self.file.truncate(end)
         if again:
             self._leave_out(again)
@@ -121,6 +133,8 @@ class Output:
                 at += len(line)
             target.flush()
             os.fsync(target.fileno())
+        if os.name == "nt":  # which replaces no open file, and where none is locked
+            self.file.close()
         os.replace(unfinished, self.path)
         self.file.close()
         self._open()

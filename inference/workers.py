@@ -1,6 +1,5 @@
 """What answers: a model in this process, or vLLM's engine. Made once a worker, then called with videos' questions."""
 
-import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -238,9 +237,13 @@ def _url(video: str) -> str:
 
 
 def _saved_limit(model: str) -> int | None:
-    """The length of an answer that the model's own settings give."""
-    file = Path(model) / "generation_config.json"
-    return json.loads(file.read_text()).get("max_new_tokens") if file.is_file() else None
+    """The length of an answer that the model's own settings give, also of a name of the Hub."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(model).max_new_tokens
+    except OSError:  # it has none
+        return None
 
 
 __all__ = ["MakeWorker", "PipelineWorker", "VllmWorker"]

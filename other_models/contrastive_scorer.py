@@ -79,8 +79,9 @@ class ContrastiveScorer:
     def _encode(self, frames: torch.Tensor) -> torch.Tensor:
         """What the model sees in each frame, `(num_frames, dim)`, of length 1."""
         version = None if frames.is_inference() else frames._version  # counts changes in place
-        if self._last is not None and self._last[0]() is frames and self._last[1] == version is not None:
-            return self._last[2]
+        last = self._last  # read once: another thread may put others in its place
+        if last is not None and last[0]() is frames and last[1] == version is not None:
+            return last[2]
         seen = []
         for batch in frames.split(self.batch_size):
             pixels = self.image_processor(list(batch.cpu()), return_tensors="pt")["pixel_values"]

@@ -5,9 +5,11 @@ import pytest
 import torch
 from fila_video.commands.loading import load_model
 from fila_video.convert_weights import main
+from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.llava_next_reference import llava_video_prompt, one_turn, source_frames, visual_reference
 from helpers.tiny_checkpoints import (
     HF_TEMPLATE,
+    SELECTING_TEMPLATE,
     TinyParts,
     save_llava_hf,
     save_llava_next,
@@ -137,3 +139,23 @@ def test_a_short_video_gives_all_its_frames_once(tmp_path) -> None:
     video = make_video(tmp_path / "video.mp4", 9)
     inputs = ask(processor, str(video), return_scenes=True)
     assert inputs["scenes"][0]["indices"].flatten().tolist() == list(range(9))
+
+
+def test_a_chat_with_a_converted_source_hears_its_system_message_and_every_turn(tmp_path) -> None:
+    source = save_llava_hf(tmp_path / "source", tiny_onevision(), template=SELECTING_TEMPLATE)
+    assert main([str(source), str(tmp_path / "out"), "--dtype", "float32"]) == 0
+    model, processor = load_model(tmp_path / "out")
+    chat = VideoTextToTextPipeline(model, processor=processor).chat(
+        make_video(tmp_path / "video.mp4", 30), system="SYSTEM", max_new_tokens=2
+    )
+    heard = []
+
+    def hear(input_ids, scores):
+        heard.append(processor.decode(input_ids[0]))
+        return scores
+
+    answers = [chat.ask(question, logits_processor=[hear]) for question in ("FIRST", "SECOND")]
+    assert "<|im_start|>system \nSYSTEM<|im_end|>" in heard[0] and "FIRST<|im_end|>" in heard[0]
+    assert heard[-2].endswith(
+        f"<|im_start|>assistant \n{answers[0]}<|im_end|><|im_start|>user \nSECOND<|im_end|><|im_start|>assistant\n"
+    )

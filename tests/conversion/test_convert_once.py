@@ -53,6 +53,18 @@ def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys) -> N
     assert list_converted() == [] and not list((tmp_path / "assets").rglob("*/*"))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_record_that_was_half_written_hides_no_other_and_can_be_removed(source, capsys, text) -> None:
+    converted, other = convert_once(source, progress=False), convert_once(source, progress=False, as_source=True)
+    (converted.parent / "source.json").write_text(text)
+    assert command_line(["converted"]) == 0
+    broken, whole = sorted(capsys.readouterr().out.splitlines(), key=lambda line: "as_source=True" in line)
+    assert broken.startswith(converted.parent.name) and broken.endswith("source  incomplete")
+    assert whole.startswith(other.parent.name) and str(source) in whole
+    assert command_line(["converted", "--remove", converted.parent.name]) == 0
+    assert not converted.parent.exists() and [entry["path"] for entry in list_converted()] == [other]
+
+
 def test_what_is_being_converted_is_not_removed(source, capsys) -> None:
     converted = convert_once(source, progress=False)
     with FileLock(converted.parent / "lock"):

@@ -45,6 +45,14 @@ HF_TEMPLATE = (
     "{% elif item['type'] == 'text' %}{{ '\n' + item['text'] }}{% endif %}{% endfor %}"
     "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# As the published ones do it: kinds of blocks one after another, and nothing of what is no block.
+SELECTING_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% for block in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}{% endfor %}"
+    "{% for block in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ '\n' + block['text'] }}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def byte_letters() -> list[str]:
@@ -207,13 +215,17 @@ def llava_hf_tensors(model: LlavaOnevisionForConditionalGeneration, version: int
 
 
 def save_llava_hf(
-    folder: Path, model: LlavaOnevisionForConditionalGeneration, version: int = 4, tensors: dict | None = None
+    folder: Path,
+    model: LlavaOnevisionForConditionalGeneration,
+    version: int = 4,
+    tensors: dict | None = None,
+    template: str = HF_TEMPLATE,
 ) -> Path:
     folder.mkdir(parents=True)
     model.config.save_pretrained(folder)
     save_tensors(folder, llava_hf_tensors(model, version) if tensors is None else tensors, 2)
     tiny_tokenizer("<image>", "<video>").save_pretrained(folder)
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": HF_TEMPLATE}))
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     pixels = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.3, 0.5, 0.7], "size": {"height": 20, "width": 20}}
     (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
     GenerationConfig(eos_token_id=258, pad_token_id=256, do_sample=True, temperature=0.7).save_pretrained(folder)

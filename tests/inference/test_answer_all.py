@@ -263,6 +263,26 @@ def test_records_that_cannot_be_told_apart_are_refused_before_the_work(videos, p
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize("text", ['{"my": "settings"}', "notes", "\n\nnotes", '{"id": 1}\n{"id": '])
+def test_a_file_that_is_no_output_stays_as_it_is(videos, pipe, tmp_path, text) -> None:
+    records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(ValueError, match=r"output .*mine\.json.*ame a new file"):
+        answer(pipe, records, tmp_path / "mine.json")
+    assert (tmp_path / "mine.json").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_records_are_no_output_by_whatever_path(videos, pipe, tmp_path) -> None:
+    records = write_records(tmp_path, {"video": str(videos / "0.mp4")})
+    (tmp_path / "link.jsonl").symlink_to(records)
+    before = records.read_text()
+    for output in (records, tmp_path / "link.jsonl", tmp_path / ".." / tmp_path.name / "records.jsonl"):
+        with pytest.raises(ValueError, match="is the file of the records, which it would spoil: name another"):
+            answer(pipe, records, output)
+    assert records.read_text() == before
+
+
 def test_a_second_run_on_the_same_output_is_refused(videos, pipe, tmp_path) -> None:
     pytest.importorskip("fcntl")
     records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")

@@ -277,6 +277,18 @@ def test_the_command_writes_the_form_that_its_output_names(film, tmp_path, capsy
         assert main([*command, *arguments]) == 2
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "records.jsonl"])
+def test_a_folder_of_somebody_else_is_no_place_for_the_work_and_stays(pipe, film, tmp_path, capsys, name) -> None:
+    work = tmp_path / "film.txt.work"
+    work.mkdir()
+    (work / name).write_text("mine")
+    assert main(["describe", film, "--shortest", "0.5", "--output", str(tmp_path / "film.txt")]) == 2
+    assert f"holds {name}, which is none" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"holds {name}, which is none: remove it, or name another"):
+        describe(pipe, film, work=work)
+    assert [(path.name, path.read_text()) for path in work.iterdir()] == [(name, "mine")]
+
+
 @pytest.mark.slow
 def test_chapters_of_the_default_fit_the_annotations_of_toy_films(tmp_path) -> None:
     model, processor = load_model(device="cpu")

@@ -12,6 +12,7 @@ import pytest
 from fila_video.inference.questions import WorkList
 from fila_video.inference.workers import VllmWorker
 from helpers.answer_runs import write_records
+from transformers import GenerationConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHAPES = ROOT / "examples" / "shapes.mp4"
@@ -44,6 +45,20 @@ def test_what_vllm_cannot_be_asked_is_a_row_and_its_neighbors_are_answered(tmp_p
     folder = tmp_path.resolve().as_uri()
     urls = {"good": f"{folder}/a.mp4", "latin": f"{folder}/caf%E9.mp4", "last": "https://host/b.mp4"}
     assert {name: rows[name].answer for name in urls} == urls
+
+
+def test_the_length_of_an_answer_is_that_of_a_model_with_a_name_of_the_hub(monkeypatch) -> None:
+    given = []
+    sampling = lambda **settings: given.append(settings["max_tokens"])  # noqa: E731
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Llm, SamplingParams=sampling))
+    hub = {"organization/model": GenerationConfig(max_new_tokens=77)}
+    load = GenerationConfig.from_pretrained
+    monkeypatch.setattr(GenerationConfig, "from_pretrained", lambda name: hub[name] if name in hub else load(name))
+    for model, options in (("organization/model", {}), (str(ROOT), {}), ("organization/model", {"max_new_tokens": 4})):
+        VllmWorker(model, options)
+    assert given == [77, GenerationConfig.from_pretrained(ROOT).max_new_tokens, 4]
+    VllmWorker("organization/without", {})
+    assert given[-1] is None
 
 
 @pytest.mark.slow

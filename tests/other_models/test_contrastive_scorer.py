@@ -81,6 +81,33 @@ def test_frames_are_encoded_once_for_several_questions_and_anew_when_they_change
     assert torch.equal(scorer(frames.clone(), "a red star"), changed) and len(encoded) == 3
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_question_asked_meanwhile_about_other_frames_changes_no_score(moment) -> None:
+    torch.manual_seed(0)
+    model = SiglipModel(SiglipConfig(text_config=TEXT | {"projection_size": 16}, vision_config=VISION)).eval()
+    others = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+
+    class Shared(ContrastiveScorer):
+        """Another thread asks about `others` right after this one has looked so often at what was encoded last."""
+
+        looks = None
+
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name == "_last" and self.looks is not None:
+                self.looks += 1
+                if self.looks == moment:
+                    self.looks = None
+                    self(others, "a blue ring")
+            return value
+
+    scorer = Shared(model, SiglipImageProcessor(size={"height": 16, "width": 16}), LetterTokenizer())
+    frames = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    alone = scorer(frames, "a red star")
+    scorer.looks = 0
+    assert torch.equal(scorer(frames, "a red star"), alone)
+
+
 def test_a_scorer_needs_a_model_that_compares_texts_with_images() -> None:
     with pytest.raises(ValueError, match="Linear does not compare"):
         ContrastiveScorer(torch.nn.Linear(2, 2))

@@ -55,7 +55,10 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
         {"role": "user", "content": "Who?", "images": []},
         {"role": "assistant", "content": None, "tool_calls": []},
     ]
-    assert normalize_chat(chat) == [chat[0], {"role": "assistant", "content": "", "tool_calls": []}]
+    assert normalize_chat(chat) == [
+        {"role": "user", "content": [{"type": "text", "text": "Who?"}], "images": []},
+        {"role": "assistant", "content": [{"type": "text", "text": ""}], "tool_calls": []},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,13 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
             r'type image also has `text`: .*as {"type": "text", "text": …}',
         ),
         ([{"role": "user", "content": [{"type": "video", "videos": ["a"]}, "What?"]}], "also has `videos`"),
+        (
+            [{"role": "user", "content": [{"type": "video", "file": "a.mp4"}, "What?"]}],
+            r'type video has no video: nothing is read from its \'file\'. Give it as {"type": "video", "video": …}\.',
+        ),
+        ([{"role": "user", "content": [{"type": "video", "base64": "AAE="}, "?"]}], "no video: .* its 'base64'"),
+        ([{"role": "user", "content": [{"type": "video", "video": None}, "?"]}], "no video: .* its 'video'"),
+        ([{"role": "user", "content": [{"type": "image", "img": "a", "fps": 2}, "?"]}], "no image: .* 'img', 'fps'"),
         (
             [{"role": "user", "content": [{"type": "image", "url": "https://a.png", "path": "b.png"}, "What?"]}],
             "An image has one source, but this one has `url` and `path`",

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -416,6 +418,48 @@ def test_a_conversation_that_cannot_be_written_leaves_the_saved_one_whole(pipe, 
     with pytest.raises(OSError, match="No space"):
         chat.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+class Killed(BaseException):
+    """What no handler of errors sees, since the process is gone."""
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2], ids=["before any file", "after a video", "before the words"])
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new folder", "a saved chat"])
+def test_a_conversation_whose_saving_was_killed_is_never_a_mixture_and_can_be_saved_again(
+    pipe, file, tmp_path, monkeypatch, moved, is_new
+) -> None:
+    folder, replace, done = tmp_path / "talk", os.replace, []
+    if not is_new:
+        pipe.chat([clip(20), clip(20), clip(20)]).save(folder)
+    chat = pipe.chat([file, file])
+    ask(chat, "What?")
+
+    def killed(source, target) -> None:
+        if Path(target).parent == folder:
+            if len(done) == moved:
+                raise Killed
+            done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    # Nobody cleans up behind a process that was killed.
+    monkeypatch.setattr(
+        tempfile.TemporaryDirectory, "__exit__", lambda self, *error: self._finalizer.detach() and None
+    )
+    with pytest.raises(Killed):
+        chat.save(folder)
+    monkeypatch.undo()
+    assert any(path.name.startswith(".saving-") for path in folder.iterdir())
+    with pytest.raises(ValueError, match="holds no chat that was saved"):
+        pipe.resume_chat(folder)
+    chat.save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "chat.json",
+        "video_0.safetensors",
+        "video_1.safetensors",
+    ]
+    assert pipe.resume_chat(folder).messages == chat.messages
 
 
 @pytest.mark.slow

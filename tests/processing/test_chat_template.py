@@ -4,7 +4,10 @@ import inspect
 
 import pytest
 import torch
-from helpers.tiny_processor import clip, conversation, count_tokens
+from fila_video.conversion.repository import FLATTEN_CONTENT
+from helpers.tiny_bases import SMOL_TEMPLATE, VICUNA_TEMPLATE
+from helpers.tiny_checkpoints import HF_TEMPLATE, SELECTING_TEMPLATE
+from helpers.tiny_processor import chat_template, clip, conversation, count_tokens
 from helpers.video_files import make_video
 from PIL import Image
 from transformers.processing_utils import ProcessorMixin
@@ -22,6 +25,29 @@ def test_the_template_is_qwen2s_with_its_system_message(processor) -> None:
     assert processor.apply_chat_template(own) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
     )
+
+
+STRINGS_ALONE = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        chat_template(),
+        HF_TEMPLATE,
+        SELECTING_TEMPLATE,
+        VICUNA_TEMPLATE,
+        SMOL_TEMPLATE,
+        FLATTEN_CONTENT + STRINGS_ALONE,
+    ],
+    ids=["own", "blocks", "selected blocks", "Vicuna", "SmolVLM", "flattened"],
+)
+def test_no_text_gets_lost_whether_it_is_a_string_or_a_block(processor, template) -> None:
+    turns = [("system", "First."), ("user", "Second?"), ("assistant", "Third."), ("user", "Fourth?")]
+    strings = [{"role": role, "content": text} for role, text in turns]
+    blocks = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in strings]
+    one, other = (processor.apply_chat_template(chat, chat_template=template) for chat in (strings, blocks))
+    assert one == other and all(one.count(text) == 1 for _, text in turns)
 
 
 def test_the_sentence_stands_between_the_video_and_the_question(processor) -> None:

@@ -115,11 +115,24 @@ def test_a_request_has_so_many_inputs_at_most(handler) -> None:
         "max_candidates",
         "fps",
         "hwaccel",
+        "candidate_fps",
+        "min_candidates",
+        "seek_mode",
+        "time_template",
     ],
 )
 def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None:
     with pytest.raises(ValueError, match=f"may not have {name}"):
         ask(handler, {"video": ENCODED, "text": QUESTION}, **{name: True})
+
+
+def test_what_json_makes_of_options_is_taken(handler) -> None:
+    inputs = {"video": ENCODED, "text": QUESTION}
+    options = {"num_scenes": 4.0, "selection": None, "stop_strings": ["green"], "return_scenes": True}
+    (answer,) = ask(handler, inputs, **options)
+    assert answer["generated_text"] == "a green" and len(answer["scenes"][0]["indices"]) == 4
+    with pytest.raises(ValueError, match="`num_scenes` cannot be '4'"):
+        ask(handler, inputs, num_scenes="4")
 
 
 def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handler, tmp_path, monkeypatch) -> None:
@@ -158,6 +171,8 @@ def test_a_request_without_a_video_and_a_question_is_an_error(handler, request_)
             "`messages` has nothing beside them, but this one has video: put it into a message's `content`",
         ),
         ({"inputs": [{"role": "user", "content": QUESTION, "images": [ENCODED]}]}, "`images` beside its `content`"),
+        ({"inputs": {"video": None, "text": QUESTION}}, "There is no video in `video`: leave it out to ask without"),
+        ({"inputs": [{"videos": None, "text": QUESTION}]}, "There is no video in `videos`"),
         (
             {
                 "inputs": [

@@ -6,6 +6,7 @@ import logging
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
@@ -362,6 +363,79 @@ def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer
     assert [row[0]["generated_text"] for row in pipe(iter([file, file]), text="What?", **options)] == expected
     with pytest.raises(ValueError, match="KeyDataset"):
         pipe(rows.rename_column("text", "question"))
+
+
+def test_a_row_of_a_dataset_may_be_a_clip(pipe, file) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"video": [str(file)] * 2, "text": ["What?"] * 2, "video_start": [1.0, None], "gender": ["f", "m"]}
+    options = {"return_scenes": True, **SHORT}
+    cut, whole = (row[0]["scenes"][0]["duration"] for row in pipe(datasets.Dataset.from_dict(rows), **options))
+    assert (round(cut, 3), round(whole, 3)) == (2.0, 3.0)
+    both = {"videos": [None, str(file)], "video": [str(file)] * 2, "text": ["What?"] * 2, "video_end": [1.0, 2.0]}
+    cuts = [row[0]["scenes"][0]["duration"] for row in pipe(datasets.Dataset.from_dict(both), **options)]
+    assert [round(cut, 3) for cut in cuts] == [1.0, 2.0]
+    for name in ("start", "clip_end", "end_time", "video_strat"):
+        with pytest.raises(ValueError, match=f"column `{name}` of a dataset is not read: a clip has `video_start`"):
+            pipe(datasets.Dataset.from_dict({"video": [str(file)], "text": ["What?"], name: [1.0]}), **SHORT)
+
+
+def test_a_video_that_is_missing_is_an_error_of_its_row_and_no_blind_answer(pipe, file, answer) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"video": [str(file), None], "text": ["What?"] * 2})
+    for inputs, text in (
+        (rows, None),
+        (rows["video"], "What?"),
+        (rows["video"], rows["text"]),
+        (iter([file, None]), "What?"),
+        ([{"videos": file, "text": "What?"}, {"videos": None, "text": "What?"}], None),
+    ):
+        good, bad = (row[0] for row in pipe(inputs, text=text, on_error="record", **SHORT))
+        assert good["generated_text"] == answer and bad["generated_text"] is None
+        assert "Input 1: There is no video in `videos`" in bad["error"]
+
+
+@pytest.mark.parametrize(
+    "begun", [{"type": "text", "text": "a"}, ["a"], [{"text": "a"}], [{"type": "text", "text": "a"}, ""]]
+)
+def test_an_answer_that_is_begun_goes_on_in_whatever_form_it_is(pipe, file, begun) -> None:
+    chat, options = conversation(file, "What?"), {"max_new_tokens": 4}
+    expected = pipe([*chat, {"role": "assistant", "content": "a"}], **options)[0]["generated_text"][-1]
+    (result,) = pipe([*chat, {"role": "assistant", "content": begun}], **options)
+    assert result["generated_text"][-1] == expected and expected["content"][0]["text"].startswith("a")
+
+
+@pytest.mark.parametrize("empty", ["", None, [], [""], {"type": "text", "text": ""}])
+def test_an_empty_last_answer_is_none_that_is_begun(pipe, file, answer, empty) -> None:
+    chat = [*conversation(file, "What?"), {"role": "assistant", "content": empty}]
+    (result,) = pipe(chat, max_new_tokens=4)
+    assert result["generated_text"][1:] == [{"role": "assistant", "content": answer}]
+    assert pipe(chat, **SHORT)[0]["generated_text"] == answer
+    with pytest.raises(ValueError, match="`continue_final_message` needs a chat that ends with an answer"):
+        pipe(chat, continue_final_message=True, **SHORT)
+    with pytest.raises(ValueError, match="begun ends with a text"):
+        pipe([*chat[:-1], {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]}], **SHORT)
+
+
+def test_numbers_of_numpy_and_of_json_are_taken_and_none_leaves_an_option_as_it_is(pipe, file) -> None:
+    options = {"return_scenes": True, **SHORT}
+    expected = pipe(file, text="What?", num_scenes=3, candidate_fps=5.0, **options)[0]
+    for three, five in ((np.int64(3), np.float32(5)), (3.0, np.int32(5)), (np.float64(3), 5)):
+        (result,) = pipe(file, text="What?", num_scenes=three, candidate_fps=five, **options)
+        assert torch.equal(result["scenes"][0]["indices"], expected["scenes"][0]["indices"])
+        assert result["generated_text"] == expected["generated_text"]
+    (result,) = pipe(file, text="What?", num_scenes=None, processor_kwargs={"selection": None}, **options)
+    assert len(result["scenes"][0]["indices"]) == 4
+    assert len(pipe.chat(file, num_scenes=np.int64(2), seed=None, max_new_tokens=2).ask("What?")) >= 0
+
+
+def test_strings_that_end_an_answer_need_no_tokenizer_of_the_user(pipe, file, answer) -> None:
+    chat, options = pipe.chat(file), {"max_new_tokens": 4, "stop_strings": [answer[:1]]}
+    expected = answer[: answer.index(answer[:1]) + 1]
+    told = pipe(file, text="What?", return_full_text=False, **options)[0]["generated_text"]
+    assert told.startswith(expected) and len(told) <= len(answer)
+    assert chat.ask("What?", **options) == told
+    config = GenerationConfig(max_new_tokens=4, stop_strings=[answer[:1]], do_sample=False)
+    assert pipe(file, text="What?", return_full_text=False, generation_config=config)[0]["generated_text"] == told
 
 
 def test_a_service_refuses_addresses_of_its_own_network(pipe, server, answer) -> None:

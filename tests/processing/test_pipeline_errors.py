@@ -1,16 +1,19 @@
 """What the pipeline refuses by name, and how it goes on behind a bad video."""
 
+import copy
 import threading
 
 import numpy as np
 import pytest
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
-from helpers.tiny_processor import clip, conversation, tiny_processor
+from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from transformers import (
     TextIteratorStreamer,
 )
 
 SHORT = {"max_new_tokens": 4, "return_full_text": False}
+# Which the signatures of transformers have, and nothing reads.
+NO_OPTIONS = ("tools", "kwargs", "timeout")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,10 @@ SHORT = {"max_new_tokens": 4, "return_full_text": False}
             "`num_scenes` is given twice",
         ),
         (clip(2), {"text": "a", "num_scenes": 0}, "`num_scenes` must be at least 1, got 0"),
+        (clip(2), {"text": "a", "num_scenes": "4"}, "`num_scenes` cannot be '4': .*expected int, got str"),
+        (clip(2), {"text": "a", "num_scenes": 2.5}, "`num_scenes` cannot be 2.5: .*expected int, got float"),
+        (clip(2), {"text": "a", "processor_kwargs": {"seek_mode": 3}}, "`seek_mode` cannot be 3"),
+        *((clip(2), {"text": "a", name: [3]}, f"`{name}` is an option neither") for name in NO_OPTIONS),
         (clip(2), {"text": "a", "max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
         (clip(2), {"text": "a", "scene_size": 2}, "`scene_size` is 2, but the model's is 3"),
         ("missing/file.mp4", {"text": "a"}, r"missing/file\.mp4"),
@@ -66,6 +73,28 @@ def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe) -
         VideoTextToTextPipeline(pipe.model.model.language_model, processor=tiny_processor())
     with pytest.raises(ValueError, match="`scene_size` is 2, but the model's is 3"):
         VideoTextToTextPipeline(pipe.model, processor=tiny_processor(scene_size=2))
+
+
+def test_a_pipeline_does_not_answer_with_what_another_one_sees(file) -> None:
+    processor = tiny_processor()
+    first = VideoTextToTextPipeline(model_for(processor), processor=processor)
+    lazy, chat = first(iter([file]), text="What?", **SHORT), first.chat(file, max_new_tokens=2)
+    second = VideoTextToTextPipeline(model_for(processor), processor=processor)
+    assert second(file, text="What?", **SHORT) and second.chat(file, max_new_tokens=2).ask("What?") is not None
+    for ask in (
+        lambda: first(file, text="What?", **SHORT),
+        lambda: first([file], text=["What?"], on_error="record", **SHORT),
+        lambda: list(lazy),
+        lambda: list(first.stream(file, "What?", max_new_tokens=2)),
+        lambda: first.chat(file),
+        lambda: chat.ask("What?"),
+    ):
+        with pytest.raises(ValueError, match=r"Another pipeline has bound this processor.*copy\.copy\(processor\)"):
+            ask()
+    own = VideoTextToTextPipeline(first.model, processor=copy.copy(processor))
+    assert own(file, text="What?", **SHORT) and second(file, text="What?", **SHORT)
+    processor.frame_encoder = None  # thumbnails are of no model
+    assert first(file, text="What?", **SHORT) and second(file, text="What?", **SHORT)
 
 
 @pytest.fixture

@@ -87,6 +87,13 @@ def test_what_was_saved_before_marks_a_scene_existed_still_says_the_same(process
         ({"time_template": "{seconds:.2q}"}, r"`time_template` \('\{seconds:.2q\}'\) is no template: "),
         ({"time_template": "{seconds!r}"}, "is no template: a field takes a format after a colon, and no conversion"),
         ({"time_template": "{seconds"}, "is no template"),
+        (
+            {"time_template": "{seconds:20000000000}"},
+            r"the format `20000000000` of \{seconds\} may have numbers up to 20",
+        ),
+        ({"time_template": "{timestamp:>21}"}, r"the format `>21` of \{timestamp\} may have numbers up to 20"),
+        ({"time_template": "{seconds:.400f}"}, r"the format `.400f` of \{seconds\} may have numbers up to 20"),
+        ({"time_template": "{number:{number}}"}, r"of \{number\} may have .* and no fields"),
         ({"time_template": "<video>{number}"}, "'<video>' stands for a video's embeddings"),
         ({"scene_time": "middle"}, "`scene_time` must be one of representative, span, got 'middle'"),
     ],

@@ -232,6 +232,14 @@ def test_pictures_that_are_not_there_are_named() -> None:
         load_picture({"file": "a.png"})
 
 
+def test_a_data_url_is_decoded_wherever_a_video_is_named() -> None:
+    url = "data:video/mp4;base64,AAE="
+    assert flatten_videos(url) == flatten_videos({"url": url}) == flatten_videos([url]) == [b"\0\1"]
+    assert flatten_videos({"video": {"url": url}, "video_end": 2}) == [[VideoSegment(b"\0\1", None, 2)]]
+    with pytest.raises(ValueError, match=r"Cannot read the video in the URL 'data:video/mp4,AAE='.*not base64"):
+        flatten_videos("data:video/mp4,AAE=")
+
+
 def test_a_dictionary_holds_a_source_as_datasets_and_chats_write_it() -> None:
     assert flatten_videos({"path": "a.mp4", "bytes": None}) == ["a.mp4"]
     assert flatten_videos({"path": "a.mp4", "bytes": b"x"}) == [b"x"]
