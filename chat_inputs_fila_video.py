@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import lru_cache
+from itertools import chain, combinations
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_inputs_fila_video import HeldVideo, check_video_keys, clip_of, decoded, flatten_videos, videos_of_rows
@@ -29,6 +33,8 @@ MEDIA_KEYS = {
 # Keys that can hold nothing but media, with the kind of block for each; other clients put some of them beside a text.
 KINDS = {"image": "image", "images": "image", "image_url": "image"}
 KINDS |= {"video": "video", "videos": "video", "video_url": "video"}
+# What other programs call a medium. Blocks that mark its place alone have keys of any other kind.
+UNREAD_KEYS = ("file", "base64", "data", "img", "src", "source", "uri", "frames")
 CLIP_KEYS = ("video_start", "video_end")
 # What else a column of a clip's times may be called.
 CLIP_TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?", re.IGNORECASE)
@@ -57,12 +63,12 @@ def normalize_chat(messages: Any) -> list[dict]:
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError("A chat has no messages: ask something.")
     chat = [normalize_message(message) for message in messages]
-    if not any(texts_of(message["content"]) for message in chat if message["role"] == "user"):
+    if not any(_texts(message["content"]) for message in chat if message["role"] == "user"):
         raise ValueError("A chat has no question: add a text to the `content` of a user's message.")
     return chat
 
 
-def normalize_chats(conversation: Any) -> tuple[list[list[dict]], bool]:
+def normalize_chats(conversation: Any, template: str | None = None) -> tuple[list[list[dict]], bool]:
     """
     One chat or several in the form of [`normalize_chat`], and whether it was several. Videos are held together:
     segments and frames that were read stay what they are.
@@ -73,7 +79,28 @@ def normalize_chats(conversation: Any) -> tuple[list[list[dict]], bool]:
     for block in (block for chat in chats for message in chat for block in message["content"]):
         if "video" in block:
             block["video"] = HeldVideo(block["video"])
+    wanted = _roles_of_strings(template) if isinstance(template, str) else ()
+    for message in (message for chat in chats for message in chat if message["role"] in wanted):
+        if all(block["type"] == "text" for block in message["content"]):
+            message["content"] = "".join(_texts(message["content"]))
     return chats, is_batch
+
+
+@lru_cache(maxsize=32)
+def _roles_of_strings(template: str) -> tuple[str, ...]:
+    """Whose messages a chat template wants as strings: of blocks, it writes Python's form of a list, or fails."""
+    tokens = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "")
+    # Some templates know no system.
+    for roles in (("system", "user", "assistant"), ("user", "assistant")):
+        words = {role: f"words of {role}" for role in roles}
+        for wanted in chain.from_iterable(combinations(roles, count) for count in range(len(roles) + 1)):
+            blocks = {role: [{"type": "text", "text": text}] for role, text in words.items() if role not in wanted}
+            chat = [{"role": role, "content": blocks.get(role, text)} for role, text in words.items()]
+            with suppress(Exception):  # whatever it refuses here, it refuses when it is used
+                ((written,), *_) = render_jinja_template(conversations=[chat], chat_template=template, **tokens)
+                if all(text in written for text in words.values()) and "'type': 'text'" not in written:
+                    return wanted
+    return ()
 
 
 def _fields(item: Any) -> Any:
@@ -101,7 +128,7 @@ def normalize_message(message: Any) -> dict:
     if not isinstance(content, (list, tuple)):
         raise ValueError(f"The `content` of a message is a text or a list of blocks, got {type(content).__name__}.")
     content = [_normalize_block(block) for block in content]
-    texts = texts_of(content)
+    texts = _texts(content)
     # Some clients put an empty text beside the question.
     if any(text.strip() for text in texts):
         content = [block for block in content if block["type"] != "text" or block["text"]]
@@ -110,7 +137,7 @@ def normalize_message(message: Any) -> dict:
     return {**{name: value for name, value in message.items() if value is not None}, "content": content}
 
 
-def texts_of(content: str | list[dict]) -> list[str]:
+def _texts(content: str | list[dict]) -> list[str]:
     """The texts in the content of a message."""
     return [content] if isinstance(content, str) else [block["text"] for block in content if block["type"] == "text"]
 
@@ -121,7 +148,7 @@ def _normalize_block(block: Any) -> dict:
     block = _fields(block)
     if not isinstance(block, dict):
         raise ValueError(f"A content block is a dictionary with a `type`, got {type(block).__name__}.")
-    given, block = block, {name: value for name, value in block.items() if value is not None}
+    block = {name: value for name, value in block.items() if value is not None}
     kind = block.get("type")
     if kind is None:
         named = [name for name in ("text", "image", "image_url", "video", "video_url") if name in block]
@@ -139,8 +166,7 @@ def _normalize_block(block: Any) -> dict:
         return {**block, "type": "text"}
     media = [block[name] for name in MEDIA_KEYS[kind] if name in block]
     if not media:
-        unread = [name for name in given if name in MEDIA_KEYS[kind] or not (name == "type" or _is_empty(given[name]))]
-        if unread:
+        if unread := [name for name in UNREAD_KEYS if not _is_empty(block.get(name))]:
             raise ValueError(
                 f"A block of type {kind} has no {kind}: nothing is read from its {', '.join(map(_short, unread))}. "
                 f"Give it as {_example(kind)}."
@@ -242,7 +268,7 @@ def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] |
         return None
     questions = []
     for chat in chats:
-        blocks = [block for message in chat for block in message["content"]]
+        blocks = [block for message in chat if not isinstance(message["content"], str) for block in message["content"]]
         questions += [last_question(chat)] * sum(block["type"] == "video" for block in blocks)
     return questions or None
 
@@ -250,7 +276,7 @@ def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] |
 def last_question(chat: list[dict]) -> str:
     """What the last user of a normalized chat says."""
     asked = [message["content"] for message in chat if message["role"] == "user"]
-    return " ".join(texts_of(asked[-1] if asked else "")).strip()
+    return " ".join(_texts(asked[-1] if asked else "")).strip()
 
 
 def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -260,7 +286,7 @@ def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -
     """
     for message in chat:
         # Blocks of text follow each other without a gap, and could make up a token together.
-        text = "".join(texts_of(message["content"]))
+        text = "".join(_texts(message["content"]))
         for token in tokenizer.added_tokens_decoder.values():
             if token.special and token.content in text:
                 raise ValueError(
@@ -325,6 +351,8 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     """The video, or its clip, and the question in a row of a `datasets.Dataset`."""
     video = next((row[name] for name in ("videos", "video") if row.get(name) is not None), None)
     span = {name: row[name] for name in CLIP_KEYS if row.get(name) is not None}
+    if span and isinstance(video, list) and len(video) == 1:
+        (video,) = video
     return {"videos": video if video is None or not span else {"video": video, **span}, "text": row["text"]}
 
 
@@ -417,5 +445,4 @@ __all__ = [
     "normalize_chats",
     "normalize_message",
     "pipeline_inputs",
-    "texts_of",
 ]

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -317,13 +318,21 @@ class ChatSession:
                     video.save(Path(half, name))
                 Path(half, "chat.json").write_text(text, encoding="utf-8")
                 # Killed from here on, it leaves no chat rather than old words about new videos.
-                (folder / "chat.json").unlink(missing_ok=True)
-                for name in names:
-                    os.replace(Path(half, name), folder / name)
+                before, replaced = Path(half, "before.json"), []
+                with suppress(FileNotFoundError):
+                    os.replace(folder / "chat.json", before)
+                try:
+                    for name in names:
+                        os.replace(Path(half, name), folder / name)
+                        replaced.append(name)
+                except OSError:
+                    if not replaced and before.exists():
+                        os.replace(before, folder / "chat.json")
+                    raise
             for name in outdated:
                 (folder / name).unlink(missing_ok=True)
             for half in killed:
-                shutil.rmtree(half)
+                shutil.rmtree(half, ignore_errors=True)
 
 
 def _files_of(record: dict[str, Any]) -> list[str]:

@@ -292,7 +292,8 @@ def check_shared_settings(model: Any, processor: Any, scenes: Any) -> None:
         for name in names:
             ours = getattr(owner, name)
             theirs = getattr(config, name, ours)  # models of other kinds have no such setting
-            if ours != theirs or isinstance(ours, float) != isinstance(theirs, float):  # 1 key frame is not all, 1.0
+            # A whole number of `key_frames` counts them, and 1.0 is all of them.
+            if ours != theirs or isinstance(ours, float) != isinstance(theirs, float):
                 raise ValueError(
                     f"The processor's `{name}` is {ours!r}, but the model's is {theirs!r}: make them equal."
                 )

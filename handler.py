@@ -100,10 +100,10 @@ def _request(inputs: Any) -> Any:
         return [_with_media(message) if isinstance(message, dict) else message for message in inputs]
     if not isinstance(inputs, dict):
         raise ValueError(f"An input is a chat or a dictionary with `video` and `text`, got {type(inputs).__name__}.")
-    named = {"video", "videos"} & inputs.keys()
-    if named and all(inputs[name] is None for name in named):
-        raise ValueError(f"There is no video in `{min(named)}`: leave it out to ask without one.")
+    absent = sorted({"video", "videos"} & {name for name, value in inputs.items() if value is None})
     inputs = {name: value for name, value in inputs.items() if value is not None}
+    if absent and inputs.keys() <= {"text"}:
+        raise ValueError(f"There is no video in `{absent[0]}`: leave it out to ask without one.")
     if isinstance(inputs.get("messages"), list):
         if beside := sorted(inputs.keys() - {"messages"}):
             raise ValueError(

@@ -205,8 +205,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         own = getattr(self.model.encode_frames, "__self__", self.model)
         if isinstance(bound, torch.nn.Module) and bound is not own:
             raise ValueError(
-                "Another pipeline has bound this processor, which would select scenes with that one's model: give "
-                "each pipeline its own, such as `copy.copy(processor)`."
+                "The processor selects scenes with another model than this pipeline's, as where a second pipeline has "
+                "bound it: give each pipeline a processor of its own, such as `copy.copy(processor)`."
             )
 
     def preprocess(self, inputs: Any, on_error: str = "raise", **kwargs: Any) -> dict[str, Any]:

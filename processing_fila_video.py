@@ -412,7 +412,7 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If there are no messages, a question is empty, or a text contains a control or placeholder
             token. `sanitize_control_tokens=True`, where transformers has it, reads such tokens as plain text instead.
         """
-        chats, is_batch = normalize_chats(conversation)
+        chats, is_batch = normalize_chats(conversation, kwargs.get("chat_template") or self.chat_template)
         for chat in [] if sanitize_control_tokens else chats:
             check_control_tokens(chat, self.tokenizer)
         if kwargs.pop("load_audio_from_video", False):

@@ -231,7 +231,7 @@ def _check_work(work: Path) -> None:
     Raises:
         ValueError: If a folder of work holds anything else, which would be written over or removed.
     """
-    found = {file.name for file in work.iterdir()}
+    found = {file.name for file in work.iterdir() if not file.name.startswith(".")}  # such as `.DS_Store`
     # The plan comes first: without one, other files of these names are somebody else's.
     if others := sorted(found - (WORK_FILES if PLAN in found else {"plan.tmp"})):
         raise ValueError(
@@ -421,9 +421,9 @@ def run(args: argparse.Namespace) -> int:
         unfinished = Path(f"{args.output}.tmp")
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, args.output)
-        for name in WORK_FILES:
+        for name in sorted(WORK_FILES, key=PLAN.__eq__):  # the plan last, by which the rest is known
             Path(work, name).unlink(missing_ok=True)
-        with suppress(OSError):  # something else was put there meanwhile
+        with suppress(OSError):  # something else is there
             os.rmdir(work)
     return 3 if any(each.error for each in description.chapters) else 0
 

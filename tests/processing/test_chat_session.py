@@ -462,6 +462,27 @@ def test_a_conversation_whose_saving_was_killed_is_never_a_mixture_and_can_be_sa
     assert pipe.resume_chat(folder).messages == chat.messages
 
 
+def test_a_saved_conversation_survives_a_save_that_fails(pipe, file, tmp_path, monkeypatch) -> None:
+    folder, replace = tmp_path / "talk", os.replace
+    chat = pipe.chat(file)
+    chat.save(folder)
+    saved = list(chat.messages)
+    ask(chat, "What?")
+
+    def in_use(source, target) -> None:  # as Windows says of a file that somebody reads
+        if Path(target) == folder / "video_0.safetensors":
+            raise PermissionError(13, "in use", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", in_use)
+    with pytest.raises(PermissionError):
+        chat.save(folder)
+    monkeypatch.undo()
+    assert pipe.resume_chat(folder).messages == saved
+    chat.save(folder)
+    assert pipe.resume_chat(folder).messages == chat.messages
+
+
 @pytest.mark.slow
 def test_a_saved_conversation_goes_on_in_another_process(tmp_path) -> None:
     program = (

@@ -27,6 +27,11 @@ def test_the_template_is_qwen2s_with_its_system_message(processor) -> None:
     )
 
 
+STRINGS_OF_SYSTEM = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] | trim }}{% else %}"
+    "{% for block in message['content'] if block['type'] == 'text' %}[{{ block['text'] }}]{% endfor %}{% endif %}"
+    "{% endfor %}"
+)
 STRINGS_ALONE = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
 
 
@@ -39,8 +44,10 @@ STRINGS_ALONE = "{% for message in messages %}{{ message['role'] + ': ' + messag
         VICUNA_TEMPLATE,
         SMOL_TEMPLATE,
         FLATTEN_CONTENT + STRINGS_ALONE,
+        STRINGS_ALONE,
+        STRINGS_OF_SYSTEM,
     ],
-    ids=["own", "blocks", "selected blocks", "Vicuna", "SmolVLM", "flattened"],
+    ids=["own", "blocks", "selected blocks", "Vicuna", "SmolVLM", "flattened", "strings", "mixed"],
 )
 def test_no_text_gets_lost_whether_it_is_a_string_or_a_block(processor, template) -> None:
     turns = [("system", "First."), ("user", "Second?"), ("assistant", "Third."), ("user", "Fourth?")]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import av
 import pytest
-from fila_video import VideoReadError, VideoSegment, VideoTextToTextPipeline, read_subtitles
+from fila_video import VideoLimits, VideoReadError, VideoSegment, VideoTextToTextPipeline, read_subtitles
 from fila_video.subtitles_fila_video import SubtitleLine, lines_beside_scenes
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import clip, model_for, tiny_processor
@@ -134,6 +134,13 @@ def test_lines_follow_the_clips_of_a_video(tmp_path) -> None:
     assert rounded([line]) == [(0.5, 1.0, "{curly} & plain")]
     joined = read_subtitles(0, [VideoSegment(film, 0.0, 1.5), VideoSegment(film, 1.0, 3.0)])
     assert rounded(joined) == [(0.5, 1.0, LINES[0][2]), (2.5, 3.0, LINES[1][2])]
+    parts = [
+        VideoSegment(film, 0.0, 1.5),
+        VideoSegment(film, 1.0, 3.0),
+    ]  # the limits let the reader read its 100 frames
+    assert read_subtitles(0, parts, limits=VideoLimits(packets=102)) == joined
+    with pytest.raises(VideoReadError, match=r"from 100 to 200 seconds does not lie within its 4\.000 seconds"):
+        read_subtitles(0, [VideoSegment(film, 100, 200), *parts])
     with pytest.raises(ValueError, match="several segments"):
         read_subtitles(SRT.encode(), [VideoSegment(film, 0.0, 1.0)] * 2)
 
