@@ -14,8 +14,8 @@ from transformers.utils import logging
 from .chat_inputs_fila_video import check_control_tokens
 from .video_decoding_fila_video import Track
 from .video_index_fila_video import index_video
-from .video_limits_fila_video import VideoLimits, VideoReadError
-from .video_sources_fila_video import OpenedSource, VideoSegment, source_key, source_name
+from .video_limits_fila_video import Budget, VideoLimits, VideoReadError
+from .video_sources_fila_video import OpenedSource, VideoSegment, is_url, source_key, source_name
 
 logger = logging.get_logger(__name__)
 
@@ -72,25 +72,26 @@ def read_subtitles(
     if not is_track(subtitles):
         if len(segments) > 1:
             raise ValueError("A file of subtitles belongs to one file, not to several segments: name a track instead.")
-        lines = _lines_of_file(subtitles, access)
-        return Subtitles(_cut(lines, segments[0], 0.0))
-    lines, at = [], 0.0
-    read: dict[Any, tuple[list[SubtitleLine], float]] = {}  # segments of one file share what was read of it
+        return Subtitles(_cut(_lines_of_file(subtitles, access), segments[0], 0.0))
+    lines, at, read = [], 0.0, {}  # segments of one file share what was read of it
+    followed = {source_key(segment.source) for segment in segments[:-1]}  # only their lengths decide what is when
     for segment in segments:
-        key = source_key(segment.source)
+        key, start = source_key(segment.source), segment.start or 0.0
         if key not in read:
-            read[key] = _lines_of_track(subtitles, segment.source, access, len(segments) > 1)
-        lines += _cut(read[key][0], segment, at)
-        end = float("inf") if segment.end is None else segment.end
-        at += max(min(end, read[key][1]) - (segment.start or 0.0), 0.0)
+            read[key] = _lines_of_track(subtitles, segment.source, access, key in followed)
+        words, duration = read[key]
+        if start >= duration:
+            where = f"its segment from {start} to {segment.end} seconds does not lie within its {duration:.3f} seconds"
+            raise VideoReadError(f"Cannot read the video {source_name(segment.source)}: {where}.")
+        lines += _cut(words, segment, at)
+        at += min(duration if segment.end is None else segment.end, duration) - start
     return Subtitles(lines)
 
 
 def is_track(subtitles: Any) -> bool:
     """Whether subtitles are named as a track of the video: by its number, or by a language."""
-    if isinstance(subtitles, int) and not isinstance(subtitles, bool):
-        return True
-    return isinstance(subtitles, str) and re.fullmatch("[A-Za-z]{2,3}", subtitles) is not None
+    is_number = isinstance(subtitles, int) and not isinstance(subtitles, bool)
+    return is_number or (isinstance(subtitles, str) and re.fullmatch("[A-Za-z]{2,3}", subtitles) is not None)
 
 
 def _cut(lines: list[SubtitleLine], segment: VideoSegment, at: float) -> list[SubtitleLine]:
@@ -98,9 +99,8 @@ def _cut(lines: list[SubtitleLine], segment: VideoSegment, at: float) -> list[Su
     start, end = segment.start or 0.0, float("inf") if segment.end is None else segment.end
     # A line of no duration is shown where it starts, also at the first moment.
     kept = (line for line in lines if (line.end > start or line.start >= start) and line.start < end)
-    return [
-        line._replace(start=max(line.start, start) - start + at, end=min(line.end, end) - start + at) for line in kept
-    ]
+    by = at - start
+    return [line._replace(start=max(line.start, start) + by, end=min(line.end, end) + by) for line in kept]
 
 
 def _lines_of_file(source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
@@ -252,9 +252,8 @@ def _milliseconds(time: Sequence[str | None]) -> int:
 def _written(milliseconds: int, kind: str) -> str:
     seconds, fraction = divmod(milliseconds, 1000)
     clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return (
-        f"{clock}.{fraction // 10:02d}" if kind == "ass" else f"{clock}{',' if kind == 'srt' else '.'}{fraction:03d}"
-    )
+    mark = "," if kind == "srt" else "."
+    return f"{clock}.{fraction // 10:02d}" if kind == "ass" else f"{clock}{mark}{fraction:03d}"
 
 
 def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], timed: bool) -> tuple[list, float]:
@@ -283,7 +282,8 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], timed
             lines = _lines(container, found[0], opened)
         except av.FFmpegError as error:
             raise opened.error(f"its subtitles {track!r} are damaged ({error.strerror or error})") from error
-        if timed:
+        if timed:  # as the reader counts it, for which the limits hold anew
+            opened.budget = Budget(opened.budget.limits, opened.budget.name, is_url(source))
             with closing(Track(opened)) as pictures:
                 duration = index_video(pictures).duration
     kept = (line for line in lines if line.end > start or line.start >= start)

@@ -24,9 +24,9 @@ logger = logging.get_logger(__name__)
 
 _MAX_ERRORS = 64  # errors of the container in a row, after which the rest of the file is given up
 _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
-# What FFmpeg's decoder of PNG gives. Its color profiles have a name, which PyAV 17 and 18 free with a list of what a
-# frame carries, and FFmpeg once more with the frame: that ends the process.
-_OF_PNG = {"gray", "gray16be", "monoblack", "pal8", "rgb24", "rgb48be", "rgba", "rgba64be", "ya16be", "ya8"}
+# Decoders whose color profiles have a name, which PyAV 17 and 18 free with a list of what a frame carries, and FFmpeg
+# once more with the frame: that ends the process.
+_OF_PNG = ("png", "apng")
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -56,6 +56,7 @@ class Track:
         threads (`int`): Of each decoder made from now on; several decode several frames at once.
         shared (`bool`): Whether several threads call [`Track.read`]; the packets of a run then stand in memory.
         stopped (`bool`): Set by another thread to end all reading.
+        is_png (`bool`): Whether its frames are PNG pictures, see [`display_turn`]; known once it was opened.
     """
 
     index: Index
@@ -64,7 +65,7 @@ class Track:
         self.device = None if hwaccel is None else find_device(str(hwaccel))
         self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
         self.container = self.number = None
-        self.seekable = True
+        self.seekable, self.is_png = True, False
         self._lock = Lock()  # over the container
 
     def open(self) -> None:
@@ -74,6 +75,7 @@ class Track:
         if self.number is None:
             self.number = self.source.find_stream(self.container)
         self.stream = self.container.streams[self.number]
+        self.is_png = self.stream.codec_context.name in _OF_PNG
         if self.device is not None and not self.stream.codec_context.is_hwaccel:
             raise self.source.error(NOT_ON_DEVICE)
         self.packets = self._demux()
@@ -143,7 +145,7 @@ class Track:
             aspect = float(self.stream.sample_aspect_ratio or 0)
         if 0.1 <= aspect <= 10:
             width = max(1, round(width * aspect))
-        return (width, height) if display_turn(frame)[0] % 2 else (height, width)
+        return (width, height) if display_turn(frame, self.is_png)[0] % 2 else (height, width)
 
     def _complain(self, error: Exception) -> None:
         self.errors += 1
@@ -297,9 +299,12 @@ def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
             raise source.error(f"it is damaged ({error})") from error
 
 
-def display_turn(frame: av.VideoFrame) -> tuple[int, bool]:
-    """How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right."""
-    if frame.format.name in _OF_PNG:
+def display_turn(frame: av.VideoFrame, is_png: bool = False) -> tuple[int, bool]:
+    """
+    How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right. Of PNG
+    pictures (`is_png`), what a frame carries must not be listed, so that they are turned only.
+    """
+    if is_png:
         return round(frame.rotation / 90) % 4, False
     try:
         # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
@@ -327,14 +332,15 @@ class FrameConverter:
 
     Args:
         size (`tuple[int, int]`): (height, width) of the arrays.
+        is_png (`bool`, *optional*, defaults to `False`): Whether the frames come from PNG pictures.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int], is_png: bool = False) -> None:
+        self.size, self._is_png = size, is_png
         self._scaler = av.video.reformatter.VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        turn, mirror = display_turn(frame)
+        turn, mirror = display_turn(frame, self._is_png)
         height, width = self.size if turn % 2 == 0 else self.size[::-1]
         transfer, primaries = int(frame.color_trc or 0), int(frame.color_primaries or 0)
         if transfer in (_PQ, _HLG) or primaries == _BT2020:

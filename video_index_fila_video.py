@@ -23,7 +23,7 @@ NOPTS = np.iinfo(np.int64).min
 SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
 _FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
-_DECODED = {"asf"}  # formats that store the times of H.264 and HEVC in the order of decoding
+_DECODED = {"asf", "mxf"}  # formats that store the times of H.264 and HEVC in the order of decoding
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 
 
@@ -147,6 +147,11 @@ def _index(track: "Track") -> Index:
     kept[kept] = ~wild
     moments = on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
     times = np.sort(moments)
+    if name == "mpeg" and (times[1:] == times[:-1]).any():
+        # FFmpeg made times up for packets without, which are those of other frames.
+        index = _count(track, np.array([], dtype=np.int64), size, is_sparse=True)
+        index.damage = _damage(track, index, len(pts), 0)
+        return index
     times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
     frames = np.full(len(pts), -1, dtype=np.int32)
     frames[kept] = np.searchsorted(times, moments)

@@ -131,9 +131,10 @@ def decoded(medium: str, kind: str = "video") -> str | bytes:
         return medium
     head, comma, data = medium.partition(",")
     try:
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise ValueError("it is not base64")
-        return base64.b64decode(data, validate=True)
+        # Its lines may be broken, as `base64.encodebytes` does.
+        return base64.b64decode(re.sub(r"\s*\n\s*", "", data.strip()), validate=True)
     except ValueError as error:
         raise ValueError(f"Cannot read the {kind} in the URL {medium[:40]!r}...: {error}.") from error
 

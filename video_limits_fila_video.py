@@ -12,7 +12,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -82,8 +82,10 @@ class Budget:
     """
 
     def __init__(self, limits: VideoLimits | None, name: str, is_web: bool = False) -> None:
-        if type(limits).__name__ == VideoLimits.__name__:  # also of another copy of this code
-            limits = VideoLimits(**vars(limits))
+        if VideoLimits.__name__ in (kind.__name__ for kind in type(limits).__mro__):
+            # Also one of another copy of this code, or of a subclass, with fields that are not known here.
+            known = (field.name for field in fields(VideoLimits) if hasattr(limits, field.name))
+            limits = VideoLimits(**{name: getattr(limits, name) for name in known})
         elif limits is not None:
             raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
         self.limits, self.name = limits or VideoLimits(), name
@@ -335,7 +337,7 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
         VideoReadError: If it is refused.
     """
     size, samples = file.seek(0, os.SEEK_END), 0
-    kinds, paces, in_track = set(), set(), 0  # of a track: what it holds, and how many samples with which durations
+    kinds, paces, in_track = set(), set(), 0  # of a track: handlers, (count, duration) of samples, their number
     for name, start, end in chain(_boxes(file, 0, size, budget), [(b"trak", size, size)]):
         if name in (b"moov", b"moof") and end - start > MAX_HEADER:
             raise budget.error(f"its header of {end - start} bytes is larger than {MAX_HEADER}")

@@ -18,7 +18,7 @@ from .video_sources_fila_video import is_still, is_url, open_picture
 
 # Files of these kinds hold one picture, unless they are animated.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-PICTURE_HEADS = (b"BM", b"GIF8", b"\xff\xd8", b"\x89PNG", b"P5", b"P6", b"II*\0", b"MM\0*", b"RIFF")
+_MAX_FILE_NAME = 255  # characters; what is longer is base64
 PICTURE_KEYS = ("bytes", "image", "url", "path", "image_url", "base64")  # of a picture's dictionary
 
 
@@ -70,12 +70,23 @@ def load_picture(picture: Any, **access: Any) -> Any:
     if not isinstance(picture, (str, Path, bytes, bytearray, memoryview)) and not hasattr(picture, "read"):
         return picture
     if isinstance(picture, str) and not is_url(picture) and not os.path.isfile(picture):
-        head, _, text = picture.rpartition(",") if picture.startswith("data:") else ("", "", picture)
+        head, _, text = picture.rpartition(",") if picture[:5].lower() == "data:" else ("", "", picture)
         with suppress(ValueError):  # its lines may be broken, as `base64.encodebytes` does
             data = base64.b64decode(re.sub(r"\s*\n\s*", "", text.strip()), validate=True)
             # Many a name is base64 too, `pics/dog` for one: it is one where a picture comes out.
-            picture = data if head or data.startswith(PICTURE_HEADS) else picture
+            picture = data if head or len(text) > _MAX_FILE_NAME or _is_picture(data) else picture
     return open_picture(picture, **access)
+
+
+def _is_picture(data: bytes) -> bool:
+    """Whether Pillow knows the format of a file, of which it reads the header alone."""
+    try:
+        with Image.open(BytesIO(data)):
+            return True
+    except Image.DecompressionBombError:
+        return True  # `open_picture` says so
+    except (OSError, ValueError, SyntaxError, EOFError):
+        return False
 
 
 def load_images(images: Any, do_rescale: bool = True, **access: Any) -> list:
@@ -114,6 +125,8 @@ def to_uint8_rgb(
             named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])
             raise ValueError(f"The frames of a video must have one size (height x width), got {named}.")
         return torch.cat(pictures)
+    if isinstance(video, Image.Image) and video.mode == "I" and video.format == "PPM":
+        video = video.convert("I;16")  # as `open_picture` does
     if isinstance(video, Image.Image) and video.mode in ("I", "F"):
         video = np.array(video)  # numbers of any range, for which the rules of arrays hold
     if isinstance(video, Image.Image):

@@ -262,11 +262,12 @@ class FrameReader(ExitStack):
         track.shared = threads > 1 and fits and max(lengths) * threads <= 1.5 * sum(lengths)
         if not track.shared:
             track.threads = threads if max(lengths) > SHORT_RUN else 1
-            codec, convert = None if track.index.counted else track.decoder(), FrameConverter(self._size)
+            codec = None if track.index.counted else track.decoder()
+            convert = FrameConverter(self._size, track.is_png)
             for run in runs:
                 yield from _decode(run, codec, convert)
             return
-        decoders = [(track.decoder(), FrameConverter(self._size)) for _ in range(threads)]
+        decoders = [(track.decoder(), FrameConverter(self._size, track.is_png)) for _ in range(threads)]
 
         def decode(run: Run) -> list[tuple[int, np.ndarray]]:
             decoder = decoders.pop()

@@ -148,8 +148,9 @@ class OpenedSource(ExitStack):
                 file.seek(0)
             else:
                 self._empty = (
-                    "the file object gives no bytes (any more) and cannot seek: it can be read once only, so where it "
-                    "is read more than once, as with subtitles inside of it, pass its bytes or a file"
+                    "it is empty (0 bytes), or was read before: the file object cannot seek and can be "
+                    "read once only, so where it is read more than once, as with subtitles inside of it, pass its "
+                    "bytes or a file"
                 )
             while data := file.read(1 << 18):
                 if not isinstance(data, bytes):
@@ -299,6 +300,8 @@ def open_picture(
             image = PIL.Image.open(file, formats=formats)
             opened.budget.check_frame(*image.size)
             image.load()
+            if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16
+                image = image.convert("I;16")
             return PIL.ImageOps.exif_transpose(image)
         except PIL.UnidentifiedImageError as error:
             raise opened.error("it is not a picture that Pillow knows") from error

@@ -11,16 +11,18 @@ repeated, and one that was broken off goes on. `evaluation/README.md` describes 
 import argparse
 import itertools
 import json
+import re
 import subprocess
 import sys
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.utils import logging
 
-from ..training.settings import load_settings
+from ..training.settings import DataSet, Settings, load_settings
 from ..training.train import load_model
 from .answer_questions import load_answerer
 from .answering import Answerer
@@ -36,6 +38,11 @@ logger = logging.get_logger(__name__)
 RESULTS = Path(__file__).parent / "results"
 FINISHED = "trainer_state.json"  # what a run of training writes last
 DECIDES = "ablation.json"  # the settings of a run, and of those before it, as they were when it began
+# Of `training`: what is said and kept of a run, and how its data are fetched, none of which decides the weights.
+HARMLESS = re.compile(
+    r"(stages\.\d+\.)?training\.(dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|disable_tqdm|"
+    r"log_level|logging_\w+|report_to|run_name|save_(steps|strategy|total_limit))(\.\d+)?"
+)
 
 
 @dataclass
@@ -246,13 +253,20 @@ def _flat(values: dict | list, before: str = "") -> dict:
     return flat
 
 
+def _default(name: str) -> Any:
+    """What a setting is where it does not stand, as in the file of another version: the default, else `None`."""
+    defaults = _flat(Settings().as_dict()) | _flat(asdict(DataSet()), "data.")
+    return defaults.get(re.sub(r"^stages\.\d+\.|\bphases\.\d+\.|(?<=data\.)\d+\.", "", name))
+
+
 def _is_finished(ablation: Ablation, row: dict, runs: list[dict]) -> bool:
     """Whether the last of these runs has finished; raises where it was begun with other settings."""
     output = Path(runs[-1]["output"])
     finished, file = (output / FINISHED).exists(), output / DECIDES
     if file.exists() and (finished or any(output.glob("checkpoint-*"))):  # else nothing was trained with them
         before, now = json.loads(file.read_text(encoding="utf-8")), _decides(ablation, row, runs)
-        if other := [name for name in {**now, **before} if before.get(name) != now.get(name)]:
+        names = (name for name in {**now, **before} if not HARMLESS.fullmatch(name))
+        if other := [name for name in names if before.get(name, _default(name)) != now.get(name, _default(name))]:
             pairs = "; ".join(f"{name}: {before.get(name)} there, {now.get(name)} now" for name in other[:5])
             raise ValueError(
                 f"The run in {output} was begun with other settings ({pairs}{'; ...' if other[5:] else ''}). Remove "

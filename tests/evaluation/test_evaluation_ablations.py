@@ -212,6 +212,13 @@ def test_a_model_of_other_settings_is_not_taken_for_a_rows(world, tmp_path, caps
         assert f"The run in {tmp_path / 'work' / 'start_3'} was begun with other settings" in message
         assert "training.max_steps: 1 there, 600 now" in message and "config.merger_type: None there, mean" in message
         assert "Remove that folder to train it anew" in message
+    # What decides no weights may differ, and what another version does not write has its default there.
+    file = tmp_path / "work" / "start_3" / "ablation.json"
+    decides = json.loads(file.read_text())
+    del decides["new_merger"], decides["sampling.selection"]
+    file.write_text(json.dumps({**decides, "training.logging_steps": 7}))
+    harmless = start_only(world, tmp_path, overrides={"training.dataloader_num_workers": 1})
+    assert main(harmless) == 0 and capsys.readouterr().out == first
     # One of an earlier version, which did not write what decides it, is taken as it is.
     (tmp_path / "work" / "start_3" / "ablation.json").unlink()
     assert main(changed) == 0 and capsys.readouterr().out == first

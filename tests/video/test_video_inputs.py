@@ -16,7 +16,6 @@ from fila_video.video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
     is_frame_sequence,
-    load_images,
     load_picture,
     open_still_picture,
     read_decoder,
@@ -235,6 +234,7 @@ def test_pictures_that_are_not_there_are_named() -> None:
 def test_a_data_url_is_decoded_wherever_a_video_is_named() -> None:
     url = "data:video/mp4;base64,AAE="
     assert flatten_videos(url) == flatten_videos({"url": url}) == flatten_videos([url]) == [b"\0\1"]
+    assert flatten_videos("DATA:video/mp4;BASE64,AA\r\nE=\n") == [b"\0\1"]
     assert flatten_videos({"video": {"url": url}, "video_end": 2}) == [[VideoSegment(b"\0\1", None, 2)]]
     with pytest.raises(ValueError, match=r"Cannot read the video in the URL 'data:video/mp4,AAE='.*not base64"):
         flatten_videos("data:video/mp4,AAE=")
@@ -391,28 +391,6 @@ def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert done.stdout.strip() == "None", done.stderr
-
-
-def test_gray_pictures_of_16_bits_keep_their_shades() -> None:
-    shades = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    expected = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, -1, -1)
-    for kind in ("PNG", "TIFF"):
-        (frames,) = load_images([encoded(Image.fromarray(shades), kind)])
-        assert torch.equal(frames[None], expected)
-
-
-@pytest.mark.parametrize("values", [np.full((6, 8), 70_000, np.int32), np.full((6, 8), 2.5, np.float32)])
-def test_pictures_of_other_numbers_are_refused_as_arrays_are(values) -> None:
-    with pytest.raises(ValueError, match=r"must lie in \[0, "):
-        to_uint8_rgb(Image.fromarray(values))
-
-
-@pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
-@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n  "])
-def test_base64_in_lines_is_read(head, line_break) -> None:
-    text = base64.encodebytes(encoded(Image.fromarray(np.tile(FRAMES[0], (4, 4, 1))))).decode()
-    assert text.count("\n") > 2
-    assert load_picture(head + text.replace("\n", line_break)).size == (32, 24)
 
 
 def test_an_empty_list_is_refused() -> None:

@@ -136,10 +136,28 @@ def test_between_the_times_that_a_program_stream_has_frames_are_spread_evenly() 
     assert frames.metadata.duration == pytest.approx(10, abs=0.5)
 
 
-def test_h264_in_asf_is_read_in_the_order_in_which_it_is_shown(warnings) -> None:
-    check_all_and_some(make_video(io.BytesIO(), 60, container="asf").getvalue(), 60)
+@pytest.mark.parametrize("container", ["mpeg", "vob"])
+def test_frames_of_mpeg2_with_times_that_the_program_stream_lacks_are_all_read(container) -> None:
+    """In the small packets of an easy picture, FFmpeg gives two frames one time."""
+    options = {"bf": "2", "g": "12", "qmin": "2", "qmax": "4"}
+    data = make_video(io.BytesIO(), 60, codec="mpeg2video", container=container, options=options).getvalue()
+    check_all_and_some(data, 60)
+
+
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="no encoder")
+def test_a_gray_video_is_mirrored_as_a_player_shows_it(tmp_path) -> None:
+    settings = {"codec": "libx265", "pix_fmt": "gray"}
+    flat = read_frames(make_video(tmp_path / "flat.mp4", 3, **settings), num_frames=1).frames[0]
+    mirrored = read_frames(make_video(tmp_path / "mirrored.mp4", 3, mirror=True, **settings), num_frames=1).frames[0]
+    np.testing.assert_array_equal(mirrored, flat[:, ::-1])
+    assert not np.array_equal(mirrored, flat)
+
+
+@pytest.mark.parametrize("container", ["asf", "mxf"])
+def test_h264_is_read_in_the_order_in_which_it_is_shown(warnings, container) -> None:
+    check_all_and_some(make_video(io.BytesIO(), 60, container=container).getvalue(), 60)
     without_b_frames = {"preset": "ultrafast", "bf": "0", "g": "12"}
-    check_all_and_some(make_video(io.BytesIO(), 60, container="asf", options=without_b_frames).getvalue(), 60)
+    check_all_and_some(make_video(io.BytesIO(), 60, container=container, options=without_b_frames).getvalue(), 60)
     assert warnings.text == ""
 
 

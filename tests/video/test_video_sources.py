@@ -187,7 +187,7 @@ def test_a_file_that_is_open_in_text_mode_is_named(path) -> None:
 def test_a_stream_that_was_read_before_is_named(path) -> None:
     stream = NoSeek(path.read_bytes())
     OpenedSource(stream).close()
-    with pytest.raises(VideoReadError, match=r"gives no bytes .* cannot seek: it can be read once only"):
+    with pytest.raises(VideoReadError, match=r"it is empty \(0 bytes\), or was read before: .* cannot seek"):
         OpenedSource(stream)
 
 
@@ -241,6 +241,16 @@ def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture() -> None:
     assert file.getvalue().count(b"\xff\xd8\xff") == 2
     with pytest.raises(VideoReadError, match="still picture"):
         OpenedSource(file.getvalue())
+
+
+def test_limits_of_a_subclass_hold() -> None:
+    class Limits(VideoLimits):
+        def __init__(self, **limits) -> None:
+            super().__init__(**limits)
+            object.__setattr__(self, "ours", 1)
+
+    with pytest.raises(VideoReadError, match=r"over the limit of 5; VideoLimits\(packets="):
+        Budget(Limits(packets=5), "a.mp4").spend(packets=6)
 
 
 def test_a_budget_names_the_source_the_limit_and_both_numbers() -> None:

@@ -1,0 +1,67 @@
+"""Files of pictures: gray ones of many bits, and base64 of any format that Pillow knows."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from fila_video import VideoReadError
+from fila_video.video_pictures_fila_video import load_images, load_picture, to_uint8_rgb
+from PIL import Image
+
+COLORS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+def encoded(picture, kind="PNG"):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_gray_pictures_of_16_bits_keep_their_shades() -> None:
+    shades = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    expected = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, -1, -1)
+    for kind in ("PNG", "TIFF"):
+        (frames,) = load_images([encoded(Image.fromarray(shades), kind)])
+        assert torch.equal(frames[None], expected)
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+def test_gray_pgm_of_10_to_16_bits_is_scaled_by_its_brightest(most) -> None:
+    shades = np.arange(256) * most // 255
+    data = b"P5\n16 16\n%d\n" % most + shades.astype(">u2").tobytes()
+    (frames,) = load_images([data])
+    expected = torch.arange(256).reshape(1, 16, 16).expand(3, -1, -1)
+    assert frames.dtype == torch.uint8 and (frames.long() - expected).abs().max() <= 1
+    assert frames[0, 0, 0] == 0 and frames[0, -1, -1] == 255
+    assert torch.equal(to_uint8_rgb(Image.open(io.BytesIO(data)))[0], frames)
+
+
+@pytest.mark.parametrize("values", [np.full((6, 8), 70_000, np.int32), np.full((6, 8), 2.5, np.float32)])
+def test_pictures_of_other_numbers_are_refused_as_arrays_are(values) -> None:
+    with pytest.raises(ValueError, match=r"must lie in \[0, "):
+        to_uint8_rgb(Image.fromarray(values))
+
+
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,", "DATA:image/png;BASE64,"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n  "])
+def test_base64_in_lines_is_read(head, line_break) -> None:
+    text = base64.encodebytes(encoded(Image.fromarray(COLORS))).decode()
+    assert text.count("\n") > 2
+    assert load_picture(head + text.replace("\n", line_break)).size == (32, 24)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP"])
+def test_base64_of_any_format_that_pillow_knows_is_read(kind) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip("the installed Pillow does not write it")
+    picture = Image.fromarray(np.tile(COLORS[:16, :16], (2, 2, 1)))
+    assert load_picture(base64.b64encode(encoded(picture, kind)).decode()).size == (32, 32)
+
+
+def test_base64_of_a_tiny_picture_is_read_and_long_text_is_no_file_name() -> None:
+    assert load_picture(base64.b64encode(b"P1\n2 1\n1 0\n").decode()).size == (2, 1)
+    with pytest.raises(VideoReadError, match=r"given as 300 bytes.*not a picture that Pillow knows"):
+        load_picture(base64.b64encode(bytes(300)).decode())
