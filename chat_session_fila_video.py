@@ -318,7 +318,8 @@ class ChatSession:
                     video.save(Path(half, name))
                 Path(half, "chat.json").write_text(text, encoding="utf-8")
                 # Killed from here on, it leaves no chat rather than old words about new videos.
-                before, replaced = Path(half, "before.json"), []
+                before, replaced = Path(half, "before", "chat.json"), []
+                before.parent.mkdir()
                 with suppress(FileNotFoundError):
                     os.replace(folder / "chat.json", before)
                 try:
@@ -351,12 +352,14 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _files_to_replace(folder: Path, names: list[str]) -> set[str]:
     """The files of the chat that a folder holds. Others may lie beside them, but are not written over."""
-    if any(folder.glob(f"{SAVING}*")) and not (folder / "chat.json").exists():  # what was saved there was killed
-        return {file.name for file in folder.glob("video_[0-9]*.safetensors")}
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return set()
     try:
-        there = set(_files_of(_read_record(folder)))
+        places = [folder]
+        if any(folder.glob(f"{SAVING}*")) and not (folder / "chat.json").exists():
+            # A save was killed: the files are those of its chat, or of the one that was there before.
+            places = [file.parent for file in folder.glob(f"{SAVING}*/**/chat.json")]
+        there = {name for place in places for name in _files_of(_read_record(place))}
         for name in set(names) - there:
             if (folder / name).exists():
                 raise ValueError(f"{folder / name} is not of the chat that was saved there.")

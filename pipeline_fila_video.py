@@ -94,7 +94,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
 
         Raises:
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
-                control tokens, an option is unknown or of a wrong type, or another pipeline has bound the processor.
+                control tokens, an option is unknown or of a wrong type, or the processor encodes by another model.
         """
         own = self._forward_params["generate_kwargs"]
         streamer = {**own, **(kwargs.get("generate_kwargs") or {}), **kwargs}.get("streamer")

@@ -453,11 +453,13 @@ def test_a_conversation_whose_saving_was_killed_is_never_a_mixture_and_can_be_sa
     assert any(path.name.startswith(".saving-") for path in folder.iterdir())
     with pytest.raises(ValueError, match="holds no chat that was saved"):
         pipe.resume_chat(folder)
+    (folder / "video_7.safetensors").write_text("somebody else's")
     chat.save(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "chat.json",
         "video_0.safetensors",
         "video_1.safetensors",
+        "video_7.safetensors",
     ]
     assert pipe.resume_chat(folder).messages == chat.messages
 
