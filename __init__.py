@@ -71,15 +71,8 @@ def register() -> None:
 def _register_auto_classes() -> None:
     # Without the pipeline, which imports the processor's module, where this is called.
     transformers = importlib.import_module("transformers")
-    config, model, processor, video_processor = (
-        getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-        for name in (
-            "FilaVideoConfig",
-            "FilaVideoForConditionalGeneration",
-            "FilaVideoProcessor",
-            "FilaVideoVideoProcessor",
-        )
-    )
+    names = ("FilaVideoConfig", "FilaVideoForConditionalGeneration", "FilaVideoProcessor", "FilaVideoVideoProcessor")
+    config, model, processor, video_processor = map(_load, names)
     transformers.AutoConfig.register("fila_video", config, exist_ok=True)
     for auto_class in ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"):
         getattr(transformers, auto_class).register(config, model, exist_ok=True)
@@ -87,10 +80,14 @@ def _register_auto_classes() -> None:
     transformers.AutoVideoProcessor.register(config, video_processor, exist_ok=True)
 
 
+def _load(name: str) -> Any:
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    value = _load(name)
     globals()[name] = value  # next time it is found at once
     register()
     return value

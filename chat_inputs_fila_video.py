@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, combinations
 from pathlib import Path
 from types import NoneType
@@ -153,7 +153,8 @@ def _normalize_block(block: Any) -> dict:
     if kind is None:
         named = [name for name in ("text", "image", "image_url", "video", "video_url") if name in block]
         if len(named) != 1:
-            raise ValueError(f"A content block needs a `type`: text, image or video; this one has {_keys(block)}.")
+            keys = ", ".join(map(_short, block)) or "no keys"
+            raise ValueError(f"A content block needs a `type`: text, image or video; this one has {keys}.")
         kind = named[0]
     kind = {"image_url": "image", "video_url": "video", "input_text": "text"}.get(kind, kind)
     if kind not in ("text", "image", "video"):
@@ -315,14 +316,8 @@ class _Rows(Dataset):
         return NumberedInput(index, self.make(self.rows[index]))
 
 
-class _Ask:
-    """A video with the one question that is asked about each. A class, since workers pickle it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __call__(self, video: Any) -> dict[str, Any]:
-        return {"videos": video, "text": self.text}
+def _ask(text: str, video: Any) -> dict[str, Any]:
+    return {"videos": video, "text": text}
 
 
 def _is_column(values: Any) -> bool:
@@ -403,14 +398,13 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
         if text is None and isinstance(first, VIDEO_TYPES):
             raise ValueError("There is a video but no question: pass it as `text=`.")
         is_chat = isinstance(first, dict) and "role" in first
-        if isinstance(inputs, (list, tuple)) and not is_chat:
-            return _each(inputs, _same)
-        return _each(inputs, _same) if _is_iterator(inputs) or isinstance(inputs, Dataset) else inputs
+        are_many = _is_iterator(inputs) or isinstance(inputs, (list, tuple, Dataset))
+        return _each(inputs, _same) if are_many and not is_chat else inputs
     if isinstance(text, str):
         if isinstance(videos, (list, tuple)) and videos and isinstance(videos[0], dict) and "role" in videos[0]:
             raise ValueError("A chat holds its own question: pass the chat alone, or videos with `text`.")
         if _is_iterator(videos) or _is_column(videos) or isinstance(videos, Dataset):
-            return _each(videos, _Ask(text))
+            return _each(videos, partial(_ask, text))
         return {"videos": videos, "text": text}
     if not isinstance(text, (list, tuple)) and not _is_column(text):
         raise ValueError(f"`text` must be a string, a list of strings or a chat, got {type(text).__name__}.")
@@ -423,10 +417,6 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
     if len(videos) != len(text):
         raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
     return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
-
-
-def _keys(block: dict) -> str:
-    return ", ".join(map(_short, block)) or "no keys"
 
 
 def _short(value: Any) -> str:

@@ -129,18 +129,9 @@ def insert_background(
     video: torch.Tensor, num_scenes: int, background: torch.Tensor, places: list[int], has_end: bool
 ) -> torch.Tensor:
     """
-    A video's tokens with those of its background between its scenes.
-
-    Args:
-        video (`torch.Tensor` of shape `(num_tokens, hidden_size)`): Equally many tokens of each scene.
-        num_scenes (`int`): Of the video.
-        background (`torch.Tensor` of shape `(num_background, background_tokens, hidden_size)`):
-            What [`FilaVideoBackgroundEncoder`] gave of its other frames.
-        places (`list[int]`): How many scenes stand before each of them.
-        has_end (`bool`): Whether the last token, a newline, belongs to no scene.
-
-    Returns:
-        `torch.Tensor` of shape `(num_tokens + num_background * background_tokens, hidden_size)`.
+    A video's tokens `(num_tokens, hidden_size)`, equally many of each scene, with those of its `background`
+    `(num_background, background_tokens, hidden_size)` between them: `places` says how many scenes stand before each
+    frame of it, `has_end` whether the last token, a newline, belongs to no scene.
     """
     of_scenes = len(video) - has_end
     # By twice the place: the scenes have the odd numbers.

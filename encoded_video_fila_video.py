@@ -1,11 +1,13 @@
 """A video that was read and encoded once, to be asked about many times; it stands wherever a video does."""
 
+import copy
 import hashlib
 import json
 import os
 import secrets
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers.processing_utils import ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from .video_pool_fila_video import thumbnails
@@ -34,6 +35,7 @@ HANDLING = ("limits", "allow_private_hosts", "max_feature_bytes", "frame_batch_s
 HANDLING += ("hwaccel",)
 
 
+@dataclass(eq=False, repr=False)
 class EncodedVideo:
     """
     The pool of a video's candidate frames, as [`FilaVideoProcessor.encode_video`] makes it. It can be moved (`to`),
@@ -58,44 +60,29 @@ class EncodedVideo:
         encoder (`dict`, *optional*): `name`, `vision_weights` (a hash) and `dtype` of the model.
     """
 
-    # No dataclass: transformers makes dictionaries of those that it finds in chats.
-    def __init__(
-        self,
-        metadata: VideoMetadata,
-        pictures: torch.Tensor,
-        thumbnail_features: torch.Tensor,
-        frames: torch.Tensor | None,
-        frame_features: torch.Tensor | None,
-        patch_features: torch.Tensor | None,
-        settings: dict[str, Any],
-        sources: list[dict[str, Any]],
-        encoder: dict[str, str] | None,
-        chosen: dict[Any, torch.Tensor] | None = None,
-    ) -> None:
-        self.metadata = metadata
-        self.pictures = pictures
-        self.thumbnail_features = thumbnail_features
-        self.frames = frames
-        self.frame_features = frame_features
-        self.patch_features = patch_features
-        self.settings = settings
-        self.sources = sources
-        self.encoder = encoder
-        # Scenes by the settings that chose them: the questions of a conversation mostly have the same.
-        self.chosen = {} if chosen is None else chosen
+    metadata: VideoMetadata
+    pictures: torch.Tensor
+    thumbnail_features: torch.Tensor
+    frames: torch.Tensor | None
+    frame_features: torch.Tensor | None
+    patch_features: torch.Tensor | None
+    settings: dict[str, Any]
+    sources: list[dict[str, Any]]
+    encoder: dict[str, str] | None
+    # Scenes by the settings that chose them: the questions of a conversation mostly have the same.
+    chosen: dict[Any, torch.Tensor] = field(default_factory=dict)
 
     def _with(self, **changes: Any) -> "EncodedVideo":
         # Another pool, or other features of it, have other scenes.
-        return EncodedVideo(**{**vars(self), "chosen": None, **changes})
+        return replace(self, chosen={}, **changes)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, indices: torch.Tensor) -> "EncodedVideo":
         """A smaller pool, of the frames that `indices` `(num_frames,)` name."""
-        metadata = TimedVideoMetadata(**vars_of(self.metadata))
-        metadata.frames_indices = [self.metadata.frames_indices[index] for index in indices.tolist()]
-        metadata.frame_times = getattr(self.metadata, "frame_times", None)
+        metadata = copy.copy(self.metadata)
+        metadata.frames_indices = [metadata.frames_indices[index] for index in indices.tolist()]
         metadata.pool = "spread"  # whatever it was, these are no longer even
         tensors = {name: getattr(self, name) for name in TENSORS}
         chosen = {name: None if value is None else value[indices.to(value.device)] for name, value in tensors.items()}
@@ -151,9 +138,11 @@ class EncodedVideo:
             raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
         tensors = {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        names = ("total_num_frames", "fps", "width", "height", "duration", "video_backend")
+        metadata = {name: getattr(self.metadata, name) for name in names}
         record = {
             "format": FORMAT,
-            "metadata": {**vars_of(self.metadata), "frames_indices": list(map(int, self.metadata.frames_indices))},
+            "metadata": {**metadata, "frames_indices": list(map(int, self.metadata.frames_indices))},
             "timestamps": [float(seconds) for seconds in self.timestamps],
             "pool": getattr(self.metadata, "pool", "given"),
             "settings": self.settings,
@@ -277,7 +266,7 @@ class EncodedVideo:
 
 
 def encode_video(
-    processor: ProcessorMixin,
+    video_processor: Any,
     selector: Any,
     video: Any,
     metadata: VideoMetadata | dict | None,
@@ -285,7 +274,6 @@ def encode_video(
     given: dict[str, Any],
 ) -> EncodedVideo:
     """See [`FilaVideoProcessor.encode_video`]: `selector` is its `FrameSelector`, `given` are its settings."""
-    video_processor = processor.video_processor
     given = {name: value for name, value in given.items() if value is not None}
     settings = video_processor.scene_settings(**given)
     allowed = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *vars(settings)}
@@ -294,8 +282,8 @@ def encode_video(
             raise ValueError(f"`{name}` is no setting of encoding a video: set it when you ask.")
     reading = None if progress is None else (lambda done, total: progress("reading", done, total))
     frames, metadata = video_processor.load_video(video, metadata, progress=reading, **given)
-    recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in PIXEL_SETTINGS}
-    recorded |= {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in POOL_SETTINGS}
+    names = (*PIXEL_SETTINGS, *POOL_SETTINGS)
+    recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in names}
     # Of the selection only what was given: a question takes the rest from the processor that asks.
     recorded |= {name: value for name, value in given.items() if name in vars(settings) and name not in HANDLING}
     recorded["candidates"] = settings.num_candidates(metadata.duration)
@@ -320,12 +308,11 @@ def encode_video(
     def pixels(batch: torch.Tensor, device: torch.device | None) -> torch.Tensor:
         return video_processor.pixels(batch, **{"device": device} | given)
 
-    frame_features, patch_features = selector.encode(
+    encoded.frame_features, encoded.patch_features = selector.encode(
         encoded.frames, settings, settings.max_feature_bytes, pixels, progress
     )
-    if patch_features is not None:
+    if encoded.patch_features is not None:
         encoded.frames = None  # nothing needs them now: people, and a scorer, have the pictures
-    encoded.frame_features, encoded.patch_features = frame_features, patch_features
     encoded.encoder = describe_encoder(selector.encoder, selector.model)
     return encoded
 
@@ -397,12 +384,6 @@ def _named(encoder: dict[str, str]) -> str:
     return f"{encoder['name']} (vision weights {', '.join(filter(None, details))})"
 
 
-def vars_of(metadata: VideoMetadata) -> dict[str, Any]:
-    """The fields of a metadata as they are in JSON."""
-    names = ("total_num_frames", "fps", "width", "height", "duration", "video_backend", "frames_indices")
-    return {name: getattr(metadata, name) for name in names}
-
-
 def _plain(value: Any) -> Any:
     """A setting as JSON gives it back."""
     if isinstance(value, Enum):
@@ -414,8 +395,6 @@ def _plain(value: Any) -> Any:
 
 def _sources_of(video: Any) -> list[dict[str, Any]]:
     """What is known of the files of a video."""
-    if isinstance(video, dict):
-        video = next((video[name] for name in ("path", "video", "url", "bytes") if video.get(name) is not None), video)
     is_segments = isinstance(video, (list, tuple)) and video and isinstance(video[0], VideoSegment)
     found = []
     for segment in video if is_segments else [video if isinstance(video, VideoSegment) else VideoSegment(video)]:

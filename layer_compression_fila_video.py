@@ -308,17 +308,6 @@ def compressed_forward(
     return hidden, places, valid, (*states, hidden) if output_hidden_states else None
 
 
-@dataclass
-class CompressedOutput(BaseModelOutputWithPast):
-    """
-    Args:
-        kept_tokens (`torch.LongTensor` of shape `(batch_size, num_left)`, *optional*):
-            The places of the tokens that are left, -1 at padding; `None` where none fell away.
-    """
-
-    kept_tokens: torch.Tensor | None = None
-
-
 def run_compressed(
     language_model: nn.Module,
     config: FilaVideoConfig,
@@ -332,21 +321,14 @@ def run_compressed(
     output_hidden_states: bool | None = None,
     output_attentions: bool | None = None,
     **kwargs: Any,
-) -> CompressedOutput:
+) -> tuple[BaseModelOutputWithPast, torch.Tensor | None]:
     """
-    What the language model gives with the tokens of the videos falling away.
-
-    Args:
-        language_model (`nn.Module`): A decoder; see [`check_decoder`].
-        config (`FilaVideoConfig`): The whole model's settings.
-        inputs_embeds (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): Text and visuals.
-        videos (`tuple[torch.Tensor]`, *optional*): The videos among them, `(num_tokens, hidden_size)` each.
-        is_video (`torch.Tensor` of shape `(batch_size, num_tokens)`): Where their tokens stand.
-        attention_mask, position_ids, cache (*optional*): As for [`compressed_forward`].
-        use_cache, output_hidden_states, output_attentions (`bool`, *optional*): As for any model.
+    What the language model gives with the tokens of the `videos`, `(num_tokens, hidden_size)` each, falling away; they
+    stand where `is_video` `(batch_size, num_tokens)` is true. The rest as for [`compressed_forward`] and any model.
 
     Returns:
-        [`CompressedOutput`]
+        `tuple`: the output; and the places `(batch_size, num_left)` of the tokens that are left, -1 at padding, or
+        `None` where none fell away.
 
     Raises:
         ValueError: If attentions are asked for, or as [`check_decoder`] and [`compressed_forward`] do.
@@ -387,7 +369,7 @@ def run_compressed(
     )
     # The rows that lost more than others are filled up with tokens that fell away: nobody shall take these for theirs.
     kept_tokens = None if places is None else places.masked_fill(~valid, -1)
-    return CompressedOutput(hidden, hidden_states=states, kept_tokens=kept_tokens, **{CACHE_ARGUMENT: cache})
+    return BaseModelOutputWithPast(hidden, hidden_states=states, **{CACHE_ARGUMENT: cache}), kept_tokens
 
 
 def follow_kept_tokens(

@@ -428,6 +428,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             has_pixels = pixel_values is not None or pixel_values_videos is not None
             inputs_embeds = self._touch_unused(inputs_embeds, has_pixels, images is not None, videos is not None)
 
+        kept_tokens = None
         # CODEPATH: XComp's LP-Comp runs the layers itself, since tokens fall away between them.
         if self.config.layer_compression is None:
             outputs = self.language_model(
@@ -441,14 +442,14 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         else:
             is_video = self._is_placeholder(input_ids, text_embeds, self.config.video_token_id)
             read = (inputs_embeds, videos, is_video, attention_mask, position_ids, cached, use_cache)
-            outputs = run_compressed(self.language_model, self.config, *read, **kwargs)
+            outputs, kept_tokens = run_compressed(self.language_model, self.config, *read, **kwargs)
         return FilaVideoModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=images,
             video_hidden_states=videos,
-            kept_tokens=getattr(outputs, "kept_tokens", None),
+            kept_tokens=kept_tokens,
             **{CACHE_ARGUMENT: outputs.get(CACHE_ARGUMENT)},
         )
 

@@ -254,10 +254,9 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         return {"model_inputs": model_inputs.to(dtype=self.dtype), "text": prompt, "scenes": scenes, "error": None}
 
     def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict | None = None) -> ModelOutput:
-        names = ("model_inputs", "text", "scenes", "error")
         # The base class gives lists for batches, even of one; what failed has no inputs.
         is_batch = isinstance(model_inputs["error"], list)
-        inputs, prompts, scenes, errors = (model_inputs[name] for name in names)
+        inputs, prompts, scenes, errors = (model_inputs[name] for name in ("model_inputs", "text", "scenes", "error"))
         if not is_batch:
             inputs, prompts, scenes, errors = [inputs], [prompts], [scenes], [errors]
         good = [row for row, error in enumerate(errors) if error is None]
@@ -270,13 +269,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             answers = generated["generated_sequence"].unflatten(0, (len(good), -1))  # several answers to a prompt
             for row, answer, tokens in zip(good, answers, generated["input_ids"], strict=True):
                 sequences[row], ids[row] = answer, tokens
-        outputs = {
-            "generated_sequence": sequences,
-            "input_ids": ids,
-            "prompt_text": prompts,
-            "scenes": scenes,
-            "error": errors,
-        }
+        outputs = {"generated_sequence": sequences, "input_ids": ids, "prompt_text": prompts}
+        outputs |= {"scenes": scenes, "error": errors}
         return ModelOutput(outputs if is_batch else {name: rows[0] for name, rows in outputs.items()})
 
     def generation_arguments(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:

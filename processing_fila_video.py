@@ -22,7 +22,8 @@ from .frame_selector_fila_video import FrameSelector
 from .question_selection_fila_video import Question
 from .scene_selection_fila_video import background_places
 from .subtitles_fila_video import lines_beside_scenes, subtitles_of_videos
-from .video_inputs_fila_video import flatten_metadata, flatten_videos, images_of_rows, load_images, videos_of_rows
+from .video_inputs_fila_video import flatten_metadata, flatten_videos, videos_of_rows
+from .video_pictures_fila_video import images_of_rows, load_images
 from .video_processing_fila_video import (
     SETTINGS,
     FilaVideoProcessorKwargs,
@@ -336,7 +337,7 @@ class FilaVideoProcessor(ProcessorMixin):
         if isinstance(videos[0], EncodedVideo):
             raise ValueError(f"{videos[0]!r} is encoded already.")
         check_shared_settings(self._selector.model, self, self.video_processor.scene_settings(**settings))
-        return encode_video(self, self._selector, videos[0], video_metadata, progress, settings)
+        return encode_video(self.video_processor, self._selector, videos[0], video_metadata, progress, settings)
 
     def _counter(self, **overrides: Any) -> TokenCounter:
         shape = {name: getattr(self, name) for name in SHARED_WITH_PROCESSOR}

@@ -181,20 +181,6 @@ class FrameScoringMixin:
     """What the models offer by it: a pool's frames scored by one question, or by any number of them."""
 
     @torch.no_grad()
-    def score_frames(
-        self,
-        features: torch.Tensor | Iterable[torch.Tensor],
-        before_ids: torch.LongTensor,
-        after_ids: torch.LongTensor,
-        question: torch.BoolTensor,
-        question_tokens: int = 16,
-        **options: Any,
-    ) -> torch.FloatTensor:
-        """How relevant each frame is to a question, `(num_frames,)`: the two methods below, summed over the layers."""
-        tokens = self.tokens_for_scoring(features, question_tokens)
-        return self.score_tokens(tokens, before_ids, after_ids, question, **options).sum(dim=0)
-
-    @torch.no_grad()
     def tokens_for_scoring(
         self, features: torch.Tensor | Iterable[torch.Tensor], question_tokens: int = 16
     ) -> torch.Tensor:
@@ -339,15 +325,9 @@ def relevant_frames(
             - `"clusters"`: the best frames of the best clusters, of twice as many clusters as scenes (k-means).
             - `"coverage"`: frames at equal steps of the cumulated scores, to each of which their mean is added, so
               that all the video is covered, more densely where scores are high (inverse transform sampling, BOLT).
-        spacing (`float`, *optional*, defaults to 0.0):
-            Seconds around a chosen frame from which no other one is taken while there are others.
-        context (`float`, *optional*, defaults to 0.0):
-            Seconds to look around in. Where it is above 0, each frame brings along the moments right before and after
-            it, for questions that name one thing and ask for the next; see [`moments_around`]. Not for `"coverage"`.
-        min_rise (`float`, *optional*, defaults to 0.0):
-            Makes `num_scenes` a ceiling: a frame whose score rises above the median by less than this share of the
-            best one's rise is not taken, nor one within `spacing` of a better one. One peak far above all others
-            takes one scene, scores that are about equal take all. 0 for always `num_scenes`. Not for `"coverage"`.
+        spacing, context, min_rise (`float`, *optional*, default to 0.0):
+            As `question_spacing` and so on of [`SceneSettings`]. With `min_rise`, none within `spacing` of a better
+            one is taken, even where scenes are left over. The latter two are not for `"coverage"`.
         seed (`int`, *optional*, defaults to 42): Of k-means.
 
     Returns:

@@ -203,15 +203,8 @@ def thin_pool(features: torch.Tensor, num_frames: int) -> torch.LongTensor:
 
 def unselected_frames(scenes: torch.Tensor, num_frames: int, count: int) -> torch.LongTensor:
     """
-    Of the frames of a pool that are in no scene `count`, spread evenly over them.
-
-    Args:
-        scenes (`torch.Tensor` of shape `(num_scenes, scene_size)`): Indices into the pool.
-        num_frames (`int`): Frames of the pool.
-        count (`int`): How many to take, at most `num_frames` without as many as scenes have places.
-
-    Returns:
-        `torch.LongTensor` of shape `(count,)`: ascending indices into the pool.
+    Of the `num_frames` of a pool those that are in none of the `scenes` `(num_scenes, scene_size)`, `count` of them,
+    spread evenly; ascending indices `(count,)`.
     """
     unused = torch.ones(num_frames, dtype=torch.bool)
     unused[scenes.flatten()] = False

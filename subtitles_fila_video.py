@@ -329,12 +329,8 @@ class SpokenLines(NamedTuple):
 
 def lines_within(lines: Sequence[SubtitleLine], duration: float | None, name: str = "the video") -> Subtitles:
     """
-    Leaves out the lines that begin after the end of a video, and warns of them: nothing of it is seen beside them.
-
-    Args:
-        lines (`Sequence[SubtitleLine]`): Of the whole video.
-        duration (`float`, *optional*): Seconds of the video, where they are known.
-        name (`str`, *optional*, defaults to `"the video"`): What the warning calls it.
+    Leaves out the lines that begin after the end of a video, where its seconds are known, and warns of them: nothing
+    of it is seen beside them.
     """
     kept = Subtitles(line for line in lines if not duration or line.start < duration)
     if len(kept) < len(lines):

@@ -17,14 +17,7 @@ from transformers.utils import logging
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_index_fila_video import ascending
-from .video_pictures_fila_video import (
-    images_of_rows,
-    leaves,
-    load_images,
-    load_picture,
-    open_still_picture,
-    to_uint8_rgb,
-)
+from .video_pictures_fila_video import leaves, to_uint8_rgb
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
 
 logger = logging.get_logger(__name__)
@@ -339,14 +332,9 @@ __all__ = [
     "decoded",
     "flatten_metadata",
     "flatten_videos",
-    "images_of_rows",
     "is_decoder",
     "is_frame_sequence",
-    "load_images",
-    "load_picture",
-    "open_still_picture",
     "read_decoder",
     "resized",
-    "to_uint8_rgb",
     "videos_of_rows",
 ]

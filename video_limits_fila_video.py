@@ -327,11 +327,8 @@ def _boxes(
 def check_boxes(file: BinaryIO, budget: Budget) -> None:
     """
     Refuses an MP4 file whose header is encrypted, compressed or very large, or announces more samples than the file or
-    the limits hold: FFmpeg makes an entry of its own for each of them, even if the file is a few bytes long.
-
-    Args:
-        file (`BinaryIO`): The file, which is left at another position.
-        budget ([`Budget`]): What reading it may cost.
+    the limits hold: FFmpeg makes an entry of its own for each of them, even if the file is a few bytes long. The file
+    is left at another position.
 
     Raises:
         VideoReadError: If it is refused.

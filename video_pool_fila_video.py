@@ -74,12 +74,7 @@ class SpreadPool:
         self._last = -1
 
     def add(self, number: int, seconds: float, frame: np.ndarray) -> None:
-        """
-        Args:
-            number (`int`): The frame's number within the video.
-            seconds (`float`): The frame's time, later than those before.
-            frame (`np.ndarray` of shape `(height, width, 3)`): uint8; it is copied.
-        """
+        """A frame `(height, width, 3)`, uint8, which is copied, with its number within the video and its time."""
         if self._pixels is None:
             self._pixels = np.empty((self._capacity, *frame.shape), dtype=np.uint8)
         thumbnail = _thumbnail(frame)
@@ -129,10 +124,8 @@ class SpreadPool:
 
     def frames(self, metadata: VideoMetadata) -> tuple[np.ndarray, np.ndarray]:
         """
-        What was kept, in the order of time: frames `(num_frames, height, width, 3)`, and their seconds.
-
-        Args:
-            metadata ([`TimedVideoMetadata`]): The video's, which learns which frames these are.
+        What was kept, in the order of time: frames `(num_frames, height, width, 3)`, and their seconds. The video's
+        `metadata` learns which frames these are.
         """
         order = self._seconds[: self._size].argsort(kind="stable")
         seconds = self._seconds[order]

@@ -24,11 +24,10 @@ from .video_inputs_fila_video import (
     flatten_videos,
     is_decoder,
     is_frame_sequence,
-    open_still_picture,
     own_classes,
     read_decoder,
-    to_uint8_rgb,
 )
+from .video_pictures_fila_video import open_still_picture, to_uint8_rgb
 from .video_pool_fila_video import most_different
 from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits, check_wanted
@@ -427,9 +426,9 @@ def collate(items: list[BatchFeature], tokenizer: PreTrainedTokenizerBase) -> Ba
     return BatchFeature(batch)
 
 
-def pad_rows(rows: list[torch.Tensor], value: int = -1) -> torch.Tensor:
-    """1-D tensors as the rows of one, with `value` behind the shorter ones."""
-    return nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True, padding_value=value)
+def pad_rows(rows: list[torch.Tensor]) -> torch.Tensor:
+    """1-D tensors as the rows of one, with -1 behind the shorter ones."""
+    return nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True, padding_value=-1)
 
 
 for setting, field in SETTINGS.items():

@@ -329,16 +329,9 @@ def prompt_of_question(
     question: str, tokenizer: PreTrainedTokenizerBase, video_token: str, render: Callable | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    The prompt that asks a question about a pool. It has no sentence with times, so that none of them counts as asked.
-
-    Args:
-        question (`str`): What is asked.
-        tokenizer (`PreTrainedTokenizerBase`): The language model's.
-        video_token (`str`): The placeholder.
-        render (`Callable`, *optional*): `apply_chat_template`, where there is a template.
-
-    Returns:
-        `tuple`: token ids before the video and behind it, and which of the latter are the question's, bool.
+    The prompt that asks a question about a pool: token ids before the video and behind it, and which of the latter are
+    the question's, bool. It has no sentence with times, so that none of them counts as asked. `render` is
+    `apply_chat_template`, where there is a template.
 
     Raises:
         ValueError: If the chat template changes the question.

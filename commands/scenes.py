@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
-from ..video_inputs_fila_video import flatten_videos, is_frame_sequence, open_still_picture, to_uint8_rgb
+from ..video_inputs_fila_video import flatten_videos, is_frame_sequence
+from ..video_pictures_fila_video import open_still_picture, to_uint8_rgb
 from ..video_reading_fila_video import probe_video, read_frames
 from .cli import SHOWN_AS, announce_demonstration, call_options
 from .loading import Progress, load_model, quiet

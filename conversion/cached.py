@@ -93,13 +93,8 @@ def _check_space(name: str, folder: Path, is_local: bool, place: Path) -> None:
         size = sum(file.file_size or 0 for file in planned)
     else:
         size = sum(file.stat().st_size for file in folder.glob(WEIGHTS[0]))
-    logger.warning(
-        "%s is converted once: %.1f GB to download, about %.1f GB to write to %s.",
-        name,
-        download / 1e9,
-        size / 1e9,
-        place,
-    )
+    message = "%s is converted once: %.1f GB to download, about %.1f GB to write to %s."
+    logger.warning(message, name, download / 1e9, size / 1e9, place)
     hub = Path(constants.HF_HUB_CACHE)
     same_disk = hub.is_dir() and hub.stat().st_dev == place.stat().st_dev
     for where, needed in ((place, size + download * same_disk), (hub if hub.is_dir() else place, download)):

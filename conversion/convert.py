@@ -16,11 +16,17 @@ from ..configuration_fila_video import FilaVideoConfig
 from .files import SHARD_BYTES, bins_let_go, read_checkpoint, read_json, write_shards
 from .layouts import find_layout
 from .plan import Conversion, plan_conversion
-from .repository import ROOT, code_files, copy_licenses, model_card, source_license, time_marks
+from .repository import ROOT, code_files, copy_licenses, source_license
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+TIME_MARKS = {
+    "none": "no",
+    "sentence": "the paper's sentence",
+    "llava_video": "LLaVA-Video's sentence",
+    "per_scene": "a mark before each scene, as the source's before each frame",
+}
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*", "NOTICE*"]
 
 
@@ -161,31 +167,51 @@ def _fetch_parts(given: dict[str, str], allow_bin: bool) -> dict[str, Path]:
         if part != "vision tower":
             folders[part] = fetch(given[part], weights=True, allow_bin=allow_bin)
     # Last: the checkpoint may have the weights of its tower itself.
-    if "vision tower" in folders and not _has_tower(folders, allow_bin):
-        folders["vision tower"] = fetch(given["vision tower"], weights=True, allow_bin=allow_bin)
+    if "vision tower" in folders:
+        names = read_checkpoint(folders["checkpoint"], allow_bin) if "checkpoint" in folders else ()
+        if not any("vision_tower." in name for name in names):
+            folders["vision tower"] = fetch(given["vision tower"], weights=True, allow_bin=allow_bin)
     return folders
 
 
-def _has_tower(folders: dict[str, Path], allow_bin: bool) -> bool:
-    """Whether the checkpoint has the weights of its vision tower itself."""
-    return "checkpoint" in folders and any(
-        "vision_tower." in name for name in read_checkpoint(folders["checkpoint"], allow_bin)
-    )
-
-
 def _card(conversion: Conversion, given: dict[str, str], folders: dict[str, Path], dtype: str, as_source: bool) -> str:
+    """The README of a converted repository."""
+    config, recipe = conversion.config, conversion.recipe
     hub_ids = [name for name in given.values() if not Path(name).expanduser().is_dir()]
-    recipe = conversion.recipe
-    facts = {"layout": recipe.layout, "dtype": dtype, "remarks": recipe.remarks, "num_scenes": recipe.num_scenes}
-    facts |= {"time_marks": time_marks(conversion.config, recipe), "as_source": as_source}
-    facts["new"] = sorted(conversion.new)
     # The last part of a local path alone: where it lies on this machine is nobody's business.
     sources = {part: name if name in hub_ids else Path(name).resolve().name for part, name in given.items()}
     revisions = {part: f"{name}, revision {folders[part].name}" for part, name in given.items() if name in hub_ids}
     licenses = {license for source in folders.values() if (license := source_license(source))}
-    title = f"FiLA-Video from {' and '.join(sources.values())}"
-    license = licenses.pop() if len(licenses) == 1 else None
-    return model_card(title, sources | revisions, hub_ids, license, conversion.config, facts)
+    front = ["library_name: transformers", "pipeline_tag: video-text-to-text", "tags:", "- fila-video", "- long-video"]
+    front += [f"license: {licenses.pop()}"] if len(licenses) == 1 else []
+    front += ["base_model:", *(f"- {name}" for name in hub_ids)] if hub_ids else []
+    rows = {
+        "frames in a scene": f"{config.scene_size}, merged by `{config.merger_type}`",
+        "scenes of a video": recipe.num_scenes,
+        "tokens of a frame in no scene": config.background_tokens,
+        "pooling": f"`{config.pooling_mode}`, stride {config.pooling_stride}",
+        "newline": f"`{config.newline_position}`",
+        "times in the prompt": TIME_MARKS[conversion.processor.time_marks],
+        "frames are chosen": "evenly, as the source does" if as_source else "by scene selection",
+        "weights": dtype,
+    }
+    lines = ["---", *front, "---", "", f"# FiLA-Video from {' and '.join(sources.values())}", ""]
+    lines += ["A FiLA-Video model, converted from existing weights; it was not trained further.", ""]
+    lines += ["## Where the weights come from", ""]
+    lines += [f"- {part}: {source}" for part, source in (sources | revisions).items()]
+    lines += [f"- Layout of the source: {recipe.layout}."]
+    lines += [f"- New, not from the source: {', '.join(f'`{name}`' for name in sorted(conversion.new)) or 'nothing'}."]
+    lines += [f"- {remark}" for remark in recipe.remarks]
+    if config.merger_type == "weighted":
+        lines += ["- The scene merger is untrained: it averages the frames of a scene until it is fine-tuned."]
+    lines += ["- The sources' licenses hold for this repository too.", "", "## Settings", "", "| setting | value |"]
+    lines += ["| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+    lines += ["", "## Use", "", "```python", "from transformers import pipeline", ""]
+    lines += ['pipe = pipeline("video-text-to-text", model=".", trust_remote_code=True)  # or this repository\'s id']
+    lines += ['messages = [{"role": "user", "content": [{"type": "video", "path": "video.mp4"},']
+    lines += ['                                         {"type": "text", "text": "What happens?"}]}]']
+    lines += ['print(pipe(text=messages, max_new_tokens=64)[0]["generated_text"])', "```", ""]
+    return "\n".join(lines)
 
 
 def _check_output(output: Path, overwrite: bool, inputs: list[Path]) -> None:

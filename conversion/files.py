@@ -239,10 +239,9 @@ def write_shards(
         (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
-def enumerate_some(names: list[str], limit: int = 5) -> str:
-    """Names for a message, the first few of many."""
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def enumerate_some(names: list[str]) -> str:
+    """Names for a message, the first five of many."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 __all__ = [

@@ -42,7 +42,6 @@ class HfLayout(Layout):
             )
 
     def recipe(self, folder: Path, config: dict, shapes: dict[str, tuple[int, ...]], tower: Path | None) -> Recipe:
-        self.check(config)
         if tower is not None:
             raise ValueError(
                 f"`--vision-tower` is for LLaVA-NeXT checkpoints: those of {self.name} have its configuration with "
@@ -74,6 +73,12 @@ class HfLayout(Layout):
         raise NotImplementedError
 
 
+def _settings(source: Any) -> dict[str, Any]:
+    """What these configurations and FiLA-Video's call by the same names."""
+    names = ("vision_feature_layer", "vision_feature_select_strategy", "projector_hidden_act")
+    return {name: getattr(source, name) for name in names}
+
+
 class LlavaHf(HfLayout):
     """LLaVA-OneVision: pooled bilinearly, by 2, with a newline at the end of a video."""
 
@@ -85,10 +90,7 @@ class LlavaHf(HfLayout):
         return source.tie_word_embeddings or not has_head
 
     def fill(self, recipe: Recipe, source: LlavaOnevisionConfig, folder: Path) -> None:
-        recipe.model |= {
-            "vision_feature_layer": source.vision_feature_layer,
-            "vision_feature_select_strategy": source.vision_feature_select_strategy,
-            "projector_hidden_act": source.projector_hidden_act,
+        recipe.model |= _settings(source) | {
             "pooling_mode": "bilinear",
             "pooling_stride": 2,
             "newline_position": "video",
@@ -112,10 +114,7 @@ class LlavaNextVideo(HfLayout):
                 raise ValueError(f"`{name}` is {config[name]!r}, which FiLA-Video does not have; only {known}.")
 
     def fill(self, recipe: Recipe, source: LlavaNextVideoConfig, folder: Path) -> None:
-        recipe.model |= {
-            "vision_feature_layer": source.vision_feature_layer,
-            "vision_feature_select_strategy": source.vision_feature_select_strategy,
-            "projector_hidden_act": source.projector_hidden_act,
+        recipe.model |= _settings(source) | {
             "pooling_mode": source.spatial_pool_mode,
             "pooling_stride": source.spatial_pool_stride,
             "pooling_position": "before_projector",
@@ -193,13 +192,9 @@ class InternVl(HfLayout):
 
     def fill(self, recipe: Recipe, source: InternVLConfig, folder: Path) -> None:
         recipe.new = ("model.scene_merger.", "model.background_encoder.")
-        takes_output = source.vision_feature_layer == -1
-        recipe.model |= {
-            "vision_final_norm": takes_output,
-            "vision_feature_layer": source.vision_feature_layer,
-            "vision_feature_select_strategy": source.vision_feature_select_strategy,
+        recipe.model |= _settings(source) | {
+            "vision_final_norm": source.vision_feature_layer == -1,
             "projector_type": "norm_mlp",
-            "projector_hidden_act": source.projector_hidden_act,
             "pooling_mode": "pixel_shuffle",
             "pooling_stride": round(1 / source.downsample_ratio),
             "pooling_position": "before_projector",

@@ -164,9 +164,6 @@ def plan_conversion(
 
 def _whole_checkpoint(folder: Path, tower: Path | None, allow_bin: bool) -> tuple[Recipe, dict[str, StoredTensor]]:
     config = read_json(folder / "config.json")
-    if not config:
-        raise FileNotFoundError(f"{folder} has no config.json.")
-    find_layout(str(folder), config)
     stored = read_checkpoint(folder, allow_bin)
     layout = find_layout(str(folder), config, stored)
     renamed = _renamed(stored, lambda name: rename(name, layout))
@@ -287,12 +284,8 @@ def _drop_tied_head(renamed: dict[str, StoredTensor], recipe: Recipe) -> None:
 @torch.no_grad()
 def initial_tensors(model: FilaVideoForConditionalGeneration, names: list[str], seed: int) -> dict[str, torch.Tensor]:
     """
-    The first values of parameters, as the model itself initializes them.
-
-    Args:
-        model (`FilaVideoForConditionalGeneration`): On the meta device; the parameters' modules leave it.
-        names (`list[str]`): Of the parameters.
-        seed (`int`): Of what is random; the global states, also those of accelerators, are left as they were.
+    The first values of parameters, as the model itself initializes them: it is on the meta device, which their modules
+    leave. The global random states, also those of accelerators, are left as they were.
     """
     tensors = {}
     with torch.random.fork_rng(devices=[]):

@@ -44,12 +44,6 @@ FLATTEN_CONTENT = """\
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
-TIME_MARKS = {
-    "none": "no",
-    "sentence": "the paper's sentence",
-    "llava_video": "LLaVA-Video's sentence",
-    "per_scene": "a mark before each scene, as the source's before each frame",
-}
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -72,8 +66,7 @@ def load_tokenizer(folder: Path, text_config: PreTrainedConfig, recipe: Recipe) 
             if find_file(folder / name):
                 shutil.copyfile(folder / name, Path(staging, name))
         with foreign(folder / "tokenizer_config.json", "and the files beside it describe no tokenizer"):
-            # Left, for answers to several prompts at once.
-            # The processor looks for the token of images under this name.
+            # The processor looks for the token of images under this name. Padded left, for several prompts at once.
             own = {} if recipe.image_token == "<image>" else {"image_token": recipe.image_token}
             tokenizer = AutoTokenizer.from_pretrained(staging, padding_side="left", **own)
             known = tokenizer.get_vocab().keys()
@@ -135,15 +128,8 @@ def build_processor(
     as_source: bool,
 ) -> FilaVideoProcessor:
     """
-    The processor that belongs to a model.
-
-    Args:
-        config (`FilaVideoConfig`): The model's.
-        tokenizer (`PreTrainedTokenizerBase`): With `<image>` and `<video>`.
-        template (`str`): The chat template.
-        pixels (`dict`): May hold `image_mean` and `image_std`, 0.5 by default.
-        recipe (`Recipe`): With the source's number of frames and its way to tell their times.
-        as_source (`bool`): Whether frames are chosen as the source does: evenly, each exactly where it is due.
+    The processor that belongs to a model. `pixels` may hold `image_mean` and `image_std`, 0.5 by default; `as_source`
+    chooses frames as the source does: evenly, each exactly where it is due.
     """
     pixels = {
         "size": {"height": config.frame_side, "width": config.frame_side},
@@ -250,64 +236,6 @@ def copy_licenses(folder: Path, output: Path, suffix: str = "") -> None:
             shutil.copyfile(file, output / f"{file.name}{suffix}")
 
 
-def model_card(
-    title: str,
-    sources: dict[str, str],
-    base_models: list[str],
-    license: str | None,
-    config: FilaVideoConfig,
-    facts: dict,
-) -> str:
-    """
-    The README of a converted repository.
-
-    Args:
-        title (`str`): Its first line.
-        sources (`dict`): For each part of the weights, where it comes from.
-        base_models (`list[str]`): Those of the sources that are Hub ids.
-        license (`str`, *optional*): Of the sources.
-        config (`FilaVideoConfig`): The model's.
-        facts (`dict`): `layout`, `dtype`, `num_scenes`, `time_marks`, `as_source`, `new` (tensors' names), `remarks`.
-    """
-    front = ["library_name: transformers", "pipeline_tag: video-text-to-text", "tags:", "- fila-video", "- long-video"]
-    front += [f"license: {license}"] if license else []
-    front += ["base_model:", *(f"- {name}" for name in base_models)] if base_models else []
-    rows = {
-        "frames in a scene": f"{config.scene_size}, merged by `{config.merger_type}`",
-        "scenes of a video": facts["num_scenes"],
-        "tokens of a frame in no scene": config.background_tokens,
-        "pooling": f"`{config.pooling_mode}`, stride {config.pooling_stride}",
-        "newline": f"`{config.newline_position}`",
-        "times in the prompt": TIME_MARKS[facts["time_marks"]],
-        "frames are chosen": "evenly, as the source does" if facts["as_source"] else "by scene selection",
-        "weights": facts["dtype"],
-    }
-    lines = ["---", *front, "---", "", f"# {title}", ""]
-    lines += ["A FiLA-Video model, converted from existing weights; it was not trained further.", ""]
-    lines += ["## Where the weights come from", ""]
-    lines += [f"- {part}: {source}" for part, source in sources.items()]
-    lines += [f"- Layout of the source: {facts['layout']}."]
-    lines += [f"- New, not from the source: {', '.join(f'`{name}`' for name in facts['new']) or 'nothing'}."]
-    lines += [f"- {remark}" for remark in facts["remarks"]]
-    if config.merger_type == "weighted":
-        lines += ["- The scene merger is untrained: it averages the frames of a scene until it is fine-tuned."]
-    lines += ["- The sources' licenses hold for this repository too.", "", "## Settings", "", "| setting | value |"]
-    lines += [
-        "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in rows.items()),
-        "",
-        "## Use",
-        "",
-        "```python",
-    ]
-    lines += ["from transformers import pipeline", ""]
-    lines += ['pipe = pipeline("video-text-to-text", model=".", trust_remote_code=True)  # or this repository\'s id']
-    lines += ['messages = [{"role": "user", "content": [{"type": "video", "path": "video.mp4"},']
-    lines += ['                                         {"type": "text", "text": "What happens?"}]}]']
-    lines += ['print(pipe(text=messages, max_new_tokens=64)[0]["generated_text"])', "```", ""]
-    return "\n".join(lines)
-
-
 __all__ = [
     "build_processor",
     "chat_template",
@@ -315,7 +243,6 @@ __all__ = [
     "copy_licenses",
     "generation_config",
     "load_tokenizer",
-    "model_card",
     "source_license",
     "time_marks",
 ]

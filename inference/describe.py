@@ -185,7 +185,7 @@ def describe_video(
     from ..chat_inputs_fila_video import check_control_tokens
     from ..commands.loading import load_pipeline
     from ..subtitles_fila_video import read_subtitles
-    from ..video_inputs_fila_video import open_still_picture
+    from ..video_pictures_fila_video import open_still_picture
     from ..video_sources_fila_video import OpenedSource
 
     if os.path.isdir(video) or open_still_picture(os.fspath(video)) is not None:

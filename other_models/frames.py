@@ -16,14 +16,8 @@ from transformers.video_utils import VideoMetadata
 from ..frame_selector_fila_video import SceneSettings
 from ..question_selection_fila_video import Question, relevant_frames
 from ..scene_selection_fila_video import frame_weights, select_scenes
-from ..video_inputs_fila_video import (
-    flatten_videos,
-    is_decoder,
-    is_frame_sequence,
-    open_still_picture,
-    read_decoder,
-    resized,
-)
+from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_sequence, read_decoder, resized
+from ..video_pictures_fila_video import open_still_picture
 from ..video_pool_fila_video import thumbnails
 from ..video_processing_fila_video import FilaVideoVideoProcessor
 from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames

@@ -192,7 +192,8 @@ def test_the_scores_are_those_of_the_models_attention(bound, layers) -> None:
     start = len(processor.tokenizer(behind[: behind.index("What")])["input_ids"])
     question[start : start + len(processor.tokenizer("What moves?")["input_ids"])] = True
     before, behind = (torch.tensor(processor.tokenizer(text)["input_ids"]) for text in (before, behind))
-    expected = model.score_frames(model.encode_frames(pixels), before, behind, question, layers=layers)
+    tokens = model.tokens_for_scoring(model.encode_frames(pixels))
+    expected = model.score_tokens(tokens, before, behind, question, layers=layers).sum(dim=0)
     torch.testing.assert_close(outputs["scenes"][0]["scores"]["values"].float(), expected, rtol=1e-4, atol=1e-6)
 
 

@@ -16,12 +16,10 @@ from fila_video.video_inputs_fila_video import (
     flatten_metadata,
     flatten_videos,
     is_frame_sequence,
-    load_picture,
-    open_still_picture,
     read_decoder,
-    to_uint8_rgb,
     videos_of_rows,
 )
+from fila_video.video_pictures_fila_video import load_picture, open_still_picture, to_uint8_rgb
 from fila_video.video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, read_frames
 from helpers.tiny_processor import tiny_video_processor
 from helpers.video_files import UNEVEN_TIMES, make_video, number_of
@@ -387,7 +385,8 @@ def test_frames_on_a_gpu_are_taken() -> None:
 def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     program = (
-        f"from fila_video.video_inputs_fila_video import *; print(open_still_picture({str(tmp_path)!r} + '/pipe.mp4'))"
+        "from fila_video.video_pictures_fila_video import open_still_picture\n"
+        f"print(open_still_picture({str(tmp_path)!r} + '/pipe.mp4'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert done.stdout.strip() == "None", done.stderr
