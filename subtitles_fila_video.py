@@ -15,7 +15,7 @@ from .chat_inputs_fila_video import check_control_tokens
 from .video_decoding_fila_video import Track
 from .video_index_fila_video import index_video
 from .video_limits_fila_video import Budget, VideoLimits, VideoReadError
-from .video_sources_fila_video import OpenedSource, VideoSegment, is_url, source_key, source_name
+from .video_sources_fila_video import OpenedSource, VideoSegment, is_url, source_key, source_name, span_of
 
 logger = logging.get_logger(__name__)
 
@@ -74,17 +74,16 @@ def read_subtitles(
             raise ValueError("A file of subtitles belongs to one file, not to several segments: name a track instead.")
         return Subtitles(_cut(_lines_of_file(subtitles, access), segments[0], 0.0))
     lines, at, read = [], 0.0, {}  # segments of one file share what was read of it
-    followed = {source_key(segment.source) for segment in segments[:-1]}  # only their lengths decide what is when
     for segment in segments:
-        key, start = source_key(segment.source), segment.start or 0.0
+        key, (start, end) = source_key(segment.source), span_of(segment)
         if key not in read:
-            read[key] = _lines_of_track(subtitles, segment.source, access, key in followed)
+            read[key] = _lines_of_track(subtitles, segment.source, access)
         words, duration = read[key]
         if start >= duration:
             where = f"its segment from {start} to {segment.end} seconds does not lie within its {duration:.3f} seconds"
             raise VideoReadError(f"Cannot read the video {source_name(segment.source)}: {where}.")
         lines += _cut(words, segment, at)
-        at += min(duration if segment.end is None else segment.end, duration) - start
+        at += min(end, duration) - start
     return Subtitles(lines)
 
 
@@ -96,7 +95,7 @@ def is_track(subtitles: Any) -> bool:
 
 def _cut(lines: list[SubtitleLine], segment: VideoSegment, at: float) -> list[SubtitleLine]:
     """The lines of a segment that begins at `at` seconds; one that its start or end cuts belongs to it."""
-    start, end = segment.start or 0.0, float("inf") if segment.end is None else segment.end
+    start, end = span_of(segment)
     # A line of no duration is shown where it starts, also at the first moment.
     kept = (line for line in lines if (line.end > start or line.start >= start) and line.start < end)
     by = at - start
@@ -121,7 +120,7 @@ def _lines_of_file(source: Any, access: dict[str, Any]) -> list[SubtitleLine]:
         kind = next(kind for start, kind in FORMATS.items() if text.lstrip().startswith(start))
         if kind == "srt" and "-->" not in text:
             raise opened.error("they are in none of the formats SRT, WebVTT and ASS")
-        text = _with_read_times(re.sub(r"\r*\n|\r", "\n", text).split("\n"), kind, opened)
+        text = _with_read_times(re.sub(r"(?<!\r)\r*+\n|\r", "\n", text).split("\n"), kind, opened)
         try:
             with av.open(io.BytesIO(text.encode()), format=kind, metadata_errors="ignore") as container:
                 lines = _lines(container, container.streams.subtitles[0], opened)
@@ -256,8 +255,8 @@ def _written(milliseconds: int, kind: str) -> str:
     return f"{clock}.{fraction // 10:02d}" if kind == "ass" else f"{clock}{mark}{fraction:03d}"
 
 
-def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], timed: bool) -> tuple[list, float]:
-    """The lines of a track of subtitles and, where `timed`, the seconds of its video."""
+def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> tuple[list, float]:
+    """The lines of a track of subtitles, and the seconds of its video."""
     is_file = isinstance(source, (str, bytes, bytearray, memoryview))
     if not is_file and not hasattr(source, "__fspath__") and not hasattr(source, "read"):
         raise ValueError(
@@ -274,18 +273,19 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], timed
             there = [f"{number} ({stream.language or 'no language'})" for number, stream in enumerate(streams)]
             there = f"its tracks of subtitles are {', '.join(there)}" if there else "there are none in it"
             raise opened.error(f"it has no subtitles {track!r}; {there}")
-        start, duration = 0.0, float("inf")
-        with suppress(VideoReadError):  # without a video, its own times hold
-            film = container.streams[opened.find_stream(container)]
-            start = float((film.start_time or 0) * film.time_base)
         try:
             lines = _lines(container, found[0], opened)
         except av.FFmpegError as error:
             raise opened.error(f"its subtitles {track!r} are damaged ({error.strerror or error})") from error
-        if timed:  # as the reader counts it, for which the limits hold anew
+        start, duration, film = 0.0, float("inf"), None
+        with suppress(VideoReadError):  # without a video, its own times hold
+            film = opened.find_stream(container)
+        if film is not None:
+            # As the reader counts them, for which the limits hold anew.
             opened.budget = Budget(opened.budget.limits, opened.budget.name, is_url(source))
             with closing(Track(opened)) as pictures:
-                duration = index_video(pictures).duration
+                index = index_video(pictures)
+            start, duration = float(index.times[0] * index.time_base), index.duration
     kept = (line for line in lines if line.end > start or line.start >= start)
     return [line._replace(start=line.start - start, end=line.end - start) for line in kept], duration
 
@@ -314,8 +314,11 @@ def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSo
 def _plain(event: str, codec: str) -> str:
     """The text of what FFmpeg decodes all formats to: a line of ASS, with its marks of style."""
     text = re.sub(DRAWING, "", event.split(",", 8)[-1])
-    # Of ASS itself, everything in braces is a mark or a comment, unless a backslash stands before it.
-    text = re.sub(r"(?<!\\)\{[^}]*\}" if codec in ("ass", "ssa") else r"\{\\[^}]*\}", "", text)
+    # Of ASS itself, everything in braces is a mark or a comment, unless a backslash stands before it. Behind the last
+    # brace each would be sought to the end of the text.
+    marked, brace, rest = text.rpartition("}")
+    marks = r"(?<!\\)\{[^}]*\}" if codec in ("ass", "ssa") else r"\{\\[^}]*\}"
+    text = re.sub(marks, "", marked + brace) + rest
     text = text.replace("\\{{}", "{").replace("\\{", "{").replace("\\}", "}").replace("\u2060", "")
     return " ".join(re.sub(r"\\[Nnh]", " ", text).split())
 

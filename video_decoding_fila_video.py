@@ -18,7 +18,7 @@ from av.sidedata.sidedata import SideDataContainer
 from transformers.utils import logging
 
 from .video_index_fila_video import NOPTS, SHORT_RUN, Index, Run, pts_of
-from .video_sources_fila_video import NOT_ON_DEVICE, OpenedSource, find_device
+from .video_sources_fila_video import NOT_ON_DEVICE, OpenedSource, find_device, pillow_errors
 
 logger = logging.get_logger(__name__)
 
@@ -281,22 +281,18 @@ def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
     Raises:
         VideoReadError: If it is a still picture, damaged, or over the limits.
     """
-    with source.open() as file:
-        try:
-            with PIL.Image.open(file, formats=["WEBP"]) as image:
-                source.budget.check_frame(*image.size)
-                if getattr(image, "n_frames", 1) == 1:
-                    raise source.error("it is a still picture, not a video")
-                time = 0
-                for number in range(image.n_frames):
-                    source.budget.spend(packets=1, frame=image.size)
-                    image.seek(number)
-                    frame = av.VideoFrame.from_ndarray(np.array(image.convert("RGBA")), format="rgba")
-                    frame.pts, frame.duration = time, max(1, image.info["duration"])
-                    time += frame.duration
-                    yield frame
-        except (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
-            raise source.error(f"it is damaged ({error})") from error
+    with source.open() as file, pillow_errors(source), PIL.Image.open(file, formats=["WEBP"]) as image:
+        source.budget.check_frame(*image.size)
+        if getattr(image, "n_frames", 1) == 1:
+            raise source.error("it is a still picture, not a video")
+        time = 0
+        for number in range(image.n_frames):
+            source.budget.spend(packets=1, frame=image.size)
+            image.seek(number)
+            frame = av.VideoFrame.from_ndarray(np.array(image.convert("RGBA")), format="rgba")
+            frame.pts, frame.duration = time, max(1, image.info["duration"])
+            time += frame.duration
+            yield frame
 
 
 def display_turn(frame: av.VideoFrame, is_png: bool = False) -> tuple[int, bool]:
@@ -304,16 +300,16 @@ def display_turn(frame: av.VideoFrame, is_png: bool = False) -> tuple[int, bool]
     How to show a frame upright: `(k, mirror)`, k quarter turns counterclockwise, then mirrored left to right. Of PNG
     pictures (`is_png`), what a frame carries must not be listed, so that they are turned only.
     """
-    if is_png:
-        return round(frame.rotation / 90) % 4, False
-    try:
+    kinds = None
+    with suppress(ValueError):  # of other data of a kind that PyAV does not know yet, such as a photograph's EXIF
         # Not `frame.side_data`: frame and side data would hold each other, and the pixels, until garbage is collected.
-        matrix = {data.type.name: data for data in SideDataContainer(frame)}.get("DISPLAYMATRIX")
-    except ValueError:  # other data of a kind that PyAV does not know yet, such as a photograph's EXIF
+        kinds = None if is_png else {data.type.name: data for data in SideDataContainer(frame)}
+    if kinds is None:
         return round(frame.rotation / 90) % 4, False
-    if matrix is None:
+    matrix = bytes(kinds.get("DISPLAYMATRIX", bytes(20)))
+    a, b, _, c, d = np.frombuffer(matrix[:20], dtype=np.int32).tolist()
+    if a * d == b * c:  # none, or one that leaves nothing of a picture
         return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
     # (x, y) is shown at (a x + c y, b x + d y), y downwards. A mirrored picture has a negative determinant.
     mirror = a * d - b * c < 0
     if mirror:

@@ -23,7 +23,9 @@ NOPTS = np.iinfo(np.int64).min
 SHORT_RUN = 48  # packets: gaps up to this length are read over rather than sought over
 _FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
-_DECODED = {"asf", "mxf"}  # formats that store the times of H.264 and HEVC in the order of decoding
+# Formats that store the times of these codecs in the order of decoding.
+_DECODED = {"asf": ("h264", "hevc", "mpeg1video", "mpeg2video"), "mxf": ("h264", "hevc")}
+_TO_THE_END = ("matroska,webm", "asf")  # formats whose duration counts from 0, wherever their times start
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 
 
@@ -100,11 +102,12 @@ def index_video(track: "Track") -> Index:
 def _index(track: "Track") -> Index:
     track.open()
     stream, codec, name = track.stream, track.decoder(), track.container.format.name
-    is_untimed = name in _UNTIMED or (name in _DECODED and codec.name in ("h264", "hevc"))
+    is_untimed = name in _UNTIMED or codec.name in _DECODED.get(name, ())
     # A column each, as compact as can be: of a long video they are what its reading costs in memory.
     pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
-    first, corrupt, reordered = None, False, False
+    first, opening, corrupt, reordered = None, 0, False, False
     for packet in track.packets:
+        opening += first is None
         if first is None:
             first = next(iter(track.decode(codec, packet)), None)
         pts.append(pts_of(packet))
@@ -141,20 +144,30 @@ def _index(track: "Track") -> Index:
         is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
     if not is_timed:
         index = _count(track, np.array(undated, dtype=np.int64), size, is_sparse and not is_untimed)
-        index.damage = _damage(track, index, len(pts), 0)
+        index.damage = _damage(track, index, len(pts))
         return index
     wild = damaged_times(pts[kept] * float(stream.time_base))
     kept[kept] = ~wild
+    if (pts[kept] == first.pts).any():  # what is shown before it leans on frames that the file does not hold
+        leading = opening + int(np.flatnonzero(np.append(keys[opening:], True))[0])
+        kept[:leading] &= pts[:leading] >= first.pts
     moments = on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
     times = np.sort(moments)
     if name == "mpeg" and (times[1:] == times[:-1]).any():
         # FFmpeg made times up for packets without, which are those of other frames.
         index = _count(track, np.array([], dtype=np.int64), size, is_sparse=True)
-        index.damage = _damage(track, index, len(pts), 0)
+        index.damage = _damage(track, index, len(pts))
         return index
     times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
     frames = np.full(len(pts), -1, dtype=np.int32)
     frames[kept] = np.searchsorted(times, moments)
+    again = int((frames >= 0).sum()) - len(times)
+    if first.interlaced_frame:  # the fields of a frame may have one time
+        again = 0
+    if again:
+        last = np.zeros(len(times), dtype=np.int64)
+        last[frames[frames >= 0]] = np.flatnonzero(frames >= 0)
+        frames[np.setdiff1d(np.arange(len(frames)), last)] = -1
     length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
     if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
         length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
@@ -164,7 +177,7 @@ def _index(track: "Track") -> Index:
         pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base, size,
         interlaced=first.interlaced_frame,
     )  # fmt: skip
-    index.damage = _damage(track, index, len(pts), int(wild.sum()))
+    index.damage = _damage(track, index, len(pts), int(wild.sum()), again)
     return index
 
 
@@ -221,22 +234,28 @@ def _counted(times: np.ndarray, keys: np.ndarray, end: int, time_base: Fraction,
     return Index(times, every, keys, every[:1], times, every, int(end), time_base, size, counted=True)
 
 
-def _damage(track: "Track", index: Index, held: int, wild: int) -> str | None:
+def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int = 0) -> str | None:
     """What the file holds less than its header promises, or what of it cannot be read."""
     name = track.container.format.name
     entries = getattr(track.stream, "index_entries", ())
     announced = len(entries) if "mov" in name else track.stream.frames
     seconds = (track.container.duration or 0) / av.time_base
+    ends = float(index.end * index.time_base) if name in _TO_THE_END else index.duration
     if name == "avi" and len(entries):  # it counts chunks, also those of 0 bytes, which show the last picture again
         held, seconds = max(held, entries[-1].timestamp + 1), 0.0
+        # Its header counts the empty chunks behind the last frame too, and its index may not.
+        if announced - held < np.diff([entry.timestamp for entry in entries]).max(initial=0):
+            announced = held
     if announced > held:
         return f"is cut off or damaged: {announced - held} of its {announced} frames are missing"
     if wild:
         return f"is damaged: the times of {wild} of its {held} frames are far from all others; they are left out"
-    if seconds > index.duration + max(1.0, 0.02 * seconds):
+    if again:
+        return f"shows {again} of its {held} frames at the time of another one; they are left out"
+    if seconds > ends + max(1.0, 0.02 * seconds):
         return (
             "is cut off, or its sound outlasts its video: there are frames for "
-            f"{index.duration:.1f} of its {seconds:.1f} seconds"
+            f"{ends:.1f} of its {seconds:.1f} seconds"
         )
     return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
 

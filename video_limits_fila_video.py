@@ -11,19 +11,25 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from itertools import chain
+from numbers import Real
 from typing import Any, BinaryIO
 
 import httpcore
 import httpx
+import numpy as np
 
 MAX_REDIRECTS = 10
 PROGRESS_BYTES = 1 << 16  # so much of a download, at least, must arrive between two signs of progress
 _ANIMATION_FRAME = 128 * 128  # pixels that each frame of an animation counts at least
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
 MAX_HEADER = 1 << 26  # bytes of one header box; that of three hours takes some 5 MB
+MAX_BOXES = 5_000_000  # three hours of a fragment a frame
+_TABLES = re.compile(rb"elst|stsc|stco|co64|stsz|stz2|trun")  # boxes of which FFmpeg makes entries of its own
 # The boxes in which FFmpeg looks for others, wherever they stand, and more levels of them than it takes.
 _PARENTS = frozenset(b"dinf edts ilst mdia meta minf moof moov mvex schi sinf stbl traf trak tref udta wave".split())
 _MAX_DEPTH = 12
@@ -58,6 +64,9 @@ class VideoLimits:
             The same for a URL, download included. `None`: no limit.
         stall_seconds (`float`, *optional*, defaults to 30.0):
             Seconds without progress: a packet, or 64 KiB of a download.
+
+    Raises:
+        ValueError: If a limit is no number, nor `None` where there may be no limit.
     """
 
     frame_pixels: int = 8192 * 8192
@@ -70,13 +79,37 @@ class VideoLimits:
     web_seconds: float | None = 7200.0
     stall_seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_number = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+            if not is_number and not (value is None and field.name in ("seconds", "web_seconds")):
+                raise ValueError(f"The limit `{field.name}` is a number, got {value!r}.")
+
+    @classmethod
+    def of(cls, limits: dict[str, Any]) -> "VideoLimits":
+        """
+        The limits in a dictionary, as a processor saves them.
+
+        Raises:
+            ValueError: If one is unknown, or no number.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in limits:
+            if name not in known:
+                near = get_close_matches(str(name), known, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}."
+                raise ValueError(f"`limits` knows no `{name}`: {hint}")
+        return cls(**limits)
+
 
 class Budget:
     """
     What is left of the limits of one video. Several threads may spend from it.
 
     Args:
-        limits ([`VideoLimits`], *optional*): The limits; the defaults where there are none.
+        limits ([`VideoLimits`] or `Budget`, *optional*):
+            The limits, the defaults where there are none; or the budget of the whole of which this is a part.
         name (`str`): How messages call the source, such as `"the video 'a.mp4'"`.
         is_web (`bool`, *optional*, defaults to `False`): Whether it is a URL, for which `web_seconds` holds.
     """
@@ -86,15 +119,16 @@ class Budget:
             # Also one of another copy of this code, or of a subclass, with fields that are not known here.
             known = (field.name for field in fields(VideoLimits) if hasattr(limits, field.name))
             limits = VideoLimits(**{name: getattr(limits, name) for name in known})
-        elif limits is not None:
+        elif limits is not None and not isinstance(limits, Budget):
             raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
-        self.limits, self.name = limits or VideoLimits(), name
+        whole = limits if isinstance(limits, Budget) else None
+        self.limits, self.name = whole.limits if whole else limits or VideoLimits(), name
         # The limits that hold for this kind of source.
         self._seconds = "web_seconds" if is_web else "seconds"
-        self._frame, self._total = "frame_pixels", "total_pixels"
-        self._lock = threading.Lock()
-        self._packets = self._pixels = 0
-        self._start = self._progress = time.monotonic()
+        self.frame_field, self._total = "frame_pixels", "total_pixels"
+        self._lock, self._spent = (whole._lock, whole._spent) if whole else (threading.Lock(), Counter())
+        self._progress = time.monotonic()
+        self._start = whole._start if whole else self._progress
         seconds = getattr(self.limits, self._seconds)
         self._deadline = math.inf if seconds is None else self._start + seconds
 
@@ -108,16 +142,16 @@ class Budget:
 
     def count_as_animation(self) -> None:
         """From now on the limits of GIF, APNG and WebP hold."""
-        self._frame, self._total = "canvas_pixels", "animation_pixels"
+        self.frame_field, self._total = "canvas_pixels", "animation_pixels"
 
     @property
     def frame_pixels(self) -> int:
-        return getattr(self.limits, self._frame)
+        return getattr(self.limits, self.frame_field)
 
     def check_frame(self, width: int, height: int) -> None:
         """Raises [`VideoReadError`] if frames of this size are too large."""
         if width * height > self.frame_pixels:
-            raise self.refuse(f"its pictures of {width} x {height} have {width * height} pixels", self._frame)
+            raise self.refuse(f"its pictures of {width} x {height} have {width * height} pixels", self.frame_field)
 
     def spend(self, packets: int = 0, frame: tuple[int, int] | None = None) -> None:
         """
@@ -132,15 +166,34 @@ class Budget:
             pixels = max(frame[0] * frame[1], _ANIMATION_FRAME if self._total == "animation_pixels" else 0)
         now = time.monotonic()
         with self._lock:
-            self._packets += packets
-            self._pixels += pixels
+            self._spent["packets"] += packets
+            self._spent["pixels"] += pixels
             self._progress = now
-        if self._packets > self.limits.packets:
-            raise self.refuse(f"it has {self._packets} packets or more", "packets")
-        if frame is not None and self._pixels > getattr(self.limits, self._total):
-            raise self.refuse(f"its frames have {self._pixels} pixels in all or more", self._total)
+        if packets and self._spent["packets"] > self.limits.packets:
+            raise self.refuse(f"it has {self._spent['packets']} packets or more", "packets")
+        if frame is not None and self._spent["pixels"] > getattr(self.limits, self._total):
+            raise self.refuse(f"its frames have {self._spent['pixels']} pixels in all or more", self._total)
         if now > self._deadline:
             self.check()
+
+    def store(self, data: bytes, target: BinaryIO) -> None:
+        """
+        Writes bytes that were fetched to a file. Each `PROGRESS_BYTES` of them are progress.
+
+        Raises:
+            VideoReadError: If it is too much, or they cannot be written.
+        """
+        with self._lock:
+            before = self._spent["bytes"]
+            self._spent["bytes"] = received = before + len(data)
+        if received > self.limits.download_bytes:
+            raise self.refuse(f"{received} bytes or more were fetched", "download_bytes")
+        try:
+            target.write(data)
+        except OSError as error:
+            raise self.error(f"{received} bytes could not be stored in the temporary folder ({error})") from error
+        if received // PROGRESS_BYTES > before // PROGRESS_BYTES:
+            self.spend()
 
     def check(self) -> float:
         """Raises [`VideoReadError`] if a deadline has passed, and returns how many seconds a call may block: until
@@ -210,21 +263,11 @@ def _store(response: httpcore.Response, headers: dict[str, str], target: BinaryI
         raise budget.error(f"the server did not give it ({problem})")
     if (encoding := headers.get("content-encoding", "identity").lower()) not in ("identity", "none", ""):
         raise budget.error(f"the server sent it with the encoding {encoding[:40]!r}, although asked for none")
-    received, announced = 0, int(headers.get("content-length", 0))
+    announced = int(headers.get("content-length", 0))
     if announced > budget.limits.download_bytes:
         raise budget.refuse(f"it has {announced} bytes", "download_bytes")
     for data in response.iter_stream():
-        before, received = received, received + len(data)
-        if received > budget.limits.download_bytes:
-            raise budget.refuse(f"it has {received} bytes or more", "download_bytes")
-        try:
-            target.write(data)
-        except OSError as error:
-            raise budget.error(
-                f"{received} bytes of it could not be stored in the temporary folder ({error})"
-            ) from error
-        if received // PROGRESS_BYTES > before // PROGRESS_BYTES:
-            budget.spend()
+        budget.store(data, target)
     budget.spend()
 
 
@@ -297,15 +340,12 @@ class _Connection:
         return _Connection(self._stream.start_tls(ssl_context, server_hostname, self._budget.check()), self._budget)
 
 
-def _boxes(
-    file: BinaryIO, at: int, end: int, budget: Budget, inside: tuple[bytes, ...] = ()
-) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(file: BinaryIO, at: int, end: int, inside: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, int, int]]:
     """
     `(name, where its content begins, where it ends)` of each box of an MP4 file between two places, and of the boxes
     in it, in order: what FFmpeg takes for one, also where sizes are wrong or a box stands where it does not belong.
     """
     while at + 8 <= end:
-        budget.spend()
         file.seek(at)
         length, name, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
         start = at + (16 if length == 1 else 8)
@@ -321,21 +361,27 @@ def _boxes(
             start = stop if handler is None else start + handler.end() - 8
         yield name, start, stop
         if name in _PARENTS and len(inside) < _MAX_DEPTH:
-            yield from _boxes(file, start, stop, budget, (*inside, name))
+            yield from _boxes(file, start, stop, (*inside, name))
 
 
 def check_boxes(file: BinaryIO, budget: Budget) -> None:
     """
     Refuses an MP4 file whose header is encrypted, compressed or very large, or announces more samples than the file or
-    the limits hold: FFmpeg makes an entry of its own for each of them, even if the file is a few bytes long. The file
-    is left at another position.
+    the limits hold: FFmpeg makes an entry of its own for each of them, and again for each edit, even if the file is a
+    few bytes long. The file is left at another position.
 
     Raises:
         VideoReadError: If it is refused.
     """
     size, samples = file.seek(0, os.SEEK_END), 0
-    kinds, paces, in_track = set(), set(), 0  # of a track: handlers, (count, duration) of samples, their number
-    for name, start, end in chain(_boxes(file, 0, size, budget), [(b"trak", size, size)]):
+    # Of a track: handlers, (count, duration) of samples, tables of chunks, and how many of each there are.
+    kinds, paces, runs, in_track, chunks, edits = set(), set(), [], 0, 0, 1
+    boxes = chain(_boxes(file, 0, size), [(b"trak", size, size)])
+    for number, (name, start, end) in enumerate(boxes, 1):
+        if number % 64 == 0:
+            budget.spend()
+        if number > MAX_BOXES:
+            raise budget.error(f"its header has more than {MAX_BOXES} boxes")
         if name in (b"moov", b"moof") and end - start > MAX_HEADER:
             raise budget.error(f"its header of {end - start} bytes is larger than {MAX_HEADER}")
         if name == b"cmov":
@@ -343,20 +389,27 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
         file.seek(start)
         if name == b"trak":  # the end of the one before it
             # Uncompressed sound, whose every value is a sample, is indexed by blocks.
-            samples += 0 if kinds == {b"soun"} and paces == {(1, 1)} else in_track
-            kinds, paces, in_track = set(), set(), 0
+            is_blocks = kinds == {b"soun"} and paces == {(1, 1)}
+            samples += (_blocks(runs, chunks) if is_blocks else in_track) * edits
+            kinds, paces, runs, in_track, chunks, edits = set(), set(), [], 0, 0, 1
         elif name == b"hdlr":
             kinds |= {file.read(12)[8:]} & {b"soun", b"vide", b"subp", b"clcp"}  # those of metadata are no track's
         elif name == b"stts":
             count, _, duration = struct.unpack_from(">III", file.read(16).ljust(16, b"\0"), 4)
             paces.add((count, duration))
+        elif name == b"elst":
+            edits = max(edits, (end - start) // 12)  # bytes of the shorter kind; FFmpeg counts them so, too
+        elif name == b"stsc":
+            runs.append(file.read(min(end - start, MAX_HEADER))[8:])
+        elif name in (b"stco", b"co64"):
+            chunks += _samples(name, file.read(12), size, budget)
         elif name == b"stsd":
             entries = file.read(min(end - start, MAX_HEADER))
             if b"encv" in entries and b"sinf" in entries:
                 raise budget.error("it is encrypted")
             # What stands behind the settings of a codec is read as boxes too.
-            for table in re.finditer(rb"(?=(stsz|stz2|trun)(.{12}))", entries, re.DOTALL):
-                in_track += _samples(*table.groups(), size, budget)
+            if table := _TABLES.search(entries):
+                raise budget.error(f"its header has a table {table[0].decode()!r} among the settings of a codec")
         elif name in (b"stsz", b"stz2"):
             in_track += _samples(name, file.read(12), size, budget)
         elif name == b"trun":
@@ -365,10 +418,20 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
             raise budget.refuse(f"its header announces {samples} samples or more", "packets")
 
 
+def _blocks(tables: list[bytes], chunks: int) -> int:
+    """How many entries FFmpeg makes of `chunks` of uncompressed sound, of which each run in `tables` says from which
+    one on it holds, and how many samples each has: one for each 1024 of them."""
+    runs = np.frombuffer(b"".join(table[: len(table) // 12 * 12] for table in tables), ">u4").astype(np.int64)
+    first, blocks = runs[::3], runs[1::3] // 1024 + 1
+    lengths = np.diff(first, append=chunks + 1)
+    # A damaged table is mended in ways of FFmpeg's own.
+    return int(lengths @ blocks) if (lengths > 0).all() else chunks * int(blocks.max())
+
+
 def _samples(name: bytes, table: bytes, size: int, budget: Budget) -> int:
-    """How many samples a table announces in a file of `size` bytes."""
+    """How many samples, or chunks of them, a table announces in a file of `size` bytes."""
     fixed, count = struct.unpack_from(">II", table.ljust(12, b"\0"), 4)
-    if name == b"trun":
+    if name in (b"trun", b"stco", b"co64"):
         fixed, count = 0, fixed
     if count * (max(fixed, 1) if name == b"stsz" else 1) > size:
         raise budget.error(f"its header announces {count} samples in a file of {size} bytes")

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import re
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from .video_limits_fila_video import VideoLimits
+from .video_limits_fila_video import Budget, VideoLimits
 from .video_sources_fila_video import is_still, is_url, open_picture
 
 # Files of these kinds hold one picture, unless they are animated.
@@ -71,11 +70,16 @@ def load_picture(picture: Any, **access: Any) -> Any:
         return picture
     if isinstance(picture, str) and not is_url(picture) and not os.path.isfile(picture):
         head, _, text = picture.rpartition(",") if picture[:5].lower() == "data:" else ("", "", picture)
-        with suppress(ValueError):  # its lines may be broken, as `base64.encodebytes` does
-            data = base64.b64decode(re.sub(r"\s*\n\s*", "", text.strip()), validate=True)
+        with suppress(ValueError):
+            data = bytes_of_base64(text)
             # Many a name is base64 too, `pics/dog` for one: it is one where a picture comes out.
             picture = data if head or len(text) > _MAX_FILE_NAME or _is_picture(data) else picture
     return open_picture(picture, **access)
+
+
+def bytes_of_base64(text: str) -> bytes:
+    """What is written in base64; its lines may be broken, as `base64.encodebytes` does. Raises `ValueError`."""
+    return base64.b64decode("".join(map(str.strip, text.split("\n"))), validate=True)
 
 
 def _is_picture(data: bytes) -> bool:
@@ -119,6 +123,8 @@ def to_uint8_rgb(
         ValueError: If there are no frames, frames of different sizes, or values outside of [0, 255] (floats: [0, 1]).
     """
     if isinstance(video, (list, tuple)):
+        # One video has one budget, however many files it is.
+        access["limits"] = Budget(access.get("limits"), f"the video of {len(video)} pictures")
         pictures = [to_uint8_rgb(load_picture(item, **access), input_data_format, do_convert_rgb) for item in video]
         sizes = sorted({tuple(picture.shape[1:]) for picture in pictures})
         if len(sizes) != 1:
@@ -131,8 +137,11 @@ def to_uint8_rgb(
         video = np.array(video)  # numbers of any range, for which the rules of arrays hold
     if isinstance(video, Image.Image):
         if video.mode.startswith("I;16"):  # gray of 16 bits, which Pillow would clip to 8
-            video = Image.fromarray(((np.array(video.convert("I")) + 128) // 257).astype(np.uint8))
-        if video.mode not in ("L", "RGB", "RGBA"):
+            shades, clear = np.array(video.convert("I")), video.info.get("transparency")
+            video = Image.fromarray(((shades + 128) // 257).astype(np.uint8))
+            if clear is not None:
+                video.putalpha(Image.fromarray(shades != clear))
+        if video.mode not in ("L", "RGB") or video.has_transparency_data:
             video = video.convert("RGBA" if video.has_transparency_data else "RGB")
         frames, channels_last = pil_to_tensor(video)[None], False
     else:
@@ -195,4 +204,12 @@ def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
     return (frames * 255).round().to(torch.uint8) if frames.is_floating_point() else frames.to(torch.uint8)
 
 
-__all__ = ["images_of_rows", "leaves", "load_images", "load_picture", "open_still_picture", "to_uint8_rgb"]
+__all__ = [
+    "bytes_of_base64",
+    "images_of_rows",
+    "leaves",
+    "load_images",
+    "load_picture",
+    "open_still_picture",
+    "to_uint8_rgb",
+]

@@ -7,6 +7,7 @@ and external references have nothing to open.
 
 import gc
 import io
+import math
 import os
 import re
 import stat
@@ -15,8 +16,10 @@ import tempfile
 import urllib.parse
 import urllib.request
 from collections import Counter
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from numbers import Real
 from typing import Any, BinaryIO, NamedTuple
 
 import av
@@ -47,6 +50,22 @@ class VideoSegment(NamedTuple):
     end: float | None = None
 
 
+def span_of(segment: VideoSegment) -> tuple[float, float]:
+    """
+    Its start and its end, 0 and infinity where none is given.
+
+    Raises:
+        VideoReadError: If one is no number.
+    """
+    for time in (segment.start, segment.end):
+        if time is not None and (isinstance(time, bool) or not isinstance(time, Real)):
+            raise VideoReadError(
+                f"Cannot read the video {source_name(segment.source)}: its segment from {segment.start!r} to "
+                f"{segment.end!r} has no times in seconds; pass numbers, or `None` for its own start or end."
+            )
+    return segment.start or 0.0, math.inf if segment.end is None else segment.end
+
+
 class OpenedSource(ExitStack):
     """
     A source of a video that can be opened several times at once, by as many threads. To be closed, or used in a `with`
@@ -56,7 +75,7 @@ class OpenedSource(ExitStack):
         source:
             A path, a `file://` or `http(s)://` URL, bytes, or a binary file object, which stays open and returns to
             the position where it stood. What is neither a file of this machine nor bytes is copied to one.
-        limits ([`VideoLimits`], *optional*): What reading it may cost.
+        limits ([`VideoLimits`] or [`Budget`], *optional*): What reading it, or the whole it is a part of, may cost.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             Whether a URL may lead to this machine or its private network.
         kind (`str`, *optional*, defaults to `"video"`): What messages call it; what is no video is not looked into.
@@ -152,14 +171,14 @@ class OpenedSource(ExitStack):
                     "read once only, so where it is read more than once, as with subtitles inside of it, pass its "
                     "bytes or a file"
                 )
-            while data := file.read(1 << 18):
-                if not isinstance(data, bytes):
+            while (data := file.read(1 << 18)) is None or len(data):
+                if data is None:
+                    raise self.error("the file object does not wait for its data; set it to block, or pass its bytes")
+                if isinstance(data, str):
                     raise self.error("the file object gives text, not bytes; open it in binary mode ('rb')")
                 self.budget.check()
                 self.budget.spend()
-                if target.tell() + len(data) > self.budget.limits.download_bytes:
-                    raise self.budget.refuse(f"it gave {target.tell() + len(data)} bytes or more", "download_bytes")
-                target.write(data)
+                self.budget.store(bytes(data), target)
 
     def open(self) -> BinaryIO:
         """A new file object on the source, at its start, with a position of its own."""
@@ -295,18 +314,29 @@ def open_picture(
     Raises:
         VideoReadError: If it cannot be read, or is too large.
     """
-    with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file:
-        try:
-            image = PIL.Image.open(file, formats=formats)
-            opened.budget.check_frame(*image.size)
-            image.load()
-            if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16
-                image = image.convert("I;16")
-            return PIL.ImageOps.exif_transpose(image)
-        except PIL.UnidentifiedImageError as error:
-            raise opened.error("it is not a picture that Pillow knows") from error
-        except (OSError, SyntaxError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-            raise opened.error(f"it cannot be decoded ({error})") from error
+    with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file, pillow_errors(opened):
+        image = PIL.Image.open(file, formats=formats)
+        opened.budget.spend(frame=image.size)
+        image.load()
+        if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16
+            image = image.convert("I;16")
+        return PIL.ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def pillow_errors(opened: OpenedSource) -> Iterator[None]:
+    """What Pillow raises, as errors of a source. It has a limit of its own for the pixels of a picture."""
+    try:
+        yield
+    except PIL.UnidentifiedImageError as error:
+        raise opened.error("it is not a picture that Pillow knows") from error
+    except PIL.Image.DecompressionBombError as error:
+        pixels = int((re.search(r"\d+", str(error)) or "0")[0])
+        if pixels > opened.budget.frame_pixels:
+            raise opened.budget.refuse(f"it has {pixels} pixels", opened.budget.frame_field) from error
+        raise opened.error(f"{error} This is Pillow's own limit: set PIL.Image.MAX_IMAGE_PIXELS as well") from error
+    except (OSError, SyntaxError, EOFError, struct.error) as error:
+        raise opened.error(f"it is damaged, or cannot be decoded ({error})") from error
 
 
 def is_url(source: Any) -> bool:
@@ -393,6 +423,8 @@ __all__ = [
     "is_still",
     "is_url",
     "open_picture",
+    "pillow_errors",
     "source_key",
     "source_name",
+    "span_of",
 ]

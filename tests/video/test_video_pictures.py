@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fila_video import VideoReadError
+from fila_video.video_limits_fila_video import VideoLimits
 from fila_video.video_pictures_fila_video import load_images, load_picture, to_uint8_rgb
 from PIL import Image
 
@@ -36,6 +37,38 @@ def test_gray_pgm_of_10_to_16_bits_is_scaled_by_its_brightest(most) -> None:
     assert frames.dtype == torch.uint8 and (frames.long() - expected).abs().max() <= 1
     assert frames[0, 0, 0] == 0 and frames[0, -1, -1] == 255
     assert torch.equal(to_uint8_rgb(Image.open(io.BytesIO(data)))[0], frames)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_transparent_shades_and_colors_of_png_are_laid_over_white(mode) -> None:
+    values = np.zeros((6, 8), np.uint16 if mode == "I;16" else np.uint8)
+    picture = Image.new("RGB", (8, 6)) if mode == "RGB" else Image.fromarray(values)
+    file = io.BytesIO()
+    picture.save(file, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    (frames,) = load_images([file.getvalue()])
+    assert frames.min() == 255
+
+
+def test_files_of_one_video_share_its_limits() -> None:
+    pictures = [encoded(Image.fromarray(COLORS))] * 4
+    one = COLORS.shape[0] * COLORS.shape[1]
+    assert len(to_uint8_rgb(pictures, limits=VideoLimits(total_pixels=4 * one))) == 4
+    with pytest.raises(VideoReadError, match=f"{4 * one} pixels in all or more, over the limit of {3 * one}"):
+        to_uint8_rgb(pictures, limits=VideoLimits(total_pixels=3 * one))
+    files = [io.BytesIO(picture) for picture in pictures]
+    with pytest.raises(VideoReadError, match=r"bytes or more were fetched, over the limit of .*download_bytes"):
+        to_uint8_rgb(files, limits=VideoLimits(download_bytes=3 * len(pictures[0])))
+    assert len(load_images(pictures, limits=VideoLimits(total_pixels=one))) == 4  # pictures that stand alone
+
+
+def test_a_picture_over_the_limit_of_pillow_is_refused_by_the_limit_that_it_is_over(monkeypatch) -> None:
+    data = encoded(Image.fromarray(COLORS))
+    pixels = COLORS.shape[0] * COLORS.shape[1]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels // 3)
+    with pytest.raises(VideoReadError, match=rf"{pixels} pixels, over the limit of 100; VideoLimits\(frame_pixels="):
+        load_picture(data, limits=VideoLimits(frame_pixels=100))
+    with pytest.raises(VideoReadError, match=r"Pillow's own limit: set PIL\.Image\.MAX_IMAGE_PIXELS as well"):
+        load_picture(data)
 
 
 @pytest.mark.parametrize("values", [np.full((6, 8), 70_000, np.int32), np.full((6, 8), 2.5, np.float32)])

@@ -217,6 +217,14 @@ def test_phone_videos_are_turned_and_mirrored_as_a_player_shows_them(tmp_path, d
     assert read_frames(path, num_frames=1, size=(20, 30)).frames.shape == (1, 20, 30, 3)
 
 
+def test_a_matrix_that_leaves_nothing_of_a_picture_does_not_turn_it(tmp_path) -> None:
+    data = make_video(tmp_path / "flat.mp4", 3).read_bytes()
+    matrix = data.index(b"tkhd") + 4 + 40
+    for kept in (0, 4):  # none of its numbers, or the first alone
+        flat = data[: matrix + kept] + bytes(36 - kept) + data[matrix + 36 :]
+        np.testing.assert_array_equal(read_frames(flat, num_frames=3).frames, read_frames(data, num_frames=3).frames)
+
+
 def test_non_square_pixels_are_made_square(tmp_path) -> None:
     path = make_video(tmp_path / "wide.mp4", 3, pixel_aspect=Fraction(4, 3))
     frames = read_frames(path, num_frames=1)
@@ -422,6 +430,18 @@ def test_a_segment_that_would_end_behind_its_video_is_told_and_read_to_the_end(v
     cut = read_frames(VideoSegment(video("h264.mp4"), 1.0, 5000), num_frames=3)
     assert np.array_equal(cut.frames, whole.frames)
     assert "its segment would at 5000" in warnings.text
+
+
+@pytest.mark.parametrize("span", [("0", "1"), (0, "1"), (True, 1), (None, [1])])
+def test_times_of_a_segment_that_are_no_numbers_are_named(video, span) -> None:
+    with pytest.raises(VideoReadError, match="has no times in seconds; pass numbers"):
+        read_frames(VideoSegment(video("h264.mp4"), *span), num_frames=1)
+
+
+def test_a_segment_without_end_is_read_to_the_end_of_its_video(video, warnings) -> None:
+    frames = read_frames(VideoSegment(video("h264.mp4"), 1.0, float("inf")), num_frames=100)
+    assert [number_of(frame) for frame in frames.frames] == list(range(25, 50))
+    assert warnings.text == ""
 
 
 def test_keyframe_mode_stays_within_a_segment(video) -> None:

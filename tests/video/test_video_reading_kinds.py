@@ -161,6 +161,72 @@ def test_h264_is_read_in_the_order_in_which_it_is_shown(warnings, container) -> 
     assert warnings.text == ""
 
 
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_b_frames_of_mpeg_in_asf_are_read_in_the_order_in_which_they_are_shown(codec) -> None:
+    data = make_video(io.BytesIO(), 60, codec=codec, container="asf", options={"bf": "2", "g": "12", "qmax": "4"})
+    check_all_and_some(data.getvalue(), 60)
+
+
+def remuxed(data, container, change):
+    """The packets of a video in another file; `change` is told the number of each, and says what becomes of it."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for number, packet in enumerate(packets):
+            if change(number, packet) is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.ts", "hevc.mkv", "mpeg2.ts", "vp8.webm", "vp9.webm"])
+def test_a_recording_that_begins_between_two_keyframes_begins_with_the_first_picture(name) -> None:
+    codec, kind = name.split(".")
+    codec = {"h264": "libx264", "hevc": "libx265", "mpeg2": "mpeg2video", "vp8": "libvpx", "vp9": "libvpx-vp9"}[codec]
+    container = {"mkv": "matroska", "ts": "mpegts"}.get(kind, kind)
+    options = {"libvpx": {"g": "12"}, "mpeg2video": {"bf": "2", "g": "12", "qmax": "4"}}.get(codec)
+    whole = make_video(io.BytesIO(), 60, codec=codec, container=container, options=options).getvalue()
+    data = remuxed(whole, container, lambda number, packet: packet if number >= 5 else None)
+    frames = read_frames(data, num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(12, 60))
+    np.testing.assert_allclose(frames.timestamps, np.arange(48) / 25, atol=2e-3)
+    assert probe_video(data).total_num_frames == 48
+    assert numbers(data, num_frames=1) == numbers(data, times=[0]) == [12]
+
+
+def test_of_frames_with_one_time_the_same_one_is_seen_in_every_reading(warnings) -> None:
+    def halved(number, packet):
+        packet.pts = packet.dts = packet.pts // 2 // 40 * 40
+        return packet
+
+    whole = make_video(io.BytesIO(), 60, codec="libvpx", container="webm", options={"g": "12"}).getvalue()
+    data = remuxed(whole, "webm", halved)
+    frames = read_frames(data, num_frames=1000)
+    assert len(frames.frames) == 30 and (np.diff(frames.timestamps) > 0).all()
+    for time, frame in zip(frames.timestamps, frames.frames, strict=True):
+        np.testing.assert_array_equal(read_frames(data, times=[time]).frames[0], frame)
+    assert "shows 30 of its 60 frames at the time of another one" in warnings.text
+
+
+@pytest.mark.parametrize("container", ["matroska", "asf"])
+def test_times_that_start_late_are_no_sign_of_a_cut(warnings, container) -> None:
+    times = 20_000 + np.arange(50) * 40
+    codec = "libx264" if container == "matroska" else "wmv2"
+    options = None if container == "matroska" else {"qmax": "3"}
+    data = make_video(io.BytesIO(), 50, codec=codec, container=container, times=times, options=options).getvalue()
+    assert len(read_frames(data, num_frames=100).frames) == 50
+    assert warnings.text == ""
+
+
+def test_a_pause_at_the_end_of_an_avi_of_a_variable_rate_is_no_damage(warnings) -> None:
+    times = [*range(0, 400, 40), *range(400, 4400, 400)]
+    settings = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
+    data = make_video(io.BytesIO(), len(times), container="avi", times=times, **settings).getvalue()
+    assert numbers(data, num_frames=100) == list(range(len(times)))
+    assert warnings.text == ""
+
+
 @pytest.mark.parametrize("fps", [1e-3, 1e-5, 1e-7, 1e-12])
 def test_at_the_smallest_rate_the_first_frame_is_read(tmp_path, fps) -> None:
     frames = read_frames(make_video(tmp_path / "v.mp4", 30), fps=fps)

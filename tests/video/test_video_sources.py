@@ -116,7 +116,6 @@ def test_a_table_of_samples_is_found_wherever_ffmpeg_finds_it() -> None:
         box(b"udta", table),
         box(b"meta", bytes(4), handler, box(b"ilst", table)),
         box(b"meta", box(b"free", bytes(200)), handler, table),
-        box(b"stsd", struct.pack(">II", 0, 1), box(b"mp4v", bytes(78), table)),
         struct.pack(">I4sQ", 1, b"stbl", 16 + len(table)) + table,
         struct.pack(">I4s", 0, b"minf") + struct.pack(">I", 0x7FFFFFFF) + table[4:],  # sizes up to and beyond the end
     ):
@@ -125,6 +124,62 @@ def test_a_table_of_samples_is_found_wherever_ffmpeg_finds_it() -> None:
             data = box(b"ftyp", b"isom", bytes(4)) + box(name, box(b"mvhd", bytes(100)), track)
             with pytest.raises(VideoReadError, match="announces 60000000 samples"):
                 OpenedSource(data)
+
+
+@pytest.mark.parametrize("name", [b"stsz", b"stz2", b"trun", b"elst", b"stsc", b"stco", b"co64"])
+def test_a_table_among_the_settings_of_a_codec_is_refused(name) -> None:
+    settings = box(b"mp4v", bytes(78), box(name, struct.pack(">III", 0, 1, 60_000_000)))
+    track = box(b"trak", box(b"hdlr", bytes(8), b"vide", bytes(13)), box(b"stsd", struct.pack(">II", 0, 1), settings))
+    with pytest.raises(VideoReadError, match=f"has a table '{name.decode()}' among the settings of a codec"):
+        OpenedSource(box(b"ftyp", b"isom", bytes(4)) + box(b"moov", track))
+
+
+def test_every_edit_of_a_track_counts_its_samples_anew() -> None:
+    """FFmpeg makes the entries of all samples once for each edit."""
+
+    def edited(edits, handler=b"vide", stts=(1, 512)):
+        list_of_edits = box(b"elst", struct.pack(">II", 0, edits), struct.pack(">IiHH", 40, 0, 1, 0) * edits)
+        data = table_bomb(count=1000, fixed=1, handler=handler, stts=stts)
+        at = data.index(b"moov") - 4
+        first, track = data.index(b"trak") - 4, data[data.index(b"trak") + 4 :]
+        runs = box(b"stsc", struct.pack(">IIIII", 0, 1, 1, 1000, 1))
+        places = box(b"stco", struct.pack(">II", 0, 1), bytes(4))
+        track = box(b"trak", track, runs, places, box(b"edts", list_of_edits))
+        return data[:at] + box(b"moov", data[at + 8 : first], track)
+
+    limits = VideoLimits(packets=50_000)
+    with OpenedSource(edited(3), limits=limits) as opened:
+        assert opened.head
+    with pytest.raises(VideoReadError, match="announces 100000 samples or more, over the limit of 50000"):
+        OpenedSource(edited(100), limits=limits)
+    with OpenedSource(edited(100, b"soun", (1, 1)), limits=limits) as opened:  # one block of 1,000 samples
+        assert opened.head
+    with pytest.raises(VideoReadError, match="announces 60000 samples or more, over the limit of 50000"):
+        OpenedSource(edited(60_000, b"soun", (1, 1)), limits=limits)
+
+
+def test_blocks_of_uncompressed_sound_are_counted() -> None:
+    """Chunks that claim two billion samples each are blocks of 1,024 of them to FFmpeg."""
+
+    def sound(*runs):
+        table = box(b"stsc", struct.pack(">II", 0, len(runs)), *(struct.pack(">III", *run, 1) for run in runs))
+        places = box(b"stco", struct.pack(">II", 0, 60), bytes(240))
+        data = table_bomb(count=1000, fixed=1, handler=b"soun", stts=(1, 1))
+        at, first = data.index(b"moov") - 4, data.index(b"trak") - 4
+        return data[:at] + box(b"moov", data[at + 8 : first], box(b"trak", data[first + 8 :], table, places))
+
+    with pytest.raises(VideoReadError, match="announces 125829180 samples or more, over the limit of 10000000"):
+        OpenedSource(sound((1, 2**31)))
+    with OpenedSource(sound((1, 1024), (60, 2**30))) as opened:  # the last alone is large
+        assert opened.head
+    with pytest.raises(VideoReadError, match="over the limit"):
+        OpenedSource(sound((59, 1024), (1, 2**31)))  # in no order
+
+
+def test_boxes_without_end_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr("fila_video.video_limits_fila_video.MAX_BOXES", 1000)
+    with pytest.raises(VideoReadError, match="its header has more than 1000 boxes"):
+        OpenedSource(box(b"ftyp", b"isom", bytes(4)) + box(b"free") * 2000)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +237,24 @@ def test_long_names_are_shortened_in_messages_and_a_data_url_is_named() -> None:
 def test_a_file_that_is_open_in_text_mode_is_named(path) -> None:
     with open(path, encoding="utf-8") as file, pytest.raises(VideoReadError, match=r"open it in binary mode \('rb'\)"):
         OpenedSource(file)
+
+
+def test_a_file_object_that_does_not_wait_is_no_shorter_file(path) -> None:
+    class Late(NoSeek):
+        def read(self, size=-1):
+            return super().read(1000) if self.file.tell() == 0 else None
+
+    with pytest.raises(VideoReadError, match="does not wait for its data"):
+        read_frames(Late(path.read_bytes()), num_frames=1)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_file_object_may_give_other_bytes(path, kind) -> None:
+    class Other(NoSeek):
+        def read(self, size=-1):
+            return kind(super().read(size))
+
+    assert probe_video(Other(path.read_bytes())).total_num_frames == 50
 
 
 def test_a_stream_that_was_read_before_is_named(path) -> None:

@@ -1,0 +1,80 @@
+"""Subtitles beside videos that begin between two keyframes, and texts made to be read for ever."""
+
+import io
+import signal
+
+import av
+import pytest
+from fila_video import VideoReadError, VideoSegment, read_subtitles
+from fila_video.video_pictures_fila_video import load_picture
+from helpers.video_files import make_video
+
+CUE = b"1\n00:00:01,000 --> 00:00:02,000\n"
+ASS = b"""[Script Info]
+ScriptType: v4.00+
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,"""
+
+
+@pytest.fixture
+def in_time():
+    """Ends a reading that would take an hour; it takes a second."""
+
+    if not hasattr(signal, "alarm"):
+        pytest.skip("no alarm to end it")
+
+    def end(*_) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    ("head", "marks"),
+    [
+        (CUE, b"{\\" * 500_000),
+        (CUE, b"words } " + b"{\\" * 500_000),
+        (ASS, b"{" * 500_000),
+        (CUE, b"\r" * 1_500_000 + b"x"),
+    ],
+)
+def test_braces_and_line_breaks_without_end_are_read_in_time(in_time, head, marks) -> None:
+    text = head + b"First words {\\i1}here{\\i0}" + marks + b"\n\n"
+    (line,) = read_subtitles(text)
+    assert line.text.startswith("First words here")
+
+
+def test_base64_of_blanks_without_end_is_refused_in_time(in_time) -> None:
+    with pytest.raises(VideoReadError):
+        load_picture("data:image/png;base64,A" + " " * 3_000_000 + "A")
+
+
+def test_the_lines_of_a_recording_that_begins_between_two_keyframes_follow_its_first_picture() -> None:
+    file, whole = io.BytesIO(), make_video(io.BytesIO(), 60, container="matroska")  # keyframes: 0, 12, 24, ...
+    whole.seek(0)
+    with av.open(whole) as source, av.open(file, "w", format="matroska") as out:
+        words = av.open(io.BytesIO(CUE + b"Words\n\n"), format="srt")
+        picture = out.add_stream_from_template(source.streams.video[0])
+        track = out.add_stream_from_template(words.streams.subtitles[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for packet in packets[5:]:
+            packet.stream = picture
+            out.mux(packet)
+        for packet in words.demux(subtitles=0):
+            if packet.dts is not None:
+                packet.stream = track
+                out.mux(packet)
+        words.close()
+    ((start, end, text),) = read_subtitles(0, file.getvalue())
+    assert (round(start, 3), round(end, 3), text) == (0.52, 1.52, "Words")
+
+
+def test_times_of_a_segment_that_are_no_numbers_are_named_beside_subtitles() -> None:
+    with pytest.raises(VideoReadError, match="has no times in seconds; pass numbers"):
+        read_subtitles(CUE + b"Words\n\n", VideoSegment(b"video", "0", "1"))
