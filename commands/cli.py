@@ -10,8 +10,10 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from .. import __version__
+from .endings import kind_of
 from .interrupts import INTERRUPTED, EndsAtCtrlC
 
 PACKAGE = __package__.rpartition(".")[0]
@@ -43,6 +45,25 @@ DEMONSTRATION = (
     "fila-video: the embedded model is a demonstration that knows films of colored shapes only. For real videos "
     "name a model, such as --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct."
 )
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says so where an option took the video for its own value."""
+
+    took: str | None = None
+
+    def error(self, message: str) -> NoReturn:
+        if self.took is not None and message.endswith("VIDEO"):
+            message += f" (--json took {self.took} for its file: put --json behind VIDEO)"
+        super().error(message)
+
+
+class MayTakeVideo(argparse.Action):
+    """An option whose value may be left out: then what stands behind it is taken for it."""
+
+    def __call__(self, parser: CommandParser, namespace: argparse.Namespace, values: str, *_: object) -> None:
+        parser.took = None if values == self.const else values
+        setattr(namespace, self.dest, values)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +135,12 @@ def add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", help="select the scenes by this question, and show the scores of all candidates")
     parser.add_argument("--output", metavar="IMAGE", help="draw a storyboard and save it here, such as board.png")
     parser.add_argument(
-        "--json", metavar="FILE", nargs="?", const="-", help="write the scenes as JSON (default: to standard output)"
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        action=MayTakeVideo,
+        help="write the scenes as JSON (default: to standard output)",
     )
 
 
@@ -152,8 +178,8 @@ def run_scenes(args: argparse.Namespace) -> int:
     for option, path in (("--output", args.output), ("--json", args.json)):
         if path not in (None, "-"):
             check_writable(option, path, args.video)
-    if args.json is not None and os.path.splitext(args.json)[1].lower() in PICTURES:
-        raise ValueError(f"--json {args.json} is a kind of picture: name a .json file; the picture is --output.")
+    if args.json is not None:
+        check_ending("--json", args.json, "JSON", "name a .json file, or put --json behind VIDEO to print it")
     check_video(args.video)
     from .scenes import run
 
@@ -196,9 +222,20 @@ def check_writable(option: str, path: str, *read: object) -> None:
         raise ValueError(f"{option} {path} cannot be written.")
 
 
+def check_ending(option: str, path: str, written: str, remedy: str = "name another file") -> None:
+    """
+    Raises:
+        ValueError: If the path has the ending of a video, picture, sound or subtitles, none of which is `written`.
+    """
+    if (kind := kind_of(path)) is not None:
+        raise ValueError(
+            f"{option} {path} is a kind of {kind} by its ending, but what is written is {written}: {remedy}."
+        )
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; of the commands of other modules, only `command` gets its arguments."""
-    parser = argparse.ArgumentParser(prog="fila-video", description="Answers questions about long videos.")
+    parser = CommandParser(prog="fila-video", description="Answers questions about long videos.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     own = {

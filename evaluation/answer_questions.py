@@ -12,7 +12,7 @@ import sys
 
 from tqdm.auto import tqdm
 
-from ..commands.cli import check_writable
+from ..commands.cli import check_ending, check_writable
 from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..scene_selection_fila_video import INITS
 from .answering import Answerer
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the tables of the answers."""
     if args.output is not None:
         check_writable("--output", args.output, args.records, args.train)
+        check_ending("--output", args.output, "JSON")
     models = args.model or [str(DEFAULT_MODEL)]
     records = read_records(args.records, args.limit)
     baseline = None

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..long_video.engines import WorkerDied, default_workers, run_workers, running
 from .options import check_counts, check_options, check_questions
-from .output import Answered, Output, is_plain, model_mark
+from .output import Answered, Output, model_mark, pipeline_settings, plain
 from .questions import VideoQuestions, WorkList, chunks
 from .workers import MakeWorker, PipelineWorker
 
@@ -111,7 +112,8 @@ def answer_all(
         [`Summary`].
 
     Raises:
-        ValueError: If the records or the options are wrong, the output is the records' file, no file of answers, of
+        ValueError: If the records or the options are wrong (also `subtitles` that are no track, where there are
+        several videos), the output is the records' file, no file of answers, of
         other settings or in use, the model cannot be loaded, or, with `on_error="raise"`, at the first row that cannot
         be answered.
     """
@@ -143,11 +145,16 @@ def answer_all(
         "engine": "vllm" if engine == "vllm" else "transformers",
         "dtype": dtype,
         "question": question,
-        "options": {key: value if is_plain(value) else repr(value) for key, value in sorted(options.items())},
+        "options": plain(options),
     }
+    if is_pipeline:
+        settings |= pipeline_settings(model)
     if os.path.exists(records) and os.path.exists(output) and os.path.samefile(records, output):
         raise ValueError(f"The output {output} is the file of the records, which it would spoil: name another.")
     work = WorkList(records, question)
+    subtitles = {**options, **(options.get("processor_kwargs") or {})}.get("subtitles")
+    if subtitles is not None:
+        _check_subtitles(subtitles, work)
     with Output(Path(output), settings, resume) as file:
         total = len(work)
         done = file.take_over(work, retry_errors)  # from here on the list holds what is left to ask
@@ -166,6 +173,21 @@ def answer_all(
                 summary.answered, summary.failed = summary.answered + len(rows), summary.failed + len(failed)
                 advance(len(rows), summary.failed)
     return summary
+
+
+def _check_subtitles(subtitles: Any, work: WorkList) -> None:
+    """
+    Raises:
+        ValueError: If they are those of one video, but would be said in several.
+    """
+    from ..subtitles_fila_video import is_track
+
+    videos = list(islice(work.videos_without_subtitles(), 2))
+    if len(videos) > 1 and not is_track(subtitles):
+        raise ValueError(
+            f"`subtitles` is a file, so of one video, but there are more, such as {videos[0]} and {videos[1]}: put it "
+            "into the record of its video, or name a track by its number or language."
+        )
 
 
 def _results(
@@ -269,9 +291,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answers, and says on standard error what was done."""
-    from ..commands.cli import announce_demonstration, call_options, check_writable
+    from ..commands.cli import announce_demonstration, call_options, check_ending, check_writable
 
     check_writable("--output", args.output, args.records, args.subtitles)
+    check_ending("--output", args.output, "JSON lines")
     announce_demonstration(args)
     names = ("model", "engine", "workers", "batch_size", "device", "dtype", "resume", "retry_errors", "on_error")
     settings = {name: getattr(args, name) for name in names}

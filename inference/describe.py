@@ -15,119 +15,26 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .description import FORMATS, SHORTEST, Chapter, VideoDescription, clock, words_of
 from .options import check_counts, check_options, check_questions
-from .output import differences, model_mark
+from .output import differences, model_mark, pipeline_settings
 
 if TYPE_CHECKING:
     from ..pipeline_fila_video import VideoTextToTextPipeline
 
 QUESTION = "Describe what happens in this part of the video."
 SUMMARY_QUESTION = "These are the parts of a video in their order, each with its time. Summarize the whole video."
-SHORTEST = 10.0  # seconds of a chapter: YouTube takes none that is shorter
 POOL = ("candidate_fps", "min_candidates", "max_candidates", "seek_mode")  # settings that chapters are found with
 GAP_FRAMES = 32  # that are looked at between two candidate frames, to find the cut
-ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its answer
+ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its answer, which may be longer
+CHAT_ROOM = 64  # and for what a chat has around the text
 # What a folder of work holds.
 PLAN, RECORDS, ANSWERS = "plan.json", "records.jsonl", "answers.jsonl"
 WORK_FILES = {PLAN, "plan.tmp", RECORDS}
 WORK_FILES |= {ANSWERS + end for end in ("", ".tmp", ".settings.json", ".settings.json.tmp")}
-FORMATS = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt", ".chapters": "youtube"}
-
-
-@dataclass
-class Chapter:
-    """A part of a film: its seconds, and its description, or why there is none."""
-
-    start: float
-    end: float
-    text: str | None = None
-    error: str | None = None
-
-
-@dataclass
-class VideoDescription:
-    """
-    What is seen in a film, and when.
-
-    Args:
-        video (`str`): Its path or URL.
-        duration (`float`): Seconds.
-        chapters (`list[Chapter]`): In the order of time; each begins where the one before it ends.
-        summary (`str`, *optional*): Of the whole film; `None` where no chapter could be described.
-    """
-
-    video: str
-    duration: float
-    chapters: list[Chapter]
-    summary: str | None = None
-
-    def to_text(self) -> str:
-        """The summary, and a paragraph a chapter."""
-        parts = [self.summary or "", *(f"{_span(each)}\n{_words(each)}" for each in self.chapters)]
-        return "\n\n".join(filter(None, parts)) + "\n"
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
-    def to_srt(self) -> str:
-        """Subtitles in the format SubRip: a chapter a line."""
-        return "".join(
-            f"{number}\n{_stamp(each.start, ',')} --> {_stamp(each.end, ',')}\n{_words(each)}\n\n"
-            for number, each in enumerate(self.chapters, 1)
-        )
-
-    def to_vtt(self) -> str:
-        """The same in the format WebVTT, with the summary as a note."""
-        escape = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-        lines = (
-            f"{_stamp(each.start, '.')} --> {_stamp(each.end, '.')}\n{_words(each).translate(escape)}\n\n"
-            for each in self.chapters
-        )
-        note = f"NOTE {' '.join(self.summary.split()).replace('-->', '->')}\n\n" if self.summary else ""
-        return f"WEBVTT\n\n{note}{''.join(lines)}"
-
-    def to_youtube(self) -> str:
-        """
-        Lines that YouTube makes chapters of, in a video's description.
-
-        Raises:
-            ValueError: If it would take none: there must be three chapters or more, none shorter than ten seconds.
-        """
-        short = [each for each in self.chapters if int(each.end) - int(each.start) < SHORTEST]
-        if len(self.chapters) < 3 or short:
-            raise ValueError(
-                f"YouTube takes three chapters or more of at least {SHORTEST:g} seconds; here are "
-                f"{len(self.chapters)}, {len(short)} of them shorter."
-            )
-        return "".join(f"{_clock(each.start)} {_words(each)}\n" for each in self.chapters)
-
-    def to(self, form: str) -> str:
-        """In one of the forms text, json, srt, vtt and youtube."""
-        return getattr(self, f"to_{form}")()
-
-
-def _words(chapter: Chapter) -> str:
-    return " ".join((chapter.text or f"(not described: {chapter.error})").split())
-
-
-def _clock(seconds: float) -> str:
-    """Whole seconds that have begun, so that a jump there never lands before the chapter's own second."""
-    whole = int(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-def _span(chapter: Chapter) -> str:
-    return f"{_clock(chapter.start)} - {_clock(chapter.end)}"
-
-
-def _stamp(seconds: float, point: str) -> str:
-    whole = round(seconds * 1000)
-    return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
 
 
 def describe_video(
@@ -205,6 +112,7 @@ def describe_video(
         # What would stand in the way of every chapter is refused before the film is read.
         for text in (question, summary_question):
             check_control_tokens([{"role": "user", "content": text}], pipe.processor.tokenizer)
+        _check_summary(pipe, summary_question, options)
         scenes = pipe.processor.video_processor.scene_settings(**reading)
         access = pipe.processor.video_processor.access(**reading)
         source = str(video)
@@ -216,7 +124,8 @@ def describe_video(
         settings = {"video": str(video), "size": os.path.getsize(source) if os.path.exists(source) else None}
         settings |= {"chapters": chapters, "shortest": shortest}
         # The plan alone stands in the way of other settings until the first answer is written.
-        settings |= {"model": model_mark(str(pipe.model.config.name_or_path)), "dtype": str(pipe.dtype)}
+        settings["model"] = model_mark(str(pipe.model.config.name_or_path))
+        settings |= {name: value for name, value in pipeline_settings(pipe).items() if name != "pipeline"}
         settings |= {name: getattr(scenes, name) for name in POOL}
         spans = _plan(pipe, source, settings, work / PLAN, reading, progress)
         description = VideoDescription(str(video), spans[-1][1], [Chapter(*span) for span in spans])
@@ -336,24 +245,48 @@ def _describe_chapters(
         chapter.text, chapter.error = row["answer"], row["error"]
 
 
+def _generation(pipe: "VideoTextToTextPipeline", options: dict) -> dict:
+    return pipe._sanitize_parameters(**options)[1].get("generate_kwargs") or {}
+
+
+def _summary_room(pipe: "VideoTextToTextPipeline", options: dict) -> int:
+    """Tokens that the question of a summary and what it is of may take."""
+    # The limit of an answer is no length that it will have.
+    answer = min(_generation(pipe, options).get("max_new_tokens") or ANSWER_ROOM, ANSWER_ROOM)
+    return pipe.processor.context_length - answer - CHAT_ROOM
+
+
+def _check_summary(pipe: "VideoTextToTextPipeline", question: str, options: dict) -> None:
+    """
+    Raises:
+        ValueError: If the question alone leaves no room for what a summary is of.
+    """
+    room, taken = _summary_room(pipe, options), len(pipe.processor.tokenizer(question)["input_ids"])
+    if taken >= room:
+        raise ValueError(
+            f"The summary has no room: `summary_question` takes {taken} tokens, and of the context of "
+            f"{pipe.processor.context_length} {max(room, 0)} are left for it and the chapters. Shorten the question, "
+            "or lower `max_new_tokens`."
+        )
+
+
 def _summarize(pipe: "VideoTextToTextPipeline", chapters: list[Chapter], question: str, options: dict) -> str:
     """A summary of the chapters' texts; of more than the context holds, a summary of summaries."""
-    generation = pipe._sanitize_parameters(**options)[1].get("generate_kwargs") or {}
-    room = pipe.processor.context_length - (generation.get("max_new_tokens") or ANSWER_ROOM)
+    generation, room = _generation(pipe, options), _summary_room(pipe, options)
 
     def prompt(lines: list[str]) -> str:
         return question + "\n\n" + "\n".join(lines)
 
     def fits(lines: list[str]) -> bool:
-        return len(pipe.processor.tokenizer(prompt(lines))["input_ids"]) + 64 <= room  # of the chat around it
+        return len(pipe.processor.tokenizer(prompt(lines))["input_ids"]) <= room
 
     def ask(lines: list[str]) -> str:
         (record,) = pipe(text=prompt(lines), return_full_text=False, **generation)
         return record["generated_text"]
 
-    spans = [(each.start, each.end, _words(each)) for each in chapters if each.text]
+    spans = [(each.start, each.end, words_of(each)) for each in chapters if each.text]
     while True:
-        lines = [f"{_clock(start)} - {_clock(end)}: {text}" for start, end, text in spans]
+        lines = [f"{clock(start)} - {clock(end)}: {text}" for start, end, text in spans]
         if len(lines) == 1 or fits(lines):
             return ask(lines)
         groups, at = [], 0
@@ -365,8 +298,8 @@ def _summarize(pipe: "VideoTextToTextPipeline", chapters: list[Chapter], questio
             at += size
         if len(groups) == len(lines):
             raise ValueError(
-                f"The summary has no room: two chapters' texts take more than the context of {room} tokens. Lower "
-                "`max_new_tokens`."
+                f"The summary has no room: two chapters' texts take more than the {room} tokens that the context "
+                "has for them. Lower `max_new_tokens`."
             )
         spans = [(spans[a][0], spans[b - 1][1], " ".join(ask(lines[a:b]).split())) for a, b in groups]
 
@@ -387,10 +320,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the description; the exit status is 3 where a chapter could not be described."""
-    from ..commands.cli import announce_demonstration, call_options, check_subtitles, check_video, check_writable
+    from ..commands.cli import (
+        announce_demonstration,
+        call_options,
+        check_ending,
+        check_subtitles,
+        check_video,
+        check_writable,
+    )
 
     if args.output is not None:
         check_writable("--output", args.output, args.video, args.subtitles)
+        if Path(args.output).suffix.lower() not in FORMATS:
+            check_ending("--output", args.output, "a description")
     ending = Path(args.output or "").suffix.lower()
     form = args.format or FORMATS.get(ending)
     if FORMATS.get(ending, form) != form:

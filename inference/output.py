@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..long_video.json_records import JsonRecordError, parse_record
 from .questions import VideoQuestions, WorkList
 
+NOT_OF_ANSWERS = ("_name_or_path", "transformers_version")  # of a model's configuration
 SAMPLES, SAMPLE_BYTES = 64, 1 << 12  # of each file of weights, to tell models apart
 
 
@@ -165,17 +167,54 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def differences(kept: dict, now: dict) -> str:
-    """What messages say of settings that are not the same."""
-    different = [name for name in {**now, **kept} if now.get(name) != kept.get(name)]
-    return "; ".join(f"{name}: {kept.get(name)} there, {now.get(name)} now" for name in different)
+    """What messages say of settings that are not the same, of dictionaries in them by the names inside."""
+    found = []
+    for name in {**now, **kept}:
+        there, here = kept.get(name), now.get(name)
+        if there == here:
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            found.append(f"{name}: ({differences(there, here)})")
+        else:
+            found.append(f"{name}: {there} there, {here} now")
+    return "; ".join(found)
 
 
-def is_plain(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def plain(value: Any) -> Any:
+    """A value as JSON takes it, the same in each process: of what JSON does not know, how Python writes it."""
+    if isinstance(value, dict):
+        return {str(name): plain(each) for name, each in sorted(value.items(), key=str)}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if value is None or type(value) in (str, bool, int, float):
+        return value
+    return re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def pipeline_settings(pipe: Any) -> dict[str, Any]:
+    """
+    What answers by a pipeline beside the files of its model: the dtype, a hash of the model's configuration, the
+    settings of the processor, and the pipeline's own options. What holds for every pipeline is left out.
+    """
+
+    def of_answers(config: Any) -> dict[str, Any]:
+        return plain({name: value for name, value in config.to_dict().items() if name not in NOT_OF_ANSWERS})
+
+    model, processor = pipe.model, pipe.processor
+    text = json.dumps(of_answers(model.config), sort_keys=True)
+    guests = {name: getattr(processor, name) for name in ("frame_encoder", "question_scorer")}
+    reading, generation, _ = pipe.options_of()
+    # transformers keeps what a pipeline was made with in places that depend on its version.
+    generation = pipe.generation_arguments(generation["generate_kwargs"])
+    generation = {name: value for name, value in generation.items() if name != "tokenizer"}
+    own = {"reading": reading, "generation": generation, "defaults": of_answers(model.generation_config)}
+    return {
+        "dtype": str(pipe.dtype),
+        "config": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "processor": plain({**processor.to_dict(), "chat_template": processor.chat_template}),
+        "guests": {name: getattr(guest, "__qualname__", type(guest).__qualname__) for name, guest in guests.items()},
+        "pipeline": plain(own),
+    }
 
 
 def model_mark(name: str) -> str:
@@ -202,4 +241,4 @@ def model_mark(name: str) -> str:
     return f"{folder.resolve().name} {digest.hexdigest()[:16]}"
 
 
-__all__ = ["Answered", "Output", "differences", "is_plain", "model_mark"]
+__all__ = ["Answered", "Output", "differences", "model_mark", "pipeline_settings", "plain"]

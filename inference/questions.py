@@ -13,26 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..commands.endings import BESIDE_VIDEOS, VIDEO_ENDINGS
 from ..long_video.json_records import read_json_records
 
 logger = logging.getLogger(__name__)
 
-
-def _endings(names: str) -> frozenset[str]:
-    return frozenset(f".{name}" for name in names.split())
-
-
-# Of the formats that the reader takes.
-VIDEO_ENDINGS = _endings(
-    "3g2 3gp 264 265 asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv "
-    "mov mp4 mpe mpeg mpg mpv mts mxf obu ogm ogv qt tod trp ts vob webm wmv y4m"
-)
-# What lies beside films and is none: pictures, subtitles, texts, tables, sound, and the tables of contents of DVDs.
-BESIDE_VIDEOS = _endings(
-    "aac ac3 ass bmp bup cfg csv dts eac3 flac heic htm html idx ifo ini jpeg jpg json jsonl log lrc m3u m3u8 m4a md "
-    "md5 mp3 nfo opus parquet pdf png py sfv sha256 srt ssa sub sup svg tbn tif tiff toml torrent tsv ttml txt url "
-    "vtt wav webp xml yaml yml"
-)
 SOURCES = ("video", "url", "path")
 # What a record may say of its video besides where it lies.
 MEDIA_SETTINGS = ("video_start", "video_end", "subtitles")
@@ -120,6 +105,15 @@ class WorkList:
                     f"{self.records}, {where}: the id {row.id!r} occurs twice. Answers are told apart by their ids: "
                     "give each record, and each question of a record, an `id` of its own."
                 ) from None
+
+    def videos_without_subtitles(self) -> Iterator[str]:
+        """The videos whose records name no subtitles of their own; clips of one video are that video."""
+        found = set()
+        for (media,) in self.database.execute("SELECT media FROM videos ORDER BY number"):
+            settings = json.loads(media)  # of a broken record, a text
+            if isinstance(settings, dict) and "subtitles" not in settings and settings["video"] not in found:
+                found.add(settings["video"])
+                yield settings["video"]
 
     def remove(self, name: str) -> bool:
         """Takes a question from the list, by its id; whether it was there."""

@@ -115,6 +115,35 @@ def test_what_is_read_is_not_written_over(tmp_path, capsys) -> None:
     assert "is a kind of picture" in refusal(capsys, "scenes", "film.mp4", "--json", str(tmp_path / "board.png"))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("scenes", "--json", "{}.mp4", "film.mp4", "--num-scenes", "2"),
+        ("scenes", "film.mp4", "--json", "{}.srt"),
+        ("describe", "film.mp4", "--output", "{}.MKV", "--format", "text"),
+        ("describe", "film.mp4", "--output", "{}.jpg", "--format", "json"),
+        ("answer-all", "--records", "videos", "--question", "What?", "--output", "{}.flac"),
+    ],
+)
+def test_an_output_never_takes_the_place_of_media_that_it_is_not(tmp_path, capsys, command) -> None:
+    command = [part.format(tmp_path / "mine") for part in command]
+    (mine,) = [part for part in command if str(tmp_path) in part]
+    assert f"{mine} is a kind of" in refusal(capsys, *command) and not list(tmp_path.iterdir())
+    (tmp_path / mine).write_bytes(b"kept")
+    assert "by its ending" in refusal(capsys, *command)
+    assert (tmp_path / mine).read_bytes() == b"kept"
+
+
+def test_a_video_that_json_took_for_its_file_is_asked_back(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["scenes", "--json", "film", "--num-scenes", "2"])
+    assert "--json took film for its file: put --json behind VIDEO" in capsys.readouterr().err
+    for arguments in (["--json"], ["--output", "board.png"]):
+        with pytest.raises(SystemExit):
+            main(["scenes", *arguments])
+        assert "took" not in capsys.readouterr().err
+
+
 def test_a_question_in_the_place_of_the_video_is_noticed(video, capsys) -> None:
     assert "pass the video first" in refusal(capsys, "answer", "What happens?", video)
 

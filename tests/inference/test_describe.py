@@ -267,6 +267,20 @@ def test_a_summary_of_more_than_the_context_is_one_of_summaries(pipe, monkeypatc
     assert "0:00 - " in asked[-1] and " - 2:00: sum" in asked[-1]
 
 
+def test_an_answer_may_be_allowed_more_tokens_than_the_context_has(pipe, film) -> None:
+    assert pipe.processor.context_length < 5000
+    description = describe(pipe, film, chapters=2, max_new_tokens=5000, max_time=0.0)  # each ends at its first token
+    assert isinstance(description.summary, str)
+
+
+def test_a_question_of_a_summary_that_has_no_room_is_refused_before_reading(pipe, film, monkeypatch) -> None:
+    monkeypatch.setattr(pipe.processor, "encode_video", lambda *args, **kwargs: pytest.fail("the film was read"))
+    with pytest.raises(
+        ValueError, match=r"`summary_question` takes \d+ tokens, and of the context of \d+ \d+ are left"
+    ):
+        describe(pipe, film, summary_question="What was there? " * 2000)
+
+
 def test_the_command_writes_the_form_that_its_output_names(film, tmp_path, capsys) -> None:
     output = tmp_path / "film.vtt"
     command = ["describe", film, "--shortest", "0.5", "--max-new-tokens", "4"]
