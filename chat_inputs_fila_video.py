@@ -1,10 +1,8 @@
 """Chats and batches as people write them, brought into the one form that the processor and the pipeline read."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from functools import lru_cache, partial
 from itertools import chain, combinations
 from pathlib import Path
@@ -16,10 +14,20 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import Chat, render_jinja_template
 
 from .encoded_video_fila_video import EncodedVideo
-from .video_inputs_fila_video import HeldVideo, check_video_keys, clip_of, decoded, flatten_videos, videos_of_rows
+from .video_inputs_fila_video import (
+    CLIP_KEYS,
+    HeldVideo,
+    check_columns,
+    check_video_keys,
+    clip_of,
+    decoded,
+    flatten_videos,
+    row_of_dataset,
+    videos_of_rows,
+)
 from .video_reading_fila_video import VideoFrames, VideoSegment
 
 ROLES = ("system", "user", "assistant")
@@ -35,9 +43,6 @@ KINDS = {"image": "image", "images": "image", "image_url": "image"}
 KINDS |= {"video": "video", "videos": "video", "video_url": "video"}
 # What other programs call a medium. Blocks that mark its place alone have keys of any other kind.
 UNREAD_KEYS = ("file", "base64", "data", "img", "src", "source", "uri", "frames")
-CLIP_KEYS = ("video_start", "video_end")
-# What else a column of a clip's times may be called.
-CLIP_TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?", re.IGNORECASE)
 
 
 def normalize_chat(messages: Any) -> list[dict]:
@@ -247,19 +252,6 @@ def check_prompts(text: list[str], media: dict[str, tuple[str, list | None]]) ->
             )
 
 
-def check_rows(text: list[str], counts: list[int] | None, token: str, name: str) -> None:
-    """
-    Raises:
-        ValueError: If a prompt has another number of placeholders than media were passed for it, where `counts` says.
-    """
-    for row, count in enumerate(counts or []):
-        if isinstance(text[row], str) and text[row].count(token) != count:
-            raise ValueError(
-                f"The number of {token} tokens in the prompts should be the same as the number of {name} passed "
-                f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
-            )
-
-
 def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] | None:
     """
     For each video of normalized chats what the last user says, where one has several turns (or `always`): no prompt
@@ -297,10 +289,11 @@ def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -
 
 
 class NumberedInput:
-    """One of several inputs, with its number from 0, so that an error can name it."""
+    """One of several inputs, with its number from 0, so that an error can name it, and options for it alone."""
 
     def __init__(self, number: int, content: Any) -> None:
         self.number, self.content = number, content
+        self.options: dict[str, Any] = {}
 
 
 class _Rows(Dataset):
@@ -342,32 +335,45 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """The video, or its clip, and the question in a row of a `datasets.Dataset`."""
-    video = next((row[name] for name in ("videos", "video") if row.get(name) is not None), None)
-    span = {name: row[name] for name in CLIP_KEYS if row.get(name) is not None}
-    if span and isinstance(video, list) and len(video) == 1:
-        (video,) = video
-    return {"videos": video if video is None or not span else {"video": video, **span}, "text": row["text"]}
-
-
-def _check_columns(columns: Sequence[str]) -> None:
+def chat_of_input(inputs: Any) -> tuple[list[dict], Any]:
     """
+    The messages of one input, and the prompt that the result repeats.
+
     Raises:
-        ValueError: If a dataset lacks a column that is needed, or has a clip's times under names that are not read.
+        ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
     """
-    if "text" not in columns or not {"videos", "video"} & set(columns):
+    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
+        inputs = Chat(list(inputs))
+    if isinstance(inputs, Chat):
+        *before, last = inputs.messages
+        if last["role"] == "assistant":
+            last = normalize_message(last)
+            begun = [block for block in last["content"] if block["type"] != "text" or block["text"]]
+            # The base class continues the last block of a message.
+            if begun and begun[-1]["type"] != "text":
+                raise ValueError("An answer that is begun ends with a text, which the model goes on with: add one.")
+            # An empty answer is not begun.
+            inputs = Chat([*before, {**last, "content": begun}] if begun or not before else before)
+        return inputs.messages, inputs
+    if isinstance(inputs, str):
+        inputs = {"text": inputs}
+    if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
         raise ValueError(
-            f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
-            "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
+            "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
+            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
         )
-    for name in columns:
-        # Not by likeness alone: a dataset has columns of anything, such as `gender` and `video_id`.
-        if name not in CLIP_KEYS and (CLIP_TIMES.fullmatch(name) or get_close_matches(name, CLIP_KEYS, cutoff=0.9)):
-            raise ValueError(
-                f"The column `{name}` of a dataset is not read: a clip has `video_start` and `video_end`, in seconds. "
-                "Rename it, or remove it."
-            )
+    if not inputs["text"].strip():
+        raise ValueError("The question is empty: ask something.")
+    unknown = inputs.keys() - {"videos", "text", "subtitles"}
+    if unknown:
+        raise ValueError(
+            f"An input has `videos`, `text` and `subtitles`, but this one also has {', '.join(sorted(unknown))}."
+        )
+    videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
+    if not videos and "videos" in inputs:
+        raise ValueError("There is no video in `videos`: leave it out to ask without one.")
+    content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
+    return [{"role": "user", "content": content}], inputs["text"]
 
 
 def pipeline_inputs(videos: Any, text: Any) -> Any:
@@ -391,8 +397,8 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
             raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
         columns = getattr(inputs, "column_names", None)
         if columns is not None:
-            _check_columns(columns)
-            return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), _row)
+            check_columns(columns)
+            return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), row_of_dataset)
         # One chat is a list of messages, several inputs are a list too: the first item tells which.
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
         if text is None and isinstance(first, VIDEO_TYPES):
@@ -425,9 +431,9 @@ def _short(value: Any) -> str:
 
 __all__ = [
     "NumberedInput",
+    "chat_of_input",
     "check_control_tokens",
     "check_prompts",
-    "check_rows",
     "check_text",
     "last_question",
     "last_questions",

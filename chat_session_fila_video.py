@@ -31,7 +31,7 @@ FORMAT = "fila_video.chat.1"
 SAVING = ".saving-"  # begins the name of what is half written
 # A chat has one answer a turn, and the next turn goes on from its cache.
 REFUSED = {"num_beams": (None, 1), "num_return_sequences": (None, 1), "use_cache": (None, True)}
-REFUSED |= {"cache_implementation": (None, "dynamic")}
+REFUSED |= {"cache_implementation": (None, "dynamic"), "use_mtp": (None, False), "assistant_early_exit": (None,)}
 REFUSED |= dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens", "cache", "past_key_values"), (None,))
 
 
@@ -187,13 +187,15 @@ class ChatSession:
         videos = "".join(f", {video!r}" for video in self.videos)
         return f"ChatSession({turns} answers, {len(self._cached_ids)} tokens in the cache{videos})"
 
-    def ask(self, question: str, **options: Any) -> str:
+    def ask(self, question: str, /, **options: Any) -> str:
         """
         The answer to the next question.
 
         Args:
             question (`str`): Text alone; the videos stand before the first question, and no image can follow.
-            **options: Of the processor and of `generate`, over those of the session.
+            **options:
+                Of the processor and of `generate`, over those of the session. `question="..."` is the processor's:
+                what `selection="question"` goes by instead.
 
         Raises:
             ValueError: If the question is empty, no text or has control tokens, the conversation is longer than the
@@ -201,7 +203,7 @@ class ChatSession:
         """
         return self._turn(question, options).answer
 
-    def stream(self, question: str, **options: Any) -> Generator[Progress | Text | Result, None, None]:
+    def stream(self, question: str, /, **options: Any) -> Generator[Progress | Text | Result, None, None]:
         """
         The same as a stream of `Progress`, `Text` and one `Result`. Closing it ends the answer at its next token, and
         the question counts as not asked.
@@ -249,7 +251,8 @@ class ChatSession:
 
     def _keep_known(self, ids: torch.LongTensor, visuals: list[torch.Tensor]) -> int:
         """Cuts the cache down to what it shares with a prompt `(num_tokens,)`, and returns how many tokens that is."""
-        if self._cache is None:
+        if self._cache is None:  # before the first answer, or since an error in a later one
+            self.rebuilds += bool(len(self._cached_ids))
             return 0
         # The last token is always read: what follows it comes out of reading it.
         shared = min(len(ids) - 1, len(self._cached_ids))
@@ -283,16 +286,18 @@ class ChatSession:
             raise ValueError(f"A chat has no results to shape: leave out {', '.join(map(repr, unknown))}.")
         encoding.pop("on_error", None)
         encoding["processor_kwargs"]["return_scenes"] = "pictures"
-        given = forward["generate_kwargs"]
+        given = pipe.generation_arguments(forward["generate_kwargs"])
+        configs = (given.get("generation_config"), pipe.model.generation_config)
         for name, allowed in REFUSED.items():
-            value = given.get(name, getattr(pipe.model.generation_config, name, None))
+            found = [given.get(name), *(getattr(config, name, None) for config in configs)]
+            value = next((value for value in found if value is not None), None)
             if not any(value is known or value == known for known in allowed):
                 raise ValueError(
                     "A chat goes on from its key-value cache with one answer a turn, so it knows no "
                     f"`{name}={value}`: leave it out, or ask by the pipeline itself."
                 )
         fixed = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True, "return_dict_in_generate": True}
-        return encoding, dict(pipe.generation_arguments({**given, **fixed}))
+        return encoding, {**given, **fixed}
 
     def save(self, folder: str | Path) -> None:
         """
@@ -402,16 +407,19 @@ class Conversations:
         """
         found = [] if videos is None else flatten_videos(videos)
         given = self.options_of(options)[0]["processor_kwargs"]
-        if options.get("subtitles") is not None:  # tracks are in the files, which are read now
+        spoken = given.get("subtitles")
+        if spoken is not None:  # tracks are in the files, which are read now
             access = self.processor.video_processor.access(**given)
-            options["subtitles"] = subtitles_of_videos(options["subtitles"], found, self.tokenizer, access)
+            spoken = subtitles_of_videos(spoken, found, self.tokenizer, access)
         names = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *SceneSettings.__dataclass_fields__}
         reading = {name: given[name] for name in names & given.keys()}
         encode = partial(self.processor.encode_video, progress=progress, **reading)
         # Nested as in chats, so that a list of picture files is one video.
         encoded = [video if isinstance(video, EncodedVideo) else encode([[video]]) for video in found]
-        if options.get("subtitles") is not None:  # now that it is known when the videos end
-            options["subtitles"] = subtitles_of_videos(options["subtitles"], encoded, self.tokenizer, {})
+        if spoken is not None:  # now that it is known when the videos end
+            nested = options.get("processor_kwargs") or {}
+            options["processor_kwargs"] = {name: value for name, value in nested.items() if name != "subtitles"}
+            options["subtitles"] = subtitles_of_videos(spoken, encoded, self.tokenizer, {})
         return ChatSession(self, encoded, system, options)
 
     def resume_chat(self, folder: str | Path, check_source: bool = True) -> ChatSession:

@@ -1,7 +1,10 @@
 """FiLA-Video model configuration."""
 
 import math
-from typing import Any, Literal
+from dataclasses import fields
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig
@@ -25,6 +28,7 @@ VIDEO_INPUTS += ("video_question_ids",)
 SHARED_WITH_PROCESSOR = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position")
 SHARED_WITH_SCENES = ("scene_size", "frame_encoding", "background_tokens", "num_prototypes", "key_frames")
 SHARED_WITH_SCENES += ("detail_tokens",)
+KINDS = {int: "a whole number", float: "a number", str: "a text", NoneType: "`None`"}
 CUSTOM_PIPELINES = {
     "video-text-to-text": {
         "impl": "pipeline_fila_video.VideoTextToTextPipeline",
@@ -327,6 +331,20 @@ def num_visual_tokens(
     side = pooled_grid_size(patches_per_side, pooling_mode, pooling_stride)
     newlines = {"video": 1, "grid": num_frames * side, "frame": num_frames, "none": 0}[newline_position]
     return num_frames * side * side + newlines
+
+
+def check_types(settings: Any) -> None:
+    """
+    Raises:
+        ValueError: If a field of a dataclass of settings is of another type than its own. A number may be NumPy's.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        kinds = get_args(field.type) or (field.type,)
+        allowed = tuple({int: Integral, float: Real}.get(kind, kind) for kind in kinds)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            words = [word for kind, word in KINDS.items() if kind in kinds and not (kind is int and float in kinds)]
+            raise ValueError(f"`{field.name}` must be {' or '.join(words)}, got {value!r}.")
 
 
 def check_key_frames(num_prototypes: int, key_frames: int | float) -> None:

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.video_utils import VideoMetadata
 
+from .configuration_fila_video import SHARED_WITH_SCENES
 from .video_pool_fila_video import thumbnails
-from .video_reading_fila_video import TimedVideoMetadata
+from .video_reading_fila_video import TimedVideoMetadata, staged
 from .video_sources_fila_video import VideoSegment, source_name
 
 FORMAT = "fila_video.encoded_video.1"
@@ -210,7 +211,7 @@ class EncodedVideo:
         Raises:
             ValueError: If a setting needs pixels or a pool that this video does not have.
         """
-        for name in PIXEL_SETTINGS:
+        for name in (*PIXEL_SETTINGS, *SHARED_WITH_SCENES):
             now = _plain(given.get(name, getattr(video_processor, name, None)))
             if name in self.settings and now != self.settings[name]:
                 raise ValueError(
@@ -248,6 +249,16 @@ class EncodedVideo:
             )
         return merged
 
+    def asked_of(self, selector: Any) -> "EncodedVideo | torch.Tensor":
+        """
+        The pool as a `FrameSelector` takes it: read without an encoder, it is one of frames like any other.
+
+        Raises:
+            ValueError: If the features are not those of the selector's encoder.
+        """
+        self.check_encoder(selector.encoder, selector.model)
+        return self.frames if self.encoder is None else self
+
     def check_encoder(self, encoder: Callable | None, model: nn.Module | None) -> None:
         """
         Raises:
@@ -280,8 +291,7 @@ def encode_video(
     for name in given:
         if name not in allowed:
             raise ValueError(f"`{name}` is no setting of encoding a video: set it when you ask.")
-    reading = None if progress is None else (lambda done, total: progress("reading", done, total))
-    frames, metadata = video_processor.load_video(video, metadata, progress=reading, **given)
+    frames, metadata = video_processor.load_video(video, metadata, progress=staged(progress, "reading"), **given)
     names = (*PIXEL_SETTINGS, *POOL_SETTINGS)
     recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in names}
     # Of the selection only what was given: a question takes the rest from the processor that asks.
@@ -317,14 +327,14 @@ def encode_video(
     return encoded
 
 
-def pictures_of(frames: torch.Tensor, metadata: VideoMetadata) -> torch.Tensor:
+def pictures_of(frames: torch.Tensor, metadata: VideoMetadata | None) -> torch.Tensor:
     """
     Frames `(num_frames, 3, height, width)`, uint8, as pictures `(num_frames, height, width, 3)` in the shape of the
     video, which the vision tower sees squeezed into a square.
     """
     height, width = frames.shape[2:]
     # Whatever shape it has, the video fills the tower's square: its shorter side is squeezed back, and none grows.
-    aspect = (metadata.width or width) / (metadata.height or height)
+    aspect = (getattr(metadata, "width", None) or width) / (getattr(metadata, "height", None) or height)
     size = (width / aspect, width) if aspect > 1 else (height, height * aspect)
     shrink = min(PICTURE_SIDE / max(size), 1.0)
     size = tuple(max(round(side * shrink), 1) for side in size)

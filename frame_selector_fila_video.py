@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
-from .configuration_fila_video import check_key_frames
-from .encoded_video_fila_video import EncodedVideo
+from .configuration_fila_video import check_key_frames, check_types
+from .encoded_video_fila_video import EncodedVideo, pictures_of
 from .question_selection_fila_video import DIVERSITIES, LAYERS, Question, relevant_frames
 from .scene_selection_fila_video import (
     INITS,
@@ -107,7 +107,7 @@ class SceneSettings:
             usual number. Must be the model's.
 
     Raises:
-        ValueError: If a count is under 1, a size is negative, or a name is unknown.
+        ValueError: If a setting is of another type, a count is under 1, a size is negative, or a name is unknown.
     """
 
     # the pool
@@ -141,13 +141,13 @@ class SceneSettings:
     detail_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         counts = ("num_scenes", "scene_size", "min_candidates", "max_candidates", "frame_batch_size")
-        for name in (*counts, "question_tokens", "num_prototypes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("encoded_candidates", "detail_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1 or `None`, got {getattr(self, name)}.")
+        optional = ("encoded_candidates", "detail_tokens")
+        for name in (*counts, "question_tokens", "num_prototypes", *optional):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1{' or `None`' * (name in optional)}, got {value}.")
         known_values = {
             "selection": (*METHODS, "question"),
             "init": INITS,
@@ -266,7 +266,8 @@ class FrameSelector:
         model (`torch.nn.Module`, *optional*):
             Whose method the encoder is, held by a weak reference. Alone, its `encode_frames` is the encoder.
         scorer (`Callable[[torch.Tensor, str], torch.Tensor]`, *optional*):
-            From frames, uint8, and a question to one score per frame. By default the model scores.
+            From the pool's pictures, uint8, as an `EncodedVideo` has them but channels first, and a question to one
+            score per frame. By default the model scores.
     """
 
     def __init__(
@@ -370,15 +371,14 @@ class FrameSelector:
         pixels: Callable,
     ) -> tuple[torch.LongTensor, torch.Tensor]:
         """The scenes that a question chooses, and how much each frame has to do with it, `(num_frames,)`."""
-        seen = frames
-        if isinstance(frames, EncodedVideo):
-            seen = frames.pictures.permute(0, 3, 1, 2) if frames.frames is None else frames.frames
-        parts = None
-        if patch_features is not None:
+        is_encoded, seen, parts = isinstance(frames, EncodedVideo), None, None
+        if self.scorer is not None:
+            seen = (frames.pictures if is_encoded else pictures_of(frames, question.metadata)).permute(0, 3, 1, 2)
+        elif patch_features is not None:
             parts = patch_features.split(settings.frame_batch_size)
         elif self.encoder is not None:  # too large to keep: encoded once more
-            device = getattr(self.model, "device", None)
-            parts = (self.encoder(pixels(batch, device)) for batch in seen.split(settings.frame_batch_size))
+            device, frames = getattr(self.model, "device", None), frames.frames if is_encoded else frames
+            parts = (self.encoder(pixels(batch, device)) for batch in frames.split(settings.frame_batch_size))
         how = (settings.neutral_question, settings.question_tokens, settings.question_layers)
         values = question.scores(seen, parts, self.model, self.scorer, *how)
         representatives = relevant_frames(

@@ -16,7 +16,9 @@ SERVICE_SETTINGS |= {"max_candidates", "num_frames", "fps", "do_sample_frames", 
 SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes", "hwaccel"}
 SERVICE_SETTINGS |= {"candidate_fps", "min_candidates", "seek_mode", "time_template"}
 MOST_INPUTS = 32
-LARGEST = {"max_new_tokens": 4096, "max_length": 65536, "num_beams": 8, "num_return_sequences": 8}
+# `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
+LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
+MORE_SCENES = 2  # times those of the saved settings: a pool has at least as many frames as all scenes need
 
 
 class EndpointHandler:
@@ -40,6 +42,7 @@ class EndpointHandler:
         videos_kwargs = self.pipeline.processor.valid_processor_kwargs.__annotations__["videos_kwargs"].__annotations__
         self.options = {name for name in vars(GenerationConfig()) if not name.startswith("_")} | set(videos_kwargs)
         self.options -= SERVICE_SETTINGS | {"transformers_version"}
+        self.largest = {**LARGEST, "num_scenes": MORE_SCENES * self.pipeline.processor.num_scenes}
 
     def __call__(self, data: dict[str, Any]) -> list:
         """
@@ -47,7 +50,8 @@ class EndpointHandler:
             data (`dict`):
                 `inputs`: a chat, also as `messages` of a dictionary, a dictionary with `video` (or `videos`) and
                 `text`, or a list of them; and `parameters`, *optional*: options of `generate` (`max_new_tokens`, ...)
-                and of the processor (`num_scenes`, `selection`, `return_scenes`, ...).
+                and of the processor (`num_scenes`, `selection`, `return_scenes`, ...). `subtitles` are a parameter: of
+                several inputs a list with those of each, or a track for all; or stand beside an input's `text`.
 
         Returns:
             `list[dict]`: For each answer its `generated_text`, and with `return_scenes` its `scenes`, whose `indices`
@@ -70,11 +74,13 @@ class EndpointHandler:
         refused = [name for name in parameters if name not in self.options]
         if refused:
             raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
-        for name, largest in LARGEST.items():
+        for name, largest in self.largest.items():
             value = parameters.get(name)
             # Not by `isinstance`: `True` is an `int` too.
-            if value is not None and not (type(value) is int and 1 <= value <= largest):
+            if value is not None and not (type(value) in (int, float) and value in range(1, largest + 1)):
                 raise ValueError(f"`{name}` is a whole number from 1 to {largest} in a request, got {value!r}.")
+            if value is not None:
+                parameters = parameters | {name: int(value)}
         if "subtitles" in parameters:
             parameters = parameters | {"subtitles": _subtitles(parameters["subtitles"])}
         if parameters.get("return_scenes") not in (None, True, False):
@@ -111,6 +117,8 @@ def _request(inputs: Any) -> Any:
             )
         return _request(inputs["messages"])
     inputs = _with_media(inputs)
+    if "subtitles" in inputs:
+        inputs["subtitles"] = _subtitles(inputs["subtitles"])
     if "video" in inputs:
         others = inputs.pop("videos", [])
         inputs["videos"] = [inputs.pop("video"), *(others if isinstance(others, list) else [others])]

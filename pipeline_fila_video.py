@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from huggingface_hub.errors import StrictDataclassError
+from torch.utils.data import Dataset
 from transformers import AutoModelForImageTextToText, TextStreamer
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
@@ -18,9 +19,9 @@ from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, P
 from transformers.pipelines.image_text_to_text import ReturnType
 from transformers.utils.chat_template_utils import Chat
 
-from .chat_inputs_fila_video import NumberedInput, normalize_message, pipeline_inputs
+from .chat_inputs_fila_video import NumberedInput, chat_of_input, pipeline_inputs
 from .chat_session_fila_video import Conversations, Listener, Progress, Result, Text, stream_of
-from .video_inputs_fila_video import flatten_videos
+from .subtitles_fila_video import Subtitles, is_track
 from .video_processing_fila_video import FilaVideoProcessorKwargs
 
 TASK = "video-text-to-text"
@@ -37,6 +38,7 @@ VideosKwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"]
 OPTIONS_OF_PROCESSOR = VideosKwargs.__annotations__
 # What an option stands in place of, as the processor and `generate` have it.
 EXCLUDES = {"num_frames": {"fps"}, "fps": {"num_frames"}, "generation_config": GENERATION_SETTINGS}
+EXCLUDES |= {"max_length": {"max_new_tokens"}, "max_new_tokens": {"max_length"}}
 
 
 class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
@@ -55,6 +57,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     _load_video_processor = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._own_lengths = {name: kwargs.get(name) for name in ("max_length", "max_new_tokens", "generation_config")}
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError(
@@ -62,6 +65,15 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 "trust_remote_code=True)` along with a loaded model."
             )
         self.processor.frame_encoder = self.model.encode_frames
+        own = self._preprocess_params["processor_kwargs"]
+        spoken = own.get("subtitles")
+        if spoken is not None and not is_track(spoken):
+            raise ValueError(
+                "A file or lines of subtitles belong to one video, not to all that a pipeline will answer about: pass "
+                "them with the call. The number or the language of a track can be set for all."
+            )
+        if _is_list(own.get("question")):
+            raise ValueError("A list as `question` belongs to the videos of one call: pass it with that call.")
 
     def check_model_type(self, supported_models: Any) -> None:
         # The base class knows the library's own models by name. Ours is known by what the pipeline needs of it, also
@@ -77,8 +89,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 list of these (or of lists of them) where `text` is a list of as many questions, or one question about
                 all of them; an iterator, a dataset or a column of `datasets` where one question is about each. Instead
                 of `videos` and `text` also a chat, or a list, iterator or dataset of chats and of dictionaries with
-                `videos` and `text`; or a dataset of `datasets` with the columns `video` (or `videos`) and `text`, and
-                for clips `video_start` and `video_end` in seconds.
+                `videos`, `text` and *optional* `subtitles`; or a dataset of `datasets` with the columns `video` (or
+                `videos`) and `text`, for clips `video_start` and `video_end` in seconds, and `subtitles`.
             text (`str` or `list`): The question, the questions, a chat or chats.
             **kwargs:
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,
@@ -86,7 +98,9 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 `return_tensors`, ...), over those that it was made with. `return_scenes=True` adds `scenes` to every
                 result: a dictionary a video, with `indices`, `timestamps` and `duration`; `return_scenes="pictures"`
                 also adds the `pictures` of its frames. `on_error="record"` gives an input that cannot be read a row in
-                its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising.
+                its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising. Of
+                several inputs, a list of `subtitles` has those of each, `None` for those without, and a list as
+                `question` one for each; an input's own `subtitles` go over these.
 
         Returns:
             A list with a dictionary an answer (`input_text` and `generated_text`), or for several inputs a list of
@@ -94,12 +108,15 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
 
         Raises:
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
-                control tokens, an option is unknown or of a wrong type, or the processor encodes by another model.
+                control tokens, an option is unknown or of a wrong type, one file of subtitles is given for several
+            inputs, or the processor encodes by another model.
         """
         own = self._forward_params["generate_kwargs"]
         streamer = {**own, **(kwargs.get("generate_kwargs") or {}), **kwargs}.get("streamer")
         try:
-            answers = Pipeline.__call__(self, pipeline_inputs(videos, text), **kwargs)
+            inputs = pipeline_inputs(videos, text)
+            _share_out(inputs, {**(kwargs.get("processor_kwargs") or {}), **kwargs})
+            answers = Pipeline.__call__(self, inputs, **kwargs)
         except BaseException:
             _end(streamer)
             raise
@@ -210,11 +227,14 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             )
 
     def preprocess(self, inputs: Any, on_error: str = "raise", **kwargs: Any) -> dict[str, Any]:
-        number = None
+        number, own = None, {}
         self._check_encoder()  # again: an iterator's inputs come late
         if isinstance(inputs, NumberedInput):
-            number, inputs = inputs.number, inputs.content
+            number, own, inputs = inputs.number, inputs.options, inputs.content
         text = inputs.get("text") if isinstance(inputs, dict) else None
+        if isinstance(inputs, dict) and inputs.get("subtitles") is not None:
+            own = {**own, "subtitles": inputs["subtitles"]}
+        kwargs["processor_kwargs"] = {**(kwargs.get("processor_kwargs") or {}), **own}
         try:
             return self._encode(inputs, **kwargs)
         except (ValueError, OSError) as error:
@@ -231,7 +251,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         processor_kwargs: dict | None = None,
         **template_kwargs: Any,
     ) -> dict[str, Any]:
-        messages, prompt = _as_chat(inputs)
+        messages, prompt = chat_of_input(inputs)
         is_begun = messages[-1]["role"] == "assistant"
         if continue_final_message and not is_begun:
             raise ValueError(
@@ -276,7 +296,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     def generation_arguments(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
         """What `generate` gets of a call's arguments: those, over the pipeline's own and the model's."""
         # `stop_strings`, wherever they are set, are looked for in the text.
-        generate_kwargs = {"tokenizer": self.tokenizer, **generate_kwargs}
+        generate_kwargs = {"tokenizer": self.tokenizer, **self._with_length(generate_kwargs)}
         if hasattr(self, "_prepare_generate_kwargs"):
             return self._prepare_generate_kwargs(generate_kwargs)
         if "generation_config" in generate_kwargs:
@@ -288,8 +308,22 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             settings.pop("max_length", None)
         return {**settings, **generate_kwargs, "generation_config": None}
 
+    def _with_length(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """
+        The arguments, where `max_length` is asked for alone without the `max_new_tokens` of what they stand over: the
+        pipeline's own or the model's, which `generate` would follow instead.
+        """
+        given = [generate_kwargs] + ([] if "generation_config" in generate_kwargs else [self._own_lengths])
+        configs = [vars(one.get("generation_config") or GenerationConfig()) for one in given]
+        for options in chain.from_iterable(zip(given, configs, strict=True)):
+            if options.get("max_new_tokens") is not None:
+                break
+            if options.get("max_length") is not None:
+                return {**generate_kwargs, "max_new_tokens": None}
+        return generate_kwargs
+
     def _generate(self, batch: dict[str, Any], prompts: list[Any], generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-        generate_kwargs = {"tokenizer": self.tokenizer, **generate_kwargs}
+        generate_kwargs = {"tokenizer": self.tokenizer, **self._with_length(generate_kwargs)}
         if not hasattr(self, "_prepare_generate_kwargs"):
             generate_kwargs = self.generation_arguments(generate_kwargs)
         return super()._forward({**batch, "text": prompts}, generate_kwargs)
@@ -348,6 +382,42 @@ def _options_over(before: dict[str, Any], options: dict[str, Any]) -> dict[str, 
     return merged
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and type(value).__name__ != Subtitles.__name__  # the lines of one video
+
+
+def _share_out(inputs: Any, options: dict[str, Any]) -> None:
+    """
+    Gives each of several inputs its own of the `question` and `subtitles` that are lists.
+
+    Raises:
+        ValueError: If there is not one for each, or one file of subtitles for all.
+    """
+    is_stream = isinstance(inputs, (Generator, Dataset))
+    if not is_stream and not (isinstance(inputs, list) and inputs and isinstance(inputs[0], NumberedInput)):
+        return
+    for name in ("question", "subtitles"):
+        value = options.get(name)
+        is_list, is_spoken = _is_list(value), name == "subtitles"
+        if value is None or not (is_list or (is_spoken and not is_track(value))):
+            continue
+        if is_stream:
+            instead = "each input's own as `subtitles` in its dictionary or row" if is_spoken else "one text for all"
+            raise ValueError(
+                f"`{name}` for a generator or a dataset, whose inputs are not counted, cannot be "
+                f"{'a list' if is_list else 'one file'}: pass {instead}."
+            )
+        if len(inputs) == 1 and not (is_list and len(value) == 1 and _is_list(value[0])):
+            continue  # one for each of its videos
+        if not is_list or len(value) != len(inputs):
+            raise ValueError(
+                f"`{name}` {f'has {len(value)} entries' if is_list else 'is one file'} for {len(inputs)} inputs: pass "
+                f"a list with one for each{', `None` for those without' if is_spoken else ''}."
+            )
+        for each, one in zip(inputs, value, strict=True):
+            each.options[name] = one
+
+
 def _end(streamer: Any) -> None:
     """Lets go whoever waits for the text of an answer that does not come. A `TextStreamer` prints: nobody waits."""
     if streamer is not None and type(streamer) is not TextStreamer:
@@ -361,45 +431,6 @@ def _ending(answers: Iterator, streamer: Any) -> GeneratorType:
     except BaseException:
         _end(streamer)
         raise
-
-
-def _as_chat(inputs: Any) -> tuple[list[dict], Any]:
-    """
-    The messages of one input, and the prompt that the result repeats.
-
-    Raises:
-        ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
-    """
-    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
-        inputs = Chat(list(inputs))
-    if isinstance(inputs, Chat):
-        *before, last = inputs.messages
-        if last["role"] == "assistant":
-            last = normalize_message(last)
-            begun = [block for block in last["content"] if block["type"] != "text" or block["text"]]
-            # The base class continues the last block of a message.
-            if begun and begun[-1]["type"] != "text":
-                raise ValueError("An answer that is begun ends with a text, which the model goes on with: add one.")
-            # An empty answer is not begun.
-            inputs = Chat([*before, {**last, "content": begun}] if begun or not before else before)
-        return inputs.messages, inputs
-    if isinstance(inputs, str):
-        inputs = {"text": inputs}
-    if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
-        raise ValueError(
-            "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
-            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
-        )
-    if not inputs["text"].strip():
-        raise ValueError("The question is empty: ask something.")
-    unknown = inputs.keys() - {"videos", "text"}
-    if unknown:
-        raise ValueError(f"An input has `videos` and `text`, but this one also has {', '.join(sorted(unknown))}.")
-    videos = [] if inputs.get("videos") is None else flatten_videos(inputs["videos"])
-    if not videos and "videos" in inputs:
-        raise ValueError("There is no video in `videos`: leave it out to ask without one.")
-    content = [{"type": "video", "video": video} for video in videos] + [{"type": "text", "text": inputs["text"]}]
-    return [{"role": "user", "content": content}], inputs["text"]
 
 
 def register_task() -> None:

@@ -1,5 +1,6 @@
 """FiLA-Video processor: text, images and videos in, model inputs out; it selects the scenes of each video."""
 
+import copy
 import inspect
 import sys
 from collections.abc import Callable
@@ -15,14 +16,14 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import auto_docstring, logging
 from transformers.video_utils import VideoMetadata
 
-from .chat_inputs_fila_video import check_control_tokens, check_prompts, check_rows, last_questions, normalize_chats
+from .chat_inputs_fila_video import check_control_tokens, check_prompts, last_questions, normalize_chats
 from .configuration_fila_video import SHARED_WITH_PROCESSOR, check_shared_settings
 from .encoded_video_fila_video import EncodedVideo, encode_video
 from .frame_selector_fila_video import FrameSelector
 from .question_selection_fila_video import Question
 from .scene_selection_fila_video import background_places
-from .subtitles_fila_video import lines_beside_scenes, subtitles_of_videos
-from .video_inputs_fila_video import flatten_metadata, flatten_videos, videos_of_rows
+from .subtitles_fila_video import subtitles_of_videos
+from .video_inputs_fila_video import check_rows, flatten_metadata, flatten_videos, videos_of_rows
 from .video_pictures_fila_video import images_of_rows, load_images
 from .video_processing_fila_video import (
     SETTINGS,
@@ -40,6 +41,7 @@ from .video_prompt_fila_video import (
     asked_videos,
     describe_scenes,
     prompt_of_question,
+    questions_of_videos,
 )
 
 logger = logging.get_logger(__name__)
@@ -162,14 +164,18 @@ class FilaVideoProcessor(ProcessorMixin):
     def question_scorer(self) -> Callable[[torch.Tensor, str], torch.Tensor] | None:
         """
         What scores frames for `selection="question"` in place of the bound model: a function from frames `(num_frames,
-        3, height, width)`, uint8, and a question to scores `(num_frames,)`, such as a [`ContrastiveScorer`]. A guest
-        like `frame_encoder`.
+        3, height, width)`, uint8, and a question to scores `(num_frames,)`, such as a [`ContrastiveScorer`]. It gets
+        frames as the `pictures` of an [`EncodedVideo`] are, whatever form the video has. A guest like `frame_encoder`.
         """
         return self._selector.scorer
 
     @question_scorer.setter
     def question_scorer(self, scorer: Callable[[torch.Tensor, str], torch.Tensor] | None) -> None:
         self._selector.scorer = scorer
+
+    def __copy__(self) -> "FilaVideoProcessor":
+        # With settings of its own. The tokenizer, which is large and has none of them, is the same one.
+        return copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
 
     def to_dict(self) -> dict[str, Any]:
         # Saving sets it on the object; so a saved and a loaded processor are equal.
@@ -245,12 +251,8 @@ class FilaVideoProcessor(ProcessorMixin):
         prompt = self._video_prompt(**marks)
         if return_scenes not in (True, False, "pictures"):
             raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
-        asked = [video.question if isinstance(video, AskedVideo) else "" for video in videos]
+        questions = questions_of_videos(given.pop("question", None), videos)
         videos = [video.video if isinstance(video, AskedVideo) else video for video in videos]
-        questions = given.pop("question", asked)
-        questions = [questions] * len(videos) if isinstance(questions, str) else questions
-        if len(questions) != len(videos):
-            raise ValueError(f"`question` has {len(questions)} questions for {len(videos)} videos: pass one for each.")
         most_spoken, subtitles = given.pop("subtitle_tokens", 2048), given.pop("subtitles", None)
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
         subtitles = subtitles_of_videos(subtitles, videos, self.tokenizer, self.video_processor.access(**given))
@@ -264,30 +266,23 @@ class FilaVideoProcessor(ProcessorMixin):
             render = None if self.chat_template is None else super(FilaVideoProcessor, self).apply_chat_template
             return prompt_of_question(question, self.tokenizer, self.video_token, render)
 
-        selections, scenes, infos = [], [], []
+        rows = []
         for video, info, lines, text in zip(videos, metadata, subtitles, questions, strict=True):
             pool, info, scene_settings = self.video_processor.load_pool(video, info, progress, **given)
-            if isinstance(pool, EncodedVideo):
-                pool.check_encoder(self.frame_encoder, self._selector.model)
-            # Read without an encoder, it is a pool of frames like any other.
-            frames = pool.frames if isinstance(pool, EncodedVideo) and pool.encoder is None else pool
+            frames = pool.asked_of(self._selector) if isinstance(pool, EncodedVideo) else pool
             if scene_settings.selection == "question" and not text.strip():
                 logger.warning_once(
                     "`selection='question'`, but nothing is asked about a video: its scenes are selected by k-means."
                 )
                 scene_settings = replace(scene_settings, selection="kmeans")
-            question = Question(text, torch.tensor(info.timestamps, dtype=torch.float64), scoring_prompt)
+            question = Question(text, torch.tensor(info.timestamps, dtype=torch.float64), scoring_prompt, info)
             selected = self._selector.select(frames, scene_settings, pixels, progress, question)
             scene = describe_scenes(selected, info, text, pool if return_scenes == "pictures" else None)
             if lines is not None:
-                times, seconds = scene["timestamps"], scene["duration"]
-                head = prompt.spoken_head(times[-1].tolist())  # the longest
-                spoken = lines_beside_scenes(lines, times[:, -1].tolist(), most_spoken, self.tokenizer, head, seconds)
-                scene["subtitles"], scene["subtitles_left_out"] = spoken
-            selections.append(selected)
-            scenes.append(scene)
-            infos.append(info)
+                prompt.add_subtitles(scene, lines, most_spoken, self.tokenizer)
+            rows.append((selected, scene, info, vars(scene_settings)))
 
+        selections, scenes, infos, of_each = map(list, zip(*rows, strict=True))
         processed = stack_videos([selected.inputs for selected in selections], return_tensors)
         processed["video_num_scenes"] = [len(scene["indices"]) for scene in scenes]
         is_cooperative = settings.frame_encoding == "cooperative"
@@ -300,7 +295,7 @@ class FilaVideoProcessor(ProcessorMixin):
             rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
             processed["video_question_ids"] = pad_rows([torch.tensor(row, dtype=torch.long) for row in rows])
         told = processed | {"scenes": scenes}  # the text needs them, whoever asked for them
-        replacements = [self.replace_video_token(told, index, **given | marks) for index in range(len(videos))]
+        replacements = [self.replace_video_token(told, index, **own | marks) for index, own in enumerate(of_each)]
         processed = told if return_scenes else processed
         processed |= {"video_metadata": infos} if return_metadata else {}
         batch = BatchFeature(processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
@@ -354,16 +349,17 @@ class FilaVideoProcessor(ProcessorMixin):
     def replace_video_token(self, video_inputs: dict, video_idx: int, thin_times: bool = False, **kwargs: Any) -> str:
         """
         What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes.
-        `kwargs` may hold a call's `time_marks`, `time_template`, `scene_time` and `num_scenes`.
+        `kwargs` may hold a call's `time_marks`, `time_template` and `scene_time`, and the video's [`SceneSettings`].
         """
         prompt = self._video_prompt(**{name: value for name, value in kwargs.items() if name in TIME_SETTINGS})
         scenes = video_inputs["scenes"][video_idx]
         num_scenes = len(scenes["timestamps"])
         places = video_inputs.get("video_background_places")
-        layout = self._counter().layout(num_scenes, () if places is None else places[video_idx].tolist())
+        counter = self._counter(**kwargs)
+        layout = counter.layout(num_scenes, () if places is None else places[video_idx].tolist())
         # CODEPATH: of the many frames of DynFocus, as many times are named as there would be scenes.
-        is_cooperative = self.frame_encoding == "cooperative"
-        every = -(-num_scenes // kwargs.get("num_scenes", self.num_scenes)) if is_cooperative else 1
+        is_cooperative = counter.scenes.frame_encoding == "cooperative"
+        every = -(-num_scenes // counter.scenes.num_scenes) if is_cooperative else 1
         if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
             raise ValueError(
                 "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.video_utils import VideoMetadata
 
 from .configuration_fila_video import pooled_grid_size
 from .scene_merging_fila_video import float64, project_patches
@@ -232,11 +233,13 @@ class Question:
         prompt (`Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]`, *optional*):
             From a question to the token ids before the video, those behind it, and which of the latter are its own:
             what the model reads. A scorer needs none.
+        metadata (`VideoMetadata`, *optional*): Of the video, in whose shape a scorer sees the frames.
     """
 
     text: str
     times: torch.Tensor
     prompt: Callable[[str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
+    metadata: VideoMetadata | None = None
 
     def __getitem__(self, indices: torch.Tensor) -> "Question":
         """The same, of a part of the pool."""
@@ -244,7 +247,7 @@ class Question:
 
     def scores(
         self,
-        frames: torch.Tensor,
+        frames: torch.Tensor | None,
         features: Iterable[torch.Tensor] | None,
         model: nn.Module | None,
         scorer: Callable[[torch.Tensor, str], torch.Tensor] | None,
@@ -256,7 +259,7 @@ class Question:
         One score per frame, `(num_frames,)`.
 
         Args:
-            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`): uint8, for a scorer.
+            frames (`torch.Tensor` of shape `(num_frames, 3, height, width)`, *optional*): uint8, for a scorer.
             features (`Iterable[torch.Tensor]`, *optional*): Patch features of the frames in parts, for the model.
             model (`nn.Module`, *optional*): With what [`FrameScoringMixin`] gives.
             scorer (`Callable`, *optional*): From frames and a question to scores, in place of the model.

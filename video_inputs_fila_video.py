@@ -1,6 +1,5 @@
 """The forms in which users pass videos: sources to read and frames as they are, alone, in lists and in chats."""
 
-import base64
 import math
 import os
 import re
@@ -17,12 +16,15 @@ from transformers.utils import logging
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_index_fila_video import ascending
-from .video_pictures_fila_video import leaves, to_uint8_rgb
+from .video_pictures_fila_video import bytes_of_base64, leaves, to_uint8_rgb
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
 
 logger = logging.get_logger(__name__)
 
 PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+CLIP_KEYS = ("video_start", "video_end")
+# What else a column of a clip's times may be called.
+CLIP_TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?", re.IGNORECASE)
 SOURCE_KEYS = ("bytes", "video", "url", "path", "video_url")  # of a video's dictionary
 DECODED_AT_ONCE = 16  # frames of a decoder that stand in memory at full size
 
@@ -126,8 +128,7 @@ def decoded(medium: str, kind: str = "video") -> str | bytes:
     try:
         if not comma or not head.lower().endswith(";base64"):
             raise ValueError("it is not base64")
-        # Its lines may be broken, as `base64.encodebytes` does.
-        return base64.b64decode(re.sub(r"\s*\n\s*", "", data.strip()), validate=True)
+        return bytes_of_base64(data)
     except ValueError as error:
         raise ValueError(f"Cannot read the {kind} in the URL {medium[:40]!r}...: {error}.") from error
 
@@ -188,6 +189,41 @@ def clip_of(video: dict) -> Any:
     # What a column of a table holds are numbers of NumPy, which cannot be saved as JSON.
     start, end = (time if time is None or isinstance(time, (int, float)) else float(time) for time in (start, end))
     return [VideoSegment(source, start, end)]
+
+
+def row_of_dataset(row: dict[str, Any]) -> dict[str, Any]:
+    """The video, or its clip, the question, and what is said in a row of a `datasets.Dataset`."""
+    video = next((row[name] for name in ("videos", "video") if row.get(name) is not None), None)
+    span = {name: row[name] for name in CLIP_KEYS if row.get(name) is not None}
+    if span and isinstance(video, list) and len(video) == 1:
+        (video,) = video
+    video = video if video is None or not span else {"video": video, **span}
+    return {"videos": video, "text": row["text"], "subtitles": row.get("subtitles")}
+
+
+def check_columns(columns: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: If a dataset lacks a column that is needed, or has a clip's times or subtitles under names that are
+        not read.
+    """
+    if "text" not in columns or not {"videos", "video"} & set(columns):
+        raise ValueError(
+            f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
+            "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
+        )
+    for name in columns:
+        # Not by likeness alone: a dataset has columns of anything, such as `gender` and `video_id`.
+        if name not in CLIP_KEYS and (CLIP_TIMES.fullmatch(name) or get_close_matches(name, CLIP_KEYS, cutoff=0.9)):
+            raise ValueError(
+                f"The column `{name}` of a dataset is not read: a clip has `video_start` and `video_end`, in seconds. "
+                "Rename it, or remove it."
+            )
+        if name != "subtitles" and get_close_matches(name, ("subtitles",), cutoff=0.9):
+            raise ValueError(
+                f"The column `{name}` of a dataset is not read: what is said stands in `subtitles`, as the option "
+                "takes it. Rename it, or remove it."
+            )
 
 
 def pictures_of_folder(folder: str | Path) -> list[Path]:
@@ -310,6 +346,19 @@ def videos_of_rows(videos: Any, num_rows: int) -> list[int] | None:
     return [len(flatten_videos(row, depth=1)) for row in videos]
 
 
+def check_rows(text: list[str], counts: list[int] | None, token: str, name: str) -> None:
+    """
+    Raises:
+        ValueError: If a prompt has another number of placeholders than media were passed for it, where `counts` says.
+    """
+    for row, count in enumerate(counts or []):
+        if isinstance(text[row], str) and text[row].count(token) != count:
+            raise ValueError(
+                f"The number of {token} tokens in the prompts should be the same as the number of {name} passed "
+                f"for each: prompt {row} has {text[row].count(token)} {token} tokens and {count} {name}."
+            )
+
+
 def flatten_metadata(metadata: Any, num_videos: int) -> list:
     """
     One `VideoMetadata`, dictionary or `None` a video.
@@ -327,7 +376,10 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list:
 
 
 __all__ = [
+    "CLIP_KEYS",
     "HeldVideo",
+    "check_columns",
+    "check_rows",
     "clip_of",
     "decoded",
     "flatten_metadata",
@@ -336,5 +388,6 @@ __all__ = [
     "is_frame_sequence",
     "read_decoder",
     "resized",
+    "row_of_dataset",
     "videos_of_rows",
 ]

@@ -30,7 +30,7 @@ from .video_inputs_fila_video import (
 from .video_pictures_fila_video import open_still_picture, to_uint8_rgb
 from .video_pool_fila_video import most_different
 from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
-from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits, check_wanted
+from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits, check_wanted, staged
 
 logger = logging.get_logger(__name__)
 
@@ -130,7 +130,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         names = ("limits", "allow_private_hosts")
         access = {name: getattr(self, name) if overrides.get(name) is None else overrides[name] for name in names}
         if isinstance(access["limits"], dict):  # as they are saved
-            access["limits"] = VideoLimits(**access["limits"])
+            access["limits"] = VideoLimits.of(access["limits"])
         return access
 
     def to_dict(self) -> dict[str, Any]:
@@ -257,6 +257,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         The candidate frames of one video as [`load_video`] gives them, or an `EncodedVideo` as it is; their metadata;
         and how scenes are selected from them: by the processor's settings, those of an encoded video and the call's.
         """
+        reading = staged(progress, "reading")
         if type(video).__name__ == EncodedVideo.__name__:  # also of the processor's copy of this code, which goes on
             if metadata is not None:
                 raise ValueError(f"{video!r} has its own metadata: leave out `video_metadata`.")
@@ -266,7 +267,6 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 "Frames were passed without `video_metadata`: the prompt names times as if they had been taken at "
                 "`candidate_fps` frames a second."
             )
-        reading = None if progress is None else (lambda done, total: progress("reading", done, total))
         return *self.load_video(video, metadata, progress=reading, **settings), self.scene_settings(**settings)
 
     def _read(

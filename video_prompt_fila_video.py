@@ -19,10 +19,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.video_utils import VideoMetadata
 
-from .configuration_fila_video import num_cooperative_tokens, num_visual_tokens
+from .configuration_fila_video import check_types, num_cooperative_tokens, num_visual_tokens
 from .encoded_video_fila_video import EncodedVideo, pictures_of
 from .frame_selector_fila_video import SceneSettings, Selection
 from .scene_selection_fila_video import num_selected_scenes
+from .subtitles_fila_video import Subtitles, lines_beside_scenes
 
 TIME_SETTINGS = ("time_marks", "time_template", "scene_time")
 TIME_MARKS = ("sentence", "llava_video", "per_scene", "none")
@@ -61,6 +62,23 @@ def asked_videos(
     if len(questions) != len(videos):
         return videos
     return [AskedVideo(video, question) for video, question in zip(videos, questions, strict=True)]
+
+
+def questions_of_videos(given: Any, videos: list) -> list[str]:
+    """
+    What is asked about each video: what is `given`, for all or one each, or what its prompt asks.
+
+    Raises:
+        ValueError: If it is no text, or there is not one for each.
+    """
+    if given is None:
+        return [video.question if isinstance(video, AskedVideo) else "" for video in videos]
+    questions = [given] * len(videos) if isinstance(given, str) else given
+    if not isinstance(questions, (list, tuple)) or not all(isinstance(text, str) for text in questions):
+        raise ValueError(f"`question` is a text, or a list with one for each video, got {given!r}.")
+    if len(questions) != len(videos):
+        raise ValueError(f"`question` has {len(questions)} questions for {len(videos)} videos: pass one for each.")
+    return list(questions)
 
 
 def describe_scenes(
@@ -207,6 +225,7 @@ class VideoPrompt:
     video_outro: str = ""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, known in (("time_marks", TIME_MARKS), ("scene_time", SCENE_TIMES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
@@ -285,6 +304,14 @@ class VideoPrompt:
         """What stands before the words of a scene."""
         named = self.time_marks in ("sentence", "llava_video")  # else the time stands before the scene, or nowhere
         return f"\nSubtitles at {times[-1]:.1f} seconds:" if named else "\nSubtitles:"
+
+    def add_subtitles(
+        self, scenes: dict[str, Any], lines: Subtitles, most_tokens: int, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Gives the record of a video's scenes the `subtitles` of each, and how many lines found no room."""
+        times, head = scenes["timestamps"], self.spoken_head(scenes["timestamps"][-1].tolist())  # the longest
+        spoken = lines_beside_scenes(lines, times[:, -1].tolist(), most_tokens, tokenizer, head, scenes["duration"])
+        scenes["subtitles"], scenes["subtitles_left_out"] = spoken
 
     def _mark(self, number: int, times: Sequence[float]) -> str:
         ends = (times[0], times[-1]) if self.scene_time == "span" else (times[-1],)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from numbers import Real
 from typing import Any
@@ -24,7 +25,7 @@ from transformers.video_utils import VideoMetadata
 from .video_decoding_fila_video import FrameConverter, Track
 from .video_index_fila_video import SHORT_RUN, Run, index_video, plan_runs, sample_at_rate, shown_at, spread_evenly
 from .video_limits_fila_video import VideoLimits, VideoReadError
-from .video_sources_fila_video import OpenedSource, VideoSegment, source_key
+from .video_sources_fila_video import OpenedSource, VideoSegment, source_key, span_of
 
 logger = logging.get_logger(__name__)
 
@@ -96,6 +97,7 @@ class FrameReader(ExitStack):
         allow_private_hosts: bool = True,
     ) -> None:
         times = _check_arguments(num_frames, fps, times, size, seek_mode)
+        check_progress(progress)
         super().__init__()
         try:
             parts, seconds, keys = self._open(source, hwaccel, limits=limits, allow_private_hosts=allow_private_hosts)
@@ -143,14 +145,14 @@ class FrameReader(ExitStack):
                 if (damage := index_video(tracks[key]).damage) is not None:
                     logger.warning("%s %s.", opened.name, damage)
             track, index = tracks[key], tracks[key].index
-            start = 0.0 if segment.start is None else float(segment.start)
-            end = index.duration if segment.end is None else min(float(segment.end), index.duration)
+            start, last = span_of(segment)
+            end = min(last, index.duration)
             if not 0 <= start < end:
                 raise track.source.error(
                     f"its segment from {segment.start} to {segment.end} seconds does not lie within its "
                     f"{index.duration:.3f} seconds"
                 )
-            if segment.end is not None and segment.end > end + 0.5:
+            if end + 0.5 < last < math.inf:
                 logger.warning(
                     "%s ends at %.3f seconds, its segment would at %s.", track.source.name, end, segment.end
                 )
@@ -320,6 +322,18 @@ def check_wanted(num_frames: Any, fps: Any, times: Any = None) -> None:
         raise ValueError(f"fps must be a positive number, got {fps!r}.")
 
 
+def check_progress(progress: Any) -> None:
+    """Raises `ValueError` unless it is a function, or none."""
+    if progress is not None and not callable(progress):
+        raise ValueError(f"`progress` is a function that is called as frames are done, got {progress!r}.")
+
+
+def staged(progress: Callable[[str, int, int], None] | None, stage: str) -> Callable[[int, int], None] | None:
+    """What a `progress` of all stages hears of one."""
+    check_progress(progress)
+    return None if progress is None else partial(progress, stage)
+
+
 def _check_arguments(num_frames: Any, fps: Any, times: Any, size: Any, seek_mode: str) -> np.ndarray | None:
     """Raises `ValueError` for what is wrong in itself, and returns `times` as an array."""
     check_wanted(num_frames, fps, times)
@@ -410,8 +424,10 @@ __all__ = [
     "VideoLimits",
     "VideoReadError",
     "VideoSegment",
+    "check_progress",
     "check_wanted",
     "iter_frames",
     "probe_video",
     "read_frames",
+    "staged",
 ]

@@ -20,7 +20,7 @@ from ..video_inputs_fila_video import flatten_videos, is_decoder, is_frame_seque
 from ..video_pictures_fila_video import open_still_picture
 from ..video_pool_fila_video import thumbnails
 from ..video_processing_fila_video import FilaVideoVideoProcessor
-from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames
+from ..video_reading_fila_video import VideoFrames, VideoLimits, read_frames, staged
 from .choice import unread
 
 CANDIDATES_SIZE = (64, 64)  # of candidates that are only looked at as thumbnails
@@ -121,7 +121,7 @@ def select_frames(
     given |= {name: value for name, value in others.items() if value is not None}
     _check_read(selection, given, settings, is_frame_sequence(video) or isinstance(video, VideoFrames))
     access = {"limits": limits, "allow_private_hosts": allow_private_hosts}
-    reading = None if progress is None else (lambda done, total: progress("reading", done, total))
+    reading = staged(progress, "reading")
 
     # The two ways to choose: by the times alone, which gives numbers of the video's frames; or by what candidates
     # show, which gives their places among them.

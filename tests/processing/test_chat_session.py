@@ -16,7 +16,7 @@ from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.tiny_processor import clip, conversation, model_for, tiny_pipeline, tiny_processor
 from helpers.video_files import make_video
 from PIL import Image
-from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUESTIONS = ["What?", "And what is to the left of it, before the end?", "Why?"]
@@ -232,6 +232,71 @@ def test_an_error_while_answering_costs_the_cache_but_not_the_conversation(pipe,
     assert len(chat.messages) == 2
     answer, _ = ask(chat, "And then?")
     assert answer == fresh(pipe, [file], chat.messages[:-1])[0]
+
+
+@pytest.mark.parametrize("form", ["ask", "stream"])
+def test_a_turn_behind_an_error_counts_as_one_that_read_the_whole_prompt(pipe, file, form) -> None:
+    class Broken(StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+            raise RuntimeError("out of luck")
+
+    def fail() -> None:
+        with pytest.raises(RuntimeError, match="out of luck"):
+            options = {"stopping_criteria": StoppingCriteriaList([Broken()]), **SHORT}
+            chat.ask("And?", **options) if form == "ask" else list(chat.stream("And?", **options))
+
+    chat = pipe.chat(file)
+    fail()
+    ask(chat, "What?")
+    assert chat.rebuilds == 0  # the first answer has to read it
+    fail()
+    ask(chat, "And then?")
+    assert chat.rebuilds == 1
+    ask(chat, "Why?")
+    assert chat.rebuilds == 1
+
+
+@pytest.mark.parametrize("where", ["the question", "the conversation", "the pipeline"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"cache_implementation": "static"},
+        {"prompt_lookup_num_tokens": 3},
+        {"num_beams": 2},
+        {"num_return_sequences": 2, "do_sample": True},
+        {"use_cache": False},
+        {"use_mtp": True},
+        {"assistant_early_exit": 1},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_what_a_conversation_cannot_do_is_refused_in_a_whole_configuration_too(pipe, file, setting, where) -> None:
+    given = {"generation_config": GenerationConfig(max_new_tokens=4, **setting)}
+    own, options, asked = (
+        given if where == f"the {name}" else {} for name in ("pipeline", "conversation", "question")
+    )
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, **own)
+    with pytest.raises(ValueError, match=f"it knows no `{next(iter(setting))}="):
+        other.chat(file, **options).ask("What?", **asked)
+    assert pipe.chat(file).ask("What?", generation_config=GenerationConfig(max_new_tokens=4)) is not None
+
+
+def test_a_question_may_be_asked_while_frames_go_by_another(pipe, file) -> None:
+    chat = pipe.chat(file, **SHORT)
+    options = {"question": "a red square", "selection": "question", "num_scenes": 2}
+    chat.ask("What?", **options)
+    assert chat.scenes[0]["scores"]["question"] == "a red square"
+    list(chat.stream("And then?", **options))
+    assert chat.messages[2]["content"] == "And then?"
+    assert chat.scenes[0]["scores"]["question"] == "a red square"
+
+
+def test_the_length_of_the_whole_conversation_can_be_set(pipe, file) -> None:
+    first = pipe.chat(file, **SHORT)
+    first.ask("What?")
+    chat, recorder = pipe.chat(file, max_new_tokens=9), Recorder()
+    chat.ask("What?", max_length=first.tokens_read + 3, eos_token_id=-1, logits_processor=[recorder])
+    assert len(torch.cat(recorder.logits)) == 3
 
 
 @pytest.mark.parametrize(

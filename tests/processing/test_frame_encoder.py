@@ -168,6 +168,21 @@ def test_saving_copying_pickling_and_printing_never_touch_the_encoder(tmp_path) 
     assert FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True).frame_encoder is None
 
 
+def test_a_copy_has_settings_of_its_own_and_no_guest(model) -> None:
+    processor = tiny_processor()
+    processor.bind(model).question_scorer = lambda frames, question: torch.zeros(len(frames))
+    other = copy.copy(processor)
+    assert other.to_dict() == processor.to_dict()
+    assert other.frame_encoder is None and other.question_scorer is None
+    other.num_scenes, other.time_marks, other.patches_per_side = 2, "none", 7
+    other.image_processor.do_normalize = False
+    other.frame_encoder = lambda pixels: pixels.flatten(2).transpose(1, 2)
+    assert (processor.num_scenes, processor.time_marks, processor.patches_per_side) == (4, "sentence", 5)
+    assert processor.image_processor.do_normalize
+    assert processor.frame_encoder == model.encode_frames and processor.question_scorer is not None
+    assert other.tokenizer is processor.tokenizer  # which is large
+
+
 def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(processor) -> None:
     model = model_for(processor)
     processor.frame_encoder = model.encode_frames

@@ -92,6 +92,10 @@ def test_what_a_stranger_may_not_reach_and_what_is_no_video_are_errors(handler, 
         ({"max_new_tokens": True}, "from 1 to 4096"),
         ({"num_beams": 1000}, "from 1 to 8"),
         ({"num_return_sequences": 0}, "from 1 to 8"),
+        ({"num_scenes": 65}, "`num_scenes` is a whole number from 1 to 64 in a request, got 65"),
+        ({"num_scenes": 0}, "from 1 to 64"),
+        ({"num_scenes": 4.5}, "from 1 to 64"),
+        ({"max_length": 4097}, "from 1 to 4096"),
     ],
 )
 def test_what_an_answer_may_cost_has_an_end(handler, parameters, message) -> None:
@@ -131,7 +135,7 @@ def test_what_json_makes_of_options_is_taken(handler) -> None:
     options = {"num_scenes": 4.0, "selection": None, "stop_strings": ["green"], "return_scenes": True}
     (answer,) = ask(handler, inputs, **options)
     assert answer["generated_text"] == "a green" and len(answer["scenes"][0]["indices"]) == 4
-    with pytest.raises(ValueError, match="`num_scenes` cannot be '4'"):
+    with pytest.raises(ValueError, match=r"`num_scenes` is a whole number from 1 to .* got '4'"):
         ask(handler, inputs, num_scenes="4")
 
 
@@ -151,6 +155,28 @@ def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handl
             ask(handler, inputs, subtitles=subtitles, **options)
     with pytest.raises(ValueError, match=r"private|loopback|not public"):
         ask(handler, inputs, subtitles="http://127.0.0.1:1/words.srt", **options)
+
+
+def test_the_subtitles_of_one_input_are_not_those_of_another(handler, tmp_path, monkeypatch) -> None:
+    words = "1\n00:00:00,000 --> 00:00:20,000\nHello there\n"
+    one = {"video": ENCODED, "text": QUESTION}
+    encoded, options = base64.b64encode(words.encode()).decode(), {"return_scenes": True, "num_scenes": 4}
+    with pytest.raises(ValueError, match="`subtitles` is one file for 2 inputs: pass a list with one for each"):
+        ask(handler, [one, one], subtitles=encoded, **options)
+    for inputs, given in (([one, one], {"subtitles": [encoded, None]}), ([{**one, "subtitles": encoded}, one], {})):
+        first, second = ask(handler, inputs, **options, **given)
+        assert any("Hello there" in str(text) for text in first[0]["scenes"][0]["subtitles"])
+        assert "subtitles" not in second[0]["scenes"][0]
+    file = tmp_path / "words.srt"
+    file.write_text(words)
+    for inputs in ({**one, "subtitles": str(file)}, [one, {**one, "subtitles": [str(file)]}]):
+        with pytest.raises(ValueError, match="neither an http or https URL nor base64"):
+            ask(handler, inputs, **options)
+
+
+def test_the_length_of_prompt_and_answer_together_can_be_set(handler) -> None:
+    with pytest.raises(ValueError, match="`max_length` is set to 5"):
+        handler({"inputs": {"video": ENCODED, "text": QUESTION}, "parameters": {"max_length": 5}})
 
 
 @pytest.mark.parametrize("request_", [{}, {"inputs": ""}, {"inputs": []}, {"inputs": ["What?"]}, [], "What?"])

@@ -351,6 +351,45 @@ def test_a_quantized_model_works(file) -> None:
     assert made([file, clip(2)], text=["What?", "Who?"], batch_size=2, **SHORT)[1][0]["input_text"] == "Who?"
 
 
+@pytest.mark.parametrize("where", ["the call", "the pipeline", "generate_kwargs", "a configuration"])
+def test_the_length_of_prompt_and_answer_together_can_be_set(pipe, file, where) -> None:
+    """The model's own `max_new_tokens`, and those of a pipeline, do not stand over it."""
+    num_prompt = pipe.preprocess({"videos": file, "text": "What?"})["model_inputs"]["input_ids"].shape[1]
+    length = {"max_length": num_prompt + 3, "eos_token_id": -1}
+    own, given = {"max_new_tokens": 6, "return_tensors": True}, length
+    if where == "the pipeline":
+        own, given = {**length, "return_tensors": True}, {}
+    elif where == "generate_kwargs":
+        own, given = {"generate_kwargs": {"max_new_tokens": 6}, "return_tensors": True}, {"generate_kwargs": length}
+    elif where == "a configuration":
+        given = {"generation_config": GenerationConfig(**length)}
+    pipe.model.generation_config.max_new_tokens = 5
+    try:
+        other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, **own)
+        (record,) = other(file, text="What?", **given)
+        assert len(record["generated_token_ids"]) == num_prompt + 3
+        (record,) = other(file, text="What?", max_new_tokens=4, eos_token_id=-1)
+        assert len(record["generated_token_ids"]) == num_prompt + 4
+        with pytest.raises(ValueError, match="`max_length` is set to 5"):
+            other(file, text="What?", max_length=5)
+    finally:
+        pipe.model.generation_config.max_new_tokens = None
+
+
+def test_of_several_inputs_each_has_its_own_question_to_select_by(pipe, file) -> None:
+    options = {"selection": "question", "return_scenes": True, "num_scenes": 3, **SHORT}
+    answers = pipe([file, file], text=["What?", "Who?"], question=["a cat", "a dog"], **options)
+    assert [row[0]["scenes"][0]["scores"]["question"] for row in answers] == ["a cat", "a dog"]
+    answers = pipe([file, file], text=["What?", "Who?"], question="a cat", **options)
+    assert [row[0]["scenes"][0]["scores"]["question"] for row in answers] == ["a cat", "a cat"]
+    with pytest.raises(ValueError, match="`question` has 3 entries for 2 inputs: pass a list with one for each"):
+        pipe([file, file], text=["What?", "Who?"], question=["a"] * 3, **options)
+    with pytest.raises(ValueError, match="cannot be a list: pass one text for all"):
+        pipe(iter([file, file]), text="What?", question=["a", "b"], **options)
+    with pytest.raises(ValueError, match="belongs to the videos of one call"):
+        VideoTextToTextPipeline(pipe.model, processor=pipe.processor, question=["a", "b"])
+
+
 def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer) -> None:
     datasets = pytest.importorskip("datasets")
     options = {"max_new_tokens": 4, "return_full_text": False}

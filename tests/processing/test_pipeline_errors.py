@@ -5,7 +5,9 @@ import threading
 
 import numpy as np
 import pytest
+from fila_video.other_models.frames import select_frames
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
+from fila_video.video_reading_fila_video import read_frames
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from transformers import (
     TextIteratorStreamer,
@@ -48,6 +50,13 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
         ),
         (clip(2), {"text": "a", "num_scenes": 0}, "`num_scenes` must be at least 1, got 0"),
         (clip(2), {"text": "a", "num_scenes": "4"}, "`num_scenes` cannot be '4': .*expected int, got str"),
+        (clip(2), {"text": "a", "question": 5, "selection": "question"}, "`question` is a text, or .* got 5"),
+        (clip(2), {"text": "a", "question": [None]}, r"`question` is a text, or .* got \[None\]"),
+        (clip(2), {"text": "a", "limits": {"second": 3}}, "`limits` knows no `second`: did you mean `seconds`"),
+        (clip(2), {"text": "a", "limits": {"zzz": 3}}, "`limits` knows no `zzz`: there are frame_pixels, "),
+        (clip(2), {"text": "a", "limits": {"seconds": "3"}}, "limit `seconds` is a number, got '3'"),
+        (clip(2), {"text": "a", "limits": {"packets": None}}, "limit `packets` is a number, got None"),
+        (clip(2), {"text": "a", "progress": 5}, "`progress` is a function .* got 5"),
         (clip(2), {"text": "a", "num_scenes": 2.5}, "`num_scenes` cannot be 2.5: .*expected int, got float"),
         (clip(2), {"text": "a", "processor_kwargs": {"seek_mode": 3}}, "`seek_mode` cannot be 3"),
         *((clip(2), {"text": "a", name: [3]}, f"`{name}` is an option neither") for name in NO_OPTIONS),
@@ -64,6 +73,43 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
 def test_wrong_input_is_refused_by_name(pipe, videos, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         pipe(videos, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("num_scenes", "8", "a whole number, got '8'"),
+        ("num_scenes", 8.5, "a whole number, got 8.5"),
+        ("scene_size", True, "a whole number, got True"),
+        ("max_candidates", None, "a whole number, got None"),
+        ("encoded_candidates", "8", "a whole number or `None`, got '8'"),
+        ("candidate_fps", "1.0", "a number, got '1.0'"),
+        ("key_frames", [1], r"a number, got \[1\]"),
+        ("seed", "x", "a whole number, got 'x'"),
+        ("selection", ["kmeans"], "a text, got "),
+        ("neutral_question", 5, "a text, got 5"),
+        ("time_template", 5, "a text, got 5"),
+    ],
+)
+def test_a_setting_of_another_type_is_named_wherever_it_was_set(name, value, message) -> None:
+    processor = tiny_processor()
+    processor.num_scenes, processor.candidate_fps = np.int64(2), np.float32(2.0)  # which are numbers
+    inputs = processor(text="<video>What?", videos=[clip(12)], return_scenes=True)
+    assert inputs["scenes"][0]["indices"].shape == (2, 3)
+    setattr(processor, name, value)
+    with pytest.raises(ValueError, match=f"`{name}` must be {message}"):
+        processor(text="<video>What?", videos=[clip(6)])
+
+
+def test_what_hears_of_progress_is_a_function_whatever_reads(file) -> None:
+    processor = tiny_processor()
+    for read in (
+        lambda: processor.encode_video(clip(6), progress=5),
+        lambda: read_frames(file, num_frames=2, progress=5),
+        lambda: select_frames(clip(6), num_frames=2, progress=5),
+    ):
+        with pytest.raises(ValueError, match=r"`progress` is a function .* got 5"):
+            read()
 
 
 def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe) -> None:

@@ -418,6 +418,86 @@ def test_the_pipeline_takes_them_and_gives_them_back(tmp_path) -> None:
     assert " ".join(filter(None, record["scenes"][0]["subtitles"])) == " ".join(text for _, _, text in LINES)
 
 
+def spoken_in(record: list) -> str | None:
+    """What is said beside the scenes of an answer's only video, or `None` without subtitles."""
+    lines = record[0]["scenes"][0].get("subtitles")
+    return None if lines is None else " ".join(filter(None, lines))
+
+
+def test_of_several_inputs_each_has_its_own_subtitles(tmp_path) -> None:
+    film, processor = str(make_video(tmp_path / "film.mp4", 100)), tiny_processor()
+    pipe = VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+    options, words = {"max_new_tokens": 2, "return_scenes": True}, " ".join(text for _, _, text in LINES)
+    chat = [{"role": "user", "content": [{"type": "video", "video": film}, {"type": "text", "text": "What?"}]}]
+    one = {"videos": film, "text": "What?"}
+    for inputs, given in (
+        (([film, film], ["What?", "What?"]), {"subtitles": [SRT.encode(), None]}),
+        (([chat, chat],), {"subtitles": (SRT.encode(), None)}),
+        (([film, film], ["What?", "What?"]), {"processor_kwargs": {"subtitles": [SRT.encode(), None]}}),
+        (([{**one, "subtitles": SRT.encode()}, one],), {}),
+        ((iter([{**one, "subtitles": SRT.encode()}, {**one, "subtitles": None}]),), {}),
+    ):
+        assert [spoken_in(record) for record in pipe(*inputs, **options, **given)] == [words, None]
+    both = [{"videos": [film, film], "text": "What?"}]
+    for given in ([SRT.encode(), None], [[SRT.encode(), None]]):
+        ((record,),) = pipe(both, subtitles=given, **options)
+        assert ["subtitles" in scenes for scenes in record["scenes"]] == [True, False]
+
+
+def test_subtitles_of_one_film_are_not_taken_for_those_of_others_but_a_track_is(tmp_path) -> None:
+    film, processor = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), tiny_processor()
+    model, options = model_for(processor), {"max_new_tokens": 2, "return_scenes": True}
+    pipe = VideoTextToTextPipeline(model, processor=processor, device="cpu", subtitles="eng")
+    words = " ".join(text for _, _, text in LINES)
+    for inputs, text in (([film, film], ["What?", "Who?"]), (iter([film, film]), "What?")):
+        assert [spoken_in(record) for record in pipe(inputs, text=text, **options)] == [words, words]
+    path = tmp_path / "words.srt"
+    path.write_text(SRT)
+    for one in (str(path), SRT.encode(), read_subtitles(path)):
+        with pytest.raises(ValueError, match="is one file for 2 inputs"):
+            pipe([film, film], text=["What?", "Who?"], subtitles=one)
+        for inputs in (iter([film, film]), (film for _ in range(2))):
+            with pytest.raises(ValueError, match="not counted, cannot be one file: pass each input's own"):
+                pipe(inputs, text="What?", subtitles=one)
+        with pytest.raises(ValueError, match=r"belong to one video.* pass them with the call"):
+            VideoTextToTextPipeline(model=model, processor=processor, device="cpu", subtitles=one)
+    with pytest.raises(ValueError, match="`subtitles` has 3 entries for 2 inputs"):
+        pipe([film, film], text=["What?", "Who?"], subtitles=[None] * 3)
+    with pytest.raises(ValueError, match="cannot be a list"):
+        pipe(iter([film, film]), text="What?", subtitles=[None, None])
+
+
+def test_a_column_of_a_dataset_has_the_subtitles_of_each_row(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    film, processor = str(make_video(tmp_path / "film.mp4", 100)), tiny_processor()
+    pipe = VideoTextToTextPipeline(model=model_for(processor), processor=processor, device="cpu")
+    path = tmp_path / "words.srt"
+    path.write_text(SRT)
+    columns = {"video": [film] * 2, "text": ["What?"] * 2, "subtitles": [str(path), None]}
+    rows, options = datasets.Dataset.from_dict(columns), {"max_new_tokens": 2, "return_scenes": True}
+    for inputs in (rows, rows.to_iterable_dataset()):
+        first, second = pipe(inputs, **options)
+        assert spoken_in(first) == " ".join(text for _, _, text in LINES) and spoken_in(second) is None
+    with pytest.raises(ValueError, match="column `subtitle` of a dataset is not read"):
+        pipe(rows.rename_column("subtitles", "subtitle"), **options)
+
+
+@pytest.mark.parametrize("where", ["the pipeline's own", "processor_kwargs"])
+def test_a_conversation_keeps_the_words_wherever_their_track_was_named(tmp_path, where) -> None:
+    film, processor = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), tiny_processor()
+    model = model_for(processor)
+    own = {"subtitles": "eng"} if where == "the pipeline's own" else {}
+    pipe = VideoTextToTextPipeline(model, processor=processor, device="cpu", **own)
+    options = {} if own else {"processor_kwargs": {"subtitles": "eng", "seed": 3}}
+    chat = pipe.chat(film, max_new_tokens=2, do_sample=False, **options)
+    chat.ask("What?")
+    chat.save(tmp_path / "talk")
+    (tmp_path / "film.mkv").unlink()
+    resumed = VideoTextToTextPipeline(model, processor=processor, device="cpu").resume_chat(tmp_path / "talk")
+    resumed.ask("And then?")
+    assert any("Hello" in text for text in resumed.scenes[0]["subtitles"])
+
+
 @pytest.mark.parametrize("form", ["the file", "an encoded video"])
 def test_a_conversation_has_the_words_of_a_track_in_every_turn_and_when_it_goes_on(tmp_path, form) -> None:
     film, processor = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT), ("fra", SRT)]), tiny_processor()
