@@ -109,7 +109,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         Raises:
             ValueError: If there is nothing to answer, the questions and videos differ in number, a text contains
                 control tokens, an option is unknown or of a wrong type, one file of subtitles is given for several
-            inputs, or the processor encodes by another model.
+                inputs, or the processor encodes by another model.
         """
         own = self._forward_params["generate_kwargs"]
         streamer = {**own, **(kwargs.get("generate_kwargs") or {}), **kwargs}.get("streamer")

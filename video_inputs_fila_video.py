@@ -205,7 +205,7 @@ def check_columns(columns: Sequence[str]) -> None:
     """
     Raises:
         ValueError: If a dataset lacks a column that is needed, or has a clip's times or subtitles under names that are
-        not read.
+            not read.
     """
     if "text" not in columns or not {"videos", "video"} & set(columns):
         raise ValueError(
