@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -74,10 +74,11 @@ def read_subtitles(
             raise ValueError("A file of subtitles belongs to one file, not to several segments: name a track instead.")
         return Subtitles(_cut(_lines_of_file(subtitles, access), segments[0], 0.0))
     lines, at, read = [], 0.0, {}  # segments of one file share what was read of it
+    followed = {source_key(segment.source) for segment in segments[:-1]}  # their lengths decide what is when
     for segment in segments:
         key, (start, end) = source_key(segment.source), span_of(segment)
         if key not in read:
-            read[key] = _lines_of_track(subtitles, segment.source, access)
+            read[key] = _lines_of_track(subtitles, segment.source, access, key in followed)
         words, duration = read[key]
         if start >= duration:
             where = f"its segment from {start} to {segment.end} seconds does not lie within its {duration:.3f} seconds"
@@ -255,7 +256,7 @@ def _written(milliseconds: int, kind: str) -> str:
     return f"{clock}.{fraction // 10:02d}" if kind == "ass" else f"{clock}{mark}{fraction:03d}"
 
 
-def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> tuple[list, float]:
+def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], is_followed: bool) -> tuple[list, float]:
     """The lines of a track of subtitles, and the seconds of its video."""
     is_file = isinstance(source, (str, bytes, bytearray, memoryview))
     if not is_file and not hasattr(source, "__fspath__") and not hasattr(source, "read"):
@@ -277,14 +278,11 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any]) -> tu
             lines = _lines(container, found[0], opened)
         except av.FFmpegError as error:
             raise opened.error(f"its subtitles {track!r} are damaged ({error.strerror or error})") from error
-        start, duration, film = 0.0, float("inf"), None
-        with suppress(VideoReadError):  # without a video, its own times hold
-            film = opened.find_stream(container)
-        if film is not None:
-            # As the reader counts them, for which the limits hold anew.
-            opened.budget = Budget(opened.budget.limits, opened.budget.name, is_url(source))
-            with closing(Track(opened)) as pictures:
-                index = index_video(pictures)
+        start, duration = 0.0, float("inf")
+        # As the reader counts them, for which the limits hold anew.
+        opened.budget = Budget(opened.budget.limits, opened.budget.name, is_url(source))
+        with nullcontext() if is_followed else suppress(VideoReadError), closing(Track(opened)) as pictures:
+            index = index_video(pictures)  # without a video, its own times hold
             start, duration = float(index.times[0] * index.time_base), index.duration
     kept = (line for line in lines if line.end > start or line.start >= start)
     return [line._replace(start=line.start - start, end=line.end - start) for line in kept], duration

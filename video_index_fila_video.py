@@ -105,7 +105,7 @@ def _index(track: "Track") -> Index:
     is_untimed = name in _UNTIMED or codec.name in _DECODED.get(name, ())
     # A column each, as compact as can be: of a long video they are what its reading costs in memory.
     pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
-    first, opening, corrupt, reordered = None, 0, False, False
+    first, opening, corrupt, reordered, is_vp8 = None, 0, False, False, codec.name == "vp8"
     for packet in track.packets:
         opening += first is None
         if first is None:
@@ -113,7 +113,9 @@ def _index(track: "Track") -> Index:
         pts.append(pts_of(packet))
         lengths.append(packet.duration or 0)
         sizes.append(packet.size)
-        flags.append(packet.is_keyframe + 2 * packet.is_discard)
+        # A picture of VP8 that others lean on may itself never be shown.
+        hidden = is_vp8 and packet.size > 0 and not memoryview(packet)[0] & 16
+        flags.append(packet.is_keyframe + 2 * (packet.is_discard or hidden))
         if not packet.is_discard and (is_untimed or packet.pts is None):
             undated.append(NOPTS if packet.dts is None else packet.dts)
         reordered |= packet.pts != packet.dts
@@ -246,6 +248,8 @@ def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int =
         # Its header counts the empty chunks behind the last frame too, and its index may not.
         if announced - held < np.diff([entry.timestamp for entry in entries]).max(initial=0):
             announced = held
+    if announced > held and name == "gif":  # which may leave out what says how long a frame is shown
+        return f"is read in part: FFmpeg gives {held} of its {announced} frames"
     if announced > held:
         return f"is cut off or damaged: {announced - held} of its {announced} frames are missing"
     if wild:

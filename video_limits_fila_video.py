@@ -123,6 +123,7 @@ class Budget:
             raise ValueError(f"limits must be a VideoLimits, got {limits!r}.")
         whole = limits if isinstance(limits, Budget) else None
         self.limits, self.name = whole.limits if whole else limits or VideoLimits(), name
+        self._whole = whole
         # The limits that hold for this kind of source.
         self._seconds = "web_seconds" if is_web else "seconds"
         self.frame_field, self._total = "frame_pixels", "total_pixels"
@@ -170,9 +171,11 @@ class Budget:
             self._spent["pixels"] += pixels
             self._progress = now
         if packets and self._spent["packets"] > self.limits.packets:
-            raise self.refuse(f"it has {self._spent['packets']} packets or more", "packets")
+            raise (self._whole or self).refuse(f"it has {self._spent['packets']} packets or more", "packets")
         if frame is not None and self._spent["pixels"] > getattr(self.limits, self._total):
-            raise self.refuse(f"its frames have {self._spent['pixels']} pixels in all or more", self._total)
+            raise (self._whole or self).refuse(
+                f"its frames have {self._spent['pixels']} pixels in all or more", self._total
+            )
         if now > self._deadline:
             self.check()
 
@@ -187,7 +190,7 @@ class Budget:
             before = self._spent["bytes"]
             self._spent["bytes"] = received = before + len(data)
         if received > self.limits.download_bytes:
-            raise self.refuse(f"{received} bytes or more were fetched", "download_bytes")
+            raise (self._whole or self).refuse(f"{received} bytes or more were fetched", "download_bytes")
         try:
             target.write(data)
         except OSError as error:
@@ -375,7 +378,7 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
     """
     size, samples = file.seek(0, os.SEEK_END), 0
     # Of a track: handlers, (count, duration) of samples, tables of chunks, and how many of each there are.
-    kinds, paces, runs, in_track, chunks, edits = set(), set(), [], 0, 0, 1
+    kinds, paces, runs, in_track, chunks, edits, most = set(), set(), [], 0, 0, 1, 1
     boxes = chain(_boxes(file, 0, size), [(b"trak", size, size)])
     for number, (name, start, end) in enumerate(boxes, 1):
         if number % 64 == 0:
@@ -391,14 +394,17 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
             # Uncompressed sound, whose every value is a sample, is indexed by blocks.
             is_blocks = kinds == {b"soun"} and paces == {(1, 1)}
             samples += (_blocks(runs, chunks) if is_blocks else in_track) * edits
-            kinds, paces, runs, in_track, chunks, edits = set(), set(), [], 0, 0, 1
+            kinds, paces, runs, in_track, chunks, edits, most = set(), set(), [], 0, 0, 1, max(most, edits)
         elif name == b"hdlr":
             kinds |= {file.read(12)[8:]} & {b"soun", b"vide", b"subp", b"clcp"}  # those of metadata are no track's
         elif name == b"stts":
             count, _, duration = struct.unpack_from(">III", file.read(16).ljust(16, b"\0"), 4)
             paces.add((count, duration))
         elif name == b"elst":
-            edits = max(edits, (end - start) // 12)  # bytes of the shorter kind; FFmpeg counts them so, too
+            table = file.read(24)
+            width, times = (20, table[16:24]) if table[:1] == b"\1" else (12, table[12:16])
+            # No samples are in an empty edit at the start, which delays them.
+            edits = max(edits, (end - start - 8) // width - (set(times) == {255}))
         elif name == b"stsc":
             runs.append(file.read(min(end - start, MAX_HEADER))[8:])
         elif name in (b"stco", b"co64"):
@@ -407,15 +413,16 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
             entries = file.read(min(end - start, MAX_HEADER))
             if b"encv" in entries and b"sinf" in entries:
                 raise budget.error("it is encrypted")
-            # What stands behind the settings of a codec is read as boxes too.
-            if table := _TABLES.search(entries):
+            # What stands behind the settings of a codec, in a video 94 bytes with its name, is read as boxes too.
+            if table := _TABLES.search(entries, 94 if kinds == {b"vide"} else 0):
                 raise budget.error(f"its header has a table {table[0].decode()!r} among the settings of a codec")
         elif name in (b"stsz", b"stz2"):
             in_track += _samples(name, file.read(12), size, budget)
         elif name == b"trun":
             samples += _samples(name, file.read(12), size, budget)
         if samples > budget.limits.packets:
-            raise budget.refuse(f"its header announces {samples} samples or more", "packets")
+            header = "its header" if most == 1 else f"its header with up to {most} edits a track"
+            raise budget.refuse(f"{header} announces {samples} samples or more", "packets")
 
 
 def _blocks(tables: list[bytes], chunks: int) -> int:

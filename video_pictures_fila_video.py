@@ -2,7 +2,7 @@
 
 import base64
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,20 @@ def leaves(item: Any) -> list:
 
 def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.Image | None:
     """
-    The picture in a file (path or bytes) that holds a single one, upright; `None` for anything else.
+    The picture in a file (path, bytes or a binary file that can seek) that holds a single one, upright; `None` for
+    anything else.
 
     Raises:
         VideoReadError: If it is damaged or over the limits.
     """
-    if not isinstance(source, (str, Path, bytes)):
-        return None
-    if not isinstance(source, bytes) and not os.path.isfile(source):
-        return None  # Pillow would wait for whoever writes into a pipe; the reader of videos says what it is
-    file = BytesIO(source) if isinstance(source, bytes) else source
+    file = BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
     try:
-        with Image.open(file, formats=PICTURE_FORMATS) as picture:
+        with ExitStack() as finally_:
+            if hasattr(file, "seekable") and file.seekable():
+                finally_.callback(file.seek, file.tell())
+            elif not isinstance(file, (str, Path)) or not os.path.isfile(file):
+                return None  # Pillow would wait for whoever writes into a pipe; the reader of videos says what it is
+            picture = finally_.enter_context(Image.open(file, formats=PICTURE_FORMATS))
             # A photograph may carry smaller copies of itself, which are no animation; frames of raw Motion JPEG are.
             if picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False):
                 return None

@@ -26,6 +26,7 @@ import av
 import PIL.Image
 import PIL.ImageOps
 from av.codec.hwaccel import HWAccel
+from transformers.utils import logging
 
 from .video_limits_fila_video import MAX_HEADER, Budget, VideoLimits, VideoReadError, check_boxes, download
 
@@ -35,6 +36,8 @@ if int(av.__version__.partition(".")[0]) < 17:
         f"Reading videos needs PyAV 17.1 or newer, but {av.__version__} is installed, which other packages such as "
         "lmms-eval ask for: pip install -U 'av>=17.1'."
     )
+
+logger = logging.get_logger(__name__)
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 MAX_NAME = 200  # characters of a source's name in a message; a `data:` URL is as long as its file
@@ -193,6 +196,8 @@ class OpenedSource(ExitStack):
         if (canvas := _canvas(file, self.head)) is not None:
             self.budget.count_as_animation()
             self.budget.check_frame(*canvas)
+        elif self.head.startswith(b"\x89PNG") and not _first_of_png(file):
+            raise self.error("it is cut off: a PNG that ends before its first picture")
         elif is_still(file):
             raise self.error("it is a still picture, not a video")
         self._formats = FORMATS
@@ -320,7 +325,14 @@ def open_picture(
         image.load()
         if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16
             image = image.convert("I;16")
-        return PIL.ImageOps.exif_transpose(image)
+        upright = PIL.ImageOps.exif_transpose(image)
+        with suppress(Exception):  # of the pictures behind the first
+            if image.format in ("GIF", "PNG", "WEBP") and image.is_animated:
+                logger.warning_once(
+                    f"The picture {opened.name} is an animation, of which the first frame alone is taken: pass it by "
+                    "itself as a video for all of them."
+                )
+        return upright
 
 
 @contextmanager
@@ -335,7 +347,9 @@ def pillow_errors(opened: OpenedSource) -> Iterator[None]:
         if pixels > opened.budget.frame_pixels:
             raise opened.budget.refuse(f"it has {pixels} pixels", opened.budget.frame_field) from error
         raise opened.error(f"{error} This is Pillow's own limit: set PIL.Image.MAX_IMAGE_PIXELS as well") from error
-    except (OSError, SyntaxError, EOFError, struct.error) as error:
+    except VideoReadError:
+        raise
+    except Exception as error:  # of its many formats: they have no common class
         raise opened.error(f"it is damaged, or cannot be decoded ({error})") from error
 
 
@@ -384,7 +398,7 @@ def _canvas(file: BinaryIO, head: bytes) -> tuple[int, int] | None:
     numbers = head.ljust(30, b"\0")
     if head.startswith(b"GIF8"):
         return struct.unpack_from("<HH", numbers, 6)
-    if head.startswith(b"\x89PNG") and _is_animated(file):
+    if head.startswith(b"\x89PNG") and _first_of_png(file) == b"acTL":
         return struct.unpack_from(">II", numbers, 16)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":  # without this chunk it holds one picture
         is_extended = head[12:16] == b"VP8X"
@@ -392,15 +406,17 @@ def _canvas(file: BinaryIO, head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _is_animated(file: BinaryIO) -> bool:
-    """Whether a PNG has the chunk of an animation before its first picture, behind whatever profiles and texts."""
+def _first_of_png(file: BinaryIO) -> bytes:
+    """The chunk of a PNG behind its profiles and texts: that of an animation or of a picture. None where it ends
+    before."""
     file.seek(8)
     for _ in range(1000):
-        length, name = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
-        if name in (b"acTL", b"IDAT", b"IEND", bytes(4)):
-            return name == b"acTL"
-        file.seek(length + 4, os.SEEK_CUR)
-    return False
+        if len(chunk := file.read(8)) < 8:
+            return b""
+        if (name := chunk[4:]) in (b"acTL", b"IDAT", b"IEND", bytes(4)):
+            return name
+        file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+    return name
 
 
 def is_still(file: BinaryIO) -> bool:

@@ -197,14 +197,30 @@ def test_frames_and_sources_are_told_apart() -> None:
 def test_a_file_with_one_picture_is_told_from_an_animation(tmp_path, kind) -> None:
     path = tmp_path / f"still.{kind.lower()}"
     path.write_bytes(encoded(PICTURES[0], kind))
-    for source in (path, str(path), path.read_bytes()):
+    data = path.read_bytes()
+    for source in (path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data)):
         assert open_still_picture(source).size == (8, 6)
     if kind in ("GIF", "PNG", "WEBP"):
         animation = encoded(PICTURES[0], kind, save_all=True, append_images=PICTURES[1:])
-        assert open_still_picture(animation) is None
+        assert open_still_picture(animation) is open_still_picture(io.BytesIO(animation)) is None
     assert open_still_picture(tmp_path / "missing.png") is None
     assert open_still_picture(b"no picture") is None
     assert open_still_picture(io.BytesIO(b"")) is None
+
+
+def test_a_picture_is_the_same_video_however_its_file_is_passed(tmp_path) -> None:
+    data = encoded(PICTURES[0])
+    (tmp_path / "still.png").write_bytes(data)
+    file, closed = io.BytesIO(data), io.BytesIO(data)
+    file.seek(5)
+    closed.close()
+    with open(tmp_path / "still.png", "rb") as opened:
+        for source in (data, bytearray(data), memoryview(data), file, opened):
+            frames, metadata = tiny_video_processor().load_video(source)
+            assert torch.equal(frames, EXPECTED[:1]) and metadata.total_num_frames == 1
+    assert file.tell() == 5
+    with pytest.raises(VideoReadError, match="closed file"):
+        tiny_video_processor().load_video(closed)
 
 
 def test_pictures_are_upright_from_bytes_and_from_files(tmp_path) -> None:

@@ -9,7 +9,7 @@ import torch
 from fila_video import VideoReadError
 from fila_video.video_limits_fila_video import VideoLimits
 from fila_video.video_pictures_fila_video import load_images, load_picture, to_uint8_rgb
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 COLORS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
@@ -59,6 +59,30 @@ def test_files_of_one_video_share_its_limits() -> None:
     with pytest.raises(VideoReadError, match=r"bytes or more were fetched, over the limit of .*download_bytes"):
         to_uint8_rgb(files, limits=VideoLimits(download_bytes=3 * len(pictures[0])))
     assert len(load_images(pictures, limits=VideoLimits(total_pixels=one))) == 4  # pictures that stand alone
+    for wrong, limits in ((pictures, VideoLimits(total_pixels=one)), (files, VideoLimits(download_bytes=1))):
+        with pytest.raises(VideoReadError, match="Cannot read the video of 4 pictures: "):
+            to_uint8_rgb(wrong, limits=limits)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_among_pictures_the_first_frame_is_taken_with_a_warning(warnings, tmp_path, kind) -> None:
+    path = tmp_path / f"moving.{kind.lower()}"
+    shades = [Image.new("RGB", (32, 24), (shade, shade, shade)) for shade in (0, 100, 200)]
+    shades[0].save(path, kind)
+    assert to_uint8_rgb([path]).max() == 0
+    assert warnings.text == ""
+    shades[0].save(path, kind, save_all=True, append_images=shades[1:])
+    assert to_uint8_rgb([path, path]).max() == 0
+    assert f"{str(path)!r} is an animation, of which the first frame alone is taken" in warnings.text
+
+
+def test_whatever_pillow_finds_wrong_is_an_error_that_names_the_picture() -> None:
+    file, texts = io.BytesIO(), PngImagePlugin.PngInfo()
+    texts.add_text("words", "x" * 3_000_000, zip=True)  # more than Pillow unpacks
+    Image.fromarray(COLORS).save(file, "PNG", pnginfo=texts)
+    for data in (file.getvalue(), b"P6\n3x 2\n255\n" + bytes(18)):
+        with pytest.raises(VideoReadError, match=f"the picture given as {len(data)} bytes: it is damaged, or cannot"):
+            load_picture(data)
 
 
 def test_a_picture_over_the_limit_of_pillow_is_refused_by_the_limit_that_it_is_over(monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """Kinds of files that are easily read wrong: without presentation times, with wild ones, with palettes or previews."""
 
 import io
+import re
 import struct
 from fractions import Fraction
 
@@ -209,6 +210,27 @@ def test_of_frames_with_one_time_the_same_one_is_seen_in_every_reading(warnings)
     assert "shows 30 of its 60 frames at the time of another one" in warnings.text
 
 
+@pytest.mark.parametrize("late", [0, 39])
+def test_a_picture_of_vp8_that_is_never_shown_is_no_frame(warnings, late) -> None:
+    whole = make_video(io.BytesIO(), 60, codec="libvpx", container="webm", options={"g": "60"}).getvalue()
+    file = io.BytesIO()
+    with av.open(io.BytesIO(whole)) as source, av.open(file, "w", format="webm") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.dts is not None):
+            data, pts = bytearray(bytes(packet)), packet.pts
+            if number in (20, 40):  # as encoders store a picture for reference: at the next one's time or just before
+                data[0] &= ~16
+                pts += 40 - late
+            packet = av.Packet(bytes(data))
+            packet.pts = packet.dts = pts
+            packet.is_keyframe, packet.time_base, packet.stream = number == 0, Fraction(1, 1000), stream
+            out.mux(packet)
+    shown = [number for number in range(60) if number not in (20, 40)]
+    assert straight_decode(file.getvalue()) == numbers(file.getvalue(), num_frames=1000) == shown
+    assert probe_video(file.getvalue()).total_num_frames == 58
+    assert warnings.text == ""
+
+
 @pytest.mark.parametrize("container", ["matroska", "asf"])
 def test_times_that_start_late_are_no_sign_of_a_cut(warnings, container) -> None:
     times = 20_000 + np.arange(50) * 40
@@ -244,6 +266,16 @@ def test_an_empty_chunk_in_avi_shows_the_last_picture_again(warnings) -> None:
     np.testing.assert_allclose(frames.timestamps, np.array(slots) / 25)
     assert numbers(mux(chunks, "mpeg4", "avi"), times=[0.16, 0.23, 1.0, 2.3]) == [4, 4, 9, 17]
     assert warnings.text == ""
+
+
+def test_frames_that_ffmpeg_leaves_out_of_a_gif_are_counted(warnings) -> None:
+    file = io.BytesIO()
+    pictures = [PIL.Image.fromarray(picture(number)).quantize(64) for number in range(12)]
+    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:])
+    data = re.sub(rb"\x21\xf9\x04.{5}(?=\x2c)", b"", file.getvalue(), flags=re.DOTALL)  # what says their times
+    held = len(read_frames(data, num_frames=100).frames)
+    assert held < 12
+    assert f"is read in part: FFmpeg gives {held} of its 12 frames" in warnings.text
 
 
 def test_the_aspect_byte_of_a_gif_is_ignored() -> None:

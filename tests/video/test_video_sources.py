@@ -134,6 +134,34 @@ def test_a_table_among_the_settings_of_a_codec_is_refused(name) -> None:
         OpenedSource(box(b"ftyp", b"isom", bytes(4)) + box(b"moov", track))
 
 
+def test_the_name_of_a_codec_is_no_table() -> None:
+    name = b"\x0ax264 trunk".ljust(32, b"\0")
+    settings = box(b"avc1", bytes(42), name, bytes(4), box(b"avcC", bytes(20)))
+    track = box(b"trak", box(b"hdlr", bytes(8), b"vide", bytes(13)), box(b"stsd", struct.pack(">II", 0, 1), settings))
+    with OpenedSource(box(b"ftyp", b"isom", bytes(4)) + box(b"moov", track)) as opened:
+        assert opened.head
+    with pytest.raises(VideoReadError, match="has a table 'trun' among the settings"):
+        OpenedSource(box(b"ftyp", b"isom", bytes(4)) + box(b"moov", track.replace(b"vide", b"soun")))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_edits_are_counted_by_their_own_length_and_without_a_delay(version) -> None:
+    def edited(*times):
+        entry = ">QqHH" if version else ">IiHH"
+        entries = b"".join(struct.pack(entry, 40, time, 1, 0) for time in times)
+        edits = box(b"edts", box(b"elst", struct.pack(">BxxxI", version, len(times)), entries))
+        data = table_bomb(count=1000)
+        at, first = data.index(b"moov") - 4, data.index(b"trak") - 4
+        return data[:at] + box(b"moov", data[at + 8 : first], box(b"trak", data[first + 8 :], edits))
+
+    for times in ((0,), (-1, 0)):
+        with OpenedSource(edited(*times), limits=VideoLimits(packets=1000)) as opened:
+            assert opened.head
+    for times in ((0, 0), (-1, 0, 0), (0, -1)):
+        with pytest.raises(VideoReadError, match="with up to 2 edits a track announces 2000 samples or more"):
+            OpenedSource(edited(*times), limits=VideoLimits(packets=1999))
+
+
 def test_every_edit_of_a_track_counts_its_samples_anew() -> None:
     """FFmpeg makes the entries of all samples once for each edit."""
 
@@ -314,6 +342,18 @@ def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture() -> None:
     assert file.getvalue().count(b"\xff\xd8\xff") == 2
     with pytest.raises(VideoReadError, match="still picture"):
         OpenedSource(file.getvalue())
+
+
+def test_a_png_that_ends_before_its_picture_is_cut_off() -> None:
+    file, texts = io.BytesIO(), PIL.PngImagePlugin.PngInfo()
+    texts.add_text("words", "x" * 100)
+    PIL.Image.new("RGB", (64, 48)).save(file, "PNG", pnginfo=texts)
+    data = file.getvalue()
+    for kept in (4, 8, 12, 20, 33, 40, 100, data.index(b"IDAT") + 3):
+        with pytest.raises(VideoReadError, match="cut off: a PNG that ends before its first picture"):
+            read_frames(data[:kept], num_frames=1)
+    with pytest.raises(VideoReadError, match="still picture"):
+        read_frames(data, num_frames=1)
 
 
 def test_limits_of_a_subclass_hold() -> None:

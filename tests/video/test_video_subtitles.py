@@ -55,6 +55,45 @@ def test_base64_of_blanks_without_end_is_refused_in_time(in_time) -> None:
         load_picture("data:image/png;base64,A" + " " * 3_000_000 + "A")
 
 
+def beside_words(medium, kind, change=bytes):
+    """Matroska of a track of `medium`, whose packets `change` may alter, and of one line of words at 1 second."""
+    file = io.BytesIO()
+    with av.open(medium) as source, av.open(file, "w", format="matroska") as out:
+        words = av.open(io.BytesIO(CUE + b"Words\n\n"), format="srt")
+        (template,) = getattr(source.streams, kind)
+        stream = out.add_stream_from_template(template)
+        track = out.add_stream_from_template(words.streams.subtitles[0])
+        for read in [packet for packet in source.demux(template) if packet.dts is not None]:
+            packet = av.Packet(change(bytes(read)))
+            packet.pts, packet.dts, packet.time_base, packet.stream = read.pts, read.dts, read.time_base, stream
+            packet.is_keyframe = read.is_keyframe
+            out.mux(packet)
+        for packet in words.demux(subtitles=0):
+            if packet.dts is not None:
+                packet.stream = track
+                out.mux(packet)
+        words.close()
+    return file.getvalue()
+
+
+def test_words_are_read_where_no_frame_of_their_video_can_be_decoded() -> None:
+    medium = make_video(io.BytesIO(), 10, codec="mpeg4", container="mp4")
+    medium.seek(0)
+    data = beside_words(medium, "video", lambda packet: bytes(len(packet)))
+    assert [(line.start, line.text) for line in read_subtitles(0, data)] == [(1.0, "Words")]
+    with pytest.raises(VideoReadError, match="no frame of it can be decoded"):
+        read_subtitles(0, [VideoSegment(data), VideoSegment(data)])
+
+
+def test_words_beside_sound_alone_are_not_joined_at_no_time() -> None:
+    medium = make_video(io.BytesIO(), 50, container="mp4", audio=True)
+    medium.seek(0)
+    data = beside_words(medium, "audio")
+    assert [line.text for line in read_subtitles(0, data)] == ["Words"]
+    with pytest.raises(VideoReadError, match="it holds sound only, no video stream"):
+        read_subtitles(0, [VideoSegment(data), VideoSegment(data)])
+
+
 def test_the_lines_of_a_recording_that_begins_between_two_keyframes_follow_its_first_picture() -> None:
     file, whole = io.BytesIO(), make_video(io.BytesIO(), 60, container="matroska")  # keyframes: 0, 12, 24, ...
     whole.seek(0)
