@@ -313,7 +313,7 @@ def _ask(text: str, video: Any) -> dict[str, Any]:
     return {"videos": video, "text": text}
 
 
-def _is_column(values: Any) -> bool:
+def is_column(values: Any) -> bool:
     """Whether it is a column of `datasets`, which is no list but like one."""
     return isinstance(values, Sequence) and not isinstance(values, (*VIDEO_TYPES, list, tuple, bytearray, memoryview))
 
@@ -409,16 +409,16 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
     if isinstance(text, str):
         if isinstance(videos, (list, tuple)) and videos and isinstance(videos[0], dict) and "role" in videos[0]:
             raise ValueError("A chat holds its own question: pass the chat alone, or videos with `text`.")
-        if _is_iterator(videos) or _is_column(videos) or isinstance(videos, Dataset):
+        if _is_iterator(videos) or is_column(videos) or isinstance(videos, Dataset):
             return _each(videos, partial(_ask, text))
         return {"videos": videos, "text": text}
-    if not isinstance(text, (list, tuple)) and not _is_column(text):
+    if not isinstance(text, (list, tuple)) and not is_column(text):
         raise ValueError(f"`text` must be a string, a list of strings or a chat, got {type(text).__name__}.")
     if not len(text):
         raise ValueError("`text` is an empty batch: pass at least one question.")
     if isinstance(text[0], (dict, list, tuple)):
         raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
-    if not _is_column(videos) and videos_of_rows(videos, len(text)) is None:
+    if not is_column(videos) and videos_of_rows(videos, len(text)) is None:
         videos = flatten_videos(videos)
     if len(videos) != len(text):
         raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
@@ -435,6 +435,7 @@ __all__ = [
     "check_control_tokens",
     "check_prompts",
     "check_text",
+    "is_column",
     "last_question",
     "last_questions",
     "normalize_chat",

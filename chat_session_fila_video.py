@@ -192,7 +192,8 @@ class ChatSession:
         The answer to the next question.
 
         Args:
-            question (`str`): Text alone; the videos stand before the first question, and no image can follow.
+            question (`str`):
+                Text alone, not by its name; the videos stand before the first question, and no image can follow.
             **options:
                 Of the processor and of `generate`, over those of the session. `question="..."` is the processor's:
                 what `selection="question"` goes by instead.

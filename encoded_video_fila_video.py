@@ -209,14 +209,15 @@ class EncodedVideo:
             given (`dict`): What the question sets.
 
         Raises:
-            ValueError: If a setting needs pixels or a pool that this video does not have.
+            ValueError: If a setting needs pixels or a pool that this video does not have, or is one that a model has
+                too and differs.
         """
         for name in (*PIXEL_SETTINGS, *SHARED_WITH_SCENES):
             now = _plain(given.get(name, getattr(video_processor, name, None)))
             if name in self.settings and now != self.settings[name]:
                 raise ValueError(
-                    f"{self!r} was encoded with `{name}` {self.settings[name]}, but the processor has {now}: encode "
-                    "the video again with this processor."
+                    f"{self!r} was encoded with `{name}` {self.settings[name]}, but is asked with {now}: ask with the "
+                    "same, or encode the video again."
                 )
         for name in POOL_SETTINGS:
             if name not in given or _plain(given[name]) == self.settings.get(name):

@@ -68,7 +68,7 @@ class SceneSettings:
             Initial centers of k-means: `"k-means++"` or the paper's `"random"`.
         seed (`int`, *optional*, defaults to 42): Seed of the initial centers.
         frame_batch_size (`int`, *optional*, defaults to 16): Frames that go through the frame encoder at once.
-        max_feature_bytes (`int`, *optional*, defaults to 1 GiB):
+        max_feature_bytes (`float`, *optional*, defaults to 1 GiB):
             Patch features of a video's candidates are kept up to this size; above it the chosen frames are encoded
             again.
         question_diversity (`str`, *optional*, defaults to `"top"`):
@@ -124,7 +124,7 @@ class SceneSettings:
     init: str = "k-means++"
     seed: int = 42
     frame_batch_size: int = 16
-    max_feature_bytes: int = 1 << 30
+    max_feature_bytes: int | float = 1 << 30
     # scenes by a question
     question_diversity: str = "top"
     neutral_question: str = ""

@@ -19,7 +19,7 @@ from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, P
 from transformers.pipelines.image_text_to_text import ReturnType
 from transformers.utils.chat_template_utils import Chat
 
-from .chat_inputs_fila_video import NumberedInput, chat_of_input, pipeline_inputs
+from .chat_inputs_fila_video import NumberedInput, chat_of_input, is_column, pipeline_inputs
 from .chat_session_fila_video import Conversations, Listener, Progress, Result, Text, stream_of
 from .subtitles_fila_video import Subtitles, is_track
 from .video_processing_fila_video import FilaVideoProcessorKwargs
@@ -383,7 +383,8 @@ def _options_over(before: dict[str, Any], options: dict[str, Any]) -> dict[str, 
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and type(value).__name__ != Subtitles.__name__  # the lines of one video
+    is_list = isinstance(value, (list, tuple)) or is_column(value)
+    return is_list and type(value).__name__ != Subtitles.__name__  # the lines of one video
 
 
 def _share_out(inputs: Any, options: dict[str, Any]) -> None:

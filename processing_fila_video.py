@@ -319,8 +319,9 @@ class FilaVideoProcessor(ProcessorMixin):
                 Called with "reading" or "encoding", the frames done and their total.
             **settings:
                 Of the pool and the pixels (`candidate_fps`, `num_frames`, ...), which a question cannot set another
-                way, and of the selection (`num_scenes`, `selection`, ...), which it can. Patch features are kept up to
-                `max_feature_bytes`; above it the frames are, and a question's are encoded again.
+                way, nor what a model has too (`scene_size`, ...); and of the selection (`num_scenes`, `selection`,
+                ...), which it can. Patch features are kept up to `max_feature_bytes`; above it the frames are, and a
+                question's are encoded again.
 
         Raises:
             ValueError: If it is no video or several, or a setting is unknown; as `VideoReadError` where a file cannot

@@ -113,9 +113,8 @@ def answer_all(
 
     Raises:
         ValueError: If the records or the options are wrong (also `subtitles` that are no track, where there are
-        several videos), the output is the records' file, no file of answers, of
-        other settings or in use, the model cannot be loaded, or, with `on_error="raise"`, at the first row that cannot
-        be answered.
+            several videos), the output is the records' file, no file of answers, of other settings or in use, the
+            model cannot be loaded, or, with `on_error="raise"`, at the first row that cannot be answered.
     """
     if engine not in ENGINES:
         raise ValueError(f"`engine` is one of {', '.join(ENGINES)}, got {engine!r}.")

@@ -251,9 +251,12 @@ def _generation(pipe: "VideoTextToTextPipeline", options: dict) -> dict:
 
 def _summary_room(pipe: "VideoTextToTextPipeline", options: dict) -> int:
     """Tokens that the question of a summary and what it is of may take."""
+    given, context = _generation(pipe, options), pipe.processor.context_length
+    if given.get("max_new_tokens") is None:  # else it holds, and not the length of all
+        context = min(given.get("max_length") or context, context)
     # The limit of an answer is no length that it will have.
-    answer = min(_generation(pipe, options).get("max_new_tokens") or ANSWER_ROOM, ANSWER_ROOM)
-    return pipe.processor.context_length - answer - CHAT_ROOM
+    answer = min(given.get("max_new_tokens") or ANSWER_ROOM, ANSWER_ROOM)
+    return context - answer - CHAT_ROOM
 
 
 def _check_summary(pipe: "VideoTextToTextPipeline", question: str, options: dict) -> None:
@@ -266,7 +269,7 @@ def _check_summary(pipe: "VideoTextToTextPipeline", question: str, options: dict
         raise ValueError(
             f"The summary has no room: `summary_question` takes {taken} tokens, and of the context of "
             f"{pipe.processor.context_length} {max(room, 0)} are left for it and the chapters. Shorten the question, "
-            "or lower `max_new_tokens`."
+            "lower `max_new_tokens`, or raise `max_length` where it is set."
         )
 
 

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 from ..long_video.json_records import JsonRecordError, parse_record
 from .questions import VideoQuestions, WorkList
 
-NOT_OF_ANSWERS = ("_name_or_path", "transformers_version")  # of a model's configuration
+# Of configurations: where they come from, and what saving writes into them. The dtype is told by itself.
+NOT_OF_ANSWERS = ("_name_or_path", "transformers_version", "architectures", "auto_map", "custom_pipelines", "dtype")
 SAMPLES, SAMPLE_BYTES = 64, 1 << 12  # of each file of weights, to tell models apart
 
 
@@ -197,21 +198,24 @@ def pipeline_settings(pipe: Any) -> dict[str, Any]:
     settings of the processor, and the pipeline's own options. What holds for every pipeline is left out.
     """
 
-    def of_answers(config: Any) -> dict[str, Any]:
-        return plain({name: value for name, value in config.to_dict().items() if name not in NOT_OF_ANSWERS})
+    def of_answers(config: Any) -> Any:
+        if not isinstance(config, dict):
+            return plain(config)
+        kept = {str(name): value for name, value in config.items() if name not in NOT_OF_ANSWERS}
+        return {name: of_answers(kept[name]) for name in sorted(kept)}
 
     model, processor = pipe.model, pipe.processor
-    text = json.dumps(of_answers(model.config), sort_keys=True)
+    text = json.dumps(of_answers(model.config.to_dict()), sort_keys=True)
     guests = {name: getattr(processor, name) for name in ("frame_encoder", "question_scorer")}
     reading, generation, _ = pipe.options_of()
     # transformers keeps what a pipeline was made with in places that depend on its version.
     generation = pipe.generation_arguments(generation["generate_kwargs"])
     generation = {name: value for name, value in generation.items() if name != "tokenizer"}
-    own = {"reading": reading, "generation": generation, "defaults": of_answers(model.generation_config)}
+    own = {"reading": reading, "generation": generation, "defaults": of_answers(model.generation_config.to_dict())}
     return {
         "dtype": str(pipe.dtype),
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "processor": plain({**processor.to_dict(), "chat_template": processor.chat_template}),
+        "processor": of_answers({**processor.to_dict(), "chat_template": processor.chat_template}),
         "guests": {name: getattr(guest, "__qualname__", type(guest).__qualname__) for name, guest in guests.items()},
         "pipeline": plain(own),
     }

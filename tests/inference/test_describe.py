@@ -279,6 +279,9 @@ def test_a_question_of_a_summary_that_has_no_room_is_refused_before_reading(pipe
         ValueError, match=r"`summary_question` takes \d+ tokens, and of the context of \d+ \d+ are left"
     ):
         describe(pipe, film, summary_question="What was there? " * 2000)
+    # `describe` itself limits the answer, which would hold.
+    with pytest.raises(ValueError, match=r"has no room.*or raise `max_length`"):
+        describe(pipe, film, max_new_tokens=None, max_length=100)
 
 
 def test_the_command_writes_the_form_that_its_output_names(film, tmp_path, capsys) -> None:

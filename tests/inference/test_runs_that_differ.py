@@ -77,6 +77,13 @@ def test_a_pipeline_that_would_answer_otherwise_does_not_go_on(videos, tmp_path,
     assert output.read_bytes() == before
 
 
+def test_a_pipeline_that_was_saved_meanwhile_goes_on(tmp_path) -> None:
+    pipe = tiny_pipeline()
+    before = pipeline_settings(pipe)
+    pipe.save_pretrained(tmp_path / "saved")
+    assert pipeline_settings(pipe) == before
+
+
 def test_the_same_pipeline_goes_on_in_another_process(videos, tmp_path) -> None:
     program = (
         "import json\n"

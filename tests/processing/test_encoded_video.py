@@ -270,7 +270,7 @@ def test_a_pool_thinned_before_it_was_encoded_stays_so(bound, file) -> None:
         ({"num_frames": 12}, "`num_frames=12` needs another reading.*None.*encode it again"),
         ({"seek_mode": "keyframe"}, "`seek_mode=keyframe` needs another reading"),
         ({"selection": "uniform", "even_frames": "middles"}, "`even_frames=middles` needs another reading.* ends:"),
-        ({"size": {"height": 40, "width": 40}}, "encoded with `size` .*20.*but the processor has .*40"),
+        ({"size": {"height": 40, "width": 40}}, "encoded with `size` .*20.*but is asked with .*40"),
         ({"image_mean": [0.0, 0.0, 0.0]}, "encoded with `image_mean`"),
         ({"video_metadata": [{"fps": 1.0, "total_num_frames": 24}]}, "has its own metadata"),
     ],

@@ -143,6 +143,9 @@ def test_settings_are_saved_and_can_be_overridden_a_call(tmp_path) -> None:
     assert (loaded.num_scenes, loaded.scene_size, loaded.selection, loaded.seed) == (5, 2, "bsm", 7)
     assert loaded.add_time_instruction is False and loaded.patches_per_side == 5
     assert loaded.to_dict() == processor.to_dict()
+    # A budget that is only compared may be any number.
+    for budget in (2e9, float("inf")):
+        assert processor.video_processor.scene_settings(max_feature_bytes=budget).max_feature_bytes == budget
 
     inputs = loaded(text="<video>", videos=small_clip(20), num_scenes=3, scene_size=4, return_tensors="pt")
     assert inputs["pixel_values_videos"].shape[1] == 12

@@ -39,7 +39,7 @@ def test_a_call_that_sets_what_a_model_would_fix_gets_the_tokens_of_its_frames()
 def test_an_encoded_video_whose_settings_a_model_would_fix_is_refused_by_a_processor_with_others() -> None:
     processor = tiny_processor()
     encoded = processor.encode_video(clip(24), background_tokens=1)
-    with pytest.raises(ValueError, match="was encoded with `background_tokens` 1, but the processor has 0"):
+    with pytest.raises(ValueError, match="was encoded with `background_tokens` 1, but is asked with 0"):
         processor(text="<video>\nWhat?", videos=[encoded])
     assert "video_background_places" in processor(text="<video>\nWhat?", videos=[encoded], background_tokens=1)
 
