@@ -144,7 +144,7 @@ def _medium(text: str) -> str | bytes:
         return text
     data = text.partition(",")[2] if text.startswith("data:") else text
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode("".join(data.split()), validate=True)  # whose lines may be broken
     except ValueError as error:
         raise ValueError(f"{text[:80]!r} is neither an http or https URL nor base64.") from error
 

@@ -323,8 +323,9 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         return generate_kwargs
 
     def _generate(self, batch: dict[str, Any], prompts: list[Any], generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-        generate_kwargs = {"tokenizer": self.tokenizer, **self._with_length(generate_kwargs)}
-        if not hasattr(self, "_prepare_generate_kwargs"):
+        if hasattr(self, "_prepare_generate_kwargs"):  # which the base class calls
+            generate_kwargs = {"tokenizer": self.tokenizer, **self._with_length(generate_kwargs)}
+        else:
             generate_kwargs = self.generation_arguments(generate_kwargs)
         return super()._forward({**batch, "text": prompts}, generate_kwargs)
 

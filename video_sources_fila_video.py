@@ -327,10 +327,11 @@ def open_picture(
             image = image.convert("I;16")
         upright = PIL.ImageOps.exif_transpose(image)
         with suppress(Exception):  # of the pictures behind the first
-            if image.format in ("GIF", "PNG", "WEBP") and image.is_animated:
+            # A photograph may carry smaller copies of itself.
+            if image.format not in ("JPEG", "MPO") and image.is_animated:
                 logger.warning_once(
-                    f"The picture {opened.name} is an animation, of which the first frame alone is taken: pass it by "
-                    "itself as a video for all of them."
+                    f"The picture {opened.name} holds several, of which the first alone is taken: pass an animation "
+                    "by itself as a video, and pages as pictures of their own."
                 )
         return upright
 

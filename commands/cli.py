@@ -54,15 +54,16 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if self.took is not None and message.endswith("VIDEO"):
-            message += f" (--json took {self.took} for its file: put --json behind VIDEO)"
+            message += f" ({self.took})"
         super().error(message)
 
 
 class MayTakeVideo(argparse.Action):
     """An option whose value may be left out: then what stands behind it is taken for it."""
 
-    def __call__(self, parser: CommandParser, namespace: argparse.Namespace, values: str, *_: object) -> None:
-        parser.took = None if values == self.const else values
+    def __call__(self, parser: CommandParser, namespace: argparse.Namespace, values: str, option: str) -> None:
+        if values != self.const:
+            parser.took = f"{option} took {values} for its own: put {option} behind VIDEO"
         setattr(namespace, self.dest, values)
 
 

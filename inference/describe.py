@@ -267,9 +267,9 @@ def _check_summary(pipe: "VideoTextToTextPipeline", question: str, options: dict
     room, taken = _summary_room(pipe, options), len(pipe.processor.tokenizer(question)["input_ids"])
     if taken >= room:
         raise ValueError(
-            f"The summary has no room: `summary_question` takes {taken} tokens, and of the context of "
-            f"{pipe.processor.context_length} {max(room, 0)} are left for it and the chapters. Shorten the question, "
-            "lower `max_new_tokens`, or raise `max_length` where it is set."
+            f"The summary has no room: `summary_question` takes {taken} tokens, and {max(room, 0)} of the context's "
+            f"{pipe.processor.context_length} are left for it and the chapters. Shorten the question, lower "
+            "`max_new_tokens`, or raise `max_length` where it is set."
         )
 
 

@@ -181,12 +181,16 @@ def differences(kept: dict, now: dict) -> str:
     return "; ".join(found)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON takes it, the same in each process: of what JSON does not know, how Python writes it."""
+def plain(value: Any, without: tuple[str, ...] = ()) -> Any:
+    """
+    A value as JSON takes it, the same in each process: of what JSON does not know, how Python writes it. The names in
+    `without` are left out of all dictionaries.
+    """
     if isinstance(value, dict):
-        return {str(name): plain(each) for name, each in sorted(value.items(), key=str)}
+        kept = sorted((item for item in value.items() if item[0] not in without), key=str)
+        return {str(name): plain(each, without) for name, each in kept}
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [plain(each, without) for each in value]
     if value is None or type(value) in (str, bool, int, float):
         return value
     return re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
@@ -197,27 +201,20 @@ def pipeline_settings(pipe: Any) -> dict[str, Any]:
     What answers by a pipeline beside the files of its model: the dtype, a hash of the model's configuration, the
     settings of the processor, and the pipeline's own options. What holds for every pipeline is left out.
     """
-
-    def of_answers(config: Any) -> Any:
-        if not isinstance(config, dict):
-            return plain(config)
-        kept = {str(name): value for name, value in config.items() if name not in NOT_OF_ANSWERS}
-        return {name: of_answers(kept[name]) for name in sorted(kept)}
-
     model, processor = pipe.model, pipe.processor
-    text = json.dumps(of_answers(model.config.to_dict()), sort_keys=True)
+    text = json.dumps(plain(model.config.to_dict(), NOT_OF_ANSWERS))
     guests = {name: getattr(processor, name) for name in ("frame_encoder", "question_scorer")}
     reading, generation, _ = pipe.options_of()
     # transformers keeps what a pipeline was made with in places that depend on its version.
     generation = pipe.generation_arguments(generation["generate_kwargs"])
     generation = {name: value for name, value in generation.items() if name != "tokenizer"}
-    own = {"reading": reading, "generation": generation, "defaults": of_answers(model.generation_config.to_dict())}
+    own = {"reading": reading, "generation": generation, "defaults": model.generation_config.to_dict()}
     return {
         "dtype": str(pipe.dtype),
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "processor": of_answers({**processor.to_dict(), "chat_template": processor.chat_template}),
+        "processor": plain({**processor.to_dict(), "chat_template": processor.chat_template}, NOT_OF_ANSWERS),
         "guests": {name: getattr(guest, "__qualname__", type(guest).__qualname__) for name, guest in guests.items()},
-        "pipeline": plain(own),
+        "pipeline": plain(own, NOT_OF_ANSWERS),
     }
 
 

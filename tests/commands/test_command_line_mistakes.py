@@ -137,7 +137,7 @@ def test_an_output_never_takes_the_place_of_media_that_it_is_not(tmp_path, capsy
 def test_a_video_that_json_took_for_its_file_is_asked_back(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["scenes", "--json", "film", "--num-scenes", "2"])
-    assert "--json took film for its file: put --json behind VIDEO" in capsys.readouterr().err
+    assert "--json took film for its own: put --json behind VIDEO" in capsys.readouterr().err
     for arguments in (["--json"], ["--output", "board.png"]):
         with pytest.raises(SystemExit):
             main(["scenes", *arguments])

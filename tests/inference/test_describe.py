@@ -276,7 +276,7 @@ def test_an_answer_may_be_allowed_more_tokens_than_the_context_has(pipe, film) -
 def test_a_question_of_a_summary_that_has_no_room_is_refused_before_reading(pipe, film, monkeypatch) -> None:
     monkeypatch.setattr(pipe.processor, "encode_video", lambda *args, **kwargs: pytest.fail("the film was read"))
     with pytest.raises(
-        ValueError, match=r"`summary_question` takes \d+ tokens, and of the context of \d+ \d+ are left"
+        ValueError, match=r"`summary_question` takes \d+ tokens, and \d+ of the context's \d+ are left"
     ):
         describe(pipe, film, summary_question="What was there? " * 2000)
     # `describe` itself limits the answer, which would hold.

@@ -32,6 +32,7 @@ def ask(handler, inputs, **parameters):
     "inputs",
     [
         {"video": ENCODED, "text": QUESTION},
+        {"video": base64.encodebytes(VIDEO).decode(), "text": QUESTION},
         {"videos": [f"data:video/mp4;base64,{ENCODED}"], "text": QUESTION},
         [{"role": "user", "content": [{"type": "video", "base64": ENCODED}, {"type": "text", "text": QUESTION}]}],
         {
@@ -48,7 +49,15 @@ def ask(handler, inputs, **parameters):
         {"video": None, "videos": ENCODED, "text": QUESTION},
         {"video": ENCODED, "videos": None, "text": QUESTION},
     ],
-    ids=["base64", "data URL", "chat", "OpenAI's chat", "no video beside videos", "no videos beside a video"],
+    ids=[
+        "base64",
+        "base64 in lines",
+        "data URL",
+        "chat",
+        "OpenAI's chat",
+        "no video beside videos",
+        "no videos beside a video",
+    ],
 )
 def test_a_question_about_a_video_in_the_request_is_answered(handler, inputs) -> None:
     assert ask(handler, inputs) == [{"generated_text": "a green ring"}]

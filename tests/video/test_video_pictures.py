@@ -64,8 +64,8 @@ def test_files_of_one_video_share_its_limits() -> None:
             to_uint8_rgb(wrong, limits=limits)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_of_an_animation_among_pictures_the_first_frame_is_taken_with_a_warning(warnings, tmp_path, kind) -> None:
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_a_file_of_several_among_pictures_the_first_is_taken_with_a_warning(warnings, tmp_path, kind) -> None:
     path = tmp_path / f"moving.{kind.lower()}"
     shades = [Image.new("RGB", (32, 24), (shade, shade, shade)) for shade in (0, 100, 200)]
     shades[0].save(path, kind)
@@ -73,7 +73,7 @@ def test_of_an_animation_among_pictures_the_first_frame_is_taken_with_a_warning(
     assert warnings.text == ""
     shades[0].save(path, kind, save_all=True, append_images=shades[1:])
     assert to_uint8_rgb([path, path]).max() == 0
-    assert f"{str(path)!r} is an animation, of which the first frame alone is taken" in warnings.text
+    assert f"{str(path)!r} holds several, of which the first alone is taken" in warnings.text
 
 
 def test_whatever_pillow_finds_wrong_is_an_error_that_names_the_picture() -> None:

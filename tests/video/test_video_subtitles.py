@@ -55,15 +55,18 @@ def test_base64_of_blanks_without_end_is_refused_in_time(in_time) -> None:
         load_picture("data:image/png;base64,A" + " " * 3_000_000 + "A")
 
 
-def beside_words(medium, kind, change=bytes):
-    """Matroska of a track of `medium`, whose packets `change` may alter, and of one line of words at 1 second."""
+def beside_words(medium, kind, change=bytes, first=0):
+    """
+    Matroska of a track of `medium`, from its packet `first` on, which `change` may alter, and of one line of words at
+    1 second.
+    """
     file = io.BytesIO()
     with av.open(medium) as source, av.open(file, "w", format="matroska") as out:
         words = av.open(io.BytesIO(CUE + b"Words\n\n"), format="srt")
         (template,) = getattr(source.streams, kind)
         stream = out.add_stream_from_template(template)
         track = out.add_stream_from_template(words.streams.subtitles[0])
-        for read in [packet for packet in source.demux(template) if packet.dts is not None]:
+        for read in [packet for packet in source.demux(template) if packet.dts is not None][first:]:
             packet = av.Packet(change(bytes(read)))
             packet.pts, packet.dts, packet.time_base, packet.stream = read.pts, read.dts, read.time_base, stream
             packet.is_keyframe = read.is_keyframe
@@ -95,22 +98,9 @@ def test_words_beside_sound_alone_are_not_joined_at_no_time() -> None:
 
 
 def test_the_lines_of_a_recording_that_begins_between_two_keyframes_follow_its_first_picture() -> None:
-    file, whole = io.BytesIO(), make_video(io.BytesIO(), 60, container="matroska")  # keyframes: 0, 12, 24, ...
+    whole = make_video(io.BytesIO(), 60, container="matroska")  # keyframes: 0, 12, 24, ...
     whole.seek(0)
-    with av.open(whole) as source, av.open(file, "w", format="matroska") as out:
-        words = av.open(io.BytesIO(CUE + b"Words\n\n"), format="srt")
-        picture = out.add_stream_from_template(source.streams.video[0])
-        track = out.add_stream_from_template(words.streams.subtitles[0])
-        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
-        for packet in packets[5:]:
-            packet.stream = picture
-            out.mux(packet)
-        for packet in words.demux(subtitles=0):
-            if packet.dts is not None:
-                packet.stream = track
-                out.mux(packet)
-        words.close()
-    ((start, end, text),) = read_subtitles(0, file.getvalue())
+    ((start, end, text),) = read_subtitles(0, beside_words(whole, "video", first=5))
     assert (round(start, 3), round(end, 3), text) == (0.52, 1.52, "Words")
 
 
