@@ -90,8 +90,8 @@ def encode(film: Film, path: Path, side: int) -> None:
         out.mux(stream.encode(None))
 
 
-def measure_encoded(minutes: float, max_candidates: int, side: int, seed: int) -> dict:
-    """Of one encoded film: its events, those found by each way to look once a second, and the CPU seconds of each."""
+def measure_encoded(minutes: float, max_candidates: int, side: int, seed: int, fps: float) -> dict:
+    """Of one encoded film: its events, those found by each way to look `fps` times a second, and their CPU seconds."""
     film = draw(minutes, seed, ENCODED_FPS, side)
     row = {"minutes": minutes, "seed": seed, "max_candidates": max_candidates, "events": len(film.events)}
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ def measure_encoded(minutes: float, max_candidates: int, side: int, seed: int) -
         encode(film, path, side)
         for mode in ("exact", "auto", "keyframe"):
             start = time.process_time()
-            with FrameReader(path, fps=1.0, seek_mode=mode) as reader:
+            with FrameReader(path, fps=fps, seek_mode=mode) as reader:
                 _, times = most_different(iter(reader), max_candidates, reader.metadata)
             row[mode] = num_found(film, times)
             row[f"{mode}_looked_at"], row[f"{mode}_cpu"] = reader.total, round(time.process_time() - start, 2)
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     for minutes in args.minutes:
         if args.encoded:
             for seed in range(args.seed, args.seed + args.films):
-                print(json.dumps(measure_encoded(minutes, args.max_candidates, args.side, seed)), flush=True)
+                print(json.dumps(measure_encoded(minutes, args.max_candidates, args.side, seed, args.fps)), flush=True)
             continue
         print(
             json.dumps(measure(minutes, args.films, args.max_candidates, args.fps, args.side, args.seed)), flush=True

@@ -1,6 +1,6 @@
 """256 and 512 frames out of an hour of video: this reader beside transformers' pyav, torchcodec and decord.
 
-    python -m fila_video.benchmarks.video_reading --folder FOLDER --output benchmarks/video_reading.md
+    python -m fila_video.benchmarks.video_reading --folder FOLDER --output table.md
 
 makes its videos in FOLDER once (1.9 GB) and runs every reader in a process of its own, all of them in turn, and that
 three times; the table gives medians, in seconds of the clock and of all processors. Every reader has as many threads

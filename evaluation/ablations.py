@@ -26,7 +26,7 @@ from ..training.settings import DataSet, Settings, load_settings
 from ..training.train import load_model
 from .answer_questions import load_answerer
 from .answering import Answerer
-from .charts import draw
+from .charts import check_can_draw, draw
 from .judging import BlindBaseline
 from .records import Record, read_records
 from .results import evaluate, save_results
@@ -35,7 +35,6 @@ from .tables import Table
 
 logger = logging.get_logger(__name__)
 
-RESULTS = Path(__file__).parent / "results"
 FINISHED = "trainer_state.json"  # what a run of training writes last
 DECIDES = "ablation.json"  # the settings of a run, and of those before it, as they were when it began
 # Of `training`: what is said and kept of a run, and how its data are fetched, none of which decides the weights.
@@ -373,7 +372,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tables", nargs="*", metavar="YAML", help="the files of settings")
     parser.add_argument("--from-results", action="store_true", help="only print and draw what is in --results")
     parser.add_argument("--only-finished", action="store_true", help="train nothing; measure the runs that are there")
-    parser.add_argument("--results", metavar="FOLDER", default=str(RESULTS), help="default: evaluation/results")
+    parser.add_argument("--results", metavar="FOLDER", default="results", help="default: results")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N records of each set")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
 
@@ -383,6 +382,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.results)
     if bool(args.tables) == args.from_results:
         raise ValueError("Name the files of settings, or pass --from-results alone.")
+    check_can_draw()
     ablations = {Path(file).stem: load_ablation(file) for file in args.tables}
     for name, ablation in ablations.items():
         if not args.only_finished:

@@ -19,7 +19,7 @@ from .answering import Answerer
 from .judging import BlindBaseline
 from .records import read_records
 from .results import evaluate, save_results, summary
-from .selections import SELECTIONS, find_selection
+from .selections import SELECTIONS, find_selection, own_selection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", required=True, metavar="FILE", help="JSON lines with questions")
     parser.add_argument("--train", metavar="FILE", help="JSON lines of training, for chance and the constant answer")
     parser.add_argument(
-        "--selection", action="append", help=f"one or more of {', '.join(SELECTIONS)} (default: the model's setting)"
+        "--selection",
+        action="append",
+        help=f"one or more of {', '.join(SELECTIONS)} (default: the model's)",
     )
-    parser.add_argument("--init", choices=INITS, help="initial centers of k-means (default: the model's setting)")
+    parser.add_argument(
+        "--init",
+        choices=INITS,
+        help="initial centers of k-means (by default k-means++, and the model's without --selection)",
+    )
     parser.add_argument("--num-scenes", type=int, help="default: the model's setting")
     parser.add_argument("--encoded-candidates", type=int, help="thin pools to so many (default: the model's)")
     parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
@@ -63,9 +69,11 @@ def run(args: argparse.Namespace) -> int:
     unused = [name for name in names if name not in ("kmeans", "kmeans_dissimilar")]
     if args.init is not None and unused:
         raise ValueError(f"`--init` is of kmeans and kmeans_dissimilar, but {', '.join(unused)} would not use it.")
-    # A name says how the centers start; a model's own setting holds where nothing was named.
-    init = args.init or (None if args.selection else processor.init)
-    selections = {name: find_selection(name, init) for name in names}
+    # A name says how the centers start; a model's own settings hold where nothing was named.
+    if args.selection or args.init:
+        selections = {name: find_selection(name, args.init) for name in names}
+    else:
+        selections = {processor.selection: own_selection(processor.video_processor.scene_settings())}
     with tqdm(total=len(records), desc="Answering", disable=None) as bar:
         results = evaluate(
             answerers, records, selections, not args.no_blind, baseline, lambda done, total: bar.update(done - bar.n)

@@ -22,7 +22,7 @@ from ..scene_selection_fila_video import (
 from ..video_pool_fila_video import thumbnails
 from ..video_prompt_fila_video import VideoPrompt, prompt_of_question
 from .records import Record
-from .selections import ByQuestion, Changes, Precomputed, Recall, Selection, event_recall
+from .selections import AnySelection, ByQuestion, Precomputed, Recall, Selection, event_recall
 
 BATCH_TOKENS = 32768  # of prompts that are answered at once
 
@@ -111,12 +111,21 @@ class Answerer:
         prompt = {field.name: getattr(self.processor, field.name) for field in fields(VideoPrompt)}
         reading = {name: getattr(videos, name) for name in ("size", "do_resize", "num_frames", "fps")}
         chat = hashlib.sha256(str(self.processor.chat_template).encode()).hexdigest()[:16]
-        settings = {**asdict(scenes), **prompt, **reading, **self.options, "chat_template": chat}
+        generation = {**self.model.generation_config.to_diff_dict(), "transformers_version": None}
+        settings = {**asdict(scenes), **prompt, **reading, **self.options}
+        settings |= {"chat_template": chat, "generation": generation}
         return json.loads(json.dumps(settings, default=dict))  # as they are read from a file
 
-    def read(self, record: Record) -> Pool:
-        """A video's pool; see `load_video` of the video processor for its errors."""
-        return Pool(*self.processor.video_processor.load_video(record.path, num_scenes=self.num_scenes))
+    def read(self, record: Record, selections: Iterable[AnySelection] = ()) -> Pool:
+        """
+        The video's pool that these `selections` choose from, by default the processor's own; see `load_video` of the
+        video processor for its errors.
+        """
+        videos, settings = self.processor.video_processor, {"num_scenes": self.num_scenes}
+        # A processor whose own selection is uniform reads no frame more than it shows.
+        if videos.selection == "uniform" and any(selection.method != "uniform" for selection in selections):
+            settings["selection"] = "kmeans"
+        return Pool(*videos.load_video(record.path, **settings))
 
     @torch.no_grad()
     def encode(self, pool: Pool) -> torch.Tensor:
@@ -131,7 +140,7 @@ class Answerer:
         record: Record,
         pool: Pool,
         features: torch.Tensor,
-        selection: Selection | Changes | Precomputed | ByQuestion,
+        selection: AnySelection,
     ) -> tuple[list[Prompt], Recall]:
         """
         The prompts of all questions about a video with one selection, and what this finds of the events; where each
@@ -167,7 +176,7 @@ class Answerer:
         """The scenes that each question chooses among the frames `kept`, whose features these are."""
         processor, means = self.processor, features.float().mean(dim=1)
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[kept]
-        tokens = self.model.tokens_for_scoring(features, processor.question_tokens)
+        tokens = self.model.tokens_for_scoring(features, selection.question_tokens)
 
         def scores(text: str) -> torch.Tensor:
             prompt = prompt_of_question(
@@ -179,8 +188,17 @@ class Answerer:
         chosen = []
         for question in record.questions:
             found = relevance(scores(question.text), *neutral)
-            spacing = selection.question_spacing
-            frames = relevant_frames(found, times, means, self.num_scenes, spacing=spacing, seed=processor.seed)
+            frames = relevant_frames(
+                found,
+                times,
+                means,
+                self.num_scenes,
+                diversity=selection.question_diversity,
+                spacing=selection.question_spacing,
+                context=selection.question_context,
+                min_rise=selection.question_min_rise,
+                seed=processor.seed,
+            )
             chosen.append(scenes_of(means, frames, processor.scene_size))
         return chosen
 

@@ -21,7 +21,6 @@ import torch
 from tqdm.auto import tqdm
 
 from ..commands.loading import DEFAULT_MODEL, load_model, quiet
-from ..long_video.json_records import read_json_records
 from ..other_models.contrastive_scorer import ContrastiveScorer
 from ..question_selection_fila_video import LAYERS, relevance, relevant_frames
 from ..scene_selection_fila_video import frame_weights, scenes_of
@@ -30,7 +29,7 @@ from ..video_prompt_fila_video import prompt_of_question
 from .answering import Answerer, even_places
 from .intervals import accuracy
 from .judging import is_right
-from .records import Question, Record, read_records
+from .records import Question, Record, read_events, read_records
 from .selections import Precomputed, find_selection
 
 PLAIN = ("uniform", "kmeans", "farthest")
@@ -123,7 +122,7 @@ def measure(
     named = [(question, event) for question, event in named if event is not None][:max_questions]
     if not named:
         raise ValueError(f"Record {record.id!r} has no question that names one event.")
-    pool = answerer.read(record)
+    pool = answerer.read(record, [find_selection("kmeans")])
     features = answerer.encode(pool)
     means, times = features.float().mean(dim=1), torch.tensor(pool.metadata.timestamps, dtype=torch.float64)
     weights = frame_weights(thumbnails(pool.frames))
@@ -263,7 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ways", nargs="+", help="only these, by the names of the tables")
     parser.add_argument("--note", default="", help="for the head of the tables, such as how the films were made")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results"), help="folder of the results (default: results)"
+    )
     options = parser.parse_args(arguments)
     try:
         quiet()
@@ -276,11 +277,11 @@ def main(arguments: list[str] | None = None) -> int:
         for file in options.records:
             title = file.stem if stems.count(file.stem) == 1 else str(file.with_suffix(""))
             records = read_records(file, options.limit)
-            events = [data["events"] for _, data in read_json_records(file)]
+            events = read_events(file, options.limit)
             sets[title] = []
             # The pool must be able to fill the most scenes.
             answerer = Answerer(model, processor, num_scenes=max(options.num_scenes))
-            for record, own in zip(tqdm(records, desc=file.stem, disable=None), events, strict=False):
+            for record, own in zip(tqdm(records, desc=file.stem, disable=None), events, strict=True):
                 questions, results = measure(
                     answerer, record, own, options.num_scenes, options.questions, scorer, options.ways
                 )

@@ -1,5 +1,6 @@
 """The ablations as one picture for the model card."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +14,28 @@ INK, FAINT, GRID = "#262a36", "#6f6d6b", "#e2dcd2"
 ACCENT, COLORS, MARK = "#d9603f", ("#427a94", "#8fb8c9", "#6b8f5e", "#b9c9a5"), "#e3ad4a"
 
 
+def check_can_draw() -> None:
+    """
+    Before what takes long.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    if find_spec("matplotlib") is None:
+        raise ImportError("Drawing needs matplotlib: pip install 'fila-video[dataset]'.")
+
+
 def draw(tables: list[Table], file: str | Path) -> None:
     """
     A panel for each table: of each row a bar for each set of questions, with its 95% interval; a diamond for the share
     of events that a selection finds, where rows differ in it; a dashed line for the blind score.
 
     Raises:
-        ImportError: If matplotlib is missing. `ValueError` where there is nothing to draw.
+        ValueError: Where there is nothing to draw.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'fila-video[dataset]'.") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if not tables:
         raise ValueError("There are no tables to draw.")
     heights = [len(table.rows) * (0.18 + 0.24 * len(table.sets)) + 1.3 for table in tables]
@@ -106,4 +116,4 @@ def _dress(axis: "Axes", table: Table) -> None:
     )
 
 
-__all__ = ["draw"]
+__all__ = ["check_can_draw", "draw"]

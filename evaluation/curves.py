@@ -58,8 +58,7 @@ class Watcher:
     @property
     def about(self) -> dict[str, Any]:
         """What answers depend on: the model's name and digest, and the processor's settings."""
-        settings = asdict(self.processor.video_processor.scene_settings())
-        return {"model": self.name, "weights": self.answerer.digest, "settings": settings}
+        return {"model": self.name, "weights": self.answerer.digest, "settings": self.answerer.settings}
 
     def pools(self, record: Record, num_scenes: int) -> dict[str, EncodedVideo]:
         """
@@ -189,15 +188,10 @@ def draw(file: Path, panels: list[list[tuple[str, list[Series], str]]], x_label:
     """
     Rows of panels, each a title, lines and what is drawn of them with its intervals, over one logarithmic axis with
     `ticks`, and one legend.
-
-    Raises:
-        ImportError: If matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'fila-video[dataset]'.") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8.6, 3.3 * len(panels) + 0.8), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
@@ -252,7 +246,9 @@ def add_arguments(parser: argparse.ArgumentParser, ways: Iterable[str]) -> None:
     parser.add_argument("--ways", nargs="+", help=f"only some of {', '.join(ways)}")
     parser.add_argument("--workers", type=int, default=1, help="processes that film (default: 1)")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results"), help="folder of the results (default: results)"
+    )
 
 
 def chosen_ways(args: argparse.Namespace, ways: Iterable[str]) -> list[str]:

@@ -322,7 +322,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--num-frames", type=int, default=512)
     parser.add_argument("--num-scenes", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--seeds", type=int, default=3, help="of k-means")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results"), help="folder of the results (default: results)"
+    )
     options = parser.parse_args(arguments)
 
     material = fetch(options.cache)
@@ -346,7 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
         "events": {kind: [len(pool.events) for pool in pools[kind]] for kind in KINDS},
         "tables": {},
     }
-    for features, encode in (("thumbnails", thumbnails), ("the default's tower", tower_features(options.model))):
+    tower = f"the tower of {Path(options.model).resolve().name}"
+    for features, encode in (("thumbnails", thumbnails), (tower, tower_features(options.model))):
         results["tables"][features] = {}
         for kind in KINDS:
             rows = measure(pools[kind], encode, selections, tuple(options.num_scenes), options.seeds)

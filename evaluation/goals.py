@@ -27,7 +27,7 @@ from .intervals import accuracy, difference
 from .judging import normalize
 from .records import read_records
 from .results import counts, evaluate, is_question, load_results, markdown, percent, save_results
-from .selections import find_selection
+from .selections import find_selection, own_selection
 
 logger = logging.get_logger(__name__)
 
@@ -134,8 +134,10 @@ def answer_sets(
             records = folder / f"{split}_{settings.kind}.jsonl"
             if not records.is_file():
                 make_videos(folder, settings, count, workers)
-            chosen = [answerer.processor.selection, *([UNIFORM] if name == "short" else [])]
-            selections = {each: find_selection(each, answerer.processor.init) for each in dict.fromkeys(chosen)}
+            own = own_selection(answerer.processor.video_processor.scene_settings())
+            selections = {answerer.processor.selection: own}
+            if name == "short":
+                selections.setdefault(UNIFORM, find_selection(UNIFORM))
             found = evaluate({model: answerer}, read_records(records), selections, blind=False)
             found[model] |= {"digest": answerer.digest, "settings": answerer.settings}
             part = saved.with_suffix(".part")

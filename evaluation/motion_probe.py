@@ -179,7 +179,9 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser.add_argument("--merger-rate", type=float, default=1e-2, help="learning rate of the merger (default: 0.01)")
     parser.add_argument("--workers", type=int, default=1, help="processes that film (default: 1)")
     parser.add_argument("--device", help="of the tower (default: the best there is)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results"), help="folder of the results (default: results)"
+    )
     args = parser.parse_args(argv)
     try:
         for name in ("films", "test_films", "epochs", "batch_size"):

@@ -18,7 +18,7 @@ import torch
 
 from ..commands.loading import DEFAULT_MODEL
 from ..toy_world.sets import Settings
-from .charts import ACCENT, COLORS, FAINT, INK
+from .charts import ACCENT, COLORS, FAINT, INK, check_can_draw
 from .curves import FILMS, Counts, Series, Watcher, add_arguments, chosen_ways, draw, measure_films, section, write
 from .records import Record
 from .selections import event_recall
@@ -65,6 +65,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     add_arguments(parser, WAYS)
     args = parser.parse_args(argv)
     try:
+        check_can_draw()
         ways = chosen_ways(args, WAYS)
         watcher = Watcher(args.model, args.device)
         about = {**watcher.about, "ways": ways}

@@ -1,5 +1,6 @@
 """Annotated videos and images: JSON lines in LLaVA's form, with their questions and events."""
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,24 @@ def read_records(file: str | Path, limit: int | None = None, check_files: bool =
     return records
 
 
+def read_events(file: str | Path, limit: int | None = None) -> list[list[dict]]:
+    """
+    The events of each of [`read_records`], whole: `start` and `end`, `color` and `shape`.
+
+    Raises:
+        ValueError: If a record has none of these, as those of make-videos do.
+    """
+    events = []
+    for number, data in itertools.islice(read_json_records(file), limit):
+        events.append(data.get("events") or [])
+        if not all({"start", "end", "color", "shape"} <= event.keys() for event in events[-1]) or "events" not in data:
+            raise ValueError(
+                f"{file}, line {number}: record {data['id']!r} does not say which `events` it shows, with their "
+                "`color` and `shape`: use records of make-videos."
+            )
+    return events
+
+
 def _read_record(data: object, where: str, folder: Path) -> Record:
     try:
         if isinstance(data, JsonRecordError):
@@ -92,4 +111,4 @@ def _read_question(data: dict) -> Question:
     return question
 
 
-__all__ = ["FORMS", "Question", "Record", "read_records"]
+__all__ = ["FORMS", "Question", "Record", "read_events", "read_records"]

@@ -40,7 +40,7 @@ def evaluate(
         pools = {}
         for name, answerer in answerers.items():
             if record.is_video and answerer.pool_settings not in pools:
-                pools[answerer.pool_settings] = answerer.read(record)
+                pools[answerer.pool_settings] = answerer.read(record, selections.values())
             pool = pools.get(answerer.pool_settings)
             answers, recalls = _ask(answerer, record, pool, selections, blind)
             results[name]["questions"] += _judged(record, answers, baseline)

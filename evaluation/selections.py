@@ -1,10 +1,11 @@
 """The ways to choose a video's scenes that are compared, and how much of its events each of them finds."""
 
 import itertools
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 
+from ..frame_selector_fila_video import SceneSettings
 from ..scene_selection_fila_video import INITS, num_selected_scenes, scenes_of, select_scenes
 
 
@@ -91,8 +92,14 @@ class ByQuestion:
     question_layers: str = "middle"
     neutral_question: str = ""
     question_spacing: float = 3.0
+    question_diversity: str = "top"
+    question_context: float = 0.0
+    question_min_rise: float = 0.0
+    question_tokens: int = 16
     method: str = "question"
 
+
+AnySelection = Selection | Mixture | Changes | Precomputed | ByQuestion
 
 # All give the language model the same number of visual tokens.
 SELECTIONS = {
@@ -108,6 +115,14 @@ SELECTIONS = {
     "question": ByQuestion(),
     "question_first": ByQuestion("first", "What can be seen?"),
 }
+
+
+def own_selection(settings: SceneSettings) -> AnySelection:
+    """The selection of a processor that has these settings."""
+    if settings.selection != "question":
+        return find_selection(settings.selection, settings.init)
+    asking = asdict(settings.asking)
+    return ByQuestion(**{field.name: asking[field.name] for field in fields(ByQuestion) if field.name in asking})
 
 
 def find_selection(name: str, init: str | None = None) -> Selection | Changes | ByQuestion:
@@ -165,6 +180,7 @@ def event_recall(events: list[tuple[float, float]], times: torch.Tensor) -> Reca
 
 __all__ = [
     "SELECTIONS",
+    "AnySelection",
     "ByQuestion",
     "Changes",
     "Mixture",
@@ -173,4 +189,5 @@ __all__ = [
     "Selection",
     "event_recall",
     "find_selection",
+    "own_selection",
 ]

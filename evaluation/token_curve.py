@@ -25,7 +25,7 @@ from ..configuration_fila_video import FilaVideoConfig, pooled_grid_size
 from ..layer_compression_fila_video import CompressionSchedule
 from ..toy_world.sets import Settings
 from .asked_events import named_event
-from .charts import ACCENT, COLORS, FAINT
+from .charts import ACCENT, COLORS, FAINT, check_can_draw
 from .curves import FILMS, Counts, Series, Watcher, add_arguments, chosen_ways, draw, measure_films, section, write
 from .records import Record
 from .results import markdown
@@ -154,6 +154,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     add_arguments(parser, WAYS)
     args = parser.parse_args(argv)
     try:
+        check_can_draw()
         ways, scenes = chosen_ways(args, WAYS), sorted(set(args.num_scenes))
         names = [Path(model).resolve().name for model in args.model] if len(args.model) > 1 else ["model"]
         labels = args.label or names

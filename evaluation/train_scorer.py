@@ -23,11 +23,10 @@ from tqdm.auto import tqdm, trange
 from transformers import SiglipConfig, SiglipModel, SiglipVisionModel, get_cosine_schedule_with_warmup, set_seed
 
 from ..commands.loading import DEFAULT_MODEL, load_model, quiet
-from ..long_video.json_records import read_json_records
 from ..other_models.frames import select_frames
 from ..processing_fila_video import FilaVideoProcessor
 from ..toy_world.world import COLORS, SHAPES
-from .records import read_records
+from .records import read_events, read_records
 
 NAMING = ("what", "color", "when", "before", "after")
 FRAMES_EACH = 12  # of a film
@@ -47,8 +46,8 @@ class Film:
 def read_films(file: Path) -> list[Film]:
     """The films of a file of `make-videos`, with as many frames of each, evenly spaced."""
     films = []
-    events = [data["events"] for _, data in read_json_records(file)]
-    for record, own in zip(tqdm(read_records(file), desc=file.stem, disable=None), events, strict=True):
+    records = read_records(file)
+    for record, own in zip(tqdm(records, desc=file.stem, disable=None), read_events(file), strict=True):
         frames, metadata = select_frames(record.path, FRAMES_EACH, selection="uniform")
         shown = [
             [{event["color"], event["shape"]} for event in own if event["start"] <= time < event["end"]]

@@ -73,7 +73,7 @@ def answer_all(
     **options: Any,
 ) -> Summary:
     """
-    Answers the questions about many videos. A run that was broken off, however, goes on when it is started again:
+    Answers the questions about many videos. A run goes on when it is started again, however it was broken off:
     nothing is lost and nothing is answered twice.
 
     Args:

@@ -63,10 +63,24 @@ def test_the_first_command_gives_the_answer_that_the_card_shows() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
 
 
-def test_what_the_card_links_to_is_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", CARD) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the Hub make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_what_the_card_and_the_pages_link_to_is_there() -> None:
+    pages = [page for page in ROOT.rglob("*.md") if not {".venv", ".cache", "build"} & {*page.parts}]
+    broken, found = [], 0
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" in link:
+                continue
+            file, _, anchor = link.partition("#")
+            target, found = (page.parent / file if file else page), found + 1
+            if not target.exists() or (anchor and anchor not in headings(target)):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert found > 100 and broken == []
 
 
 def test_the_index_of_the_paper_names_real_tests() -> None:

@@ -63,6 +63,16 @@ def test_records_without_such_questions_are_refused(tmp_path, capsys) -> None:
     assert "no question that names one event" in capsys.readouterr().err
 
 
+def test_records_that_do_not_say_what_happens_are_refused(tmp_path, capsys) -> None:
+    records = make_videos(tmp_path, Settings("rare", "test", duration=(60, 60), side=32, fps=1), count=1)
+    record = json.loads(records.read_text())
+    del record["events"]
+    for more in ({}, {"events": [{"start": 1.0, "end": 2.0}]}):
+        records.write_text(json.dumps(record | more))
+        assert asked_events.main(["--records", str(records), "--output", str(tmp_path)]) == 2
+        assert "does not say which `events` it shows" in capsys.readouterr().err
+
+
 def test_a_scorer_is_trained_on_films_and_scores_beside_the_others(tmp_path, capsys) -> None:
     settings = Settings("rare", "train", seed=5, duration=(60, 60), questions=12, side=32, fps=2)
     records = str(make_videos(tmp_path / "films", settings, count=3))

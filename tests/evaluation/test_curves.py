@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fila_video.evaluation import curves, needle, token_curve
+from fila_video.evaluation import charts, curves, needle, token_curve
 from fila_video.evaluation.curves import Watcher
 from fila_video.evaluation.token_curve import COMPRESSED, visual_tokens
 from helpers.tiny_processor import model_for, tiny_processor
@@ -19,6 +19,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
     def load(name: str, device: str | None) -> tuple:
         processor = tiny_processor(candidate_fps=2.0, max_candidates=24, seek_mode="exact")
         settings = dict(known[name])
+        processor.time_marks = settings.pop("time_marks", processor.time_marks)
         processor.pooling_stride = settings.get("pooling_stride", processor.pooling_stride)
         processor.video_processor.background_tokens = settings.get("background_tokens", 0)
         model = model_for(processor, **settings)
@@ -146,6 +147,17 @@ def test_a_folder_with_the_answers_of_another_model_is_refused(tmp_path, watch, 
     given[1] = "tiny"
     assert needle.main([*given[:-1], "kmeans-even"]) == 2
     assert "with other ways" in capsys.readouterr().err
+    watch["tiny"] = {"time_marks": "none"}
+    assert needle.main(given) == 2
+    assert "with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [needle, token_curve])
+def test_without_what_draws_nothing_is_measured(tmp_path, watch, monkeypatch, capsys, command) -> None:
+    monkeypatch.setattr(charts, "find_spec", lambda name: None)
+    assert command.main(options(tmp_path)) == 2
+    assert "Drawing needs matplotlib: pip install 'fila-video[dataset]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "work").exists()
 
 
 def test_a_model_that_chooses_its_frames_itself_is_refused(tmp_path, monkeypatch, capsys) -> None:

@@ -13,7 +13,7 @@ from fila_video.evaluation.intervals import accuracy, difference
 from fila_video.evaluation.judging import BlindBaseline, is_right, normalize
 from fila_video.evaluation.records import Question, read_records
 from fila_video.evaluation.results import evaluate, load_results, save_results, summary
-from fila_video.evaluation.selections import SELECTIONS, Precomputed, event_recall, find_selection
+from fila_video.evaluation.selections import SELECTIONS, Precomputed, event_recall, find_selection, own_selection
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.evaluation_files import CHOICE, make_set, write_lines
 from helpers.tiny_processor import model_for, tiny_processor
@@ -90,6 +90,38 @@ def test_answers_are_those_of_the_pipeline(name, model, records, results, select
                 **PIPELINE_OPTIONS[name],
             )[0]["generated_text"]
             assert rows[record.id, number][name] == expected
+
+
+def test_a_model_that_reads_uniform_frames_alone_is_compared_on_whole_pools(model, records, selected) -> None:
+    answerer = Answerer(model, tiny_processor(num_scenes=2, selection="uniform"), max_new_tokens=LENGTH)
+    names = ("kmeans", "farthest", "uniform")
+    found = evaluate({"tiny": answerer}, records, {name: SELECTIONS[name] for name in names}, blind=False)
+    for name in names:
+        assert found["tiny"]["recall"][name] == selected["tiny"]["recall"][name]
+    assert len(answerer.read(records[0]).frames) == 6
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        {"question_layers": "first", "neutral_question": "What is it?", "question_spacing": 2.0, "question_tokens": 4},
+        {"question_diversity": "clusters", "question_context": 3.0, "question_spacing": 0.0},
+        {"question_diversity": "xcomp"},
+    ],
+)
+def test_a_models_own_way_to_ask_is_the_pipelines(asking, model, records) -> None:
+    def processor():
+        return tiny_processor(num_scenes=2, selection="question", **asking)
+
+    answerer = Answerer(model, processor(), max_new_tokens=LENGTH)
+    own = own_selection(answerer.processor.video_processor.scene_settings())
+    bound, record = processor().bind(model), records[0]
+    pool = answerer.read(record, [own])
+    prompts, _ = answerer.about_video(record, pool, answerer.encode(pool), own)
+    for question, prompt in zip(record.questions, prompts, strict=True):
+        inputs = bound(text="<video>", videos=[str(record.path)], question=question.text, return_tensors="pt")
+        visual = model.get_video_features(frame_features=inputs["frame_features"], return_dict=True).pooler_output[0]
+        torch.testing.assert_close(prompt.visual, visual)
 
 
 @pytest.mark.parametrize("name", ["kmeans", "farthest", "changes", "question"])

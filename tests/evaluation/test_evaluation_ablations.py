@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from helpers.tiny_processor import model_for, tiny_processor
 from PIL import Image
 from safetensors.torch import load_file
 
-ROOT = ablations.RESULTS.parent.parent
+ROOT = Path(ablations.__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")

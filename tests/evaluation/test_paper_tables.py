@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 from fila_video.commands import cli
-from fila_video.evaluation.ablations import RESULTS, main
+from fila_video.evaluation import ablations
+from fila_video.evaluation.ablations import main
 from fila_video.toy_world.make_videos import Settings, make_videos
 
-FOLDER = RESULTS.parent
+FOLDER = Path(ablations.__file__).resolve().parent
 RESERVED = "620951"  # evaluation/seeds.md
 FEW = {"clip": "12", "empty": "12"}  # films that are joined; of all others two
 
