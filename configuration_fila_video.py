@@ -113,6 +113,14 @@ class FilaVideoConfig(PreTrainedConfig):
 
     model_type = "fila_video"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+    # Of an evaluation, `Trainer` keeps the logits alone.
+    keys_to_ignore_at_inference = [
+        "cache",
+        "past_key_values",
+        "image_hidden_states",
+        "video_hidden_states",
+        "kept_tokens",
+    ]
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -296,12 +297,14 @@ def encode_video(
     names = (*PIXEL_SETTINGS, *POOL_SETTINGS)
     recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in names}
     # Of the selection only what was given: a question takes the rest from the processor that asks.
-    recorded |= {name: value for name, value in given.items() if name in vars(settings) and name not in HANDLING}
+    recorded |= {
+        name: _plain(value) for name, value in given.items() if name in vars(settings) and name not in HANDLING
+    }
     recorded["candidates"] = settings.num_candidates(metadata.duration)
     encoded = EncodedVideo(
         metadata=metadata,
         pictures=pictures_of(frames, metadata),
-        thumbnail_features=thumbnails(frames),
+        thumbnail_features=thumbnails(frames).cpu(),
         frames=frames,
         frame_features=None,
         patch_features=None,
@@ -340,7 +343,7 @@ def pictures_of(frames: torch.Tensor, metadata: VideoMetadata | None) -> torch.T
     shrink = min(PICTURE_SIDE / max(size), 1.0)
     size = tuple(max(round(side * shrink), 1) for side in size)
     if size == (height, width):
-        return frames.permute(0, 2, 3, 1).contiguous()
+        return frames.permute(0, 2, 3, 1).contiguous().cpu()
     smaller = []
     for batch in frames.split(32):
         scaled = nn.functional.interpolate(batch.float(), size, mode="bilinear", antialias=True)
@@ -369,13 +372,16 @@ _hashes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def _hash(tower: nn.Module) -> str:
     weights = [plain for weight in (*tower.parameters(), *tower.buffers()) for plain in _plain_tensors(weight)]
     # Loading others into them or training them leaves them in their place, but counts as writing; `.data` does not.
-    which = [(weight.data_ptr(), weight._version) for weight in weights]
+    # Of those made in `torch.inference_mode()` nothing counts.
+    which = [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
     known = _hashes.get(tower)
     if known is not None and known[0] == which:
         return known[1]
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(f"{weight.dtype} {tuple(weight.shape)}".encode())
+        if weight.is_meta:
+            continue  # offloaded: read a layer at a time, while it runs
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     _hashes[tower] = which, digest.hexdigest()
     return digest.hexdigest()
@@ -399,6 +405,8 @@ def _plain(value: Any) -> Any:
     """A setting as JSON gives it back."""
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, np.generic):
+        return value.item()
     if hasattr(value, "keys") or hasattr(value, "longest_edge"):  # a SizeDict, or a dictionary
         return {key: side for key, side in dict(value).items() if side is not None}
     return list(value) if isinstance(value, tuple) else value

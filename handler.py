@@ -15,6 +15,9 @@ SERVICE_SETTINGS = {"limits", "allow_private_hosts", "progress", "device", "retu
 SERVICE_SETTINGS |= {"max_candidates", "num_frames", "fps", "do_sample_frames", "size", "do_resize", "crop_size"}
 SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes", "hwaccel"}
 SERVICE_SETTINGS |= {"candidate_fps", "min_candidates", "seek_mode", "time_template"}
+# Nor how an answer is computed: without a cache every token reads the whole prompt again, and others compile first.
+SERVICE_SETTINGS |= {"use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"}
+SERVICE_SETTINGS |= {"prefill_chunk_size"}
 MOST_INPUTS = 32
 # `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
 LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
@@ -42,7 +45,10 @@ class EndpointHandler:
         videos_kwargs = self.pipeline.processor.valid_processor_kwargs.__annotations__["videos_kwargs"].__annotations__
         self.options = {name for name in vars(GenerationConfig()) if not name.startswith("_")} | set(videos_kwargs)
         self.options -= SERVICE_SETTINGS | {"transformers_version"}
-        self.largest = {**LARGEST, "num_scenes": MORE_SCENES * self.pipeline.processor.num_scenes}
+        processor = self.pipeline.processor
+        self.largest = {**LARGEST, "num_scenes": MORE_SCENES * processor.num_scenes}
+        saved = {name: getattr(processor, name) for name in ("question_tokens", "encoded_candidates")}
+        self.largest |= {name: value for name, value in saved.items() if value is not None}
 
     def __call__(self, data: dict[str, Any]) -> list:
         """
@@ -86,6 +92,8 @@ class EndpointHandler:
         if parameters.get("return_scenes") not in (None, True, False):
             raise ValueError("`return_scenes` is true or false in a request: pictures are too large for its answer.")
         inputs = data["inputs"]
+        if isinstance(inputs, dict) and "role" in inputs:
+            inputs = [inputs]  # a chat of one message
         batch = isinstance(inputs, list) and not (isinstance(inputs[0], dict) and "role" in inputs[0])
         if batch and len(inputs) > MOST_INPUTS:
             raise ValueError(f"A request has at most {MOST_INPUTS} inputs, got {len(inputs)}: send several requests.")

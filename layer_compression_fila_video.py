@@ -259,6 +259,10 @@ def compressed_forward(
     hidden, places, states, seen = inputs_embeds, None, [], []
     first_layers = [0, *boundaries]
     for stage, first in enumerate(first_layers):
+        # Of a model on several devices, the layers of the stage before have left the tokens on theirs.
+        valid, last_layer, places = (
+            each if each is None else each.to(hidden.device) for each in (valid, last_layer, places)
+        )
         if stage and last_layer is not None:
             stays = (last_layer > first) & valid
             num_left = int(stays.sum(dim=1).max())
@@ -269,7 +273,7 @@ def compressed_forward(
             places = order if places is None else places.gather(1, order)
         # What the layers of this stage can look at: what they cached, which differs in length from stage to stage, and
         # these tokens. Positions count a row's tokens without the padding, so that what fell away leaves no gaps.
-        past = cache.valid[stage] if has_past else valid.new_zeros(batch_size, 0)
+        past = cache.valid[stage].to(hidden.device) if has_past else valid.new_zeros(batch_size, 0)
         seen.append(torch.cat([past, valid], dim=1))
         positions = (past.sum(dim=1, keepdim=True) + valid.cumsum(dim=1) - 1).clamp(min=0)
         # A single token, a step of decoding, is not looked at: on an accelerator looking means waiting.

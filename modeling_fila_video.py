@@ -358,19 +358,27 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
 
     def _touch_unused(
-        self, inputs_embeds: torch.Tensor, has_pixels: bool, has_image: bool, has_video: bool
+        self, inputs_embeds: torch.Tensor, num_seen: int, has_image: bool, has_video: bool
     ) -> torch.Tensor:
-        """Adds nothing, but keeps in the graph what a training batch does not use: DDP waits for every gradient."""
+        """
+        Adds nothing, but keeps in the graph what a training batch does not use, where `num_seen` of images and videos
+        came as pixels: DDP waits for every gradient, and FSDP for every process to run the tower as often.
+        """
         encoders = [self.background_encoder]
         encoders += [] if has_video else [self.scene_merger, self.cooperative_encoder]
         unused = [parameter for part in encoders if part is not None for parameter in part.parameters()]
-        unused += [] if has_pixels else [*self.vision_tower.parameters()]
+        tower = [*self.vision_tower.parameters()]
+        if any(hasattr(weight, "device_mesh") for weight in tower):  # sharded, gathered layer by layer
+            blank = inputs_embeds.new_zeros(1, 3, self.config.frame_side, self.config.frame_side)
+            unused += [self.encode_frames(blank) for _ in range(2 - num_seen)]
+        elif not num_seen:
+            unused += tower
         if not (has_image or has_video):
             unused += [*self.multi_modal_projector.parameters()]
             unused += [] if self.image_newline is None else [self.image_newline]
-        for parameter in unused:
-            if parameter.requires_grad:
-                inputs_embeds = inputs_embeds + (parameter.sum() * 0).to(inputs_embeds)
+        for values in unused:
+            if values.requires_grad:
+                inputs_embeds = inputs_embeds + (values.sum() * 0).to(inputs_embeds)
         return inputs_embeds
 
     @can_return_tuple
@@ -424,9 +432,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if is_prompt and not (isinstance(past_length, int) and past_length > 0):
             given = {name for name, features in (("image", images), ("video", videos)) if features is not None}
             self.refuse_missing_visuals(input_ids, text_embeds, given, past_length)
-        if self.training:
-            has_pixels = pixel_values is not None or pixel_values_videos is not None
-            inputs_embeds = self._touch_unused(inputs_embeds, has_pixels, images is not None, videos is not None)
+        if self.training and torch.is_grad_enabled():
+            num_seen = sum(pixels is not None for pixels in (pixel_values, pixel_values_videos))
+            inputs_embeds = self._touch_unused(inputs_embeds, num_seen, images is not None, videos is not None)
 
         kept_tokens = None
         # CODEPATH: XComp's LP-Comp runs the layers itself, since tokens fall away between them.

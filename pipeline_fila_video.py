@@ -273,6 +273,11 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         # Wrapped, so that the base class leaves batching to the processor: it would pad videos as if they were text.
         return {"model_inputs": model_inputs.to(dtype=self.dtype), "text": prompt, "scenes": scenes, "error": None}
 
+    def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
+        # The times of scenes are for people: they stay, since MPS knows no float64.
+        is_time = isinstance(inputs, torch.Tensor) and inputs.dtype == torch.float64
+        return inputs if is_time else super()._ensure_tensor_on_device(inputs, device)
+
     def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict | None = None) -> ModelOutput:
         # The base class gives lists for batches, even of one; what failed has no inputs.
         is_batch = isinstance(model_inputs["error"], list)

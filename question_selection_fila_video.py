@@ -110,6 +110,7 @@ def score_frames(
     if not hasattr(family, "apply_rotary_pos_emb") or not hasattr(attentions[0], "q_proj"):
         raise ValueError(f"Questions cannot be scored with a language model like {type(language_model).__name__}.")
     layout = len(before), frames.shape[1], question
+    before, after = before.to(frames.device), after.to(frames.device)
     scores, of_layers, this_thread = [], [], threading.get_ident()
 
     # The ordinary forward gives each layer's input; a hook on its way in scores the frames by it. Other threads may
@@ -118,7 +119,7 @@ def score_frames(
         if threading.get_ident() != this_thread:
             return
         hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
-        of_layers.append(_score_layer(language_model, attention, hidden, windows, *layout))
+        of_layers.append(_score_layer(language_model, attention, hidden, windows, *layout).to(frames.device))
         if len(of_layers) == len(attentions):
             raise _Scored  # the layers behind the last one that counts are not run
 
@@ -160,6 +161,11 @@ def _score_layer(
     texts = keys[:, :num_before], keys[:, num_before + num_video :]
     video = keys[:, num_before : num_before + num_video].unflatten(1, (num_frames, tokens_per_frame))
 
+    def turned(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Queries or keys by their places. Of a model on several devices, the angles may come from another one."""
+        cos, sin = (angles.to(hidden.device) for angles in language_model.rotary_emb(hidden[None], positions))
+        return rotate(states[None], states[None], cos, sin)[0][0]
+
     total, count = hidden.new_zeros(num_frames, dtype=torch.float32), torch.zeros(num_frames, device=hidden.device)
     for window in windows:
         window = window.to(hidden.device)
@@ -167,9 +173,8 @@ def _score_layer(
         positions = torch.arange(inside.shape[1], device=hidden.device)[None]
         # Moved by the frames that the window lacks, a row of the question stands where it stands in the window.
         row_positions = (rows - (num_frames - len(window)) * tokens_per_frame)[None]
-        # It turns queries and keys by the same angles, and these have other places than those: each alone.
-        inside = rotate(inside[None], inside[None], *language_model.rotary_emb(hidden[None], positions))[1][0]
-        asked = rotate(queries[None], queries[None], *language_model.rotary_emb(hidden[None], row_positions))[0][0]
+        # Queries have other places than keys: each are turned alone.
+        inside, asked = turned(inside, positions), turned(queries, row_positions)
         inside = inside.repeat_interleave(len(queries) // len(keys), dim=0)  # several heads share their keys
         weights = (asked.float() @ inside.float().transpose(1, 2) * attention.scaling).softmax(dim=-1)
         paid = weights.mean(dim=(0, 1))[num_before : num_before + len(window) * tokens_per_frame]

@@ -376,6 +376,7 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
         raise ValueError(f"`video_metadata` must have a positive `fps`, got {metadata.fps}.")
     if metadata.duration is None:
         metadata.duration = metadata.total_num_frames / metadata.fps
+    metadata.fps, metadata.duration = float(metadata.fps), float(metadata.duration)  # NumPy's cannot be saved
     return metadata
 
 
@@ -412,7 +413,8 @@ def collate(items: list[BatchFeature], tokenizer: PreTrainedTokenizerBase) -> Ba
     names = list(dict.fromkeys(name for item in items for name in item))
     text = [name for name in names if name in ("input_ids", "attention_mask")]
     rows = [{name: item[name][row] for name in text} for item in items for row in range(len(item["input_ids"]))]
-    batch = dict(tokenizer.pad(rows, return_tensors="pt"))
+    device = items[0]["input_ids"].device  # which the tokenizer forgets
+    batch = {name: value.to(device) for name, value in tokenizer.pad(rows, return_tensors="pt").items()}
     for name in names:
         values = [item[name] for item in items if name in item]
         if name in ("pixel_values_videos", "frame_features"):

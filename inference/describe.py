@@ -183,7 +183,11 @@ def _plan(
     pool = {name: settings[name] for name in POOL}
     access = pipe.processor.video_processor.access(**reading)
     # The patch features of a frame serve no later question: none are kept.
-    encoded = pipe.processor.encode_video(source, progress=progress, max_feature_bytes=1, **pool, **access)
+    own = {name: reading[name] for name in ("frame_batch_size", "hwaccel") if reading.get(name) is not None}
+    # Chapters are cut from all candidates, also where few of them would be shown.
+    encoded = pipe.processor.encode_video(
+        source, progress=progress, max_feature_bytes=1, selection="kmeans", **own, **pool, **access
+    )
     times, duration = np.array(encoded.timestamps), float(encoded.metadata.duration)
     # What the model sees, things above all, and what a thumbnail shows, places above all: both weigh the same.
     seen = [values.float().cpu().numpy() for values in (encoded.frame_features, encoded.thumbnail_features)]

@@ -171,7 +171,7 @@ def _tower(name: str, device: str | None) -> tuple:
 
     model, processor = load_model(name, device)
     videos = processor.video_processor
-    size = videos.size["height"], videos.size["width"]
+    size = (model.config.frame_side,) * 2
     return (lambda frames: model.encode_frames(videos.pixels(frames, model.device)).cpu()), size
 
 

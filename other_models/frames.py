@@ -160,7 +160,7 @@ def select_frames(
         frames = resized(frames[torch.from_numpy(chosen).long()], size)
         seconds = np.array(metadata.timestamps)[chosen]
         metadata.frames_indices = [metadata.frames_indices[number] for number in chosen]
-        return frames.permute(0, 2, 3, 1).contiguous().numpy(), _timed(metadata, seconds)
+        return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy(), _timed(metadata, seconds)
 
     if video_metadata is not None:
         raise ValueError("`video_metadata` describes frames that are given as they are: a file has its own.")

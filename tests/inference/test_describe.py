@@ -15,7 +15,7 @@ from fila_video.inference.chapters import chapter_starts
 from fila_video.inference.describe import Chapter, VideoDescription, _summarize
 from fila_video.long_video.files import write_video
 from fila_video.toy_world.make_videos import Settings, make_videos
-from helpers.tiny_processor import tiny_pipeline
+from helpers.tiny_processor import model_for, tiny_pipeline, tiny_processor
 from helpers.video_files import make_video
 from PIL import Image
 
@@ -51,6 +51,14 @@ def test_chapters_begin_at_the_very_frames_where_the_film_changes(pipe, film) ->
         )
         assert chapter.text == record["generated_text"] and chapter.error is None
     assert isinstance(description.summary, str)
+
+
+def test_chapters_are_found_by_a_model_that_shows_uniform_frames(film) -> None:
+    processor = tiny_processor(
+        selection="uniform", num_scenes=2, candidate_fps=5.0, min_candidates=6, max_candidates=99
+    )
+    pipe = VideoTextToTextPipeline(model_for(processor), processor=processor)
+    assert spans(describe(pipe, film)) == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]
 
 
 def test_a_film_is_described_by_its_url_as_by_its_path(pipe, film, tmp_path) -> None:

@@ -156,6 +156,25 @@ def test_videos_with_features_need_no_model_in_a_worker(bound, model, encoded) -
         alone(text=["<video>What?"] * 2, videos=[[encoded], [clip()]])
 
 
+def test_numbers_of_numpy_can_be_saved(bound, file, tmp_path) -> None:
+    frames = np.zeros((9, 24, 24, 3), np.uint8)
+    encodings = [
+        bound.encode_video(file, num_scenes=np.int64(2)),
+        bound.encode_video(frames, {"fps": np.float32(25), "total_num_frames": 9, "duration": np.float32(0.36)}),
+    ]
+    for number, encoding in enumerate(encodings):
+        encoding.save(tmp_path / f"{number}.safetensors")
+        assert EncodedVideo.load(tmp_path / f"{number}.safetensors").timestamps == encoding.timestamps
+
+
+def test_a_model_made_in_inference_mode_encodes(file) -> None:
+    processor = tiny_processor()
+    with torch.inference_mode():
+        model = model_for(processor)
+        processor.bind(model)
+        assert processor.encode_video(file).encoder["vision_weights"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("has_model", [True, False])
 def test_a_saved_one_is_the_same_in_another_process(has_model, tmp_path) -> None:

@@ -105,11 +105,17 @@ def test_what_a_stranger_may_not_reach_and_what_is_no_video_are_errors(handler, 
         ({"num_scenes": 0}, "from 1 to 64"),
         ({"num_scenes": 4.5}, "from 1 to 64"),
         ({"max_length": 4097}, "from 1 to 4096"),
+        ({"selection": "question", "question_tokens": 10**5}, "`question_tokens` is a whole number from 1 to 16 in"),
     ],
 )
 def test_what_an_answer_may_cost_has_an_end(handler, parameters, message) -> None:
     with pytest.raises(ValueError, match=message):
         handler({"inputs": {"video": ENCODED, "text": QUESTION}, "parameters": parameters})
+
+
+def test_a_chat_of_one_message_needs_no_list(handler) -> None:
+    message = {"role": "user", "content": [{"type": "video", "base64": ENCODED}, {"type": "text", "text": QUESTION}]}
+    assert ask(handler, message) == ask(handler, [message])
 
 
 def test_a_request_has_so_many_inputs_at_most(handler) -> None:
@@ -132,6 +138,10 @@ def test_a_request_has_so_many_inputs_at_most(handler) -> None:
         "min_candidates",
         "seek_mode",
         "time_template",
+        "use_cache",
+        "cache_implementation",
+        "compile_config",
+        "prefill_chunk_size",
     ],
 )
 def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None:

@@ -240,6 +240,21 @@ def test_scenes_come_with_every_answer(pipe, file) -> None:
         )
 
 
+def test_scenes_come_where_the_device_knows_no_double_precision(pipe, file, monkeypatch) -> None:
+    """As Apple's GPUs, which nothing of float64 can be moved to."""
+    move = torch.Tensor.to
+
+    def to(tensor: torch.Tensor, *args, **options) -> torch.Tensor:
+        device = next((each for each in (*args, *options.values()) if isinstance(each, torch.device)), None)
+        if tensor.dtype == torch.float64 and device is not None and torch.float64 not in (*args, *options.values()):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return move(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    (result,) = pipe(file, text="What?", return_scenes=True, num_scenes=3, **SHORT)
+    assert result["scenes"][0]["timestamps"].dtype == torch.float64
+
+
 def test_options_of_the_processor_reach_it(pipe, file) -> None:
     uniform = pipe(file, text="What?", selection="uniform", num_frames=12, return_scenes=True, **SHORT)
     indices = uniform[0]["scenes"][0]["indices"]

@@ -72,6 +72,21 @@ def test_a_row_that_cannot_be_learned_is_refused_by_its_number(processor, row, m
         ChatCollator(processor)([{"messages": conversation("Hello?", answer="hi")}, row])
 
 
+def test_a_plain_trainer_evaluates_batches_with_and_without_videos_by_their_logits(processor, tmp_path) -> None:
+    chats = [conversation(clip(20), "What?", answer="a ring"), conversation("Hello?", answer="a ring")]
+    arguments = TrainingArguments(
+        str(tmp_path),
+        per_device_eval_batch_size=1,
+        remove_unused_columns=False,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model_for(processor), arguments, data_collator=ChatCollator(processor))
+    predictions = trainer.predict([{"messages": chat} for chat in chats]).predictions
+    assert predictions.shape[0] == 2 and predictions.shape[2] == len(processor.tokenizer)
+
+
 def test_a_plain_trainer_learns_from_chats(processor, tmp_path) -> None:
     model = model_for(processor)
     rows = [{"messages": conversation(clip(20, seed=n), "What?", answer=f"answer {n}")} for n in range(2)]

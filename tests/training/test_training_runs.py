@@ -21,6 +21,7 @@ from helpers.training_runs import (
     losses,
     run,
     settings_file,
+    turns,
     video_record,
     world,
     write_lines,
@@ -275,10 +276,14 @@ def test_adapters_are_saved_merged_and_reloaded(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path) -> None:
-    """DDP, plain and with gradient checkpointing, with batches where one process has images only; FSDP 2."""
-    write_lines(tmp_path / "mixed.jsonl", [video_record(0), image_record(0), video_record(1), image_record(1)])
+    """DDP, plain and with gradient checkpointing, with batches where one process has images or words only; FSDP 2."""
+    words = {"id": "w", "conversations": turns("Hello?", "Hello.", medium="")}
+    both = {"id": "b", "image": ["0.png"], "video": "videos/2.mp4"}
+    both["conversations"] = turns("<image>\nWhat?", "Two.", medium="<video>\n")
+    records = [video_record(0), image_record(0), video_record(1), image_record(1), words, both]
+    write_lines(tmp_path / "mixed.jsonl", records)
     data = [{"path": str(tmp_path / "mixed.jsonl"), "media": str(world()), "weight": 3}]
-    training = {"max_steps": 3, "per_device_train_batch_size": 1}
+    training = {"max_steps": 6, "per_device_train_batch_size": 1}
     variants = {name: {"training": training, "data": data, "batch_size": 2} for name in ("ddp", "fsdp")}
     variants["checkpointing"] = {**variants["ddp"], "training": {**training, "gradient_checkpointing": True}}
     files = {name: settings_file(tmp_path / name, **changes) for name, changes in variants.items()}
@@ -289,8 +294,10 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path) -> Non
     assert result.returncode == 0, result.stderr[-4000:]
 
     trainer = run(tmp_path / "one", **variants["ddp"])
-    kinds = ["image" if index % 2 else "video" for _, _, index in trainer.train_dataset.sampler][:6]
-    assert {frozenset(kinds[at : at + 2]) for at in range(0, 6, 2)} >= {frozenset(("image", "video"))}
+    names = ("video", "image", "video", "image", "words", "both")
+    kinds = [names[index] for _, _, index in trainer.train_dataset.sampler][:12]
+    pairs = {frozenset(kinds[at : at + 2]) for at in range(0, 12, 2)}
+    assert frozenset(("image", "video")) in pairs and all(len(pair) > 1 for pair in pairs if "words" in pair)
     expected = weights(tmp_path / "one")
     for name in variants:
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=2e-5), name
