@@ -217,7 +217,7 @@ def parts_recipe(text_config: PreTrainedConfig, vision_config: PreTrainedConfig)
         "vision_feature_select_strategy": feature_select_strategy(vision_config),
     }
     new = ("model.scene_merger.", "model.background_encoder.", "model.multi_modal_projector.", "model.image_newline")
-    return Recipe("parts", model, time_marks="sentence", new=new)
+    return Recipe("parts", model, time_marks="sentence", chatml=True, new=new)
 
 
 def compare(

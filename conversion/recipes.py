@@ -30,7 +30,9 @@ class Recipe:
         template (`str`, *optional*): The chat template where the source's own knows no videos.
         turns (`dict`, *optional*): What a template of its chats is made of; see [`trainable`].
         new (`tuple[str, ...]`): Beginnings of the names of tensors that the checkpoint need not have.
-        chatml (`bool`): Whether the source was trained on this project's own chat template.
+        chatml (`bool`):
+            Whether the model has this project's own chat template, if its tokenizer has ChatML's tokens: the source
+            was trained on it, or is yet to be trained.
         remarks (`list[str]`): What the model card says about the conversion.
         max_length (`int`, *optional*): Tokens of the longest prompt, where the checkpoint says so.
         grown_from (`int`, *optional*): Rows of an embedding that has to grow for `<image>` and `<video>`.

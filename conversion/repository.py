@@ -88,8 +88,9 @@ def load_tokenizer(folder: Path, text_config: PreTrainedConfig, recipe: Recipe) 
 
 def chat_template(folder: Path, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> str:
     """
-    The chat template: this project's own where the source was trained on it (`recipe.chatml`); the one of the
-    checkpoint if it knows videos; else the recipe's, or the language model's with placeholders for what is no text.
+    The chat template: this project's own where the recipe says so (`recipe.chatml`) and the tokenizer has ChatML's
+    tokens; the one of the checkpoint if it knows videos; else the recipe's, or the language model's with placeholders
+    for what is no text.
 
     Raises:
         ValueError: If there is none.

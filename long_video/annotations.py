@@ -52,8 +52,8 @@ def read_annotations(
 
     Args:
         annotations (`Sequence`):
-            Paths of JSON or JSONL files, whatever `datasets.load_dataset` takes (a folder, a Parquet, CSV or Arrow
-            file, a name on the Hub), folders of `save_to_disk`, or iterables of records.
+            Paths of JSON or JSONL files, whatever `datasets.load_dataset` takes (a folder, a Parquet or Arrow file, a
+            name on the Hub), folders of `save_to_disk`, or iterables of records.
         videos (`str` or `os.PathLike`):
             The folder of the video files; a record's `video` is looked for in it and in its `data_source` folder.
         report (`Callable[[BadInput], None]`):
@@ -187,15 +187,28 @@ def _read_file(path: Path) -> Iterator:
         raise LongVideoError(f"The annotation file cannot be read: {error}") from error
 
 
-def load_annotations(annotation: str | os.PathLike, split: str) -> Sequence:
+def load_annotations(annotation: str | os.PathLike, split: str, name: str | None = None) -> Sequence:
     """
-    What `datasets` loads: a folder, a Parquet, CSV or Arrow file, a name on the Hub, a folder of `save_to_disk`.
+    What `datasets` loads: a folder, a Parquet or Arrow file, a name on the Hub, a folder of `save_to_disk`. `name` is
+    the configuration of a folder or of a set on the Hub that has several.
 
     Raises:
-        LongVideoError: If it cannot, or is not installed, or a `split` other than `"train"` is named of a set that has
-        none.
+        LongVideoError: If it cannot, or is not installed, or a `name`, or a `split` other than `"train"`, is given of
+        a set that has none.
     """
     _check_split([annotation], split)
+    path = Path(annotation)
+    if path.suffix.lower() == ".csv":
+        raise LongVideoError(
+            f"{str(annotation)!r} is a CSV file, whose columns cannot hold lists such as `conversations`: write the "
+            "records as JSON lines (.jsonl) or Parquet."
+        )
+    is_saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    if name is not None and (is_saved or path.is_file()):
+        raise LongVideoError(
+            f"`name` {name!r} is of a folder or a set on the Hub that `datasets` loads by name; {str(annotation)!r} "
+            "has no configurations: leave it out."
+        )
     try:
         import datasets
     except ImportError as error:
@@ -203,15 +216,14 @@ def load_annotations(annotation: str | os.PathLike, split: str) -> Sequence:
             f"{str(annotation)!r} is neither .json nor .jsonl, and reading it takes the package `datasets`: "
             "pip install 'fila-video[dataset]'."
         ) from error
-    path = Path(annotation)
     try:
-        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        if is_saved:
             loaded = datasets.load_from_disk(str(path))
             return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
-        kinds = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
+        kinds = {".parquet": "parquet", ".arrow": "arrow"}
         if path.is_file():
             return datasets.load_dataset(kinds.get(path.suffix, "json"), data_files=str(path), split="train")
-        return datasets.load_dataset(str(annotation), split=split)
+        return datasets.load_dataset(str(annotation), name, split=split)
     except Exception as error:  # whatever `datasets` and its backends raise for a set that is not one
         raise LongVideoError(f"`datasets` cannot load {str(annotation)!r}, split {split!r}: {error}") from error
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .annotations import BadInput, LongVideoError, annotation_names, check_annotations, fingerprint, read_annotations
@@ -27,7 +28,7 @@ from .durations import DurationCache, read_durations
 from .engines import ENGINES, TaskError, default_workers, run_tasks, running
 from .plan import JoiningPlan, JoiningRules, make_plan
 from .records import make_record, record_source, video_name
-from .statistics import Statistics, draw_histograms, read_records, write_card
+from .statistics import Statistics, check_complete, draw_histograms, read_records, write_card
 
 BAD_INPUTS = 3  # exit status: built, but inputs were left out
 _WORK = ".build"
@@ -37,7 +38,7 @@ _FORMAT = 1
 
 @dataclass
 class BuildSettings:
-    """What a build is made from. `rules` and the fields up to `shard_size` decide every byte of the output."""
+    """What a build is made from. All fields up to `shard_size` but `output` decide every byte of the output."""
 
     annotations: Sequence
     videos: str | os.PathLike
@@ -78,6 +79,7 @@ class BuildSettings:
             "format": _FORMAT,
             # In their order, which is that of the inputs.
             "annotations": [list(pair) for pair in zip(names, prints, strict=True)],
+            "videos": str(self.videos.resolve()),
             "split": self.split,
             **asdict(self.rules),
             "materialize": self.materialize,
@@ -105,6 +107,7 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
         if _check_begun(settings, deciding) and settings.strict:
             _stop_at(_read_bad(output))
         if (output / "README.md").exists():
+            check_complete(output)
             shutil.rmtree(work / "plan", ignore_errors=True)
             from transformers.utils import logging  # here: --help needs no transformers
 
@@ -133,15 +136,10 @@ def _check_matplotlib() -> None:
 def _only_build(work: Path) -> Iterator[None]:
     """Keeps a second build out of the folder, for as long as this process lives."""
     try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(work / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LongVideoError(f"Another build is writing to {str(work.parent)!r}.") from error
+        held = FileLock(work / "lock").acquire(blocking=False)
+    except Timeout as error:
+        raise LongVideoError(f"Another build is writing to {str(work.parent)!r}.") from error
+    with held:
         yield
 
 
@@ -154,6 +152,7 @@ def _check_begun(settings: BuildSettings, deciding: dict) -> bool:
     if not (work / "settings.json").exists():
         raise LongVideoError(f"The output {str(output)!r} is not empty; name a new folder.")
     kept = json.loads((work / "settings.json").read_text())
+    kept.setdefault("videos", deciding["videos"])  # earlier versions did not note it
     # Earlier versions kept a fingerprint a name: of several of one name the last, and of a folder none of its files.
     earlier = isinstance(kept.get("annotations"), dict)
     if earlier:
@@ -174,10 +173,15 @@ def _check_begun(settings: BuildSettings, deciding: dict) -> bool:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    from .files import sync_file  # and not above, where help would wait for torch
-
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")
+    _name_whole(unfinished, path)
+
+
+def _name_whole(unfinished: Path, path: Path) -> None:
+    """A written file takes its name once its bytes are on the disk."""
+    from .files import sync_file  # and not above, where help would wait for torch
+
     sync_file(unfinished)
     os.replace(unfinished, path)
 
@@ -359,9 +363,9 @@ def _finish(settings: BuildSettings, deciding: dict) -> Statistics:
         )
     _write_whole(output / "statistics.json", json.dumps(statistics.summary(), indent=1) + "\n")
     draw_histograms(statistics, output / "statistics.png.tmp")
-    os.replace(output / "statistics.png.tmp", output / "statistics.png")
+    _name_whole(output / "statistics.png.tmp", output / "statistics.png")
     write_card(statistics, deciding, len(_read_bad(output)), output / "README.md.tmp")
-    os.replace(output / "README.md.tmp", output / "README.md")
+    _name_whole(output / "README.md.tmp", output / "README.md")
     return statistics
 
 

@@ -173,10 +173,17 @@ def _run_local(
         for suspect in sorted(suspects):
             for number, outcome, _ in _run_pool(context, make, arguments, iter([suspect]), 1):
                 deaths = deaths + 1 if outcome is None else 0
-                died = WorkerDied("A worker process died, perhaps for want of memory; use fewer workers.")
+                died = WorkerDied(
+                    f"A worker process died of {_shown(suspect[1])}, perhaps for want of memory; use fewer workers."
+                )
                 if deaths > max(4, 2 * workers):
                     raise died
                 yield number, (None, died) if outcome is None else outcome
+
+
+def _shown(item: Any) -> str:
+    text = repr(item)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _run_pool(

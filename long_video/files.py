@@ -54,7 +54,7 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
     Raises:
         VideoReadError: Where a sub-video cannot be read.
     """
-    target = Path(target)
+    target = Path(target).absolute()  # FFmpeg takes what stands before a colon of a relative path for a protocol
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:

@@ -90,7 +90,7 @@ def make_plan(
             Called with the number of long videos drawn.
 
     Raises:
-        LongVideoError: Where the set is too small, with both numbers.
+        LongVideoError: Where the set is too small, with both numbers, or its videos do not pack into the durations.
     """
     total = float(np.sum(durations))
     uses = min(rules.max_uses, rules.count)
@@ -103,10 +103,16 @@ def make_plan(
         if len(videos) == rules.count:
             return JoiningPlan.of(videos)
     possible = int(uses * total // rules.min_duration) if total >= rules.min_duration else 0
+    if possible >= rules.count:
+        raise LongVideoError(
+            f"{len(durations)} usable videos of {total:.1f} seconds in all are enough for {rules.count} videos, but "
+            f"do not pack into so many of {rules.min_duration:g} to {rules.max_duration:g} seconds. Raise "
+            "max_duration or max_uses, lower count or add annotations."
+        )
     raise LongVideoError(
         f"{len(durations)} usable videos of {total:.1f} seconds in all, each used at most {rules.max_uses} times and "
         f"once in one video, do not make {rules.count} videos of at least {rules.min_duration:g} seconds"
-        f" (at most {min(possible, rules.count)}). Raise max_uses, lower count or add annotations."
+        f" (at most {possible}). Raise max_uses, lower count or add annotations."
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .annotations import LongVideoError
 from .json_records import JsonRecordError, read_json_lines
 
 if TYPE_CHECKING:
@@ -53,12 +54,25 @@ class Statistics:
 def check_complete(output: str | Path) -> None:
     """
     Raises:
-        ValueError: If the folder holds a build that has not finished: its card is written last.
+        LongVideoError: If the folder holds a build that has not finished, whose card is written last, or one that
+        misses shards, which tell their number in their names.
     """
-    if (Path(output) / ".build").is_dir() and not (Path(output) / "README.md").is_file():
-        raise ValueError(
-            f"The build in {str(output)!r} has not finished: it has no README.md, which is written last. Start the "
-            f"same `fila-video build-dataset ... --output {output}` again, which goes on with it."
+    output = Path(output)
+    if not (output / ".build").is_dir():
+        return
+    again = f"the same `fila-video build-dataset ... --output {output}` again"
+    if not (output / "README.md").is_file():
+        raise LongVideoError(
+            f"The build in {str(output)!r} has not finished: it has no README.md, which is written last. Start "
+            f"{again}, which goes on with it."
+        )
+    shards = list(output.glob("data/train-*-of-*.jsonl"))
+    total = int(shards[0].stem.rpartition("-")[2]) if shards else None
+    if len(shards) != total:
+        found = f"{len(shards)} of its {total}" if shards else "none of its"
+        raise LongVideoError(
+            f"The build in {str(output)!r} has {found} shards in `data`: copy the others there, or remove its "
+            f"README.md and start {again}, which writes them."
         )
 
 

@@ -64,7 +64,8 @@ def encode(path: Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h
     rate = Fraction(fps).limit_denominator(1001)
     frames = iter(frames)
     first = next(frames)
-    part = path.with_name(f".{path.name}.part")
+    # FFmpeg takes what stands before a colon of a relative path for a protocol.
+    part = path.absolute().with_name(f".{path.name}.part")
     with av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream(encoder, rate=rate, options=options)
         stream.height, stream.width = first.shape[:2]

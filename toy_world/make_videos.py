@@ -36,6 +36,7 @@ from .sets import CROWD, DURATIONS, GRID, KINDS, ROW, SPLITS, Settings
 from .wordings import SETS, STYLES, Wordings
 from .world import (
     COMPOSITIONS,
+    NAMELESS,
     SHAPES,
     Background,
     Film,
@@ -125,6 +126,8 @@ def _make_picture(origin: str, output: Path, name: str, settings: Settings, keep
 
 
 def _draw_still(rng: Random, colors: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Thing:
+    if not all(pairs[0]):
+        return draw_new_thing(rng, *rng.choice([pair for pair in pairs if pair[0] in (*colors, NAMELESS)]))
     while (pair := (rng.choice(colors), rng.choice(SHAPES))) not in pairs:
         continue
     return draw_new_thing(rng, *pair)
@@ -251,7 +254,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refusals", type=int, default=0, help="questions about what is not there or about something else, a video"
     )
     parser.add_argument(
-        "--compositions", choices=COMPOSITIONS, default="all", help="pairs of color and shape (default: all)"
+        "--compositions", choices=COMPOSITIONS, default="all", help="pairs of color and shape, or only one of these"
     )
     parser.add_argument("--boxed", type=float, default=0.0, help="share between black bars (default: 0)")
     parser.add_argument(

@@ -237,19 +237,19 @@ def _unique(film: Film, field: str) -> list[Thing]:
 
 
 def _what(rng: Random, film: Film) -> Made | None:
-    things = _unique(film, "color")
+    things = [thing for thing in _unique(film, "color") if thing.shape]
     if not things:
         return None
     thing = rng.choice(things)
-    return {"color": thing.color}, thing.shape, _shuffled(rng, SHAPES)
+    return {"color": thing.color or "colored"}, thing.shape, _shuffled(rng, SHAPES)
 
 
 def _color(rng: Random, film: Film) -> Made | None:
-    things = _unique(film, "shape")
+    things = [thing for thing in _unique(film, "shape") if thing.color]
     if not things:
         return None
     thing = rng.choice(things)
-    return {"shape": thing.shape}, thing.color, _shuffled(rng, tuple(COLORS))
+    return {"shape": thing.shape or "thing"}, thing.color, _shuffled(rng, tuple(COLORS))
 
 
 def _order(rng: Random, film: Film) -> Made | None:
@@ -283,7 +283,9 @@ def _count(rng: Random, film: Film) -> Made | None:
     if rng.random() < 0.4:
         number, things = len(film.events), "objects"
     else:
-        field, names, form = rng.choice((("color", tuple(COLORS), "{} objects"), ("shape", SHAPES, "{}s")))
+        fields = [("color", tuple(COLORS), "{} objects"), ("shape", SHAPES, "{}s")]
+        named = [each for each in fields if all(getattr(event.thing, each[0]) for event in film.events)]
+        field, names, form = rng.choice(named)
         counts = Counter(dict.fromkeys(names, 0))
         counts.update(getattr(event.thing, field) for event in film.events)
         number = rng.choice(sorted(set(counts.values())))
@@ -332,7 +334,8 @@ def _there(rng: Random, film: Film, outside: Sequence[str]) -> Made | None:
     Whether something is there, by its name, its shape or its color; in half of the questions it is not. Of the shapes
     that are not, half are of `outside`, what the world does not have.
     """
-    form = rng.choice(("{0} {1}", "{1}", "{0} object"))
+    forms = ("{0} {1}", "{1}", "{0} object")
+    form = rng.choice(forms) if all(film.nameable[0]) else forms[1 if film.nameable[0][1] else 2]
     seen = {form.format(event.thing.color, event.thing.shape) for event in film.events}
     missing = {form.format(*pair) for pair in film.nameable} - seen
     if form == "{1}" and rng.random() < 0.5:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from .looks import CODECS
 from .questions import FILM_KINDS, MORE_KINDS
 from .wordings import SETS, STYLES
-from .world import COLORS, COMPOSITIONS
+from .world import COLORS, COMPOSITIONS, NAMELESS
 
 SPLITS = ("train", "validation", "test")
 KINDS = {
@@ -37,6 +37,7 @@ CROWD = 30  # things
 GRID = 8  # runs of three frames in a film of things that travel
 # Kinds of question that can be chosen, where not all can. Pictures and clips have their own, or none but a caption.
 ASKED_OF = {"picture": (), "picture-questions": (), "clip": (), "empty": ("count", "there")}
+CAPTIONED = ("picture", "clip")  # kinds about which nothing is asked
 MOST_THINGS = {"row": ROW[1], "travel": 4, "crowded": CROWD, "rare": 6, "short": 5, "few": 3, "pair": 3}
 
 
@@ -62,7 +63,8 @@ class Settings:
         wordings (`str`, *optional*, defaults to `"plain"`): Which of a kind's wordings; see [`Wordings`].
         style (`str`, *optional*, defaults to `"plain"`): How they are typed; see [`Wordings`].
         refusals (`int`, *optional*, defaults to 0): Questions that cannot be answered, beside the others.
-        compositions (`str`, *optional*, defaults to `"all"`): Which pairs of color and shape there are.
+        compositions (`str`, *optional*, defaults to `"all"`): Which pairs of color and shape there are; of
+                `"shapes"`, the colors have no name, and of `"colors"`, the shapes.
         boxed (`float`, *optional*, defaults to 0): Share of the videos and pictures between black bars.
         light (`tuple[float, float]`, *optional*, defaults to (1, 1)): What a video is darkened or brightened by.
         moving (`float`, *optional*, defaults to 0): Share of the videos with fast cameras and changing backgrounds.
@@ -133,6 +135,22 @@ class Settings:
             )
         if self.refusals < 0:
             raise ValueError(f"`refusals` must be 0 or more, got {self.refusals}.")
+        if self.refusals and self.compositions in ("shapes", "colors"):
+            raise ValueError(
+                f"Of `compositions` {self.compositions!r}, half of what is there has no name: no `refusals`."
+            )
+        if self.kind in CAPTIONED:
+            for name, without in (("questions", (0, Settings.questions)), ("refusals", (0,))):
+                if getattr(self, name) not in without:
+                    raise ValueError(
+                        f"`{name}` has no effect for the kind {self.kind}, which has a caption and no questions, got "
+                        f"{getattr(self, name)}: leave it out."
+                    )
+        if self.compositions == "shapes" and self.colors != Settings.colors:
+            raise ValueError(
+                f"`colors` has no effect with `compositions` 'shapes', whose colors have no name, got {self.colors}: "
+                "leave it out."
+            )
         for name in ("boxed", "moving"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be a share from 0 to 1, got {getattr(self, name)}.")
@@ -142,8 +160,10 @@ class Settings:
 
     def _check_things(self) -> None:
         """Whether there are as many different things as a film of the kind may show, whatever its colors are."""
-        counts = sorted(sum(pair == color for pair, _ in COMPOSITIONS[self.compositions]) for color in COLORS)
-        things, needed = sum(counts[: self.colors]), MOST_THINGS.get(self.kind, 1)
+        pairs = COMPOSITIONS[self.compositions]
+        counts = sorted(sum(other == color for other, _ in pairs) for color in COLORS)
+        things = sum(counts[: self.colors]) + sum(color == NAMELESS for color, _ in pairs)
+        needed = MOST_THINGS.get(self.kind, 1)
         if things < needed:
             enough = next((some for some in range(1, len(COLORS) + 1) if sum(counts[:some]) >= needed), None)
             raise ValueError(

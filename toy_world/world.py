@@ -8,6 +8,7 @@ import colorsys
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -48,11 +49,16 @@ UNSEEN_PAIRS = (
     ("white", "triangle"),
     ("black", "cross"),
 )
+NAMELESS = ""  # a color or a shape that the world has no name for
 COMPOSITIONS = {
     "all": PAIRS,
     "train": tuple(pair for pair in PAIRS if pair not in UNSEEN_PAIRS),
     "held-out": UNSEEN_PAIRS,
+    # What teaches each apart from the other.
+    "shapes": tuple((NAMELESS, shape) for shape in SHAPES),
+    "colors": tuple((color, NAMELESS) for color in COLORS),
 }
+APART = 40  # of a color without a name from all that have one, in RGB of 0 to 255
 TRAVELS = MOTIONS[1:5]
 TRAVEL = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SUPERSAMPLING = 4
@@ -60,7 +66,10 @@ SUPERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Thing:
-    """A colored shape. `size` is its side, `x` and `y` its middle, in parts of the picture's side."""
+    """
+    A colored shape. `size` is its side, `x` and `y` its middle, in parts of the picture's side. What of it is
+    [`NAMELESS`] is drawn from the seed `look`.
+    """
 
     color: str
     shape: str
@@ -68,10 +77,11 @@ class Thing:
     x: float
     y: float
     motion: str = "stands still"
+    look: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.color} {self.shape}"
+        return f"{self.color} {self.shape or 'thing'}".lstrip()
 
     @property
     def a_name(self) -> str:
@@ -194,7 +204,8 @@ def draw_film(
         ValueError: If the events do not fit the duration, or there are more than kinds of things.
     """
     pairs = COMPOSITIONS[compositions]
-    names = [(color, shape) for color in draw_colors(rng, num_colors) for shape in SHAPES if (color, shape) in pairs]
+    colors = (*draw_colors(rng, num_colors), NAMELESS)
+    names = [(color, shape) for color in colors for shape in (*SHAPES, NAMELESS) if (color, shape) in pairs]
     if num_events > len(names):
         raise ValueError(
             f"There are {len(names)} kinds of things in {num_colors} colors, got num_events {num_events}."
@@ -255,7 +266,7 @@ def draw_new_thing(rng: Random, color: str, shape: str, motion: str = "stands st
     size = rng.uniform(0.34, 0.56)
     margin = size / 2 + (0.13 if motion.startswith("moves") else 0.01)
     x, y = (rng.uniform(margin, 1 - margin) for _ in range(2))
-    return Thing(color, shape, size, x, y, motion)
+    return Thing(color, shape, size, x, y, motion, 0 if color and shape else rng.getrandbits(32))
 
 
 def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0) -> None:
@@ -263,38 +274,60 @@ def draw_thing(picture: np.ndarray, thing: Thing, progress: float = 0.0) -> None
     side = len(picture)
     size, x, y = thing.at(progress)
     pixels = max(round(size * side), 2)
-    mask = _mask(thing.shape, pixels)
+    mask = _mask(thing.shape, pixels, 0 if thing.shape else thing.look)
+    color = COLORS[thing.color] if thing.color else _nameless_color(thing.look)
     left, top = round(x * side - pixels / 2), round(y * side - pixels / 2)
     rows = slice(max(top, 0), min(top + pixels, side))
     columns = slice(max(left, 0), min(left + pixels, side))
     part = mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, None]
     seen = picture[rows, columns]
-    seen[:] = seen + part * (np.array(COLORS[thing.color], dtype=np.float32) - seen)
+    seen[:] = seen + part * (np.array(color, dtype=np.float32) - seen)
 
 
-_MASKS: dict[tuple[str, int], np.ndarray] = {}
-
-
-def _mask(shape: str, pixels: int) -> np.ndarray:
+@lru_cache(maxsize=1024)
+def _mask(shape: str, pixels: int, look: int = 0) -> np.ndarray:
     """How much of each pixel the shape covers, `(pixels, pixels)` float32 in [0, 1]."""
-    if (shape, pixels) not in _MASKS:
-        side = pixels * SUPERSAMPLING
-        image = Image.new("L", (side, side))
-        draw = ImageDraw.Draw(image)
-        if shape in ("circle", "ring"):
-            draw.ellipse((0, 0, side - 1, side - 1), fill=255)
-            if shape == "ring":
-                hole = round(0.25 * side)
-                draw.ellipse((hole, hole, side - 1 - hole, side - 1 - hole), fill=0)
-        elif shape == "cross":
-            arm = round(0.34 * side)
-            draw.rectangle((arm, 0, side - 1 - arm, side - 1), fill=255)
-            draw.rectangle((0, arm, side - 1, side - 1 - arm), fill=255)
-        else:
-            draw.polygon([(x * (side - 1), y * (side - 1)) for x, y in _corners(shape)], fill=255)
-        small = image.resize((pixels, pixels), Image.Resampling.BOX)
-        _MASKS[shape, pixels] = np.asarray(small, dtype=np.float32) / 255
-    return _MASKS[shape, pixels]
+    side = pixels * SUPERSAMPLING
+    image = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(image)
+    if shape in ("circle", "ring"):
+        draw.ellipse((0, 0, side - 1, side - 1), fill=255)
+        if shape == "ring":
+            hole = round(0.25 * side)
+            draw.ellipse((hole, hole, side - 1 - hole, side - 1 - hole), fill=0)
+    elif shape == "cross":
+        arm = round(0.34 * side)
+        draw.rectangle((arm, 0, side - 1 - arm, side - 1), fill=255)
+        draw.rectangle((0, arm, side - 1, side - 1 - arm), fill=255)
+    else:
+        corners = _corners(shape) if shape else _blob(look)
+        draw.polygon([(x * (side - 1), y * (side - 1)) for x, y in corners], fill=255)
+    small = image.resize((pixels, pixels), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / 255
+
+
+@lru_cache(maxsize=1024)
+def _nameless_color(look: int) -> tuple[int, int, int]:
+    """One that is [`APART`] from all that have a name, and that stands out from backgrounds."""
+    rng = Random(look)
+    while True:
+        hue, saturation, value = rng.random(), rng.random() ** 1.5, rng.random()
+        is_muted = saturation < 0.4 and 0.3 < value < 0.8
+        color = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value)]
+        if not is_muted and all(math.dist(color, named) >= APART for named in COLORS.values()):
+            return tuple(color)
+
+
+def _blob(look: int) -> list[tuple[float, float]]:
+    """The corners of a round, lopsided outline."""
+    rng = Random(look)
+    waves = [(count, rng.uniform(0.15, 0.3), rng.uniform(0, 2 * math.pi)) for count in (1, 2, 3)]
+    angles = [2 * math.pi * point / 72 for point in range(72)]
+    radii = [1 + sum(height * math.cos(count * angle + at) for count, height, at in waves) for angle in angles]
+    return [
+        (0.5 + radius / max(radii) / 2 * math.cos(angle), 0.5 + radius / max(radii) / 2 * math.sin(angle))
+        for radius, angle in zip(radii, angles, strict=True)
+    ]
 
 
 def _corners(shape: str) -> list[tuple[float, float]]:
@@ -337,6 +370,7 @@ __all__ = [
     "COLORS",
     "COMPOSITIONS",
     "MOTIONS",
+    "NAMELESS",
     "PAIRS",
     "SHAPES",
     "UNSEEN_PAIRS",

@@ -1,11 +1,14 @@
 """Rows of chats become batches: what TRL's `SFTTrainer` and a plain `Trainer` need to train on videos."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
+
+from .parsing import TrainingError
 
 IGNORED = -100
 
@@ -22,6 +25,9 @@ class ChatCollator:
         **options:
             Of the processor's call, such as `num_scenes=8`.
 
+    Raises:
+        ValueError: If the processor's chat template does not mark what the assistant says.
+
     Example:
 
     ```python
@@ -35,6 +41,7 @@ class ChatCollator:
     """
 
     def __init__(self, processor: ProcessorMixin, **options: Any) -> None:
+        check_answers_are_marked(processor)
         self.processor, self.options = processor, options
 
     def __call__(self, rows: list[Mapping[str, Any]]) -> BatchFeature:
@@ -89,6 +96,20 @@ class ChatCollator:
         return batch
 
 
+def check_answers_are_marked(processor: ProcessorMixin) -> None:
+    """
+    Raises:
+        TrainingError: If nothing could be learned, since the chat template does not tell the assistant's words.
+    """
+    template = processor.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    if not re.search(r"\{%[-+]?\s*generation\b", template or ""):
+        raise TrainingError(
+            "The chat template of the model marks no answers of the assistant, so that nothing can be learned: in its "
+            "chat_template.jinja, put {% generation %} before an answer and {% endgeneration %} behind what ends it."
+        )
+
+
 def _without_missing_keys(messages: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Messages as they were written: `datasets` gives every block the keys of all blocks, with None where unset."""
     cleaned = []
@@ -106,4 +127,4 @@ def _turn_numbers(learned: torch.BoolTensor) -> torch.LongTensor:
     return (learned & ~before).cumsum(0)
 
 
-__all__ = ["ChatCollator"]
+__all__ = ["ChatCollator", "check_answers_are_marked"]

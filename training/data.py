@@ -7,6 +7,7 @@ import random
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,6 +65,24 @@ class JsonArrays:
         return json.loads(self.text[self.ends[index - 1] if index else 0 : self.ends[index]])
 
 
+def each_configuration(source: DataSet) -> list[DataSet]:
+    """
+    The set itself, or, where its `name` is `"*"`, one for each configuration that `datasets` finds.
+
+    Raises:
+        TrainingError: If it finds none.
+    """
+    if source.name != "*":
+        return [source]
+    try:
+        import datasets
+
+        names = datasets.get_dataset_config_names(source.path)
+    except Exception as error:  # whatever `datasets` and its backends raise for a set that is not one
+        raise TrainingError(f"{source.path!r} has no configurations that `datasets` can list: {error}") from error
+    return [replace(source, name=name) for name in names]
+
+
 class RecordSet:
     """
     One set: its records, and where its media lie.
@@ -74,8 +93,8 @@ class RecordSet:
             folder that `build-dataset` wrote, or anything that `datasets` loads.
 
     Raises:
-        TrainingError: If there is no such set, it cannot be loaded, it is empty or an unfinished build, or a split is
-            named of one without.
+        TrainingError: If there is no such set, it cannot be loaded, it is empty or an unfinished build, a split or a
+            configuration is named of one without, or a pattern of folders does not say where the media lie.
     """
 
     def __init__(self, source: DataSet) -> None:
@@ -83,14 +102,21 @@ class RecordSet:
         path = Path(source.path)
         is_joined = path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir()
         is_json = path.suffix in (".jsonl", ".ndjson", ".json")
-        if (is_joined or is_json) and source.split != "train":
-            raise TrainingError(
-                f"{self.name!r}: `split` {source.split!r} is of what `datasets` loads; JSON files and folders that "
-                "`build-dataset` wrote are read whole: leave it out."
-            )
-        files = [source.path] if path.is_file() else sorted(glob.glob(source.path))
+        others = {"split": source.split if source.split != "train" else None, "name": source.name}
+        for name, value in others.items():
+            if (is_joined or is_json) and value is not None:
+                raise TrainingError(
+                    f"{source.path!r}: `{name}` {value!r} is of what `datasets` loads; JSON files and folders that "
+                    "`build-dataset` wrote are read whole: leave it out."
+                )
+        files = [source.path] if path.is_file() else sorted(glob.glob(source.path, recursive=True))
         if is_json and not files:
             raise TrainingError(f"There is no file {source.path!r}.")
+        if is_json and source.media is None and not path.is_file() and re.search(r"[*?[]", str(path.parent)):
+            raise TrainingError(
+                f"{source.path!r} matches files of several folders: say by `media` where the files lie that its "
+                "records name."
+            )
         try:
             check_complete(path)
             if is_joined:
@@ -98,11 +124,14 @@ class RecordSet:
             elif is_json:
                 self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
             else:
-                self.records = load_annotations(source.path, source.split)
+                self.records = load_annotations(source.path, source.split, source.name)
         except ValueError as error:  # also a `LongVideoError`
-            raise TrainingError(f"{self.name!r}: {error}") from error
+            hint = ""
+            if "Config name is missing" in str(error):  # of `datasets`
+                hint = "\nName one by `data[].name`, or all of them by '*'."
+            raise TrainingError(f"{self.name!r}: {error}{hint}") from error
         if len(self.records) == 0:
-            raise TrainingError(f"The set {source.path!r} has no records.")
+            raise TrainingError(f"The set {self.name!r} has no records.")
         self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent
         self.indices = self._subset()
         if source.questions:
@@ -115,7 +144,7 @@ class RecordSet:
 
     @property
     def name(self) -> str:
-        return self.source.path
+        return self.source.path if self.source.name is None else f"{self.source.path}, {self.source.name}"
 
     def _subset(self) -> Sequence[int]:
         total, subset = len(self.records), self.source.subset
@@ -356,6 +385,7 @@ __all__ = [
     "MixtureSampler",
     "RecordSet",
     "SortedSteps",
+    "each_configuration",
     "describe",
     "keep_questions",
 ]

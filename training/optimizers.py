@@ -140,7 +140,7 @@ def make_optimizer(
     embeddings = {
         f"{prefix}.{own}" if prefix else own
         for prefix, module in model.named_modules()
-        if isinstance(module, nn.Embedding) or prefix.endswith("lm_head")
+        if isinstance(module, nn.Embedding) or "lm_head" in prefix.split(".")
         for own, _ in module.named_parameters(recurse=False)
     }
     groups = {}

@@ -48,16 +48,18 @@ def parse_yaml(kind: type[Parsed], path: str | os.PathLike, overrides: Iterable[
             value is read as YAML.
 
     Raises:
-        TrainingError: If the file is missing or not YAML, or a name or value cannot be.
+        TrainingError: If the file is missing, empty or not YAML, or a name or value cannot be.
     """
     if not Path(path).is_file():
         raise TrainingError(f"There is no file of settings {str(path)!r}.")
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-        for override in overrides:
-            _set(values, override)
+        values = yaml.load(Path(path).read_bytes(), _Loader)  # as bytes, whose encoding it finds
     except yaml.YAMLError as error:
         raise TrainingError(f"{path}: not valid YAML: {error}") from error
+    if values is None:
+        raise TrainingError(f"The file of settings {str(path)!r} is empty.")
+    for override in overrides:
+        _set(values, override)
     return _convert(kind, values, "")
 
 
@@ -74,7 +76,10 @@ def _set(values: Any, override: str) -> None:
         elif not isinstance(values, dict):
             raise TrainingError(f"{override!r}: {keys[depth - 1]!r} holds one value, nothing lies under it.")
         if depth == len(keys) - 1:
-            values[key] = yaml.load(text, _Loader)
+            try:
+                values[key] = yaml.load(text, _Loader)
+            except yaml.YAMLError as error:
+                raise TrainingError(f"The override {override!r} is not valid YAML behind its =: {error}") from error
         elif isinstance(values, dict) and values.get(key) is None:
             values[key] = {}
         values = values[key]

@@ -8,13 +8,15 @@ from types import NoneType
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..chat_inputs_fila_video import check_control_tokens, last_question
 from ..long_video.records import TIME_PLACEHOLDER, record_source
 from ..processing_fila_video import FilaVideoProcessor
+from .chat_collator import check_answers_are_marked
 from .data import RecordSet
-from .settings import Sampling
+from .settings import AnswerNoise, Sampling, TrainingError
 
 IGNORED = -100
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -35,12 +37,26 @@ class SampleEncoder:
         isolate_turns (`bool`, *optional*, defaults to `False`):
             Each question with its answer sees the system's and the visual tokens and itself alone, as if it were the
             only one.
+        answer_noise (`AnswerNoise`, *optional*):
+            Which words of the answers are others in `input_ids`, though not in `labels`.
+
+    Raises:
+        TrainingError: If `sampling` cannot be, the chat template marks no answers, or a noisy word is no one token.
     """
 
     def __init__(
-        self, processor: FilaVideoProcessor, sampling: Sampling, seed: int = 0, isolate_turns: bool = False
+        self,
+        processor: FilaVideoProcessor,
+        sampling: Sampling,
+        seed: int = 0,
+        isolate_turns: bool = False,
+        answer_noise: AnswerNoise | None = None,
     ) -> None:
         self.processor, self.sampling, self.seed, self.isolate_turns = processor, sampling, seed, isolate_turns
+        self.answer_noise = answer_noise or AnswerNoise()
+        check_answers_are_marked(processor)
+        self._check_sampling()
+        self._noisy_ids = [_word_id(processor.tokenizer, word) for word in self.answer_noise.words]
         self._uses_whole_pool = processor.video_processor.scene_settings().uses_whole_pool
 
     def __call__(self, record: dict, records: RecordSet, key: tuple[int, int, int]) -> dict:
@@ -60,6 +76,7 @@ class SampleEncoder:
         chats = split_turns(chat) if self.isolate_turns else [chat]
         rows = [self._tokens(chat, replacements) for chat in chats]
         ids, labels, starts = (*rows[0], []) if len(rows) == 1 else join_turns(rows)
+        ids = self._with_noise(ids, labels, random.Random(f"noise {self.seed} {key}"))
         if all(label == IGNORED for label in labels):
             raise ValueError("the conversation has no turn of the assistant to learn from")
         longest = self.processor.tokenizer.model_max_length
@@ -86,6 +103,27 @@ class SampleEncoder:
             ]
         return inputs, replacements
 
+    def _check_sampling(self) -> None:
+        """Before the first sample is drawn, which may be long after the start."""
+        for selection in self._selections():
+            try:
+                self.processor.video_processor.scene_settings(selection=selection, **self._pool())
+            except ValueError as error:
+                raise TrainingError(f"`sampling`: {error}") from error
+            if selection == "question" and self.processor.frame_encoding == "scenes":
+                raise TrainingError(
+                    "`sampling.selection` cannot be question in training, where frames are chosen before the model "
+                    "sees them: take another one."
+                )
+
+    def _selections(self) -> list[str]:
+        selection = self.sampling.selection
+        return selection if isinstance(selection, list) else [selection]
+
+    def _pool(self) -> dict:
+        pool = {name: getattr(self.sampling, name) for name in ("candidate_fps", "min_candidates", "max_candidates")}
+        return {name: value for name, value in pool.items() if value is not None}
+
     def num_scenes(self, key: tuple[int, int, int]) -> int:
         """How many scenes a video of that sample has at most."""
         return self._draw(key)["num_scenes"]
@@ -101,11 +139,20 @@ class SampleEncoder:
             if isinstance(value, dict):  # log-uniform
                 value = round(value["min"] * (value["max"] / value["min"]) ** generator.random())
             settings[name] = generator.choice(value) if isinstance(value, list) else value
-        pool = ("candidate_fps", "min_candidates", "max_candidates")
-        pool = {name: getattr(sampling, name) for name in pool if getattr(sampling, name) is not None}
+        pool = self._pool()
         if not pool and settings["selection"] == "uniform" and not self._uses_whole_pool:
             return settings | {"num_frames": settings["num_scenes"] * processor.scene_size}
         return settings | pool
+
+    def _with_noise(self, ids: list[int], labels: list[int], generator: random.Random) -> list[int]:
+        """The token ids, in which a share of the noisy words that are learned is another of them."""
+        noisy = set(self._noisy_ids) if self.answer_noise.share else set()
+        return [
+            generator.choice([other for other in self._noisy_ids if other != token])
+            if token in noisy and label != IGNORED and generator.random() < self.answer_noise.share
+            else token
+            for token, label in zip(ids, labels, strict=True)
+        ]
 
     def _tokens(self, chat: list[dict], replacements: dict[str, list[str]]) -> tuple[list[int], list[int]]:
         """Token ids and labels of one chat, as `processor.apply_chat_template` would give them."""
@@ -129,6 +176,14 @@ class SampleEncoder:
             for at in range(bisect.bisect_left(begins, start), bisect.bisect_left(begins, end)):
                 labels[at] = ids[at]
         return ids, labels
+
+
+def _word_id(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
+    """The one token of a word within a sentence."""
+    ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise TrainingError(f"The words of `answer_noise` must be one token each, but {word!r} has {len(ids)}.")
+    return ids[0]
 
 
 def _expand(

@@ -21,6 +21,7 @@ class DataSet:
     subset: int | float | None = None
     questions: dict[str, list] | None = None
     split: str = "train"
+    name: str | None = None
 
 
 @dataclass
@@ -37,6 +38,17 @@ class Sampling:
     candidate_fps: float | None = None
     min_candidates: int | None = None
     max_candidates: int | None = None
+
+
+@dataclass
+class AnswerNoise:
+    """
+    That share of these words is another of them where the model reads what it has said, though not where it learns to
+    say it: what it says next must come from what it sees, and not from which words it has met together.
+    """
+
+    share: float = 0.0
+    words: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -65,6 +77,7 @@ class Settings:
     data: list[DataSet] = field(default_factory=list)
     sampling: Sampling = field(default_factory=Sampling)
     phases: list[Phase] = field(default_factory=list)
+    answer_noise: AnswerNoise = field(default_factory=AnswerNoise)
     isolate_turns: bool = False
     unreadable: Literal["fail", "skip"] = "fail"
     attn_implementation: str | None = None
@@ -98,6 +111,12 @@ class Settings:
         for name, number in numbers.items():
             if number is not None and not number > 0:
                 raise TrainingError(f"`{name}` must be a positive number, got {number!r}.")
+        noise = self.answer_noise
+        if not 0 <= noise.share <= 1 or (noise.share > 0 and len(set(noise.words)) < 2):
+            raise TrainingError(
+                f"`answer_noise` needs a `share` from 0 to 1, got {noise.share}, and at least two `words`, got "
+                f"{len(set(noise.words))}."
+            )
         for part in self.learning_rates:
             known(part, PARTS, "`learning_rates`")
         for name in ("max_steps", "num_train_epochs"):
@@ -130,4 +149,14 @@ def load_settings(path: str | os.PathLike, overrides: Iterable[str] = ()) -> Set
     return settings
 
 
-__all__ = ["PARTS", "DataSet", "Phase", "Sampling", "Settings", "TrainingError", "known", "load_settings"]
+__all__ = [
+    "PARTS",
+    "AnswerNoise",
+    "DataSet",
+    "Phase",
+    "Sampling",
+    "Settings",
+    "TrainingError",
+    "known",
+    "load_settings",
+]

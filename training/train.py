@@ -9,21 +9,24 @@ Started again, it goes on from the last whole checkpoint in `output`. `training/
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging
 
-from ..configuration_fila_video import FilaVideoConfig
+from ..configuration_fila_video import SHARED_WITH_PROCESSOR, SHARED_WITH_SCENES, FilaVideoConfig
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 from .collator import Collator
-from .data import Curriculum, Mixture, RecordSet
+from .data import Curriculum, Mixture, RecordSet, each_configuration
 from .isolated_turns import isolate_turns
 from .optimizers import freeze
 from .samples import SampleEncoder
@@ -49,6 +52,9 @@ RESERVED = {
     "adam_beta2": "is set by `optimizer_settings.betas`",
     "adam_epsilon": "is set by `optimizer_settings.eps`",
     "gradient_accumulation_steps": "is set by `batch_size`, from which it follows",
+    "auto_find_batch_size": "cannot be used: a batch that it makes smaller would change the steps of `batch_size`",
+    "save_only_model": "cannot be used: a run that goes on would begin its optimizer and its rates anew",
+    "ignore_data_skip": "cannot be used: a run that goes on would begin its data anew",
     "label_smoothing_factor": "cannot be used: the loss is that of the learned tokens as they are",
     "resume_from_checkpoint": "has no effect: a run goes on from the last checkpoint in `output`",
 }
@@ -59,8 +65,7 @@ RESERVED |= dict.fromkeys(("do_train", "do_eval", "do_predict"), "has no effect:
 EVALUATION = ("per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics")
 EVALUATION += ("bf16_full_eval", "fp16_full_eval", "metric_for_best_model", "greater_is_better")
 EVALUATION += ("load_best_model_at_end",)  # and all that begin with `eval_`
-SHARED = ("patches_per_side", "pooling_mode", "pooling_stride", "newline_position", "scene_size")
-SHARED += ("frame_encoding", "background_tokens", "num_prototypes", "key_frames", "detail_tokens")
+SHARED = SHARED_WITH_PROCESSOR + SHARED_WITH_SCENES
 SAVED_SETTINGS = "settings.yaml"
 
 
@@ -111,22 +116,27 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
     The model that a stage starts from, with the settings' own configuration, and the processor that fits it.
 
     Raises:
-        TrainingError: If weights are missing or do not fit, of which a stage before this one has some.
+        TrainingError: If there is no such model, a setting of it cannot be, or weights are missing or do not fit, of
+            which a stage before this one has some.
     """
-    config = FilaVideoConfig.from_pretrained(settings.model)
-    for name, value in settings.config.items():
-        known(name, [item for item in config.to_dict() if not item.startswith("_")], "`config`")
-        setattr(config, name, value)
-    config = FilaVideoConfig.from_dict(config.to_dict())
+    with _naming(f"`model` {settings.model!r}"):
+        config = FilaVideoConfig.from_pretrained(settings.model)
+    with _naming("`config`"):
+        for name, value in settings.config.items():
+            known(name, [item for item in config.to_dict() if not item.startswith("_")], "`config`")
+            setattr(config, name, value)
+        config = FilaVideoConfig.from_dict(config.to_dict())
     options = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
-    model, info = FilaVideoForConditionalGeneration.from_pretrained(
-        settings.model,
-        config=config,
-        dtype=settings.dtype or torch.float32,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        **options,
-    )
+    with _naming(f"`model` {settings.model!r}"):
+        model, info = FilaVideoForConditionalGeneration.from_pretrained(
+            settings.model,
+            config=config,
+            dtype=settings.dtype or torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+        processor = FilaVideoProcessor.from_pretrained(settings.model)
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     new = sorted(mismatched | set(info["missing_keys"]))
     starts_new = ("scene_merger", "background_encoder", "cooperative_encoder", "image_newline")
@@ -140,13 +150,27 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
         if model.model.scene_merger is None:
             raise TrainingError("`new_merger`: with `frame_encoding: cooperative` there is no merger to begin anew.")
         model.model.scene_merger = type(model.model.scene_merger)(config).apply(model._init_weights)
-    processor = FilaVideoProcessor.from_pretrained(settings.model)
     for name in SHARED:
         setattr(processor, name, getattr(config, name))
     for name, value in settings.processor.items():
+        if name in SHARED:
+            raise TrainingError(f"`processor.{name}` is the model's as well: set `config.{name}` instead.")
         known(name, [*processor.video_processor.to_dict(), "add_time_instruction"], "`processor`")
         setattr(processor if name == "add_time_instruction" else processor.video_processor, name, value)
+    with _naming("`processor`"):
+        processor.video_processor.scene_settings()
     return model, processor
+
+
+@contextlib.contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """What the libraries say of a value that cannot be becomes a [`TrainingError`] that names the setting."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise TrainingError(f"{setting}: {error}") from error
 
 
 def add_adapters(model: FilaVideoForConditionalGeneration, lora: dict) -> torch.nn.Module:
@@ -206,10 +230,12 @@ def make_data(settings: Settings, processor: FilaVideoProcessor, arguments: Trai
     mixtures = []
     for place, phase in enumerate(settings.phases or [Phase()]):
         own = seed + 1009 * place
-        encoder = SampleEncoder(processor, phase.sampling or settings.sampling, own, settings.isolate_turns)
+        sampling = phase.sampling or settings.sampling
+        encoder = SampleEncoder(processor, sampling, own, settings.isolate_turns, settings.answer_noise)
         sources = [
             source if source.questions or not phase.questions else replace(source, questions=phase.questions)
-            for source in phase.data or settings.data
+            for entry in phase.data or settings.data
+            for source in each_configuration(entry)
         ]
         mixtures.append(Mixture([RecordSet(source) for source in sources], encoder, own, settings.unreadable))
     if not settings.phases:

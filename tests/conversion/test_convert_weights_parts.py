@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fila_video import FilaVideoProcessor
+from fila_video import ChatCollator, FilaVideoProcessor
 from fila_video.conversion.convert import convert
 from fila_video.convert_weights import main
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
@@ -38,6 +38,14 @@ def random_model(model):
     set_seed(0)
     randomise(model)
     return model.eval()
+
+
+def other_tokenizer() -> Qwen2Tokenizer:
+    """Of 259 tokens, and none of ChatML."""
+    tokenizer = Qwen2Tokenizer(vocab={letter: byte for byte, letter in enumerate(byte_letters())}, merges=[])
+    tokenizer.add_tokens(["<s>", "</s>"], special_tokens=True)
+    tokenizer.eos_token, tokenizer.chat_template = "</s>", TEMPLATE
+    return tokenizer
 
 
 @pytest.fixture
@@ -115,9 +123,7 @@ def test_a_clip_loses_its_class_token_and_a_llama_without_spare_rows_gets_some(t
     )
     llama = random_model(LlamaForCausalLM(LlamaConfig(**(TEXT | {"vocab_size": 259}))))
     llama.save_pretrained(tmp_path / "llama")
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(tmp_path / "llama")
+    other_tokenizer().save_pretrained(tmp_path / "llama")
     arguments = ["--language-model", str(tmp_path / "llama"), "--vision-tower", str(tmp_path / "clip")]
     assert main([*arguments, str(tmp_path / "out"), "--dtype", "float32"]) == 0
     model, processor = load(tmp_path / "out"), FilaVideoProcessor.from_pretrained(tmp_path / "out")
@@ -148,6 +154,17 @@ def test_a_vision_tower_with_other_names_than_siglips_is_taken(tmp_path, qwen2) 
     with torch.no_grad():
         theirs = dino(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
         assert (model.encode_frames(pixels) - theirs).abs().max() < 1e-5
+
+
+def test_answers_are_learned_by_a_qwen2_whose_own_template_marks_none(tmp_path, qwen2, siglip) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "qwen2")
+    folders = {"language_model": tmp_path / "qwen2", "vision_tower": tmp_path / "siglip"}
+    processor = FilaVideoProcessor.from_pretrained(convert(None, tmp_path / "out", **folders, progress=False))
+    chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "It rains."}]
+    batch = ChatCollator(processor)([{"messages": chat}])
+    assert processor.tokenizer.decode(batch["input_ids"][batch["labels"] != -100]) == "It rains.<|im_end|>"
 
 
 def test_a_tied_language_model_stays_tied(tmp_path, siglip) -> None:

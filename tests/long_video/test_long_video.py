@@ -89,6 +89,12 @@ def test_a_set_that_is_too_small_is_an_error_with_both_numbers(durations) -> Non
         make_plan(np.array(durations), JoiningRules(count=50, max_uses=2))
 
 
+def test_videos_that_are_enough_but_do_not_pack_are_an_error_that_says_so() -> None:
+    with pytest.raises(LongVideoError, match=r"do not pack into so many of 300 to 350 .*Raise max_duration") as info:
+        make_plan(np.full(40, 200.0), JoiningRules(count=5, max_duration=350.0))
+    assert "at least" not in str(info.value)
+
+
 @pytest.mark.parametrize("change", [{"count": 0}, {"max_uses": 0}, {"min_duration": 30.0, "max_duration": 20.0}])
 def test_rules_that_make_no_sense_are_refused(change) -> None:
     with pytest.raises(LongVideoError):
@@ -225,10 +231,10 @@ def fail(item) -> Never:
     raise AssertionError(item)
 
 
-def test_a_large_json_array_is_read_across_the_edges_of_its_chunks(clips, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("fila_video.long_video.annotations._CHUNK", 61)
-    items = list(read_annotations([clips / "captions.json"], clips / "videos", fail))
-    assert [item["id"] for item in items] == [f"clip-{video}" for video in range(12)]
+def test_a_csv_file_is_refused_whose_columns_hold_no_conversations(tmp_path) -> None:
+    (tmp_path / "captions.csv").write_text('video,conversations\na.mp4,"[]"\n')
+    with pytest.raises(LongVideoError, match=r"captions.csv' is a CSV file.*JSON lines \(.jsonl\) or Parquet"):
+        list(read_annotations([tmp_path / "captions.csv"], tmp_path, fail))
 
 
 @pytest.mark.parametrize(

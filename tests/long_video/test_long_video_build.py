@@ -13,10 +13,12 @@ import time
 import PIL.Image
 import pytest
 from fila_video.long_video import build as long_video
+from fila_video.long_video import files
 from fila_video.long_video.annotations import LongVideoError
 from fila_video.long_video.build import BAD_INPUTS, add_arguments, build_dataset, run
 from fila_video.long_video.engines import TaskError, run_tasks
 from fila_video.long_video.statistics import read_records
+from filelock import FileLock
 from helpers.long_video_set import bytes_of, caption_record, make_set, settings, write_captions
 
 
@@ -154,6 +156,38 @@ def test_a_complete_build_is_left_as_it_is(clips, built, monkeypatch) -> None:
     assert {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.name != "lock"} == before
 
 
+def test_a_complete_build_that_misses_shards_is_refused_and_completed_without_its_card(clips, built, tmp_path) -> None:
+    shutil.copytree(built, tmp_path / "out")
+    (tmp_path / "out" / "data" / "train-00002-of-00004.jsonl").unlink()
+    with pytest.raises(LongVideoError, match=r"has 3 of its 4 shards .* remove its README.md and start the same"):
+        build_dataset(settings(clips, tmp_path / "out"))
+    (tmp_path / "out" / "README.md").unlink()
+    build_dataset(settings(clips, tmp_path / "out"))
+    assert bytes_of(tmp_path / "out") == bytes_of(built)
+
+
+def test_every_file_is_on_the_disk_before_it_has_its_name(clips, tmp_path, monkeypatch) -> None:
+    synced, named, sync, replace = set(), set(), files.sync_file, os.replace
+    monkeypatch.setattr(files, "sync_file", lambda path: synced.add(str(path)) or sync(path))
+    monkeypatch.setattr(os, "replace", lambda source, target: named.add(str(source)) or replace(source, target))
+    build_dataset(settings(clips, tmp_path / "out", count=2))
+    assert {name for name in named - synced if "preparing" not in name} == set()
+    assert {name.split("/")[-1] for name in named} >= {"README.md.tmp", "statistics.png.tmp"}
+
+
+def test_a_build_goes_on_with_the_videos_it_was_begun_with(clips, built, tmp_path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(clips / "videos", other / "videos")
+    with pytest.raises(LongVideoError, match=r"other settings \(videos: .*set.* there, .*other/videos now\)"):
+        build_dataset(settings(other, built, annotations=clips / "captions.json"))
+    shutil.copytree(built, tmp_path / "earlier")  # by a version that did not note them
+    file = tmp_path / "earlier" / ".build" / "settings.json"
+    noted = json.loads(file.read_text())
+    del noted["videos"]
+    file.write_text(json.dumps(noted))
+    build_dataset(settings(other, tmp_path / "earlier", annotations=clips / "captions.json"))
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"count": 21}, {"materialize": True}, {"max_uses": 5}])
 def test_an_output_of_other_settings_is_refused_with_what_differs(clips, built, change) -> None:
     before = bytes_of(built)
@@ -280,12 +314,10 @@ def test_a_build_that_came_to_no_plan_can_be_corrected(clips, built, tmp_path) -
 
 
 def test_two_builds_do_not_write_to_one_folder(clips, tmp_path) -> None:
-    fcntl = pytest.importorskip("fcntl")
     (tmp_path / "out" / ".build").mkdir(parents=True)
-    with open(tmp_path / "out" / ".build" / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LongVideoError, match="Another build"):
-            build_dataset(settings(clips, tmp_path / "out"))
+    with FileLock(tmp_path / "out" / ".build" / "lock"), pytest.raises(LongVideoError, match="Another build"):
+        build_dataset(settings(clips, tmp_path / "out"))
+    build_dataset(settings(clips, tmp_path / "out"))
 
 
 def test_datasets_loads_the_output_offline(built, tmp_path) -> None:

@@ -118,6 +118,13 @@ def test_the_same_files_give_the_same_bytes(clips, tmp_path, names) -> None:
     assert len(digests) == 1
 
 
+def test_a_relative_path_with_a_colon_is_no_protocol(clips, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for names, how in ((["more", "plain"], "copied"), (["slow", "plain"], "encoded")):
+        assert write_video(segments_of(clips, names), f"a:{how}.mp4") == how
+        assert probe_file(tmp_path / f"a:{how}.mp4") > 0
+
+
 def test_a_sub_video_that_is_gone_leaves_nothing_half_written(clips, tmp_path) -> None:
     segments = [*segments_of(clips, ["plain", "slow"]), VideoSegment(str(tmp_path / "gone.mp4"), 0.0, 2.0)]
     with pytest.raises(VideoReadError, match=r"gone\.mp4"):

@@ -75,6 +75,12 @@ def test_each_codec_is_what_it_is_called_and_read_as_the_others(tmp_path, codec)
     assert np.abs(one.frames.astype(int) - other.frames).mean() < 10
 
 
+def test_a_relative_folder_with_a_colon_is_no_protocol(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_videos("world:1", Settings("clip", side=32, fps=4), count=1)
+    assert probe_video(tmp_path / "world:1" / "videos" / "train_clip_000000.mp4").fps == 4
+
+
 def test_codecs_and_frame_rates_are_mixed(tmp_path) -> None:
     settings = Settings("short", **SMALL, codecs=("h264", "mpeg4"), rates=(3, 6, 12.5))
     seen = set()

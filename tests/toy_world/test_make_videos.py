@@ -291,6 +291,9 @@ def test_the_command_line_makes_every_kind(tmp_path) -> None:
         ({"kind": "short", "choice_share": 2}, "got 8 and 2"),
         ({"kind": "picture-questions", "ask": ("motion",)}, "motion, but for the kind picture-questions none can"),
         ({"kind": "clip", "ask": ("what", "there")}, "`ask` names what, there, but for the kind clip none can be"),
+        ({"kind": "clip", "questions": 9}, "`questions` has no effect for the kind clip, .* got 9: leave it out"),
+        ({"kind": "picture", "refusals": 2}, "`refusals` has no effect for the kind picture, .* got 2: leave it out"),
+        ({"kind": "few", "colors": 3, "compositions": "shapes"}, "`colors` has no effect .* got 3: leave it out"),
         ({"kind": "empty", "ask": ("count", "order")}, "`ask` names order, .* only count and there can be chosen"),
     ],
 )

@@ -72,6 +72,15 @@ def test_a_row_that_cannot_be_learned_is_refused_by_its_number(processor, row, m
         ChatCollator(processor)([{"messages": conversation("Hello?", answer="hi")}, row])
 
 
+def test_a_template_that_marks_no_answers_is_refused() -> None:
+    processor = tiny_processor()
+    for tag in ("{%- generation -%}", "{%- endgeneration -%}"):
+        assert tag in processor.chat_template
+        processor.chat_template = processor.chat_template.replace(tag, "")
+    with pytest.raises(ValueError, match=r"marks no answers of the assistant.*put {% generation %} before"):
+        ChatCollator(processor)
+
+
 def test_a_plain_trainer_evaluates_batches_with_and_without_videos_by_their_logits(processor, tmp_path) -> None:
     chats = [conversation(clip(20), "What?", answer="a ring"), conversation("Hello?", answer="a ring")]
     arguments = TrainingArguments(

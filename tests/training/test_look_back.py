@@ -3,8 +3,7 @@
 import pytest
 import torch
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
-from fila_video.processing_fila_video import FilaVideoProcessor
-from fila_video.training.tiny.look_back import look_back, main
+from fila_video.training.tiny.look_back import look_back
 from fila_video.training.tiny.make_initial_checkpoint import (
     build_config,
     build_model,
@@ -48,16 +47,6 @@ def test_the_other_heads_are_as_they_were(model) -> None:
 def test_a_language_model_without_biases_is_refused() -> None:
     with pytest.raises(ValueError, match="which LlamaAttention has not"):
         look_back(tiny_model(tiny_clip_llama_config()))
-
-
-def test_the_command_writes_a_repository_that_loads(tmp_path, monkeypatch) -> None:
-    initial, looking = tmp_path / "initial", tmp_path / "looking"
-    make_initial_checkpoint(initial)
-    monkeypatch.setattr("sys.argv", ["look_back", str(initial), str(looking)])
-    main()
-    again = FilaVideoForConditionalGeneration.from_pretrained(looking).eval()
-    assert attention(again)[0].diagonal(-1)[5:].min() > 0.9
-    assert len(FilaVideoProcessor.from_pretrained(looking).tokenizer) == again.config.text_config.vocab_size
 
 
 def test_the_untrained_checkpoint_has_such_heads_where_they_are_asked_for(tmp_path) -> None:

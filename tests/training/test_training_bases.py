@@ -8,6 +8,7 @@ import pytest
 import torch
 from fila_video import FilaVideoForConditionalGeneration, FilaVideoProcessor
 from fila_video.conversion.convert import convert
+from fila_video.training.settings import TrainingError
 from helpers.tiny_bases import Base, internvl, llava_next_video, smolvlm
 from helpers.training_runs import (
     image_record,
@@ -74,7 +75,7 @@ def test_a_template_that_marks_no_answers_is_refused(tmp_path) -> None:
         return base
 
     model = start(unmarked, tmp_path)
-    with pytest.raises(ValueError, match="no turn of the assistant to learn from"):
+    with pytest.raises(TrainingError, match=r"marks no answers of the assistant.*\{% generation %\}"):
         run(tmp_path / "out", {"max_steps": 1}, model=model)
 
 

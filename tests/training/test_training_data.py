@@ -8,18 +8,18 @@ import pytest
 import torch
 from fila_video.long_video.records import make_record
 from fila_video.training.collator import Collator
-from fila_video.training.data import Mixture, MixtureSampler, RecordSet
+from fila_video.training.data import Mixture, MixtureSampler, RecordSet, each_configuration
 from fila_video.training.isolated_turns import isolate_turns
 from fila_video.training.samples import IGNORED, SampleEncoder
-from fila_video.training.settings import DataSet, Sampling, TrainingError
+from fila_video.training.settings import AnswerNoise, DataSet, Sampling, TrainingError
 from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import NUM_IMAGES, NUM_VIDEOS, image_record, turns, video_record, world, write_lines
 
 PROCESSOR = tiny_processor(seek_mode="exact")
 
 
-def encoder(isolate_turns: bool = False, **sampling) -> SampleEncoder:
-    return SampleEncoder(PROCESSOR, Sampling(**{"num_scenes": 2, **sampling}), isolate_turns=isolate_turns)
+def encoder(isolate_turns: bool = False, answer_noise: AnswerNoise | None = None, **sampling) -> SampleEncoder:
+    return SampleEncoder(PROCESSOR, Sampling(**{"num_scenes": 2, **sampling}), 0, isolate_turns, answer_noise)
 
 
 def encode(record: dict, key=(0, 0, 0), **arguments) -> dict:
@@ -112,6 +112,32 @@ def test_a_long_video_record_is_read_from_its_segments() -> None:
     assert sample["pixel_values_videos"].shape[1] == 12
 
 
+@pytest.mark.parametrize("isolate_turns", [False, True])
+def test_noise_changes_what_an_answer_is_read_as_and_not_what_is_learned(isolate_turns) -> None:
+    asked = ("Is it red or green?", "It is red, then it is green, and a star.", "A red star?", "No, it is green.")
+    record = {**video_record(0), "conversations": turns(*asked)}
+    clean = encode(record, isolate_turns=isolate_turns)
+    noise = AnswerNoise(share=0.5, words=["red", "green", "blue"])
+    samples = [encode(record, (0, 0, n), isolate_turns=isolate_turns, answer_noise=noise) for n in range(30)]
+    again = encode(record, (0, 0, 7), isolate_turns=isolate_turns, answer_noise=noise)
+    assert torch.equal(samples[7]["input_ids"], again["input_ids"])
+    words = {PROCESSOR.tokenizer.convert_tokens_to_ids(f"\u0120{word}") for word in noise.words}
+    changed = Counter()
+    for sample in samples:
+        assert torch.equal(sample["labels"], clean["labels"])
+        for at in (sample["input_ids"] != clean["input_ids"]).nonzero()[:, 0].tolist():
+            changed[at] += 1
+            assert sample["labels"][at] == clean["input_ids"][at] and clean["labels"][at].item() in words
+            assert sample["input_ids"][at].item() in words
+    # Of the three words in the answers, each about every second time; never of those in the questions.
+    assert len(changed) == 3 and all(5 <= times <= 25 for times in changed.values())
+
+
+def test_noise_is_of_words_of_one_token() -> None:
+    with pytest.raises(TrainingError, match="one token each, but 'chartreuse' has "):
+        encoder(answer_noise=AnswerNoise(share=0.5, words=["red", "chartreuse"]))
+
+
 def test_isolated_turns_have_the_loss_of_each_question_alone() -> None:
     """One row a video with three questions, against a row a question; token by token the same prompts."""
     model = model_for(PROCESSOR).train()
@@ -130,7 +156,6 @@ def test_isolated_turns_have_the_loss_of_each_question_alone() -> None:
     isolate_turns(model.model.language_model)
     together = model(**together)
     torch.testing.assert_close(together.loss, alone.loss, atol=1e-5, rtol=0)
-    torch.testing.assert_close(together.loss * 0 + alone.loss, alone.loss)
     # Without isolation the later questions see the earlier answers.
     assert (seen - alone.loss).abs() > 1e-4
 
@@ -255,6 +280,67 @@ def test_a_split_of_sets_that_are_read_whole_is_refused(tmp_path) -> None:
         with pytest.raises(TrainingError, match=rf"{re.escape(str(path))}'.*`split` 'test'.*read whole.*leave it out"):
             RecordSet(DataSet(str(path), split="test"))
         assert len(RecordSet(DataSet(str(path), split="train"))) > 0
+
+
+def test_of_a_set_with_several_configurations_one_is_named_or_all_are_meant(tmp_path) -> None:
+    import datasets
+
+    records, folder = [image_record(number) for number in range(NUM_IMAGES)], tmp_path / "several"
+    card = ["---", "configs:"]
+    for name, rows in (("first(a,b)", records[:1]), ("second", records[1:])):
+        datasets.Dataset.from_list(rows).to_parquet(folder / name / "train-00000-of-00001.parquet")
+        card += [f'- config_name: "{name}"', f'  data_files: "{name}/*.parquet"']
+    (folder / "README.md").write_text("\n".join([*card, "---", ""]))
+    sets = [RecordSet(DataSet(str(folder), name=name)) for name in ("first(a,b)", "second")]
+    assert [[dict(found[index]) for index in range(len(found))] for found in sets] == [records[:1], records[1:]]
+    assert sets[0].name == f"{folder}, first(a,b)"
+    message = r"(?s)Config name is missing.*first\(a,b\).*Name one by `data\[\].name`, or all"
+    with pytest.raises(TrainingError, match=message):
+        RecordSet(DataSet(str(folder)))
+    every = each_configuration(DataSet(str(folder), name="*", weight=2.0))
+    assert [(one.name, one.weight) for one in every] == [("first(a,b)", 2.0), ("second", 2.0)]
+    with pytest.raises(TrainingError, match="has no configurations that `datasets` can list"):
+        each_configuration(DataSet(str(tmp_path / "absent"), name="*"))
+    datasets.Dataset.from_list(records).to_parquet(tmp_path / "rows.parquet")
+    for path in (world() / "images.json", tmp_path / "rows.parquet"):
+        with pytest.raises(TrainingError, match=rf"{re.escape(str(path))}.*`name` 'second' is of .*leave it out"):
+            RecordSet(DataSet(str(path), name="second"))
+
+
+def test_a_build_that_misses_shards_is_refused_with_both_numbers(tmp_path) -> None:
+    (tmp_path / ".build").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("complete")
+    for shard, message in enumerate(("has none of its shards", "has 1 of its 3 shards")):
+        with pytest.raises(TrainingError, match=message):
+            RecordSet(DataSet(str(tmp_path)))
+        write_lines(tmp_path / "data" / f"train-0000{shard}-of-00003.jsonl", [video_record(0)])
+
+
+def test_a_pattern_of_folders_finds_files_of_any_depth_and_needs_the_folder_of_media(tmp_path) -> None:
+    for number, folder in enumerate((tmp_path, tmp_path / "a", tmp_path / "a" / "b")):
+        folder.mkdir(exist_ok=True)
+        write_lines(folder / "lines.jsonl", [image_record(number)])
+    pattern = str(tmp_path / "**" / "lines.jsonl")
+    records = RecordSet(DataSet(pattern, media=str(world())))
+    assert sorted(record["id"] for record in records) == ["i0", "i1", "i2"]
+    with pytest.raises(TrainingError, match="matches files of several folders: say by `media`"):
+        RecordSet(DataSet(pattern))
+    assert len(RecordSet(DataSet(str(tmp_path / "a" / "l*.jsonl")))) == 1
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"selection": ["uniform", "kmean"]}, "`sampling`: Unknown `selection` 'kmean'"),
+        ({"candidate_fps": -1.0}, "`sampling`: `candidate_fps` must be a positive number, got -1"),
+        ({"max_candidates": 0}, "`sampling`: `max_candidates` must be at least 1, got 0"),
+        ({"selection": "question"}, "`sampling.selection` cannot be question in training"),
+    ],
+)
+def test_sampling_that_cannot_be_is_refused_before_the_first_sample(sampling, message) -> None:
+    with pytest.raises(TrainingError, match=message):
+        encoder(**sampling)
 
 
 def broken(tmp_path, count: int = 4) -> RecordSet:

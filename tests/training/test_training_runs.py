@@ -11,7 +11,8 @@ import yaml
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.optimizers import make_optimizer, part_of
-from fila_video.training.settings import TrainingError
+from fila_video.training.settings import TrainingError, load_settings
+from fila_video.training.train import train
 from helpers.fresh_process import load_in_fresh_process
 from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import (
@@ -139,6 +140,18 @@ def test_muon_may_have_all_that_is_trained() -> None:
     assert not torch.equal(trained, before)
 
 
+def test_muon_leaves_a_head_that_is_trained_whole_beside_adapters_to_adamw() -> None:
+    import peft
+
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    model = peft.get_peft_model(model_for(tiny_processor()), config)
+    optimizer = make_optimizer(model, "muon", ALL_RATES, 0.0, {})
+    by_muon = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
+    trained = {name: id(p) in by_muon for name, p in model.named_parameters() if p.requires_grad}
+    assert {muon for name, muon in trained.items() if "lm_head" in name} == {False}
+    assert {muon for name, muon in trained.items() if "lora_" in name} == {True}
+
+
 def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path) -> None:
     training = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
     run(tmp_path / "whole", training)
@@ -234,6 +247,22 @@ def test_a_checkpoint_without_the_model_s_own_weights_is_refused(tmp_path) -> No
     FilaVideoProcessor.from_pretrained(world() / "model").save_pretrained(folder)
     with pytest.raises(TrainingError, match=r"no fitting model\.multi_modal_projector\.linear_2"):
         run(tmp_path / "out", model=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=RUNS/typo", "`model` 'RUNS/typo': "),
+        ("dtype=flaot32", "`dtype` provided as a `str`"),
+        ("config.merger_type=weigthed", "`config`: .*'merger_type' expected one of .*got weigthed"),
+        ("config.scene_size=0", "`config`: .*`scene_size` must be at least 1, got 0"),
+        ("processor.selection=kmean", "`processor`: Unknown `selection` 'kmean'"),
+        ("processor.scene_size=6", "`processor.scene_size` is the model's as well: set `config.scene_size` instead"),
+    ],
+)
+def test_a_model_or_a_setting_of_it_that_cannot_be_is_named(tmp_path, override, message) -> None:
+    with pytest.raises(TrainingError, match=f"(?s){message}"):
+        train(load_settings(settings_file(tmp_path / "out"), [override]))
 
 
 def test_what_could_not_be_read_is_counted_over_workers_and_runs(tmp_path) -> None:

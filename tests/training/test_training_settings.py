@@ -93,6 +93,8 @@ def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path) -> Non
         ({"sampling": {"num_scenes": [4, 0]}}, "must be a positive number, got 0"),
         ({"batch_size": -4}, "`batch_size` must be a positive number, got -4"),
         ({"batch_size": 0}, "`batch_size` must be a positive number, got 0"),
+        ({"answer_noise": {"share": 1.5, "words": ["a", "b"]}}, "a `share` from 0 to 1, got 1.5"),
+        ({"answer_noise": {"share": 0.5, "words": ["red", "red"]}}, "at least two `words`, got 1"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, changes, message) -> None:
@@ -102,11 +104,38 @@ def test_wrong_settings_are_named(tmp_path, changes, message) -> None:
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("seed", "key=value"), ("data.3.count=1", "has 1 entries"), ("model.name=x", "one value")],
+    [
+        ("seed", "key=value"),
+        ("data.3.count=1", "has 1 entries"),
+        ("model.name=x", "one value"),
+        ("model=[x", r"The override 'model=\[x' is not valid YAML"),
+    ],
 )
 def test_wrong_overrides_are_named(tmp_path, override, message) -> None:
     with pytest.raises(TrainingError, match=message):
         load_settings(written(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "settings.yaml' is empty"),
+        (b"# nothing\n", "settings.yaml' is empty"),
+        (b"model: \xff\n", "settings.yaml: not valid YAML"),
+    ],
+)
+def test_a_file_without_settings_or_of_no_text_is_named(tmp_path, content, message) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content)
+    for overrides in ([], ["model=m"]):
+        with pytest.raises(TrainingError, match=message):
+            load_settings(path, overrides)
+
+
+def test_a_file_in_utf_16_is_read(tmp_path) -> None:
+    path = written(tmp_path, output="Läufe")
+    path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
+    assert load_settings(path).output == "Läufe"
 
 
 def test_a_key_without_a_value_keeps_its_default(tmp_path) -> None:
@@ -140,6 +169,9 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(monkeypatch) 
         ("label_smoothing_factor", "cannot be used"),
         ("eval_steps", "has no effect: training evaluates nothing"),
         ("metric_for_best_model", "has no effect: training evaluates nothing"),
+        ("auto_find_batch_size", "would change the steps of `batch_size`"),
+        ("save_only_model", "would begin its optimizer and its rates anew"),
+        ("ignore_data_skip", "would begin its data anew"),
         ("resume_from_checkpoint", "goes on from the last checkpoint in `output`"),
     ],
 )
@@ -172,8 +204,8 @@ def test_the_recipe_is_five_files_in_a_row_and_films_what_they_train_on() -> Non
     script = (folder / "run.sh").read_text()
     stages = re.findall(r"^train (\S+)", script, re.M)
     assert stages == sorted(path.stem for path in folder.glob("*.yaml")) and len(stages) == 4
-    assert len(script.splitlines()) <= 55
-    before, used = "seeing", {("world", "picture"), ("world", "clip")}
+    assert len(script.splitlines()) <= 65
+    before, used = "seeing", {("world/shapes", "picture"), ("world/colors", "picture"), ("world", "clip")}
     for stage in stages:
         settings = load_settings(folder / f"{stage}.yaml")
         training_arguments(settings)
