@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, pipeline
+from transformers import pipeline
 
 MEDIA_KEYS = ("video", "videos", "video_url", "image", "image_url", "url", "base64")
 # What a request may not decide, since it could reach into the server or needs an object of Python.
@@ -15,9 +15,12 @@ SERVICE_SETTINGS = {"limits", "allow_private_hosts", "progress", "device", "retu
 SERVICE_SETTINGS |= {"max_candidates", "num_frames", "fps", "do_sample_frames", "size", "do_resize", "crop_size"}
 SERVICE_SETTINGS |= {"frame_batch_size", "max_feature_bytes", "hwaccel"}
 SERVICE_SETTINGS |= {"candidate_fps", "min_candidates", "seek_mode", "time_template"}
-# Nor how an answer is computed: without a cache every token reads the whole prompt again, and others compile first.
-SERVICE_SETTINGS |= {"use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"}
-SERVICE_SETTINGS |= {"prefill_chunk_size"}
+# What it may decide of `generate`: how an answer is chosen, not how it is computed.
+CHOOSING = {"max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "stop_strings"}
+CHOOSING |= {"num_beams", "num_return_sequences", "early_stopping", "length_penalty", "do_sample", "temperature"}
+CHOOSING |= {"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"}
+CHOOSING |= {"no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"}
+CHOOSING |= {"exponential_decay_length_penalty"}
 MOST_INPUTS = 32
 # `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
 LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
@@ -43,12 +46,13 @@ class EndpointHandler:
             dtype="auto" if torch.cuda.is_available() else "float32",
         )
         videos_kwargs = self.pipeline.processor.valid_processor_kwargs.__annotations__["videos_kwargs"].__annotations__
-        self.options = {name for name in vars(GenerationConfig()) if not name.startswith("_")} | set(videos_kwargs)
-        self.options -= SERVICE_SETTINGS | {"transformers_version"}
+        self.options = CHOOSING | (set(videos_kwargs) - SERVICE_SETTINGS)
         processor = self.pipeline.processor
         self.largest = {**LARGEST, "num_scenes": MORE_SCENES * processor.num_scenes}
         saved = {name: getattr(processor, name) for name in ("question_tokens", "encoded_candidates")}
         self.largest |= {name: value for name, value in saved.items() if value is not None}
+        # It compares all candidates, whatever `encoded_candidates` is.
+        self.refused = {"selection": "bsm"} if saved["encoded_candidates"] else {}
 
     def __call__(self, data: dict[str, Any]) -> list:
         """
@@ -87,6 +91,9 @@ class EndpointHandler:
                 raise ValueError(f"`{name}` is a whole number from 1 to {largest} in a request, got {value!r}.")
             if value is not None:
                 parameters = parameters | {name: int(value)}
+        for name, value in self.refused.items():
+            if parameters.get(name) == value:
+                raise ValueError(f"`{name}` cannot be {value!r} here, which would cost more than the saved settings.")
         if "subtitles" in parameters:
             parameters = parameters | {"subtitles": _subtitles(parameters["subtitles"])}
         if parameters.get("return_scenes") not in (None, True, False):

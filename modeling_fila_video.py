@@ -368,7 +368,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         encoders += [] if has_video else [self.scene_merger, self.cooperative_encoder]
         unused = [parameter for part in encoders if part is not None for parameter in part.parameters()]
         tower = [*self.vision_tower.parameters()]
-        if any(hasattr(weight, "device_mesh") for weight in tower):  # sharded, gathered layer by layer
+        if any(hasattr(part, "unshard") for part in self.vision_tower.modules()):
             blank = inputs_embeds.new_zeros(1, 3, self.config.frame_side, self.config.frame_side)
             unused += [self.encode_frames(blank) for _ in range(2 - num_seen)]
         elif not num_seen:

@@ -176,7 +176,7 @@ class Answerer:
         """The scenes that each question chooses among the frames `kept`, whose features these are."""
         processor, means = self.processor, features.float().mean(dim=1)
         times = torch.tensor(pool.metadata.timestamps, dtype=torch.float64)[kept]
-        tokens = self.model.tokens_for_scoring(features, selection.question_tokens)
+        tokens = self.model.tokens_for_scoring(features, selection.question_tokens or processor.question_tokens)
 
         def scores(text: str) -> torch.Tensor:
             prompt = prompt_of_question(

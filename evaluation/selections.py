@@ -86,7 +86,8 @@ class Precomputed:
 class ByQuestion:
     """
     Each question chooses its own scenes, by the attention that it pays to the frames; the fields are the processor's
-    settings of the same names. [`Answerer`] makes the scenes, since features alone do not.
+    settings of the same names, whose `question_tokens` hold where there are none here. [`Answerer`] makes the scenes,
+    since features alone do not.
     """
 
     question_layers: str = "middle"
@@ -95,7 +96,7 @@ class ByQuestion:
     question_diversity: str = "top"
     question_context: float = 0.0
     question_min_rise: float = 0.0
-    question_tokens: int = 16
+    question_tokens: int | None = None
     method: str = "question"
 
 

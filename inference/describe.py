@@ -184,6 +184,7 @@ def _plan(
     access = pipe.processor.video_processor.access(**reading)
     # The patch features of a frame serve no later question: none are kept.
     own = {name: reading[name] for name in ("frame_batch_size", "hwaccel") if reading.get(name) is not None}
+    hwaccel = own.get("hwaccel", pipe.processor.video_processor.hwaccel)
     # Chapters are cut from all candidates, also where few of them would be shown.
     encoded = pipe.processor.encode_video(
         source, progress=progress, max_feature_bytes=1, selection="kmeans", **own, **pool, **access
@@ -198,7 +199,7 @@ def _plan(
     starts = [0.0]
     for first in firsts[1:]:
         gap = VideoSegment(source, float(times[first - 1]), min(float(times[first]) + 0.001, duration))
-        read = read_frames(gap, num_frames=_most_of_gap, size=(64, 64), **access)
+        read = read_frames(gap, num_frames=_most_of_gap, size=(64, 64), hwaccel=hwaccel, **access)
         if len(read.timestamps) < 2:
             starts.append(float(begins[first]))
             continue

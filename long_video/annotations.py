@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import ModuleType
 from typing import Any
 
 from .json_records import JsonRecordError, read_json_lines, read_json_records
@@ -209,13 +210,7 @@ def load_annotations(annotation: str | os.PathLike, split: str, name: str | None
             f"`name` {name!r} is of a folder or a set on the Hub that `datasets` loads by name; {str(annotation)!r} "
             "has no configurations: leave it out."
         )
-    try:
-        import datasets
-    except ImportError as error:
-        raise LongVideoError(
-            f"{str(annotation)!r} is neither .json nor .jsonl, and reading it takes the package `datasets`: "
-            "pip install 'fila-video[dataset]'."
-        ) from error
+    datasets = _import_datasets(annotation)
     try:
         if is_saved:
             loaded = datasets.load_from_disk(str(path))
@@ -226,6 +221,31 @@ def load_annotations(annotation: str | os.PathLike, split: str, name: str | None
         return datasets.load_dataset(str(annotation), name, split=split)
     except Exception as error:  # whatever `datasets` and its backends raise for a set that is not one
         raise LongVideoError(f"`datasets` cannot load {str(annotation)!r}, split {split!r}: {error}") from error
+
+
+def configurations(annotation: str | os.PathLike) -> list[str]:
+    """
+    The configurations that `datasets` finds in a folder or a set on the Hub.
+
+    Raises:
+        LongVideoError: If it cannot, or is not installed.
+    """
+    datasets = _import_datasets(annotation)
+    try:
+        return datasets.get_dataset_config_names(str(annotation))
+    except Exception as error:  # whatever `datasets` and its backends raise for a set that is not one
+        raise LongVideoError(f"`datasets` finds no configurations in {str(annotation)!r}: {error}") from error
+
+
+def _import_datasets(annotation: str | os.PathLike) -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise LongVideoError(
+            f"{str(annotation)!r} is neither .json nor .jsonl, and reading it takes the package `datasets`: "
+            "pip install 'fila-video[dataset]'."
+        ) from error
+    return datasets
 
 
 def _bad(record: Any, where: str, reason: str) -> BadInput:
@@ -328,6 +348,7 @@ __all__ = [
     "LongVideoError",
     "annotation_names",
     "check_annotations",
+    "configurations",
     "find_caption",
     "fingerprint",
     "load_annotations",

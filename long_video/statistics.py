@@ -58,15 +58,15 @@ def check_complete(output: str | Path) -> None:
         misses shards, which tell their number in their names.
     """
     output = Path(output)
-    if not (output / ".build").is_dir():
+    is_build, shards = (output / ".build").is_dir(), list(output.glob("data/train-*-of-*.jsonl"))
+    if not is_build and not shards:
         return
     again = f"the same `fila-video build-dataset ... --output {output}` again"
-    if not (output / "README.md").is_file():
+    if is_build and not (output / "README.md").is_file():
         raise LongVideoError(
             f"The build in {str(output)!r} has not finished: it has no README.md, which is written last. Start "
             f"{again}, which goes on with it."
         )
-    shards = list(output.glob("data/train-*-of-*.jsonl"))
     total = int(shards[0].stem.rpartition("-")[2]) if shards else None
     if len(shards) != total:
         found = f"{len(shards)} of its {total}" if shards else "none of its"

@@ -254,7 +254,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refusals", type=int, default=0, help="questions about what is not there or about something else, a video"
     )
     parser.add_argument(
-        "--compositions", choices=COMPOSITIONS, default="all", help="pairs of color and shape, or only one of these"
+        "--compositions",
+        choices=COMPOSITIONS,
+        default="all",
+        help="pairs of color and shape; of shapes the colors have no name, of colors the shapes (default: all)",
     )
     parser.add_argument("--boxed", type=float, default=0.0, help="share between black bars (default: 0)")
     parser.add_argument(

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..long_video.annotations import load_annotations
+from ..long_video.annotations import configurations, load_annotations
 from ..long_video.json_records import JsonRecordError, parse_record, read_json_records
 from ..long_video.statistics import check_complete
 from .settings import DataSet, TrainingError
 
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 SUBSET_SEED = 42  # the paper's (section 4.3)
 # What records of any form raise where they are read: a value that is missing or of another type among them.
 RECORD_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -72,14 +73,13 @@ def each_configuration(source: DataSet) -> list[DataSet]:
     Raises:
         TrainingError: If it finds none.
     """
-    if source.name != "*":
+    is_file = Path(source.path).suffix in JSON_ENDINGS or Path(source.path).is_file()
+    if source.name != "*" or is_file:  # a file is refused with its name
         return [source]
     try:
-        import datasets
-
-        names = datasets.get_dataset_config_names(source.path)
-    except Exception as error:  # whatever `datasets` and its backends raise for a set that is not one
-        raise TrainingError(f"{source.path!r} has no configurations that `datasets` can list: {error}") from error
+        names = configurations(source.path)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     return [replace(source, name=name) for name in names]
 
 
@@ -101,7 +101,7 @@ class RecordSet:
         self.source, self.joined = source, None
         path = Path(source.path)
         is_joined = path.is_dir() and list(path.glob("data/train-*.jsonl")) and (path / ".build").is_dir()
-        is_json = path.suffix in (".jsonl", ".ndjson", ".json")
+        is_json = path.suffix in JSON_ENDINGS
         others = {"split": source.split if source.split != "train" else None, "name": source.name}
         for name, value in others.items():
             if (is_joined or is_json) and value is not None:

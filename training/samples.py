@@ -146,10 +146,11 @@ class SampleEncoder:
 
     def _with_noise(self, ids: list[int], labels: list[int], generator: random.Random) -> list[int]:
         """The token ids, in which a share of the noisy words that are learned is another of them."""
-        noisy = set(self._noisy_ids) if self.answer_noise.share else set()
+        if not self.answer_noise.share:
+            return ids
         return [
             generator.choice([other for other in self._noisy_ids if other != token])
-            if token in noisy and label != IGNORED and generator.random() < self.answer_noise.share
+            if token in self._noisy_ids and label != IGNORED and generator.random() < self.answer_noise.share
             else token
             for token, label in zip(ids, labels, strict=True)
         ]

@@ -127,7 +127,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
             setattr(config, name, value)
         config = FilaVideoConfig.from_dict(config.to_dict())
     options = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
-    with _naming(f"`model` {settings.model!r}"):
+    with _naming(f"`model` {settings.model!r}, `dtype` or `attn_implementation`"):
         model, info = FilaVideoForConditionalGeneration.from_pretrained(
             settings.model,
             config=config,
@@ -169,7 +169,7 @@ def _naming(setting: str) -> Iterator[None]:
         yield
     except TrainingError:
         raise
-    except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+    except (OSError, ImportError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise TrainingError(f"{setting}: {error}") from error
 
 

@@ -159,8 +159,10 @@ def test_videos_with_features_need_no_model_in_a_worker(bound, model, encoded) -
 def test_numbers_of_numpy_can_be_saved(bound, file, tmp_path) -> None:
     frames = np.zeros((9, 24, 24, 3), np.uint8)
     encodings = [
-        bound.encode_video(file, num_scenes=np.int64(2)),
-        bound.encode_video(frames, {"fps": np.float32(25), "total_num_frames": 9, "duration": np.float32(0.36)}),
+        bound.encode_video(file, num_scenes=np.int64(2), max_candidates=np.int64(9)),
+        bound.encode_video(
+            frames, {"fps": np.float32(25), "total_num_frames": np.int64(9), "duration": np.float32(0.36)}
+        ),
     ]
     for number, encoding in enumerate(encodings):
         encoding.save(tmp_path / f"{number}.safetensors")

@@ -142,6 +142,9 @@ def test_a_request_has_so_many_inputs_at_most(handler) -> None:
         "cache_implementation",
         "compile_config",
         "prefill_chunk_size",
+        "guidance_scale",
+        "prompt_lookup_num_tokens",
+        "output_attentions",
     ],
 )
 def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None:

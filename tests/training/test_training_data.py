@@ -299,7 +299,7 @@ def test_of_a_set_with_several_configurations_one_is_named_or_all_are_meant(tmp_
         RecordSet(DataSet(str(folder)))
     every = each_configuration(DataSet(str(folder), name="*", weight=2.0))
     assert [(one.name, one.weight) for one in every] == [("first(a,b)", 2.0), ("second", 2.0)]
-    with pytest.raises(TrainingError, match="has no configurations that `datasets` can list"):
+    with pytest.raises(TrainingError, match="`datasets` finds no configurations in"):
         each_configuration(DataSet(str(tmp_path / "absent"), name="*"))
     datasets.Dataset.from_list(records).to_parquet(tmp_path / "rows.parquet")
     for path in (world() / "images.json", tmp_path / "rows.parquet"):
