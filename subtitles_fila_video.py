@@ -290,9 +290,10 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], is_fo
 
 def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSource) -> list[SubtitleLine]:
     lines = []
-    for packet in container.demux(stream):
-        opened.budget.spend(packets=1)
-        if packet.pts is None:
+    for packet in container.demux():  # all of them, so that the limits of time hold between two lines
+        is_line = packet.stream_index == stream.index
+        opened.budget.spend(packets=is_line)
+        if not is_line or packet.pts is None:
             continue
         start = float(packet.pts * packet.time_base)
         end = start + float((packet.duration or 0) * packet.time_base)

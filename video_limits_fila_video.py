@@ -53,11 +53,12 @@ class VideoLimits:
             Pixels of one frame of a GIF, APNG or WebP: 4096 x 4096. A few bytes of such a file repaint its whole
             canvas, so that its size says nothing about its cost.
         animation_pixels (`int`, *optional*, defaults to 2**32):
-            Pixels of all frames decoded of a GIF, APNG or WebP: 2,000 frames of full HD.
+            Pixels of all frames decoded of a GIF, APNG or WebP, some of them twice: 2,000 frames of full HD.
         packets (`int`, *optional*, defaults to 10,000,000):
-            Packets of the video stream, and samples that a header announces: two days at 60 frames a second.
+            Packets of the video stream that are read, once to find its frames and again to decode them, and samples
+            that a header announces: a day at 60 frames a second.
         download_bytes (`int`, *optional*, defaults to 64,000,000,000):
-            Bytes fetched from a web server, or from a file object that cannot seek.
+            Bytes fetched from a web server, or copied from a file object that was not opened by its name.
         seconds (`float`, *optional*):
             Seconds that reading may take in all. No limit by default.
         web_seconds (`float`, *optional*, defaults to 7200.0):
@@ -171,7 +172,7 @@ class Budget:
             self._spent["pixels"] += pixels
             self._progress = now
         if packets and self._spent["packets"] > self.limits.packets:
-            raise (self._whole or self).refuse(f"it has {self._spent['packets']} packets or more", "packets")
+            raise (self._whole or self).refuse(f"{self._spent['packets']} of its packets were read", "packets")
         if frame is not None and self._spent["pixels"] > getattr(self.limits, self._total):
             raise (self._whole or self).refuse(
                 f"its frames have {self._spent['pixels']} pixels in all or more", self._total
@@ -221,7 +222,8 @@ def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bo
         budget ([`Budget`]): What it may cost: `download_bytes`, `web_seconds` and `stall_seconds` of its limits.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
             `False` refuses addresses of this machine, its private network and other reserved ones, also behind a
-            redirect. The address that is connected to is what counts; where a proxy connects, the name is looked up.
+            redirect. The address that is connected to is what counts. Where a proxy connects, the name is looked up,
+            and one with a dot that is not known here is left to the proxy.
 
     Raises:
         VideoReadError: If it cannot be fetched within the limits.
@@ -233,7 +235,8 @@ def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bo
                 raise budget.error(f"the server did not give it (redirected to the protocol {address.scheme!r})")
             if not address.host:
                 raise httpx.InvalidURL("it has no host")
-            headers = {"User-Agent": "fila-video", "Accept": "*/*", "Accept-Encoding": "identity"}
+            headers = {"Host": address.netloc.decode(), "User-Agent": "fila-video", "Accept": "*/*"}
+            headers["Accept-Encoding"] = "identity"
             if address.userinfo:
                 user = urllib.parse.unquote_to_bytes(address.userinfo)
                 headers["Authorization"] = "Basic " + base64.b64encode(user).decode()
@@ -294,7 +297,7 @@ def _connections(url: httpx.URL, budget: Budget, allow_private_hosts: bool) -> h
 def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy: bool = False) -> list[str]:
     """The addresses of a host, all of which must be public."""
     name = host.lower().rstrip(".")
-    private = name == "localhost" or name.endswith(_LOCAL_NAMES)
+    private = name == "localhost" or name.endswith(_LOCAL_NAMES) or not {".", ":"} & {*name}
     try:
         found = [] if private else socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:  # behind a proxy, names are often its own business
@@ -303,13 +306,32 @@ def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy
         found = []
     addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
     for address in addresses:
-        inner = [getattr(address, "ipv4_mapped", None), getattr(address, "sixtofour", None)]
-        if address in ipaddress.ip_network("64:ff9b::/96"):
-            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        private |= any(not one.is_global or one.is_multicast for one in (address, *filter(None, inner)))
+        private |= not _is_public(address)
     if private:
         raise budget.error("its host, or one that it is redirected to, is not public; allow_private_hosts is False")
     return [str(address) for address in addresses]
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is of the internet, and not this machine's own there."""
+    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    if address in ipaddress.ip_network("64:ff9b::/96"):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if inner is not None:
+        return _is_public(inner)
+    if (
+        not address.is_global
+        or address.is_multicast
+        or address.is_reserved
+        or getattr(address, "is_site_local", False)
+    ):
+        return False
+    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), 9))  # sends nothing, but finds from where it would be sent
+            return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]) != address
+        except OSError:  # no way leads there
+            return True
 
 
 class _Network(httpcore.SyncBackend):
@@ -320,11 +342,12 @@ class _Network(httpcore.SyncBackend):
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> "_Connection":
         addresses = [host] if self._allow_private_hosts else _public_addresses(host, port, self._budget)
-        for address in addresses:
-            try:
-                return _Connection(super().connect_tcp(address, port, self._budget.check(), **options), self._budget)
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            try:  # each for its part of the time, so that the last is tried too
+                stream = super().connect_tcp(address, port, self._budget.check() / left, **options)
+                return _Connection(stream, self._budget)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if address == addresses[-1]:
+                if left == 1:
                     raise
 
 
@@ -407,6 +430,8 @@ def check_boxes(file: BinaryIO, budget: Budget) -> None:
             edits = max(edits, (end - start - 8) // width - (set(times) == {255}))
         elif name == b"stsc":
             runs.append(file.read(min(end - start, MAX_HEADER))[8:])
+            if sum(map(len, runs)) > MAX_HEADER:
+                raise budget.error(f"the tables of one track take more than {MAX_HEADER} bytes")
         elif name in (b"stco", b"co64"):
             chunks += _samples(name, file.read(12), size, budget)
         elif name == b"stsd":

@@ -42,6 +42,9 @@ logger = logging.get_logger(__name__)
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
 MAX_NAME = 200  # characters of a source's name in a message; a `data:` URL is as long as its file
 NOT_ON_DEVICE = "the device of hwaccel does not decode it; leave hwaccel out to decode on the CPU"
+_FIRST_BOX = re.compile(
+    rb"[\0-\x0f]...[a-zA-Z0-9 ]{4}|....(?:mdat|wide|moov|free|skip|pnot|ftyp)", re.DOTALL
+)  # of MP4
 _INDIRECT = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"[Reference]", b"<SMIL", b"<ASX", b"v=0\r\n", b"v=0\n")
 
 
@@ -199,9 +202,12 @@ class OpenedSource(ExitStack):
         elif self.head.startswith(b"\x89PNG") and not _first_of_png(file):
             raise self.error("it is cut off: a PNG that ends before its first picture")
         elif is_still(file):
-            raise self.error("it is a still picture, not a video")
+            kind = "a TIFF" if self.head[:4] in (b"II*\0", b"MM\0*") else "a still picture"
+            raise self.error(f"it is {kind}, not a video: pass its pictures as such")
+        elif self.head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):  # a grid of tiles, each a stream to FFmpeg
+            raise self.error("it is a picture that Pillow cannot read here: convert it from HEIC to JPEG or PNG")
         self._formats = FORMATS
-        if re.fullmatch(rb"[\0-\x0f]...[a-zA-Z0-9 ]{4}", self.head[:8], re.DOTALL):  # the first box of an MP4 file
+        if _FIRST_BOX.match(self.head):
             check_boxes(file, self.budget)
             self._formats = "mov," + FORMATS
 
@@ -321,6 +327,8 @@ def open_picture(
     """
     with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file, pillow_errors(opened):
         image = PIL.Image.open(file, formats=formats)
+        if image.format == "EPS":
+            raise opened.error("it is a program in PostScript, which is not run: convert it to PNG")
         opened.budget.spend(frame=image.size)
         image.load()
         if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16

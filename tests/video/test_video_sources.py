@@ -18,7 +18,7 @@ import PIL.PngImagePlugin
 import pytest
 from fila_video.video_limits_fila_video import Budget, VideoLimits, VideoReadError
 from fila_video.video_reading_fila_video import probe_video, read_frames
-from fila_video.video_sources_fila_video import OpenedSource
+from fila_video.video_sources_fila_video import OpenedSource, open_picture
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of, picture
 
@@ -344,6 +344,34 @@ def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture() -> None:
         OpenedSource(file.getvalue())
 
 
+def test_pictures_that_are_no_video_say_what_they_are() -> None:
+    heic = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
+    with pytest.raises(VideoReadError, match="it is a picture that Pillow cannot read here: convert it from HEIC"):
+        read_frames(heic, num_frames=1)
+    file = io.BytesIO()
+    pages = [PIL.Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    with pytest.raises(VideoReadError, match="it is a TIFF, not a video"):
+        read_frames(file.getvalue(), num_frames=1)
+
+
+def test_postscript_is_not_run() -> None:
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n"
+    with pytest.raises(VideoReadError, match="it is a program in PostScript, which is not run"):
+        open_picture(program)
+
+
+def test_a_film_that_begins_with_a_large_box_of_its_data_is_read(tmp_path) -> None:
+    """As cameras of old write it, without a head that names the format; most of this file is a hole."""
+    data = make_video(tmp_path / "plain.mp4", 10).read_bytes()
+    header, size = data[data.rindex(b"moov") - 4 :], 1 << 28
+    with open(tmp_path / "large.mov", "wb") as file:
+        file.write(struct.pack(">I4s", size, b"mdat") + data[8 : -len(header)])
+        file.seek(size)
+        file.write(header)
+    assert [number_of(frame) for frame in read_frames(tmp_path / "large.mov", num_frames=10).frames] == list(range(10))
+
+
 def test_a_png_that_ends_before_its_picture_is_cut_off() -> None:
     file, texts = io.BytesIO(), PIL.PngImagePlugin.PngInfo()
     texts.add_text("words", "x" * 100)
@@ -369,7 +397,7 @@ def test_limits_of_a_subclass_hold() -> None:
 def test_a_budget_names_the_source_the_limit_and_both_numbers() -> None:
     budget = Budget(VideoLimits(packets=10, total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
     budget.spend(packets=10, frame=(30, 20))
-    with pytest.raises(VideoReadError, match=r"'a\.mp4': it has 11 packets or more, over the limit of 10; Vid"):
+    with pytest.raises(VideoReadError, match=r"'a\.mp4': 11 of its packets were read, over the limit of 10; Vid"):
         budget.spend(packets=1)
     budget = Budget(VideoLimits(total_pixels=1000, frame_pixels=600), "the video 'a.mp4'")
     budget.spend(frame=(30, 20))
@@ -388,7 +416,7 @@ def test_a_budget_is_spent_by_several_threads_without_losing_count() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with pytest.raises(VideoReadError, match="40001 packets"):
+    with pytest.raises(VideoReadError, match="40001 of its packets"):
         budget.spend(packets=1)
 
 

@@ -194,7 +194,7 @@ def resolve_to(addresses, monkeypatch) -> None:
     "address",
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"]
     + ["255.255.255.255", "::1", "::", "fe80::1%2", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"]
-    + ["64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1"],
+    + ["64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1", "fec0::2", "64:ff9b:1::1", "240.0.0.1"],
 )
 def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address, monkeypatch) -> None:
     connected = []
@@ -205,6 +205,30 @@ def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address, 
             with pytest.raises(VideoReadError, match="is not public; allow_private_hosts is False"):
                 read("http://example.com/v.mp4", allow_private_hosts=False)
     assert connected == []
+
+
+def test_a_public_address_of_this_machine_is_refused(monkeypatch) -> None:
+    resolve_to(["93.184.216.34"], monkeypatch)
+    monkeypatch.setattr(socket.socket, "connect", lambda *arguments: None)
+    monkeypatch.setattr(socket.socket, "getsockname", lambda *arguments: ("93.184.216.34", 40000))
+    with pytest.raises(VideoReadError, match="is not public; allow_private_hosts is False"):
+        OpenedSource("http://example.com/v.mp4", allow_private_hosts=False)
+
+
+def test_a_second_address_is_tried_where_the_first_never_answers(monkeypatch) -> None:
+    tried = []
+
+    def connect(place, timeout=None, **options) -> Never:
+        tried.append((place[0], timeout))
+        if len(tried) == 1:
+            raise TimeoutError("timed out")
+        raise OSError("no network here")
+
+    resolve_to(["2606:2800:220:1::1", "93.184.216.34"], monkeypatch)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(VideoReadError, match="no network here"):
+        OpenedSource("http://example.com/v.mp4", allow_private_hosts=False)
+    assert [address for address, _ in tried] == ["2606:2800:220:1::1", "93.184.216.34"] and tried[0][1] < 20
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "127.1", "[::1]", "localhost"])
@@ -256,7 +280,13 @@ def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(vi
             assert len(opened.head) == 1024
         assert proxy.requests[0].startswith(b"GET http://93.184.216.34/v.mp4 HTTP/1.1")
         assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in proxy.requests[0]
-        for url in ("http://127.0.0.1/", "http://10.0.0.1/", "http://localhost/", "http://metadata.internal/"):
+        for url in (
+            "http://127.0.0.1/",
+            "http://10.0.0.1/",
+            "http://localhost/",
+            "http://metadata.internal/",
+            "http://intranet/",
+        ):
             with pytest.raises(VideoReadError, match="is not public"):
                 OpenedSource(url, allow_private_hosts=False)
         assert len(proxy.requests) == 1
