@@ -27,6 +27,7 @@ _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 # Decoders whose color profiles have a name, which PyAV 17 and 18 free with a list of what a frame carries, and FFmpeg
 # once more with the frame: that ends the process.
 _OF_PNG = ("png", "apng")
+_CODED_MORE = 1 << 20  # pixels that decoders may add to a picture: they code whole blocks, and pad its rows
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -52,6 +53,7 @@ class Track:
         index ([`Index`]): What the stream holds; known after [`index_video`].
         at (`int`): The position in the index of the packet that the container gives next.
         errors (`int`): What the container and the decoders complained of.
+        oversized (`bool`): Whether a decoder refused a picture for its size, which it then forgets.
         seekable (`bool`): Whether a seek lands where the index says, so far, and leaves out nothing that is needed.
         threads (`int`): Of each decoder made from now on; several decode several frames at once.
         shared (`bool`): Whether several threads call [`Track.read`]; the packets of a run then stand in memory.
@@ -65,7 +67,7 @@ class Track:
         self.device = None if hwaccel is None else find_device(str(hwaccel))
         self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
         self.container = self.number = None
-        self.seekable, self.is_png = True, False
+        self.seekable, self.is_png, self.oversized = True, False, False
         self._lock = Lock()  # over the container
 
     def open(self) -> None:
@@ -75,8 +77,10 @@ class Track:
         if self.number is None:
             self.number = self.source.find_stream(self.container)
         self.stream = self.container.streams[self.number]
-        self.is_png = self.stream.codec_context.name in _OF_PNG
-        if self.device is not None and not self.stream.codec_context.is_hwaccel:
+        codec = self.stream.codec_context
+        self.source.budget.check_frame(codec.width, codec.height)
+        self.is_png = codec.name in _OF_PNG
+        if self.device is not None and not codec.is_hwaccel:
             raise self.source.error(NOT_ON_DEVICE)
         self.packets = self._demux()
         self.at = 0
@@ -105,6 +109,7 @@ class Track:
                 codec.codec_tag = self.stream.codec_context.codec_tag
         codec.thread_type = "FRAME" if self.threads > 1 else "SLICE"
         codec.thread_count = self.threads
+        codec.options = {"max_pixels": str(int(min(self.source.budget.frame_pixels + _CODED_MORE, 2**31 - 1)))}
         with suppress(av.FFmpegError):  # `decode` meets it again
             codec.open(strict=False)  # before `skip_frame` is set: some decoders take it then, and for good
         return codec
@@ -132,6 +137,7 @@ class Track:
         try:
             frames = codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
+            self.oversized |= isinstance(error, av.ArgumentError) and 0 in (codec.width, codec.height)
             self._complain(error)
             return []
         for frame in frames:
@@ -208,6 +214,8 @@ class Track:
                     yield number, early.pop(number)
             if not wanted:
                 return
+        if index.interlaced and before is not None and before.pts + 1 in wanted:
+            early.setdefault(before.pts + 1, before)
         yield from sorted(early.items())
 
     def _run(
@@ -215,9 +223,10 @@ class Track:
     ) -> Iterator[av.VideoFrame]:
         """
         Frames of the packets `start` to `stop`, whose `pts` are their numbers. Where `needed`, the packets of wanted
-        frames, is given, the decoder skips the others on which no frame depends.
+        frames, is given, the decoder skips the others on which no frame depends; else it is shown the next packet too,
+        which may be the second field of the last frame.
         """
-        packets = self._packets_between(start, stop)
+        packets = self._packets_between(start, stop, ahead=needed is None)
         if self.shared:
             with self._lock:
                 packets = list(packets)
@@ -234,8 +243,9 @@ class Track:
         finally:
             codec.flush_buffers()
 
-    def _packets_between(self, start: int, stop: int) -> Iterator[tuple[int, av.Packet]]:
-        """`(position, packet)` from `start` to `stop`, unless what the container gives is not the index's."""
+    def _packets_between(self, start: int, stop: int, ahead: bool) -> Iterator[tuple[int, av.Packet]]:
+        """`(position, packet)` from `start` to `stop`, unless what the container gives is not the index's; with
+        `ahead`, a copy of the next one behind them, which stays to be read."""
         self._go_to(start)
         while self.at <= stop and not self.stopped and (packet := next(self.packets, None)) is not None:
             position = self.at
@@ -245,6 +255,9 @@ class Track:
                 return
             if position >= start:
                 yield position, packet
+        if ahead and self.at == stop + 1 < len(self.index.pts) and (packet := next(self.packets, None)) is not None:
+            self.packets = chain([packet], self.packets)
+            yield self.at, av.Packet(bytes(packet))
 
     def _go_to(self, start: int) -> None:
         """Stands before the packet `start` or an earlier one, wherever a seek really lands."""

@@ -26,6 +26,7 @@ _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # format
 # Formats that store the times of these codecs in the order of decoding.
 _DECODED = {"asf": ("h264", "hevc", "mpeg1video", "mpeg2video"), "mxf": ("h264", "hevc")}
 _TO_THE_END = ("matroska,webm", "asf")  # formats whose duration counts from 0, wherever their times start
+_REORDERED = 33  # packets after which the clock has gone on: the longest run of B-frames behind one, and the next
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 
 
@@ -53,6 +54,13 @@ class Index:
         shown = np.flatnonzero(self.frames >= 0)
         self.packets = np.zeros(len(self.times), dtype=np.int32)  # of each frame, the one that completes it
         self.packets[self.frames[shown]] = shown
+
+    @property
+    def keyframes(self) -> np.ndarray:
+        """(T,) bool: the frames of which a packet, such as that of the first field, is a keyframe."""
+        keyframes = np.zeros(len(self.times), dtype=bool)
+        keyframes[self.frames[self.keys & (self.frames >= 0)]] = True
+        return keyframes
 
     @property
     def seconds(self) -> np.ndarray:
@@ -124,6 +132,9 @@ def _index(track: "Track") -> Index:
     if first is None:
         first = next(iter(track.decode(codec, None)), None)
     track.at = len(pts)
+    if first is None and track.oversized:
+        budget = track.source.budget
+        raise budget.refuse("its pictures have too many pixels", budget.frame_field)
     if first is None or len(pts) == 0:
         raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
     if not stream.time_base:
@@ -150,10 +161,13 @@ def _index(track: "Track") -> Index:
         return index
     wild = damaged_times(pts[kept] * float(stream.time_base))
     kept[kept] = ~wild
-    if (pts[kept] == first.pts).any():  # what is shown before it leans on frames that the file does not hold
-        leading = opening + int(np.flatnonzero(np.append(keys[opening:], True))[0])
-        kept[:leading] &= pts[:leading] >= first.pts
-    moments = on_one_clock(pts, np.flatnonzero(kept & keys))[kept]
+    groups = np.append(np.flatnonzero(keys), len(pts))
+    if (pts[kept] == first.pts).any():
+        _leave_out_leading(kept, pts, 0, groups[np.searchsorted(groups, opening)], first.pts)
+    restarts = restarts_of(pts, np.flatnonzero(kept & keys))
+    for at, following in zip(restarts, groups[np.searchsorted(groups, restarts) + 1], strict=True):
+        _leave_out_leading(kept, pts, at, following, pts[at])
+    moments = on_one_clock(pts, restarts)[kept]
     times = np.sort(moments)
     if name == "mpeg" and (times[1:] == times[:-1]).any():
         # FFmpeg made times up for packets without, which are those of other frames.
@@ -181,6 +195,12 @@ def _index(track: "Track") -> Index:
     )  # fmt: skip
     index.damage = _damage(track, index, len(pts), int(wild.sum()), again)
     return index
+
+
+def _leave_out_leading(kept: np.ndarray, pts: np.ndarray, at: int, following: int, first: int) -> None:
+    """Of the packets `at` to `following`, where a recording begins and its second keyframe, keeps none that is shown
+    before `first`: it leans on frames that the file does not hold."""
+    kept[at:following] &= pts[at:following] >= first
 
 
 def _index_webp(track: "Track") -> Index:
@@ -268,8 +288,9 @@ def damaged_times(seconds: np.ndarray) -> np.ndarray:
     """
     (S,) bool: which of the times `seconds` (S,), in the order of decoding, are damaged.
 
-    One is that jumps away from those around it, which agree, further than frames are reordered. At both ends, where
-    there is nothing to come back to, it takes an hour and 20 times the length of everything else.
+    One is that jumps away from those around it, which agree, further than frames are reordered; not one from which
+    the clock goes on, as behind a pause. At both ends, where there is nothing to come back to, it takes an hour and 20
+    times the length of everything else.
     """
     wild = np.zeros(len(seconds), dtype=bool)
     reach = 4  # times before and after, of which the middle is taken
@@ -283,7 +304,10 @@ def damaged_times(seconds: np.ndarray) -> np.ndarray:
         here = around[:, reach]
         before, after = np.median(around[:, :reach], axis=1), np.median(around[:, -reach:], axis=1)
         far = 1 + 32 * np.median(np.abs(np.diff(around, axis=1)), axis=1)
-        jumps = (here > np.maximum(before, after) + far) | (here < np.minimum(before, after) - far)
+        # A pause looks the same where frames are reordered, but there the clock goes on, or the file ends.
+        first, last = np.maximum(doubtful - _REORDERED, 0), np.minimum(doubtful + _REORDERED, len(seconds) - 1)
+        jumps = (here > np.maximum(before, after) + far) & (here > seconds[last]) & (last - doubtful == _REORDERED)
+        jumps |= (here < np.minimum(before, after) - far) & (here < seconds[first])
         wild[doubtful] = jumps & (np.abs(after - before) < far)
     low, high = np.quantile(seconds[~wild], (0.1, 0.9), method="nearest", overwrite_input=True)
     far = max(_FAR, 20 * (high - low))
@@ -293,15 +317,15 @@ def damaged_times(seconds: np.ndarray) -> np.ndarray:
     return wild
 
 
-def on_one_clock(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """
-    (P,) int64: the times of packets, with recordings that were joined, each with a clock of its own, put behind one
-    another.
+def restarts_of(pts: np.ndarray, starts: np.ndarray) -> list[int]:
+    """Where recordings that were joined start clocks of their own: keyframes, the packets `starts`, are stored in the
+    order in which they are shown, and such a one is not later than the one before it."""
+    return starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
 
-    Keyframes, the packets `starts`, are stored in the order in which they are shown; one that is not later than the
-    one before it starts a new clock, and follows the last frame at the usual distance.
-    """
-    restarts = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
+
+def on_one_clock(pts: np.ndarray, restarts: list[int]) -> np.ndarray:
+    """(P,) int64: the times of packets, with the recordings that begin at the packets `restarts` put behind one
+    another: each follows the last frame at the usual distance."""
     moments, top = pts.copy(), NOPTS
     for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
         part = moments[low:at][pts[low:at] != NOPTS]

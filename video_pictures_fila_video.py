@@ -113,6 +113,12 @@ def images_of_rows(images: Any, num_rows: int) -> list[int] | None:
     return [len(leaves(row)) for row in images] if nested and len(images) == num_rows else None
 
 
+def are_pictures(video: Any) -> bool:
+    """Whether it is a list of pictures and files, each one frame, which are counted without loading them."""
+    kinds = (str, Path, bytes, Image.Image)
+    return isinstance(video, (list, tuple)) and all(isinstance(item, kinds) for item in video)
+
+
 def to_uint8_rgb(
     video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True, **access: Any
 ) -> torch.Tensor:
@@ -132,7 +138,13 @@ def to_uint8_rgb(
         if len(sizes) != 1:
             named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])
             raise ValueError(f"The frames of a video must have one size (height x width), got {named}.")
-        return torch.cat(pictures)
+        end = sum(map(len, pictures))
+        frames = pictures[0].new_empty(end, *sizes[0])
+        while pictures:  # each is freed before the next is copied: together they would take the memory twice
+            part = pictures.pop()
+            frames[end - len(part) : end] = part
+            end -= len(part)
+        return frames
     if isinstance(video, Image.Image) and video.mode == "I" and video.format == "PPM":
         video = video.convert("I;16")  # as `open_picture` does
     if isinstance(video, Image.Image) and video.mode in ("I", "F"):
@@ -207,6 +219,7 @@ def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
 
 
 __all__ = [
+    "are_pictures",
     "bytes_of_base64",
     "images_of_rows",
     "leaves",

@@ -27,7 +27,7 @@ from .video_inputs_fila_video import (
     own_classes,
     read_decoder,
 )
-from .video_pictures_fila_video import open_still_picture, to_uint8_rgb
+from .video_pictures_fila_video import are_pictures, open_still_picture, to_uint8_rgb
 from .video_pool_fila_video import most_different
 from .video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
 from .video_reading_fila_video import FrameReader, TimedVideoMetadata, VideoFrames, VideoLimits, check_wanted, staged
@@ -232,19 +232,19 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 if picture is None:
                     return self._read(video, num_frames, fps, progress, scene_settings, settings)
                 video = picture
-            convert = settings.get("do_convert_rgb", self.do_convert_rgb)
-            frames = to_uint8_rgb(video, settings.get("input_data_format"), convert, **self.access(**settings))
+            loading = {"input_data_format": settings.get("input_data_format"), **self.access(**settings)}
+            loading["do_convert_rgb"] = settings.get("do_convert_rgb", self.do_convert_rgb)
+            # Of many pictures, those that are thinned out are not loaded.
+            frames = list(video) if are_pictures(video) else to_uint8_rgb(video, **loading)
             if metadata is None and fps is not None and do_sample_frames and len(frames) > 1:
-                raise ValueError(
-                    "To sample frames by `fps`, pass `video_metadata` with the `fps` of the frames given."
-                )
+                raise ValueError("To sample frames by `fps`, pass `video_metadata` with the `fps` of these frames.")
             metadata = _complete_metadata(metadata, len(frames), scene_settings.candidate_fps)
         if do_sample_frames:
             chosen = self.sample_frames(metadata, num_frames=num_frames, fps=fps, **settings)
             if len(chosen) < len(frames):
                 metadata.frames_indices = [metadata.frames_indices[index] for index in chosen]
-                frames = frames[torch.from_numpy(chosen)]
-        return frames, metadata
+                frames = [frames[index] for index in chosen] if isinstance(frames, list) else frames[chosen]
+        return to_uint8_rgb(frames, **loading) if isinstance(frames, list) else frames, metadata
 
     def load_pool(
         self,
@@ -332,9 +332,8 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             `BatchFeature` with `pixel_values_videos`, of shape `(num_videos, num_frames, 3, height, width)` where
             `return_tensors` is set and a list of `(num_frames, 3, height, width)` otherwise.
         """
-        loading = self.valid_kwargs.__annotations__.keys()
-        loading = {name: kwargs[name] for name in loading & kwargs.keys() if kwargs[name] is not None}
-        loading.pop("video_metadata", None)
+        names = (self.valid_kwargs.__annotations__.keys() & kwargs.keys()) - {"video_metadata"}
+        loading = {name: kwargs[name] for name in names if kwargs[name] is not None}
         videos = flatten_videos(videos)
         if not videos:
             raise ValueError("`videos` is empty: pass at least one video.")

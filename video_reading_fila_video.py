@@ -161,7 +161,7 @@ class FrameReader(ExitStack):
             high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
             parts.append((track, low, high))
             times.append(np.maximum(seconds[low:high] - start, 0) + duration)
-            keys.append(index.keys[index.packets[low:high]])
+            keys.append(index.keyframes[low:high])
             keys[-1][0] |= not keys[-1].any()  # a segment without a keyframe gives its first frame for one
             duration += end - start
         self._error = parts[0][0].source.error
@@ -283,7 +283,8 @@ class FrameReader(ExitStack):
             try:
                 for run in runs:
                     waiting.append(pool.submit(decode, run))
-                    if len(waiting) > ahead:
+                    # Where no seek leads back, a run that reads before an earlier one costs a reading from the start.
+                    while len(waiting) > (ahead if track.seekable else 0):
                         yield from waiting.popleft().result()
                 while waiting:
                     yield from waiting.popleft().result()

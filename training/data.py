@@ -385,7 +385,7 @@ __all__ = [
     "MixtureSampler",
     "RecordSet",
     "SortedSteps",
-    "each_configuration",
     "describe",
+    "each_configuration",
     "keep_questions",
 ]

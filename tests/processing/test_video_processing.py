@@ -315,6 +315,23 @@ def test_frames_that_are_given_are_thinned_above_the_limit_or_as_asked(settings,
     assert metadata.timestamps == pytest.approx([number / 10 for number in expected])
 
 
+def test_of_many_pictures_those_that_are_thinned_out_are_not_loaded(tmp_path) -> None:
+    frames, chosen = clip(30), [0, 10, 19, 29]
+    for number, frame in enumerate(frames):
+        path = tmp_path / f"{number}.png"
+        PIL.Image.fromarray(frame).save(path)
+        if number not in chosen:
+            path.write_bytes(b"nothing that could be decoded")
+    paths = [tmp_path / f"{number}.png" for number in range(30)]
+    processor = tiny_video_processor(max_candidates=4, min_candidates=4)
+    for pictures in (paths, list(map(str, paths)), [path.read_bytes() for path in paths]):
+        found, metadata = processor.load_video(pictures, {"total_num_frames": 30, "fps": 10.0})
+        assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames[chosen])
+        assert metadata.frames_indices == chosen and metadata.timestamps == pytest.approx([0, 1, 1.9, 2.9])
+    with pytest.raises(VideoReadError, match=r"1\.png': it is not a picture that Pillow knows"):
+        processor.load_video(paths, do_sample_frames=False)
+
+
 def test_frames_that_were_sampled_before_are_thinned_by_their_own_times() -> None:
     metadata = {"total_num_frames": 100, "fps": 10.0, "frames_indices": [0, 1, 2, 50, 51, 99]}
     processor = FilaVideoVideoProcessor()

@@ -2,6 +2,9 @@
 
 import base64
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,22 @@ from fila_video.video_limits_fila_video import VideoLimits
 from fila_video.video_pictures_fila_video import load_images, load_picture, to_uint8_rgb
 from PIL import Image, PngImagePlugin
 
+# Not `ru_maxrss`, which begins with that of the process that started this one.
+PEAK = """
+import io, re
+from PIL import Image
+from fila_video.video_pictures_fila_video import to_uint8_rgb
+
+def kilobytes(name):
+    return int(re.search(rf"{name}:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+file = io.BytesIO()
+Image.new("RGB", (2000, 1500)).save(file, "JPEG")
+to_uint8_rgb([file.getvalue()] * 2)
+before = kilobytes("VmRSS")
+frames = to_uint8_rgb([file.getvalue()] * 20)
+print(frames.numel() / 1024, kilobytes("VmHWM") - before)
+"""
 COLORS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
 
@@ -47,6 +66,21 @@ def test_transparent_shades_and_colors_of_png_are_laid_over_white(mode) -> None:
     picture.save(file, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
     (frames,) = load_images([file.getvalue()])
     assert frames.min() == 255
+
+
+def test_frames_of_a_list_stand_in_its_order_however_many_each_item_holds() -> None:
+    frames = np.stack([np.roll(COLORS, number, axis=0) for number in range(5)])
+    items = [Image.fromarray(frames[0]), encoded(Image.fromarray(frames[1])), frames[2:4], torch.from_numpy(frames[4])]
+    assert np.array_equal(to_uint8_rgb(items).permute(0, 2, 3, 1).numpy(), frames)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the memory in use is not known")
+def test_pictures_of_a_list_take_their_memory_once() -> None:
+    """In a process of its own, whose highest use of memory is seen."""
+    ran = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    held, peak = map(float, ran.stdout.split())
+    assert held < peak < 1.5 * held
 
 
 def test_files_of_one_video_share_its_limits() -> None:

@@ -5,6 +5,7 @@ import resource
 import struct
 import time
 
+import av
 import fila_video.video_sources_fila_video as sources
 import numpy as np
 import pytest
@@ -124,6 +125,33 @@ def test_a_picture_of_ten_billion_pixels_is_refused(tmp_path, name) -> None:
         read_frames(data, num_frames=1)
     # The picture would take 6 GB and more; what else the process took meanwhile is far less.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2 * 1024**2
+
+
+@pytest.mark.parametrize("name", ["mjpeg.mkv", "png.mov", "vp9.webm", "vp8.ivf"])
+def test_pictures_larger_than_their_header_says_are_refused_before_they_are_decoded(name) -> None:
+    codec, ending = name.split(".")
+    codec, container = (
+        {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(codec, codec),
+        {"mkv": "matroska"}.get(ending, ending),
+    )
+    settings = {"codec": codec, "pix_fmt": {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")}
+    large = make_video(io.BytesIO(), 1, width=2048, height=1024, container=container, **settings).getvalue()
+    file = io.BytesIO()
+    with av.open(io.BytesIO(large)) as source, av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, settings["pix_fmt"]
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    assert (
+        read_frames(file.getvalue(), num_frames=1, limits=VideoLimits(frame_pixels=2048 * 1024)).frames.shape[1]
+        == 1024
+    )
+    with pytest.raises(VideoReadError, match=r"2048 x 1024 have 2097152 pixels, over the limit of 2097151;"):
+        probe_video(file.getvalue(), limits=VideoLimits(frame_pixels=2048 * 1024 - 1))
+    with pytest.raises(VideoReadError, match=r"too many pixels, over the limit of 10000; VideoLimits\(frame_pixels="):
+        probe_video(file.getvalue(), limits=VideoLimits(frame_pixels=10_000))
 
 
 def test_a_webp_of_billions_of_pixels_is_refused(tmp_path) -> None:

@@ -361,6 +361,20 @@ def test_pauses_are_not_taken_for_damage(tmp_path, warnings) -> None:
     assert warnings.text == ""
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("later", [33, 100_000])  # a film goes on, or slides follow
+def test_the_first_frame_behind_a_pause_is_kept_where_b_frames_come_behind_it(warnings, codec, later) -> None:
+    options = {"preset": "medium", "bf": "3", "b_strategy": "0"}
+    options = options if codec == "libx264" else {"x265-params": "bframes=3:b-adapt=0:scenecut=0:log-level=none"}
+    for before in range(16, 20):  # of one of them, B-frames before the pause come behind the frame after it
+        times = [*range(0, 33 * before, 33), *range(100_000, 100_000 + 20 * later, later)]
+        data = make_video(io.BytesIO(), len(times), container="matroska", times=times, codec=codec, options=options)
+        frames = read_frames(data.getvalue(), num_frames=100)
+        assert [number_of(frame) for frame in frames.frames] == list(range(len(times)))
+        np.testing.assert_allclose(frames.timestamps, np.array(times) / 1000, atol=1e-3)
+    assert warnings.text == ""
+
+
 def test_frames_of_av1_on_which_no_other_depends_are_read_too(tmp_path) -> None:
     path = make_video(tmp_path / "av1.webm", 100, codec="libsvtav1", options={"preset": "8", "g": "24"})
     for count in (9, 13, 30):

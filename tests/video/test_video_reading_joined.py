@@ -1,0 +1,53 @@
+"""Recordings that were joined in one transport stream, each with a clock of its own."""
+
+import io
+import os
+
+import av
+import numpy as np
+import pytest
+from fila_video.video_reading_fila_video import read_frames
+from fila_video.video_sources_fila_video import OpenedSource
+from helpers.video_files import make_video, number_of, picture
+
+OPEN_GROUPS = {
+    "mpeg2video": {"bf": "2", "g": "12", "qmax": "4"},
+    "libx265": {"x265-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0:log-level=none"},
+}
+
+
+def from_second_keyframe(data):
+    """A transport stream cut where the pictures behind the keyframe, shown before it, lean on those cut off."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format="mpegts") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        second = [number for number, packet in enumerate(packets) if packet.is_keyframe][1]
+        assert packets[second + 1].pts < packets[second].pts
+        for packet in packets[second:]:
+            packet.stream = stream
+            out.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("codec", OPEN_GROUPS)
+def test_pictures_that_lean_on_what_was_cut_off_replace_none_of_the_recording_before(codec) -> None:
+    settings = {"codec": codec, "container": "mpegts", "options": OPEN_GROUPS[codec]}
+    first = make_video(io.BytesIO(), 30, **settings).getvalue()
+    second = make_video(io.BytesIO(), 48, draw=lambda n, w, h: picture(n + 100, w, h), **settings).getvalue()
+    frames = read_frames(first + from_second_keyframe(second), num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == [*range(30), *range(112, 148)]
+    np.testing.assert_allclose(frames.timestamps, np.arange(66) / 25, atol=2e-3)
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_where_no_seek_leads_back_threads_do_not_read_the_file_again_and_again(monkeypatch, cores) -> None:
+    container, opened = OpenedSource.container, []
+    monkeypatch.setattr(
+        OpenedSource, "container", lambda source, *device: opened.append(source) or container(source, *device)
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    data = make_video(io.BytesIO(), 300, container="mpegts").getvalue() * 12  # a seek cannot tell the parts apart
+    frames = read_frames(data, num_frames=60)
+    assert [number_of(frame) for frame in frames.frames] == [n % 300 for n in frames.metadata.frames_indices]
+    assert len(opened) <= 10  # for those that were begun before the first seek failed
