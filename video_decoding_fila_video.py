@@ -82,12 +82,12 @@ class Track:
         self.is_png = codec.name in _OF_PNG
         if self.device is not None and not codec.is_hwaccel:
             raise self.source.error(NOT_ON_DEVICE)
-        self.packets = self._demux()
+        self._rest = self.packets = self._demux()
         self.at = 0
 
     def close(self) -> None:
         if self.container is not None:
-            self.packets = iter(())
+            self._rest = self.packets = iter(())
             self.container.close()
             self.container = None
 
@@ -134,10 +134,11 @@ class Track:
 
     def decode(self, codec: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that come out for a packet, or for the end of the stream."""
+        has_size = 0 not in (codec.width, codec.height)
         try:
             frames = codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
-            self.oversized |= isinstance(error, av.ArgumentError) and 0 in (codec.width, codec.height)
+            self.oversized |= has_size and isinstance(error, av.ArgumentError) and 0 in (codec.width, codec.height)
             self._complain(error)
             return []
         for frame in frames:
@@ -256,7 +257,7 @@ class Track:
             if position >= start:
                 yield position, packet
         if ahead and self.at == stop + 1 < len(self.index.pts) and (packet := next(self.packets, None)) is not None:
-            self.packets = chain([packet], self.packets)
+            self.packets = chain([packet], self._rest)
             yield self.at, av.Packet(bytes(packet))
 
     def _go_to(self, start: int) -> None:
@@ -277,11 +278,11 @@ class Track:
             return False
         with suppress(av.FFmpegError):
             self.container.seek(int(index.pts[target]), stream=self.stream)
-            self.packets = self._demux()
+            self._rest = self.packets = self._demux()
             for packet in islice(self.packets, _MAX_UNKNOWN):
                 found = np.flatnonzero((index.pts == pts_of(packet)) & (index.sizes == packet.size))
                 if packet.pts is not None and len(found) == 1:
-                    self.at, self.packets = int(found[0]), chain([packet], self.packets)
+                    self.at, self.packets = int(found[0]), chain([packet], self._rest)
                     return True
         return False
 

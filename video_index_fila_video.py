@@ -159,7 +159,7 @@ def _index(track: "Track") -> Index:
         index = _count(track, np.array(undated, dtype=np.int64), size, is_sparse and not is_untimed)
         index.damage = _damage(track, index, len(pts))
         return index
-    wild = damaged_times(pts[kept] * float(stream.time_base))
+    wild = damaged_times(pts[kept] * float(stream.time_base), bool(reordered or codec.has_b_frames))
     kept[kept] = ~wild
     groups = np.append(np.flatnonzero(keys), len(pts))
     if (pts[kept] == first.pts).any():
@@ -239,7 +239,7 @@ def _between(shown: np.ndarray, time_base: float) -> np.ndarray | None:
     known = np.flatnonzero(shown != NOPTS)
     if len(known) < 2:
         return None
-    known = known[~damaged_times(shown[known] * time_base)]
+    known = known[~damaged_times(shown[known] * time_base, reordered=False)]
     if len(known) < 2:
         return None
     times, steps = shown[known], np.diff(shown[known]) / np.diff(known)
@@ -284,13 +284,13 @@ def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int =
     return f"is damaged: {track.errors} places of it cannot be read" if track.errors else None
 
 
-def damaged_times(seconds: np.ndarray) -> np.ndarray:
+def damaged_times(seconds: np.ndarray, reordered: bool) -> np.ndarray:
     """
     (S,) bool: which of the times `seconds` (S,), in the order of decoding, are damaged.
 
-    One is that jumps away from those around it, which agree, further than frames are reordered; not one from which
-    the clock goes on, as behind a pause. At both ends, where there is nothing to come back to, it takes an hour and 20
-    times the length of everything else.
+    One is that jumps away from those around it, which agree. Where frames are `reordered`, it is none from which the
+    clock goes on, as behind a pause; of a jump in the last packets that cannot be told. At both ends, where there is
+    nothing to come back to, it takes an hour and 20 times the length of everything else.
     """
     wild = np.zeros(len(seconds), dtype=bool)
     reach = 4  # times before and after, of which the middle is taken
@@ -304,11 +304,16 @@ def damaged_times(seconds: np.ndarray) -> np.ndarray:
         here = around[:, reach]
         before, after = np.median(around[:, :reach], axis=1), np.median(around[:, -reach:], axis=1)
         far = 1 + 32 * np.median(np.abs(np.diff(around, axis=1)), axis=1)
-        # A pause looks the same where frames are reordered, but there the clock goes on, or the file ends.
-        first, last = np.maximum(doubtful - _REORDERED, 0), np.minimum(doubtful + _REORDERED, len(seconds) - 1)
-        jumps = (here > np.maximum(before, after) + far) & (here > seconds[last]) & (last - doubtful == _REORDERED)
-        jumps |= (here < np.minimum(before, after) - far) & (here < seconds[first])
-        wild[doubtful] = jumps & (np.abs(after - before) < far)
+        up, down = here > np.maximum(before, after) + far, here < np.minimum(before, after) - far
+        if reordered:
+            places = doubtful[:, None] + np.arange(-1, 2)  # three, of which one may be damaged itself
+            first, last = (
+                np.median(seconds[np.clip(places + further, 0, len(seconds) - 1)], axis=1)
+                for further in (-_REORDERED, _REORDERED)
+            )
+            up &= (here > last) & (doubtful + _REORDERED < len(seconds))
+            down &= here < first
+        wild[doubtful] = (up | down) & (np.abs(after - before) < far)
     low, high = np.quantile(seconds[~wild], (0.1, 0.9), method="nearest", overwrite_input=True)
     far = max(_FAR, 20 * (high - low))
     ends = ~wild & ((seconds < low - far) | (seconds > high + far))

@@ -221,9 +221,9 @@ def download(url: str, target: BinaryIO, budget: Budget, allow_private_hosts: bo
         target (`BinaryIO`): Where the body is written.
         budget ([`Budget`]): What it may cost: `download_bytes`, `web_seconds` and `stall_seconds` of its limits.
         allow_private_hosts (`bool`, *optional*, defaults to `True`):
-            `False` refuses addresses of this machine, its private network and other reserved ones, also behind a
-            redirect. The address that is connected to is what counts. Where a proxy connects, the name is looked up,
-            and one with a dot that is not known here is left to the proxy.
+            `False` refuses addresses of this machine's interfaces, private networks and other reserved ones, also
+            behind a redirect. The address that is connected to is what counts. Where a proxy connects, the name is
+            looked up, and one with a dot that is not known here is left to the proxy.
 
     Raises:
         VideoReadError: If it cannot be fetched within the limits.
@@ -313,7 +313,7 @@ def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is of the internet, and not this machine's own there."""
+    """Whether an address is of the internet, and stands on no interface of this machine."""
     inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     if address in ipaddress.ip_network("64:ff9b::/96"):
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -326,12 +326,12 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         or getattr(address, "is_site_local", False)
     ):
         return False
-    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.connect((str(address), 9))  # sends nothing, but finds from where it would be sent
             return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]) != address
-        except OSError:  # no way leads there
-            return True
+    except OSError:  # no way leads there
+        return True
 
 
 class _Network(httpcore.SyncBackend):

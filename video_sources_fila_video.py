@@ -202,9 +202,10 @@ class OpenedSource(ExitStack):
         elif self.head.startswith(b"\x89PNG") and not _first_of_png(file):
             raise self.error("it is cut off: a PNG that ends before its first picture")
         elif is_still(file):
-            kind = "a TIFF" if self.head[:4] in (b"II*\0", b"MM\0*") else "a still picture"
-            raise self.error(f"it is {kind}, not a video: pass its pictures as such")
-        elif self.head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):  # a grid of tiles, each a stream to FFmpeg
+            if self.head[:4] in (b"II*\0", b"MM\0*"):
+                raise self.error("it is a TIFF, not a video: pass its pages as pictures")
+            raise self.error("it is a still picture, not a video")
+        elif _is_heic(self.head):  # a grid of tiles, each a stream to FFmpeg
             raise self.error("it is a picture that Pillow cannot read here: convert it from HEIC to JPEG or PNG")
         self._formats = FORMATS
         if _FIRST_BOX.match(self.head):
@@ -426,6 +427,14 @@ def _first_of_png(file: BinaryIO) -> bytes:
             return name
         file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
     return name
+
+
+def _is_heic(head: bytes) -> bool:
+    """Whether an MP4 file begins as a still picture of HEVC does: by what it says that its readers must know."""
+    names = {head[at : at + 4] for at in range(8, min(int.from_bytes(head[:4], "big"), len(head)), 4)}
+    return (
+        head[4:8] == b"ftyp" and bool(names & {b"heic", b"heix"}) and not names & {b"msf1", b"hevc", b"avif", b"avis"}
+    )
 
 
 def is_still(file: BinaryIO) -> bool:

@@ -10,6 +10,7 @@ import av
 import pytest
 from fila_video import VideoLimits, VideoReadError, VideoSegment, VideoTextToTextPipeline, read_subtitles
 from fila_video.subtitles_fila_video import SubtitleLine, lines_beside_scenes
+from fila_video.video_limits_fila_video import Budget
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import clip, model_for, tiny_processor
 from helpers.video_files import make_video
@@ -108,6 +109,18 @@ def test_tracks_inside_the_file_are_found_by_number_and_language(tmp_path, start
     for wrong in (2, -1, "deu"):
         with pytest.raises(VideoReadError, match=r"film\.mkv.*0 \(eng\), 1 \(fra\)"):
             read_subtitles(wrong, film)
+
+
+def test_limits_of_time_hold_while_the_pictures_beside_a_track_pass(tmp_path, monkeypatch) -> None:
+    film, spent, spend = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), [], Budget.spend
+
+    def count(budget: Budget, packets: int = 0, frame: tuple | None = None) -> None:
+        spent.append((packets, frame))
+        spend(budget, packets, frame)
+
+    monkeypatch.setattr(Budget, "spend", count)
+    read_subtitles(0, film)
+    assert spent.count((0, None)) >= 100  # a look at the clock for each picture, none of which counts as a line
 
 
 def test_timed_text_inside_an_mp4_is_found_by_number_and_language(tmp_path) -> None:

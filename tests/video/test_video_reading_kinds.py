@@ -339,7 +339,8 @@ def wild_ivf(*wild):
 
 @pytest.mark.parametrize(
     ("packet", "time"),  # a few seconds too late at the end may be a pause
-    [(packet, time) for packet in (1, 36, 50, 99) for time in (2**40, 10**9, -(2**40))] + [(36, 500), (50, 500)],
+    [(packet, time) for packet in (1, 36, 50, 99) for time in (2**40, 10**9, -(2**40))]
+    + [(36, 500), (50, 500), (80, 500)],
 )
 def test_one_wild_time_spoils_neither_the_sampling_nor_the_duration(warnings, packet, time) -> None:
     data = wild_ivf((packet, time))

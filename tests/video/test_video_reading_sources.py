@@ -179,7 +179,7 @@ def test_a_cover_picture_is_not_a_video(tmp_path) -> None:
 def test_a_still_picture_is_not_a_video(kind) -> None:
     file = io.BytesIO()
     PIL.Image.fromarray(picture(1)).save(file, kind)
-    with pytest.raises(VideoReadError, match=r"a still picture, not a video|it is a TIFF, not a video"):
+    with pytest.raises(VideoReadError, match="it is a TIFF, not" if kind == "TIFF" else "it is a still picture, not"):
         probe_video(file.getvalue())
 
 

@@ -348,6 +348,12 @@ def test_pictures_that_are_no_video_say_what_they_are() -> None:
     heic = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
     with pytest.raises(VideoReadError, match="it is a picture that Pillow cannot read here: convert it from HEIC"):
         read_frames(heic, num_frames=1)
+    avif = io.BytesIO()
+    PIL.Image.new("RGB", (64, 48), "red").save(avif, "AVIF")
+    avif = avif.getvalue()
+    assert avif[8:12] == b"avif" and b"mif1" in avif[16:40]
+    for data in (avif, avif[:8] + b"mif1" + avif[12:]):
+        assert read_frames(data, num_frames=1).frames.shape == (1, 48, 64, 3)
     file = io.BytesIO()
     pages = [PIL.Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
     pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])

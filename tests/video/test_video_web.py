@@ -215,6 +215,27 @@ def test_a_public_address_of_this_machine_is_refused(monkeypatch) -> None:
         OpenedSource("http://example.com/v.mp4", allow_private_hosts=False)
 
 
+def test_a_machine_without_the_newer_protocol_takes_the_other_address(monkeypatch) -> None:
+    tried = []
+
+    def connect(place, *arguments, **options) -> Never:
+        tried.append(place[0])
+        raise OSError("no network here")
+
+    def make(family, *arguments) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError("Address family not supported by protocol")
+        return real(family, *arguments)
+
+    real = socket.socket
+    resolve_to(["2606:2800:220:1::1", "93.184.216.34"], monkeypatch)
+    monkeypatch.setattr(socket, "socket", make)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(VideoReadError, match="no network here"):
+        OpenedSource("http://example.com/v.mp4", allow_private_hosts=False)
+    assert tried == ["2606:2800:220:1::1", "93.184.216.34"]
+
+
 def test_a_second_address_is_tried_where_the_first_never_answers(monkeypatch) -> None:
     tried = []
 
