@@ -205,7 +205,9 @@ def test_each_video_is_read_and_encoded_once_for_all_models_and_selections(model
     answerers = {name: Answerer(model, tiny_processor(), max_new_tokens=2) for name in ("first", "second")}
     read, encoded = [], []
     original_read, original_encode = Answerer.read, Answerer.encode
-    monkeypatch.setattr(Answerer, "read", lambda self, record: read.append(record.id) or original_read(self, record))
+    monkeypatch.setattr(
+        Answerer, "read", lambda self, record, *rest: read.append(record.id) or original_read(self, record)
+    )
     monkeypatch.setattr(Answerer, "encode", lambda self, pool: encoded.append(1) or original_encode(self, pool))
     results = evaluate(answerers, records, SELECTIONS, blind=False)
     assert read == ["test_0", "test_1", "test_2"] and len(encoded) == 6
