@@ -204,8 +204,8 @@ def test_the_recipe_is_five_files_in_a_row_and_films_what_they_train_on() -> Non
     script = (folder / "run.sh").read_text()
     stages = re.findall(r"^train (\S+)", script, re.M)
     assert stages == sorted(path.stem for path in folder.glob("*.yaml")) and len(stages) == 4
-    assert len(script.splitlines()) <= 65
-    before, used = "seeing", {("world/shapes", "picture"), ("world/colors", "picture"), ("world", "clip")}
+    assert len(script.splitlines()) <= 55
+    before, used = "seeing", {("world", "picture"), ("world", "clip")}
     for stage in stages:
         settings = load_settings(folder / f"{stage}.yaml")
         training_arguments(settings)
