@@ -2,19 +2,14 @@
 Gives the language model of a small checkpoint heads that look back: to the token before, to the one before that, and
 to the nearest dozen.
 
-    python -m fila_video.training.tiny.look_back MODEL OUTPUT
-
 What comes right before or after a thing is found in two steps: each scene takes note of the scenes before it, and the
 question then finds the one that noted the thing it names. A model that reads language has heads for the first step; a
 small one that learns from questions alone has no use for either step without the other.
 """
 
-import argparse
-
 import torch
 
 from ...modeling_fila_video import FilaVideoForConditionalGeneration
-from ...processing_fila_video import FilaVideoProcessor
 
 # What a query and a key score per frequency at the distance sought, before the scaling by the head's size: with 16
 # frequencies, the token before gets 0.95 of the attention.
@@ -50,18 +45,3 @@ def look_back(model: FilaVideoForConditionalGeneration) -> None:
         key.bias[:size] = STRENGTH**0.5 * torch.cat([torch.ones_like(frequencies), torch.zeros_like(frequencies)])
         for head, pattern in enumerate(patterns[:heads]):
             query.bias[head * size : (head + 1) * size] = STRENGTH**0.5 * torch.cat([pattern.real, pattern.imag])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Give the language model of a small checkpoint heads that look back.")
-    parser.add_argument("model", help="folder of the checkpoint")
-    parser.add_argument("output", help="folder for the checkpoint with such heads")
-    args = parser.parse_args()
-    model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
-    look_back(model)
-    model.save_pretrained(args.output)
-    FilaVideoProcessor.from_pretrained(args.model).save_pretrained(args.output)
-
-
-if __name__ == "__main__":
-    main()
