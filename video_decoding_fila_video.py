@@ -53,7 +53,7 @@ class Track:
         index ([`Index`]): What the stream holds; known after [`index_video`].
         at (`int`): The position in the index of the packet that the container gives next.
         errors (`int`): What the container and the decoders complained of.
-        oversized (`bool`): Whether a decoder refused a picture for its size, which it then forgets.
+        oversized (`bool`): Whether a decoder refused a picture for its size, which it then forgets, or found none.
         seekable (`bool`): Whether a seek lands where the index says, so far, and leaves out nothing that is needed.
         threads (`int`): Of each decoder made from now on; several decode several frames at once.
         shared (`bool`): Whether several threads call [`Track.read`]; the packets of a run then stand in memory.
@@ -134,11 +134,10 @@ class Track:
 
     def decode(self, codec: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that come out for a packet, or for the end of the stream."""
-        has_size = 0 not in (codec.width, codec.height)
         try:
             frames = codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
-            self.oversized |= has_size and isinstance(error, av.ArgumentError) and 0 in (codec.width, codec.height)
+            self.oversized |= isinstance(error, av.ArgumentError) and 0 in (codec.width, codec.height)
             self._complain(error)
             return []
         for frame in frames:

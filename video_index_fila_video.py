@@ -134,7 +134,7 @@ def _index(track: "Track") -> Index:
     track.at = len(pts)
     if first is None and track.oversized:
         budget = track.source.budget
-        raise budget.refuse("its pictures have too many pixels", budget.frame_field)
+        raise budget.refuse("its pictures have no size or too many pixels", budget.frame_field)
     if first is None or len(pts) == 0:
         raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
     if not stream.time_base:
