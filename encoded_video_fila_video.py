@@ -297,9 +297,7 @@ def encode_video(
     names = (*PIXEL_SETTINGS, *POOL_SETTINGS)
     recorded = {name: _plain(given.get(name, getattr(video_processor, name, None))) for name in names}
     # Of the selection only what was given: a question takes the rest from the processor that asks.
-    recorded |= {
-        name: _plain(value) for name, value in given.items() if name in vars(settings) and name not in HANDLING
-    }
+    recorded |= {name: value for name, value in given.items() if name in vars(settings) and name not in HANDLING}
     recorded["candidates"] = settings.num_candidates(metadata.duration)
     encoded = EncodedVideo(
         metadata=metadata,

@@ -51,8 +51,9 @@ class EndpointHandler:
         self.largest = {**LARGEST, "num_scenes": MORE_SCENES * processor.num_scenes}
         saved = {name: getattr(processor, name) for name in ("question_tokens", "encoded_candidates")}
         self.largest |= {name: value for name, value in saved.items() if value is not None}
-        # It compares all candidates, whatever `encoded_candidates` is.
+        # One compares all candidates, whatever `encoded_candidates` is, and the other takes XComp's 16 tokens.
         self.refused = {"selection": "bsm"} if saved["encoded_candidates"] else {}
+        self.refused |= {"question_diversity": "xcomp"} if saved["question_tokens"] < 16 else {}
 
     def __call__(self, data: dict[str, Any]) -> list:
         """

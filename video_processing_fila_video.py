@@ -375,7 +375,7 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
         raise ValueError(f"`video_metadata` must have a positive `fps`, got {metadata.fps}.")
     if metadata.duration is None:
         metadata.duration = metadata.total_num_frames / metadata.fps
-    metadata.fps, metadata.duration = float(metadata.fps), float(metadata.duration)  # NumPy's cannot be saved
+    metadata.fps, metadata.duration = float(metadata.fps), float(metadata.duration)  # no fraction is made of NumPy's
     return metadata
 
 

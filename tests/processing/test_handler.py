@@ -113,6 +113,23 @@ def test_what_an_answer_may_cost_has_an_end(handler, parameters, message) -> Non
         handler({"inputs": {"video": ENCODED, "text": QUESTION}, "parameters": parameters})
 
 
+def test_saved_savings_cannot_be_left_aside(tmp_path) -> None:
+    for file in (*ROOT.glob("*.py"), *ROOT.glob("*.json"), *ROOT.glob("*.jinja"), ROOT / "model.safetensors"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    saved["video_processor"] |= {"encoded_candidates": 96, "question_tokens": 4}
+    (tmp_path / "processor_config.json").write_text(json.dumps(saved))
+    spec = importlib.util.spec_from_file_location("handler", ROOT / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    handler = module.EndpointHandler(str(tmp_path))
+    for option in ({"selection": "bsm"}, {"question_diversity": "xcomp"}):
+        with pytest.raises(ValueError, match="would cost more than the saved settings"):
+            ask(handler, {"video": ENCODED, "text": QUESTION}, **option)
+    with pytest.raises(ValueError, match="`encoded_candidates` is a whole number from 1 to 96"):
+        ask(handler, {"video": ENCODED, "text": QUESTION}, encoded_candidates=97)
+
+
 def test_a_chat_of_one_message_needs_no_list(handler) -> None:
     message = {"role": "user", "content": [{"type": "video", "base64": ENCODED}, {"type": "text", "text": QUESTION}]}
     assert ask(handler, message) == ask(handler, [message])

@@ -50,4 +50,5 @@ def test_where_no_seek_leads_back_threads_do_not_read_the_file_again_and_again(m
     data = make_video(io.BytesIO(), 300, container="mpegts").getvalue() * 12  # a seek cannot tell the parts apart
     frames = read_frames(data, num_frames=60)
     assert [number_of(frame) for frame in frames.frames] == [n % 300 for n in frames.metadata.frames_indices]
-    assert len(opened) <= 10  # for those that were begun before the first seek failed
+    # Eight runs may have begun before the first seek failed, and look for their place once more.
+    assert len(opened) <= 12

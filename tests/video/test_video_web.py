@@ -301,6 +301,8 @@ def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(vi
             assert len(opened.head) == 1024
         assert proxy.requests[0].startswith(b"GET http://93.184.216.34/v.mp4 HTTP/1.1")
         assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in proxy.requests[0]
+        with OpenedSource("http://[2606:2800:220:1::1]:8080/v.mp4", allow_private_hosts=False):
+            assert proxy.requests[1].count(b"ost: ") == 1 and b"Host: [2606:2800:220:1::1]:8080" in proxy.requests[1]
         for url in (
             "http://127.0.0.1/",
             "http://10.0.0.1/",
@@ -310,7 +312,7 @@ def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(vi
         ):
             with pytest.raises(VideoReadError, match="is not public"):
                 OpenedSource(url, allow_private_hosts=False)
-        assert len(proxy.requests) == 1
+        assert len(proxy.requests) == 2
 
 
 def test_a_picture_from_a_server_is_fetched_within_the_same_limits() -> None:
