@@ -45,7 +45,7 @@ class FilaVideoConfig(PreTrainedConfig):
         Any vision tower with patch tokens that `AutoModel` knows. By default SigLIP so400m/14-384 without its last
         layer and its head: what LLaVA calls layer -2.
     text_config (`PreTrainedConfig` or `dict`, *optional*):
-        Any causal language model that `AutoModel` knows. By default Qwen2-7B.
+        Any causal language model that `AutoModel` knows, if its logits are what its head gives. By default Qwen2-7B.
     scene_size (`int`, *optional*, defaults to 3):
         Frames fused into one: a representative and its r supplements, r + 1 (equation 6).
     merger_type (`str`, *optional*, defaults to `"weighted"`):
@@ -76,7 +76,7 @@ class FilaVideoConfig(PreTrainedConfig):
         key frames and few for every frame of the pool (DynFocus, arXiv 2411.12355). The latter takes frames one by
         one, `scene_size=1`.
     background_tokens (`int`, *optional*):
-        The few tokens, 0 to 2. With `"scenes"`, by default 0, of each frame of the pool that is in no scene: 1, its
+        The few tokens, 0 to 2. With `"scenes"`, by default 0, of frames of the pool that are in no scene: 1, its
         mean patch, which takes no new weights; or 2, the other by a learned query, which starts as the mean too. With
         `"cooperative"`, by default 2, of every frame: its mean patch and what the question attends to.
     num_prototypes (`int`, *optional*, defaults to 25):
@@ -113,7 +113,9 @@ class FilaVideoConfig(PreTrainedConfig):
 
     model_type = "fila_video"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
-    # Of an evaluation, `Trainer` keeps the logits alone.
+
+    # Of an evaluation, `Trainer` keeps the logits alone. With layer compression they are of the tokens that were left:
+    # then only its loss means something.
     keys_to_ignore_at_inference = [
         "cache",
         "past_key_values",
@@ -207,6 +209,13 @@ class FilaVideoConfig(PreTrainedConfig):
                 raise ValueError(
                     f"The vision tower's grid has {self.patches_per_side} patches a side, which a pixel shuffle by "
                     f"`pooling_stride` ({self.pooling_stride}) does not divide."
+                )
+        # These are worked on by the language model's own class for generation, in whose place this model stands.
+        for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"):
+            if getattr(self.text_config, name, None) not in (None, 1):
+                raise ValueError(
+                    f"`text_config` changes its logits by `{name}` ({getattr(self.text_config, name)}), which this "
+                    "model does not do: take another language model."
                 )
         if self.vision_final_norm and self.vision_feature_layer != -1:
             raise ValueError(
@@ -360,9 +369,10 @@ def check_key_frames(num_prototypes: int, key_frames: int | float) -> None:
     Raises:
         ValueError: If more key frames are asked for than there are prototypes.
     """
-    if isinstance(key_frames, bool) or key_frames < 0 or (isinstance(key_frames, float) and not key_frames <= 1):
+    is_share = not isinstance(key_frames, Integral)
+    if isinstance(key_frames, bool) or key_frames < 0 or (is_share and not key_frames <= 1):
         raise ValueError(f"`key_frames` must be a whole number or a share from 0.0 to 1.0, got {key_frames!r}.")
-    if isinstance(key_frames, int) and key_frames > num_prototypes:
+    if not is_share and key_frames > num_prototypes:
         raise ValueError(
             f"`key_frames` ({key_frames}) is more than `num_prototypes` ({num_prototypes}), of which they are chosen."
         )
@@ -372,7 +382,7 @@ def num_key_frames(num_frames: int, num_prototypes: int, key_frames: int | float
     """Key frames (K) of a pool of `num_frames`: of its prototypes, which are all frames where there are fewer."""
     num_prototypes = min(num_prototypes, num_frames)
     # A share such as 0.28 of 25 is 7, though its product is a little more.
-    wanted = math.ceil(key_frames * num_prototypes - 1e-9) if isinstance(key_frames, float) else key_frames
+    wanted = key_frames if isinstance(key_frames, Integral) else math.ceil(key_frames * num_prototypes - 1e-9)
     return min(wanted, num_prototypes)
 
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         choices=[0, 1, 2],
-        help="for each candidate frame in no scene: 1, its mean, or 2, with a query to train (default: 0)",
+        help="for candidate frames in no scene: 1, its mean, or 2, with a query to train (default: 0)",
     )
     parser.add_argument("--pooling", choices=["bilinear", "average", "max"], help="default: as the source says")
     parser.add_argument(

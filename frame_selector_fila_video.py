@@ -79,7 +79,8 @@ class SceneSettings:
             A question such as "What can be seen?" with which a frame's scores are compared: what they give it is taken
             off. With `"first"` layers this finds more; with `"middle"` ones it did harm at 16 scenes and more.
         question_spacing (`float`, *optional*, defaults to 3.0):
-            Seconds around a frame with a better score from which no second representative is taken.
+            Seconds around a frame with a better score from which no second representative is taken. Not for
+            `"coverage"`.
         question_context (`float`, *optional*, defaults to 0.0):
             Seconds on either side of a frame with a high score within which the moments right before and after it
             become scenes too, for questions that name one thing and ask for the next; 0 for none.
@@ -97,7 +98,9 @@ class SceneSettings:
             `"scenes"`, or `"cooperative"`, which gives the model every frame of the (thinned) pool. Must be the
             model's, as the next three. With the latter, a sentence names at most `num_scenes` times.
         background_tokens (`int`, *optional*, defaults to 0):
-            Tokens for each frame of the pool that is in no scene, or with `"cooperative"` for every frame, 0 to 2.
+            Tokens for frames of the pool that are in no scene, or with `"cooperative"` for every frame, 0 to 2. The
+            former are as many as the pool has beyond `num_scenes * scene_size`, which are all of them where no scene
+            shows a frame twice and no scene is left out; otherwise they are spread evenly over those.
         num_prototypes (`int`, *optional*, defaults to 25):
             With `"cooperative"`: the frames of which the key frames are chosen.
         key_frames (`int` or `float`, *optional*, defaults to 0.8):
@@ -390,6 +393,7 @@ class FrameSelector:
             spacing=settings.question_spacing,
             context=settings.question_context,
             min_rise=settings.question_min_rise,
+            init=settings.init,
             seed=settings.seed,
         )
         return scenes_of(features, representatives, settings.scene_size), values

@@ -177,7 +177,7 @@ def check_decoder(language_model: nn.Module) -> None:
     """
     Raises:
         ValueError: If the language model is not of the usual shape: embedding, layers of full attention that take
-        `position_embeddings`, norm, rotary embedding (Qwen2, Qwen3, Llama, Mistral and their like).
+        `position_embeddings`, norm, rotary embedding, and nothing else (Qwen2, Qwen3, Llama, Mistral and their like).
     """
     name = type(language_model).__name__
     config = getattr(language_model, "config", None)
@@ -201,6 +201,12 @@ def check_decoder(language_model: nn.Module) -> None:
         raise ValueError(
             f"`layer_compression` needs full attention in every layer, but {name} has {', '.join(sorted(kinds))} and "
             f"sliding_window={window}: set `sliding_window` to None, or `layer_compression` to None."
+        )
+    scale = getattr(language_model.config, "embedding_multiplier", 1)  # applied before the first layer, not in it
+    if scale != 1:
+        raise ValueError(
+            f"`layer_compression` runs the layers of {name} without what it does before them, and it multiplies "
+            f"embeddings by {scale}: set `layer_compression` to None."
         )
 
 
@@ -377,19 +383,26 @@ def run_compressed(
 
 
 def follow_kept_tokens(
-    kept_tokens: torch.Tensor, labels: torch.Tensor | None, logits_to_keep: int | torch.Tensor
-) -> tuple[torch.Tensor | None, int | torch.Tensor]:
+    kept_tokens: torch.Tensor,
+    labels: torch.Tensor | None,
+    shift_labels: torch.Tensor | None,
+    logits_to_keep: int | torch.Tensor,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, int | torch.Tensor]:
     """
-    Labels and `logits_to_keep`, which are of the tokens that came in, for those that are left.
+    Labels, those that are shifted already, and `logits_to_keep`: of the tokens that came in, for those that are left.
 
     Raises:
         ValueError: If `logits_to_keep` names tokens that have fallen away, or places by their number.
     """
     places, is_token = kept_tokens.clamp(min=0), kept_tokens >= 0
     if labels is not None:
-        labels = labels.gather(1, places).masked_fill(~is_token, -100)
+        # What precedes a row's first token, and would predict it, is there only because other rows are longer.
+        follows = torch.nn.functional.pad(is_token[:, :-1], (1, 0), value=True)
+        labels = labels.gather(1, places).masked_fill(~(is_token & follows), -100)
+    if shift_labels is not None:
+        shift_labels = shift_labels.gather(1, places).masked_fill(~is_token, -100)
     if isinstance(logits_to_keep, int):
-        return labels, logits_to_keep
+        return labels, shift_labels, logits_to_keep
     if logits_to_keep.ndim != 2:
         raise ValueError("With `layer_compression`, `logits_to_keep` is a number or a 2-D mask: places move.")
     kept = logits_to_keep.gather(1, places) & is_token
@@ -397,7 +410,7 @@ def follow_kept_tokens(
         kept.sum() == logits_to_keep.sum(),
         "`logits_to_keep` names tokens of a video that fall away before the last layer: name tokens of text.",
     )
-    return labels, kept
+    return labels, shift_labels, kept
 
 
 __all__ = ["CompressedCache", "CompressionSchedule", "follow_kept_tokens", "run_compressed", "tokens_per_layer"]

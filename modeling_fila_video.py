@@ -409,7 +409,9 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
         text_embeds = inputs_embeds
-        encoded = {name: outputs.pooler_output for name, outputs in (mm_encoder_outputs or {}).items()}
+        encoded = {
+            name: given.pooler_output for name, given in (mm_encoder_outputs or {}).items() if given is not None
+        }
         images, videos = encoded.get("image"), encoded.get("video")
         if pixel_values is not None:
             if images is not None:
@@ -546,9 +548,12 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         )
         if outputs.kept_tokens is not None:
             shifted = kwargs.get("shift_labels")
-            if labels is not None and shifted is not None and shifted.shape == labels.shape:
-                kwargs["shift_labels"] = follow_kept_tokens(outputs.kept_tokens, shifted, 0)[0]
-            labels, logits_to_keep = follow_kept_tokens(outputs.kept_tokens, labels, logits_to_keep)
+            whole = labels is not None and shifted is not None and shifted.shape == labels.shape
+            labels, followed, logits_to_keep = follow_kept_tokens(
+                outputs.kept_tokens, labels, shifted if whole else None, logits_to_keep
+            )
+            if whole:
+                kwargs["shift_labels"] = followed
         if isinstance(logits_to_keep, int):
             kept = (slice(None), slice(-logits_to_keep, None))
         else:

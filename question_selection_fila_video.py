@@ -11,8 +11,8 @@ each: a frame far away from the question is then as near to it as any other.
                                                       ^^^^^ of these rows, the question's are computed, nothing else
 
 Two things are as in XComp's released code: the last window goes on with the first frames, and a row of the question
-also attends to the question's later tokens. No sentence with times stands in this prompt, so every row between the
-video and the end of the user's turn is the question's.
+also attends to later tokens: all of those behind the video, with the head of the answer that the chat template writes,
+which XComp leaves out. No sentence with times stands in this prompt, and the question's rows are its own words.
 """
 
 import math
@@ -105,10 +105,9 @@ def score_frames(
             f"{window_size}, {window_stride} and {chunk_size}."
         )
     counted = scoring_layers(len(language_model.layers), layers)
-    attentions = [language_model.layers[index].self_attn for index in counted]
-    family = sys.modules[type(attentions[0]).__module__]
-    if not hasattr(family, "apply_rotary_pos_emb") or not hasattr(attentions[0], "q_proj"):
-        raise ValueError(f"Questions cannot be scored with a language model like {type(language_model).__name__}.")
+    attentions = [getattr(language_model.layers[index], "self_attn", None) for index in counted]
+    for attention in attentions:
+        _check_attention(language_model, attention)
     layout = len(before), frames.shape[1], question
     before, after = before.to(frames.device), after.to(frames.device)
     scores, of_layers, this_thread = [], [], threading.get_ident()
@@ -136,6 +135,25 @@ def score_frames(
         for hook in hooks:
             hook.remove()
     return torch.cat(scores, dim=1)
+
+
+def _check_attention(language_model: nn.Module, attention: nn.Module) -> None:
+    """Refuses what [`_score_layer`] would compute otherwise than the language model does."""
+    family, config = sys.modules[type(attention).__module__], language_model.config
+    is_plain = (
+        hasattr(family, "apply_rotary_pos_emb")
+        and hasattr(attention, "q_proj")
+        and not hasattr(attention, "query_layernorm")  # norms behind the rotation (HunYuan)
+        and getattr(attention, "use_rope", True)  # layers without a rotation (SmolLM3)
+        and getattr(config, "clip_qkv", None) is None  # OLMo
+        and getattr(config, "attn_logit_softcapping", None) is None  # Gemma 2
+        and (not hasattr(attention, "q_norm") or attention.q_norm.weight.numel() == attention.head_dim)  # not OLMo 2
+    )
+    if not is_plain:
+        raise ValueError(
+            f"Questions cannot be scored with a language model like {type(language_model).__name__}, whose attention "
+            "has more than projections, norms of heads and a rotation: use another selection or a `question_scorer`."
+        )
 
 
 def _score_layer(
@@ -318,6 +336,7 @@ def relevant_frames(
     spacing: float = 0.0,
     context: float = 0.0,
     min_rise: float = 0.0,
+    init: str = "k-means++",
     seed: int = 42,
 ) -> torch.LongTensor:
     """
@@ -335,8 +354,10 @@ def relevant_frames(
               that all the video is covered, more densely where scores are high (inverse transform sampling, BOLT).
         spacing, context, min_rise (`float`, *optional*, default to 0.0):
             As `question_spacing` and so on of [`SceneSettings`]. With `min_rise`, none within `spacing` of a better
-            one is taken, even where scenes are left over. The latter two are not for `"coverage"`.
-        seed (`int`, *optional*, defaults to 42): Of k-means.
+            one is taken, even where scenes are left over. None of them is for `"coverage"`: `spacing`, which is 3
+            seconds unless another is set, is left out there, and the others are refused.
+        init (`str`, *optional*, defaults to `"k-means++"`): Initial centers of k-means, see [`select_scenes`].
+        seed (`int`, *optional*, defaults to 42): Of these.
 
     Returns:
         `torch.LongTensor` of shape `(min(num_scenes, num_frames),)`, or at least one with `min_rise`, on the CPU,
@@ -372,7 +393,7 @@ def relevant_frames(
     elif diversity == "clusters" and count * MORE_CLUSTERS < len(scores):
         # The centers are frames; each frame belongs to the nearest. Behind the best frames of all clusters come the
         # others, for `spacing` may leave too few of those.
-        centers = select_scenes(features, count * MORE_CLUSTERS, 1, seed=seed).flatten()
+        centers = select_scenes(features, count * MORE_CLUSTERS, 1, init=init, seed=seed).flatten()
         points = float64(features)
         labels = torch.cdist(points, points[centers.to(points.device)]).argmin(1).cpu()
         best: dict[int, int] = {}  # frame of each cluster, in the order of their scores

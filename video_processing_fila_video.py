@@ -135,6 +135,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
+        output = {name: value.item() if isinstance(value, np.generic) else value for name, value in output.items()}
         if is_dataclass(self.limits):
             output["limits"] = asdict(self.limits)
         return output

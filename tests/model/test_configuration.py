@@ -12,7 +12,15 @@ from fila_video.configuration_fila_video import (
 )
 from helpers.tiny_models import IMAGE, VIDEO, tiny_clip_llama_config, tiny_config, tiny_text_config, tiny_vision_config
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, CLIPVisionConfig, InternVLVisionConfig, LlamaConfig
+from transformers import (
+    AutoConfig,
+    CLIPVisionConfig,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    InternVLVisionConfig,
+    LlamaConfig,
+)
 
 
 def test_the_defaults_are_the_papers_model() -> None:
@@ -54,6 +62,20 @@ def test_the_side_of_a_pooled_grid(mode, stride, side) -> None:
 )
 def test_newlines_are_counted(newline, tokens) -> None:
     assert num_visual_tokens(3, 27, "bilinear", 2, newline) == tokens
+
+
+@pytest.mark.parametrize(
+    ("text_config", "name"),
+    [
+        (CohereConfig(), "logit_scale"),
+        (Gemma2Config(), "final_logit_softcapping"),
+        (GraniteConfig(logits_scaling=8.0), "logits_scaling"),
+    ],
+)
+def test_a_language_model_that_works_on_its_logits_is_refused(text_config, name) -> None:
+    with pytest.raises(StrictDataclassError, match=f"changes its logits by `{name}`"):
+        FilaVideoConfig(text_config=text_config)
+    FilaVideoConfig(text_config=GraniteConfig())
 
 
 def test_sub_configurations_come_as_objects_dictionaries_or_nothing() -> None:

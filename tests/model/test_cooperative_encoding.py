@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 from fila_video.configuration_fila_video import (
@@ -56,7 +57,8 @@ def test_the_number_of_tokens_follows_from_the_number_of_candidates_alone() -> N
     assert num_cooperative_tokens(200, 16, 25, 0.8, 2, "none") == 200 * 2 + 20 * 38
     # As the released code counts where key frames have no cheap tokens: T=200: 36 * 38 + 2 * 164.
     assert num_cooperative_tokens(200, 16, 80, 0.45, 2, "none") - 2 * 36 == 1696
-    assert num_key_frames(200, 80, 0.45) == 36
+    assert num_key_frames(200, 80, 0.45) == num_key_frames(200, 80, np.float64(0.45)) == 36
+    assert num_key_frames(200, 80, np.int64(7)) == 7
     model = tiny_model(**COOPERATIVE)
     details = 16 + 2 + 1  # of 25 patches
     for num_frames in range(1, 513):

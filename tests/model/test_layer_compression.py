@@ -13,10 +13,18 @@ from fila_video.layer_compression_fila_video import (
     tokens_per_layer,
 )
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
-from helpers.tiny_models import VIDEO, prompt, tiny_model, tiny_text_config, tiny_vision_config, video_batch
+from helpers.tiny_models import (
+    VIDEO,
+    prompt,
+    random_videos,
+    tiny_model,
+    tiny_text_config,
+    tiny_vision_config,
+    video_batch,
+)
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModel, GraniteConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.cache_utils import DynamicCache
 
 NUM_LAYERS = 6
@@ -253,6 +261,9 @@ def test_other_caches_masks_and_language_models_are_refused_by_name() -> None:
     sliding = AutoModel.from_config(MistralConfig(**SIZES, sliding_window=16))
     with pytest.raises(ValueError, match="sliding_window=16"):
         check_decoder(sliding)
+    scaled = AutoModel.from_config(GraniteConfig(**SIZES, embedding_multiplier=12.0))
+    with pytest.raises(ValueError, match=r"multiplies embeddings by 12\.0"):
+        check_decoder(scaled)
     for name in CONFIGS:
         check_decoder(language_model(name))
 
@@ -381,10 +392,24 @@ def test_the_loss_is_of_the_words_that_follow() -> None:
         (outputs.logits[row, place - 1], labels[row, token])
         for row in range(2)
         for place, token in enumerate(outputs.kept_tokens[row].tolist())
-        if place > 0 and token >= 0 and labels[row, token] != -100
+        if place > 0 and outputs.kept_tokens[row, place - 1] >= 0 and token >= 0 and labels[row, token] != -100
     ]
     logits, words = (torch.stack(column) for column in zip(*told, strict=True))
     torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits, words), atol=1e-5, rtol=1e-5)
+
+
+def test_a_longer_row_of_the_batch_changes_no_loss() -> None:
+    """Both rows have 35 tokens, so that none is padding; more of the second one's are left."""
+    model = compressing()
+    config = model.config
+    shorter = prompt("ask", 3, "what", config=config)
+    longer = prompt("ask", 1, "x" * (len(shorter) - 3 - len(prompt(1, config=config))), config=config)
+    batch = {"input_ids": torch.tensor([shorter, longer])} | random_videos([3, 1], config)
+    batch["labels"] = batch["input_ids"].masked_fill(batch["input_ids"] == VIDEO, -100)
+    rows = [{name: values[row : row + 1] for name, values in batch.items()} for row in range(2)]
+    counts = (batch["labels"][:, 1:] != -100).sum(dim=1)
+    losses = torch.stack([model(**row).loss for row in rows])
+    torch.testing.assert_close(model(**batch).loss, (losses * counts).sum() / counts.sum())
 
 
 def test_training_with_checkpoints_reaches_every_part() -> None:

@@ -183,7 +183,7 @@ def test_encoder_outputs_may_come_instead_of_pixels(model) -> None:
     expected = model(**inputs).logits
     visuals = {name: inputs.pop(name) for name in ("pixel_values_videos", "video_num_scenes")}
     outputs = {"video": model.get_video_features(**visuals)}
-    torch.testing.assert_close(model(**inputs, mm_encoder_outputs=outputs).logits, expected)
+    torch.testing.assert_close(model(**inputs, mm_encoder_outputs=outputs | {"image": None}).logits, expected)
     with pytest.raises(ValueError, match="videos are given twice"):
         model(**inputs, **visuals, mm_encoder_outputs=outputs)
 

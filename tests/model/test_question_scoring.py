@@ -6,7 +6,17 @@ import pytest
 import torch
 from fila_video.question_selection_fila_video import LAYERS, score_frames, scoring_layers, windows_of
 from helpers.tiny_models import random_frames, tiny_clip_llama_config, tiny_config, tiny_model
-from transformers import AutoModel, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModel,
+    Gemma2Config,
+    HunYuanDenseV1Config,
+    LlamaConfig,
+    Olmo2Config,
+    OlmoConfig,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 SIZES = {
     "hidden_size": 32,
@@ -111,6 +121,23 @@ def test_layers_behind_the_last_one_that_counts_are_not_run(layers, num_run) -> 
         model, torch.randn(3, 2, 32), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool(), layers=layers
     )
     assert len(run) == num_run
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OlmoConfig(**SIZES, clip_qkv=1.0),
+        Olmo2Config(**SIZES),
+        Gemma2Config(**SIZES, head_dim=8),
+        HunYuanDenseV1Config(**SIZES, head_dim=8),
+        SmolLM3Config(**SIZES, no_rope_layers=[0] * 4, pad_token_id=0),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_another_kind_of_attention_is_refused_by_name(config) -> None:
+    model = AutoModel.from_config(config)
+    with pytest.raises(ValueError, match=f"cannot be scored with a language model like {type(model).__name__}"):
+        score_frames(model, torch.randn(3, 2, 32), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool())
 
 
 def test_the_model_is_left_as_it_was_also_after_an_error() -> None:

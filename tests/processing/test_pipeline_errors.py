@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fila_video.other_models.frames import select_frames
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
+from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.video_reading_fila_video import read_frames
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from transformers import (
@@ -91,11 +92,15 @@ def test_wrong_input_is_refused_by_name(pipe, videos, options, message) -> None:
         ("time_template", 5, "a text, got 5"),
     ],
 )
-def test_a_setting_of_another_type_is_named_wherever_it_was_set(name, value, message) -> None:
+def test_a_setting_of_another_type_is_named_wherever_it_was_set(name, value, message, tmp_path) -> None:
     processor = tiny_processor()
     processor.num_scenes, processor.candidate_fps = np.int64(2), np.float32(2.0)  # which are numbers
+    processor.key_frames = np.float32(0.5)
     inputs = processor(text="<video>What?", videos=[clip(12)], return_scenes=True)
     assert inputs["scenes"][0]["indices"].shape == (2, 3)
+    processor.save_pretrained(tmp_path)
+    loaded = FilaVideoProcessor.from_pretrained(tmp_path)
+    assert (loaded.num_scenes, loaded.candidate_fps, loaded.key_frames) == (2, 2.0, 0.5)
     setattr(processor, name, value)
     with pytest.raises(ValueError, match=f"`{name}` must be {message}"):
         processor(text="<video>What?", videos=[clip(6)])

@@ -44,6 +44,15 @@ def test_clusters_give_frames_that_differ() -> None:
     assert relevant_frames(**frames, num_scenes=4, diversity="clusters").tolist() == [0, 4, 8, 12]
 
 
+def test_clusters_begin_with_the_centers_that_are_asked_for() -> None:
+    frames = pool(40)
+    chosen = [
+        relevant_frames(**frames, num_scenes=6, diversity="clusters", init=init).tolist()
+        for init in ("k-means++", "random")
+    ]
+    assert chosen[0] != chosen[1]
+
+
 def test_coverage_reaches_all_of_the_video_and_is_denser_where_scores_are_high() -> None:
     scores = torch.ones(100)
     scores[50:60] = 10
