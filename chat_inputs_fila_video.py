@@ -43,6 +43,8 @@ KINDS = {"image": "image", "images": "image", "image_url": "image"}
 KINDS |= {"video": "video", "videos": "video", "video_url": "video"}
 # What other programs call a medium. Blocks that mark its place alone have keys of any other kind.
 UNREAD_KEYS = ("file", "base64", "data", "img", "src", "source", "uri", "frames")
+# What OpenAI's clients put beside the `content` of an answer.
+UNREAD_OF_MESSAGE = ("tool_calls", "function_call", "refusal")
 
 
 def normalize_chat(messages: Any) -> list[dict]:
@@ -62,7 +64,8 @@ def normalize_chat(messages: Any) -> list[dict]:
         templates a text alone would get lost.
 
     Raises:
-        ValueError: If there is no message, one is empty or malformed, or a text is not valid Unicode.
+        ValueError: If there is no message, one is empty or malformed or has calls of tools, or a text is not valid
+        Unicode.
     """
     messages = getattr(messages, "messages", messages)  # transformers' `Chat`
     if not isinstance(messages, (list, tuple)) or not messages:
@@ -127,6 +130,11 @@ def normalize_message(message: Any) -> dict:
         if not _is_empty(message.get(name)):
             raise ValueError(
                 f"A message has `{name}` beside its `content`: put it into the `content`, as {_example(kind)}."
+            )
+    for name in UNREAD_OF_MESSAGE:
+        if message.get(name):
+            raise ValueError(
+                f"A message has `{name}`, of which nothing is read: put what was said into its `content`."
             )
     if isinstance(content, (str, dict, NoneType)):
         content = ["" if content is None else content]

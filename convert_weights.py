@@ -24,8 +24,10 @@ if __name__ == "__main__" and not __package__:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="folder or Hub id of a checkpoint: LLaVA's, SmolVLM2, InternVL 3")
-    parser.add_argument("output", help="folder to make")
+    what = "folder or Hub id of a checkpoint: LLaVA's, SmolVLM2, InternVL 3 (not with --language-model)"
+    parser.add_argument("source", help=what)
+    # With `nargs="?"` no option could stand between the two. So `run` takes the first for OUTPUT where it is alone.
+    parser.add_argument("output", help="folder to make").required = False
     parser.add_argument("--language-model", help="instead of SOURCE: folder or Hub id of a causal language model")
     parser.add_argument(
         "--vision-tower", help="its vision tower; with a LLaVA-NeXT SOURCE, where its tower's configuration is"
@@ -62,14 +64,15 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger(convert.__module__).setLevel(logging.INFO)
     # So that what was written is removed too where the process is told to end.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    source, output = (args.source, args.output) if args.output is not None else (None, args.source)
     try:
-        convert(args.source, args.output, **options)
+        convert(source, output, **options)
     except (ValueError, OSError) as error:
         print(f"fila-video: {error}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, previous)
-    print(f"{args.output} is ready: AutoModel.from_pretrained('{args.output}', trust_remote_code=True)")
+    print(f"{output} is ready: AutoModel.from_pretrained('{output}', trust_remote_code=True)")
     return 0
 
 

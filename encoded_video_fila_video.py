@@ -35,6 +35,7 @@ POOL_SETTINGS = ("candidate_fps", "min_candidates", "max_candidates", "encoded_c
 POOL_SETTINGS += ("even_frames", "num_frames", "fps", "do_sample_frames")
 HANDLING = ("limits", "allow_private_hosts", "max_feature_bytes", "frame_batch_size", "device", "input_data_format")
 HANDLING += ("hwaccel",)
+ADAPTER_STATE = ("active_adapters", "disable_adapters", "merged_adapters", "scaling")
 
 
 @dataclass(eq=False, repr=False)
@@ -132,14 +133,15 @@ class EncodedVideo:
 
         Raises:
             ValueError: If the path is a folder, or there is no folder to write it into.
+            OSError: If it cannot be written, as on a full disk.
         """
         path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path} is a folder: name a file to write, such as {path / 'video.safetensors'}.")
         if not path.parent.is_dir():
             raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
-        tensors = {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        kept = {name: getattr(self, name) for name in TENSORS}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in kept.items() if value is not None}
         names = ("total_num_frames", "fps", "width", "height", "duration", "video_backend")
         metadata = {name: getattr(self.metadata, name) for name in names}
         record = {
@@ -159,6 +161,8 @@ class EncodedVideo:
             save_file(tensors, half, metadata={"fila_video": json.dumps(record, default=_plain)})
             half.chmod(mode)
             os.replace(half, path)
+        except SafetensorError as error:  # of a full disk too
+            raise OSError(f"{path} cannot be written: {error}") from error
         finally:
             half.unlink(missing_ok=True)
 
@@ -312,8 +316,7 @@ def encode_video(
     )
     if selector.encoder is None:
         return encoded
-    kept = selector.thin(encoded, settings)
-    if kept is not None:
+    if (kept := selector.thin(encoded, settings)) is not None:
         encoded = encoded[kept]
         encoded.settings["candidates"] = len(encoded)
 
@@ -371,14 +374,17 @@ def _hash(tower: nn.Module) -> str:
     weights = [plain for weight in (*tower.parameters(), *tower.buffers()) for plain in _plain_tensors(weight)]
     # Loading others into them or training them leaves them in their place, but counts as writing; `.data` does not.
     # Of those made in `torch.inference_mode()` nothing counts.
-    which = [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
-    known = _hashes.get(tower)
+    writes = [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
+    # peft's layers hold all their adapters, whichever count. Elsewhere `active_adapters` is a method, if anything.
+    layers = [module for module in tower.modules() if isinstance(getattr(module, "active_adapters", None), list)]
+    adapters = [[repr(getattr(layer, name, None)) for name in ADAPTER_STATE] for layer in layers]
+    which, known = (writes, adapters), _hashes.get(tower)
     if known is not None and known[0] == which:
         return known[1]
     if any(weight.is_meta for weight in weights):  # offloaded, and read a layer at a time: of this model alone
         _hashes[tower] = which, f"offloaded {secrets.token_hex(8)}"
         return _hashes[tower][1]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(adapters).encode() if adapters else b"")
     for weight in weights:
         digest.update(f"{weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -433,14 +439,11 @@ def _check_unchanged(source: dict[str, Any], path: str | Path) -> None:
     if source["changed"] is None or not os.path.exists(source["name"]):
         return
     stat = os.stat(source["name"])
-    for what, then, now in (
-        ("size in bytes", source["size"], stat.st_size),
-        ("time of change", source["changed"], stat.st_mtime_ns),
-    ):
-        if then != now:
+    for what, name, now in (("size in bytes", "size", stat.st_size), ("time of change", "changed", stat.st_mtime_ns)):
+        if source[name] != now:
             raise ValueError(
-                f"{source['name']} has changed since {path} was made of it: its {what} was {then} and is {now}. "
-                "Encode it again, or load with `check_source=False`."
+                f"{source['name']} has changed since {path} was made of it: its {what} was {source[name]} and is "
+                f"{now}. Encode it again, or load with `check_source=False`."
             )
 
 

@@ -36,6 +36,10 @@ OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_para
 OPTIONS_OF_PIPELINE -= {"self", "kwargs", "timeout"}
 VideosKwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"]
 OPTIONS_OF_PROCESSOR = VideosKwargs.__annotations__
+# Options of `generate` that are numbers: it does not look at them, and breaks far inside.
+NUMBERS = {"max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "num_beams", "temperature"}
+NUMBERS |= {"num_return_sequences", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "top_k", "top_p"}
+NUMBERS |= {"min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"}
 # What an option stands in place of, as the processor and `generate` have it.
 EXCLUDES = {"num_frames": {"fps"}, "fps": {"num_frames"}, "generation_config": GENERATION_SETTINGS}
 EXCLUDES |= {"max_length": {"max_new_tokens"}, "max_new_tokens": {"max_length"}}
@@ -204,6 +208,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             destination[name] = value
         if return_scenes is not None:
             processor_kwargs["return_scenes"] = return_scenes
+        _check_generation(generate_kwargs | pipeline_kwargs)
         processor_kwargs = {name: _typed(name, value) for name, value in processor_kwargs.items()}
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
@@ -375,6 +380,41 @@ def _typed(name: str, value: Any) -> Any:
     except StrictDataclassError as error:
         raise ValueError(f"`{name}` cannot be {value!r}: {error.__cause__ or error}.") from error
     return value
+
+
+def _check_generation(options: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: If an option of `generate` is of a wrong type, or an empty text would end every answer.
+    """
+    for name, value in options.items():
+        items = list(value) if _is_list(value) else None
+        if name in NUMBERS:
+            wanted, is_right = "a number", _is_number(value)
+        elif name in ("suppress_tokens", "begin_suppress_tokens"):
+            wanted = "a list of whole numbers"
+            is_right = items is not None and all(isinstance(item, Integral) for item in items)
+        elif name in ("stop_strings", "stop_sequence"):
+            wanted = "a text that is not empty" + (", or a list of them" if name == "stop_strings" else "")
+            texts = items if items is not None and name == "stop_strings" else [value]
+            is_right = bool(texts) and all(isinstance(text, str) and text for text in texts)
+        elif name == "exponential_decay_length_penalty":
+            wanted = "two numbers: from which token on, and by how much"
+            is_right = items is not None and len(items) == 2 and all(map(_is_number, items))
+        elif name == "sequence_bias":
+            wanted = "a dictionary, or a list of pairs of tokens and a number"
+            pairs = isinstance(value, dict) or items
+            is_right = pairs is True or (bool(pairs) and all(_is_list(pair) and len(pair) == 2 for pair in pairs))
+        elif name == "early_stopping":
+            wanted, is_right = "true, false or 'never'", any(value == known for known in (True, False, "never"))
+        else:
+            continue
+        if value is not None and not is_right:
+            raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _options_over(before: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -239,6 +239,11 @@ class FilaVideoProcessor(ProcessorMixin):
         for name, given in (("text", text), ("images", images), ("videos", videos)):
             if given is not None and not given:
                 raise ValueError(f"`{name}` is an empty batch: pass at least one of them.")
+        if videos is None:  # by which settings are checked otherwise
+            settings = (kwargs.get("videos_kwargs") or {}) | kwargs
+            self.video_processor.scene_settings(**settings)
+            self._video_prompt(**{name: settings.get(name) for name in TIME_SETTINGS})
+            subtitles_of_videos(settings.get("subtitles"), [], self.tokenizer, {})
         if text is not None:
             check_prompts(text, {"images": (self.image_token, images), "videos": (self.video_token, videos)})
 

@@ -28,6 +28,7 @@ CUE = re.compile(rf"{TIME}\s*-->\s*{TIME}(?:\s+[^\s:%]*+[:%]\S*+)*+", re.ASCII) 
 ASS_TIME = r"\s*(\d{1,4}):([0-5]?\d):([0-5]?\d)[.,:](\d{2,3})\s*"
 DIALOGUE = re.compile(rf"(Dialogue:[^,]*,){ASS_TIME},{ASS_TIME}(,.*)", re.ASCII)
 DRAWING = re.compile(r"\{[^{}]{0,200}\\p[1-9][^{}]{0,200}\}[^{]*")  # of ASS: a shape, no words
+BACKSLASH = re.compile(r"(\{\\(?:[^{}]{0,200}\})?)|\\")  # of words, or in a mark of style
 NO_CUE = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")  # how blocks of WebVTT begin that are never shown
 
 
@@ -165,6 +166,8 @@ def _with_read_times(lines: list[str], kind: str, opened: OpenedSource) -> str:
         if kind == "ass":
             lines[at - 1] = f"{words[0]}{','.join(span)}{words[1]}"
         elif words:
+            if kind == "srt":  # as FFmpeg itself writes the backslashes of WebVTT that are none of ASS
+                words = [BACKSLASH.sub(lambda found: found[1] or "\\\u2060", line) for line in words]
             blocks.append("\n".join([str(number), " --> ".join(span), *words]))
     if kind == "ass":
         return "\n".join(lines).lstrip() + "\n"
@@ -318,8 +321,10 @@ def _plain(event: str, codec: str) -> str:
     marked, brace, rest = text.rpartition("}")
     marks = r"(?<!\\)\{[^}]*\}" if codec in ("ass", "ssa") else r"\{\\[^}]*\}"
     text = re.sub(marks, "", marked + brace) + rest
+    # Of SRT, FFmpeg writes the first alone. Before U+2060 is gone, which stands in those that are words.
+    text = re.sub(r"\\N" if codec in ("srt", "subrip") else r"\\[Nnh]", " ", text)
     text = text.replace("\\{{}", "{").replace("\\{", "{").replace("\\}", "}").replace("\u2060", "")
-    return " ".join(re.sub(r"\\[Nnh]", " ", text).split())
+    return " ".join(text.split())
 
 
 class SpokenLines(NamedTuple):
@@ -403,9 +408,11 @@ def subtitles_of_videos(
     Reads the subtitles of each video of a call: one given for each, one of a single video, or the same track of all.
 
     Raises:
-        ValueError: If there is not one for each, or a text contains a control token of the model; as `VideoReadError`
-        where they cannot be read.
+        ValueError: If there is no video, not one for each, or a text contains a control token of the model; as
+        `VideoReadError` where they cannot be read.
     """
+    if subtitles is not None and not videos:
+        raise ValueError("Subtitles need a video: pass it, or `subtitles=None` for a question without one.")
     given = [subtitles] * len(videos)
     if isinstance(subtitles, (list, tuple)) and type(subtitles).__name__ != Subtitles.__name__:
         if len(subtitles) != len(videos):

@@ -21,7 +21,18 @@ from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegm
 
 logger = logging.get_logger(__name__)
 
-PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+def _endings(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+# Of a folder's frames, also those that Pillow may not read: then the error names the file.
+PICTURE_ENDINGS = _endings("avif bmp gif heic heif jfif jpe jpeg jpg png ppm tif tiff webp")
+# Those of `commands/endings.py`, which the Hub's loader does not put beside this file.
+VIDEO_ENDINGS = _endings(
+    "3g2 3gp 264 265 asf avi divx dv f4v flv h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov "
+    "mp4 mpe mpeg mpg mpv mts mxf obu ogm ogv qt tod trp ts vob webm wmv y4m"
+)
 CLIP_KEYS = ("video_start", "video_end")
 # What else a column of a clip's times may be called.
 CLIP_TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?", re.IGNORECASE)
@@ -231,10 +242,15 @@ def pictures_of_folder(folder: str | Path) -> list[Path]:
     The pictures in a folder as the frames of one video: frame 2 comes before frame 10.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or a film beside them.
     """
     # A name with a dot before it is of a hidden file, such as macOS puts beside each picture on a foreign disk.
-    found = (path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    found = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    if film := next((path for path in found if path.suffix.lower() in VIDEO_ENDINGS), None):
+        raise ValueError(
+            f"The folder {str(folder)!r} is read as pictures, the frames of one video, but it also holds {film.name}: "
+            "name the film itself, or move it out of the folder."
+        )
     pictures = [path for path in found if path.suffix.lower() in PICTURE_ENDINGS]
     if not pictures:
         raise ValueError(f"The folder {str(folder)!r} is not a video: it holds no pictures.")

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,9 +26,14 @@ Type a question and press Enter. Ctrl-C stops an answer, which then counts as no
 /help             this
 /quit             leave"""
 
+LINES_WITH_ERRORS = 3  # exit status, as `answer-all` has it
+
 
 def run(args: argparse.Namespace) -> int:
-    """Reads the video, then questions from standard input until it ends, and answers to standard output."""
+    """
+    Reads the video, then questions from standard input until it ends, and answers to standard output. The exit status
+    is 3 where no person typed them and a line could not be done.
+    """
     quiet()
     announce_demonstration(args)
     pipe, options = load_pipeline(args.model, args.device, args.dtype), call_options(args)
@@ -50,32 +56,43 @@ def run(args: argparse.Namespace) -> int:
     for video in chat.videos:
         name, duration = Path(video.sources[0]["name"]).name, clock(video.metadata.duration)
         _tell(f"{name}, {duration}: {len(video)} frames looked at. Ask about it, or type /help.")
-    converse(chat)
-    return 0
+    failed = converse(chat, args.model)
+    return LINES_WITH_ERRORS if failed and not sys.stdin.isatty() else 0
 
 
-def converse(chat: ChatSession) -> None:
-    """Until the input ends or /quit."""
+def converse(chat: ChatSession, model: str | None = None) -> int:
+    """
+    Until the input ends or /quit; returns how many lines could not be done. `model` is what `--model` named.
+
+    Raises:
+        BrokenPipeError: If nobody reads the answers any more.
+    """
     commands: dict[str, Callable[[ChatSession, str], None]] = {
         "help": lambda chat, rest: _tell(HELP),
         "scenes": show_scenes,
-        "save": save,
+        "save": lambda chat, rest: save(chat, rest, model),
     }
+    failed = 0
     while (line := _read_line()) is not None:
         name, _, rest = line.removeprefix("/").partition(" ")
         if not line:
             continue
         if line.startswith("/") and name in ("quit", "exit"):
-            return
+            return failed
         try:
             if not line.startswith("/"):
                 answer(chat, line)
             elif name in commands:
                 commands[name](chat, rest.strip())
             else:
+                failed += 1
                 _tell(f"There is no /{name}; /help lists what there is.")
+        except BrokenPipeError:
+            raise
         except (ValueError, OSError) as error:
+            failed += 1
             _tell(f"fila-video: {' '.join(str(error).split())}")
+    return failed
 
 
 def answer(chat: ChatSession, question: str) -> None:
@@ -96,6 +113,7 @@ def answer(chat: ChatSession, question: str) -> None:
 
 
 def show_scenes(chat: ChatSession, output: str) -> None:
+    output = os.path.expanduser(output)  # no shell has done it
     if not chat.scenes:
         raise ValueError("No scenes were shown yet: ask something first.")
     names = [Path(video.sources[0]["name"]).name for video in chat.videos]
@@ -124,11 +142,13 @@ def show_scenes(chat: ChatSession, output: str) -> None:
     _tell(f"Drawn to {output}.")
 
 
-def save(chat: ChatSession, folder: str) -> None:
+def save(chat: ChatSession, folder: str, model: str | None = None) -> None:
     if not folder:
         raise ValueError("Name a folder: /save FOLDER.")
+    folder = os.path.abspath(os.path.expanduser(folder))
     chat.save(folder)
-    _tell(f"Saved; `fila-video chat {folder}` goes on from here.")
+    command = shlex.join(["fila-video", "chat", folder, *(["--model", model] if model else [])])
+    _tell(f"Saved; `{command}` goes on from here.")
 
 
 def _read_line() -> str | None:

@@ -158,6 +158,8 @@ def run_answer(args: argparse.Namespace) -> int:
 
 
 def run_chat(args: argparse.Namespace) -> int:
+    if sys.stdin is None:
+        raise ValueError("There is no input to read questions from: standard input is closed.")
     check_video(args.video)
     check_subtitles(args)
     from .chat import run
@@ -221,6 +223,15 @@ def check_writable(option: str, path: str, *read: object) -> None:
         raise ValueError(f"{option} {path}: there is no folder {folder}.")
     if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
         raise ValueError(f"{option} {path} cannot be written.")
+
+
+def check_regular(option: str, path: str, reason: str) -> None:
+    """
+    Raises:
+        ValueError: If the path means standard output, or something is there that is no regular file: a device or pipe.
+    """
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+        raise ValueError(f"{option} {path} is no file: name one, {reason}.")
 
 
 def check_ending(option: str, path: str, written: str, remedy: str = "name another file") -> None:

@@ -1,8 +1,10 @@
 """Storyboards: the scenes that were selected from a video, as one picture for people."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 PAPER, CARD, EDGE = (244, 241, 235), (255, 255, 255), (226, 220, 210)
 INK, FAINT = (38, 42, 54), (128, 126, 124)
 REPRESENTATIVE, SUPPLEMENT = (224, 88, 58), (66, 122, 148)
+# Of systems, for letters that Pillow's own font lacks, which are nearly all beside ASCII.
+FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf")
+FONTS += ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "PingFang.ttc")
 FLATTEST, TALLEST = 0.3, 2.0  # height of a frame's place by its width; others stand in one with room beside them
 
 
@@ -129,6 +134,45 @@ def clocks(times: Sequence[float]) -> list[str]:
     return labels
 
 
+@lru_cache(maxsize=256)
+def _font(name: str | None, size: float) -> ImageFont.FreeTypeFont | None:
+    """One of the system, or Pillow's own; `None` where there is none of that name."""
+    if name is None:
+        return ImageFont.load_default(size)
+    with suppress(OSError):
+        return ImageFont.truetype(name, size)
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _is_drawn(font: ImageFont.FreeTypeFont, character: str) -> bool:
+    """Whether a font has the character; it draws the same box for all that it has not."""
+    return bytes(font.getmask(character)) != bytes(font.getmask("\U0010ffff"))
+
+
+def _drawable(text: str, size: float) -> tuple[str, ImageFont.FreeTypeFont]:
+    """
+    A text, and the font that lacks the fewest of its characters. Of those that it lacks, the parts that it has stand
+    in their place, such as a letter without its accent, or a question mark.
+    """
+    text = unicodedata.normalize("NFC", text)
+
+    def lacking(font: ImageFont.FreeTypeFont) -> int:
+        return sum(not _is_drawn(font, character) for character in text)
+
+    font = _font(None, size)
+    if lacking(font):
+        font = min(filter(None, (_font(name, size) for name in (None, *FONTS))), key=lacking)
+
+    def drawn(character: str) -> str:
+        if _is_drawn(font, character):
+            return character
+        parts = unicodedata.normalize("NFKD", character)
+        return "".join(part for part in parts if _is_drawn(font, part)) or "?"
+
+    return "".join(map(drawn, text)), font
+
+
 class _Board:
     """The picture and its measures, all of them multiples of a frame's width."""
 
@@ -177,12 +221,12 @@ class _Board:
     def text(
         self, position: tuple[float, float], text: str, size: float, color: tuple = INK, anchor: str = "ls"
     ) -> None:
-        font = ImageFont.load_default(size * self.unit)
+        text, font = _drawable(text, size * self.unit)
         self.draw.text(position, text, fill=color, font=font, anchor=anchor)
 
     def fitting(self, text: str, size: float, width: float) -> str:
         """`text`, with its middle left out where it is too long for `width` pixels."""
-        font = ImageFont.load_default(size * self.unit)
+        text, font = _drawable(text, size * self.unit)
         kept = len(text)
         short = text
         while font.getlength(short) > width and kept > 2:
@@ -270,7 +314,7 @@ class _Board:
         self._label(stamp, x + 6 * unit, y + height - 28 * unit, FAINT if is_repeated else INK)
 
     def _label(self, text: str, x: float, y: float, color: tuple) -> None:
-        font = ImageFont.load_default(14 * self.unit)
+        text, font = _drawable(text, 14 * self.unit)
         width = font.getlength(text) + 12 * self.unit
         self.draw.rounded_rectangle((x, y, x + width, y + 22 * self.unit), 5 * self.unit, fill=color)
         self.draw.text((x + width / 2, y + 11 * self.unit), text, fill=CARD, font=font, anchor="mm")

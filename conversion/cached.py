@@ -29,7 +29,7 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
     """
     The FiLA-Video repository of a source checkpoint: converted at the first call, found at all later ones. A Hub id
     follows the Hub's rules (`HF_HUB_OFFLINE`, tokens); what is converted is known by its commit, a local folder by its
-    files' sizes and times, both with the settings and this package's version.
+    files' sizes and times, both with the settings, a `vision_tower`'s too, and this package's version.
 
     Args:
         model (`str` or `Path`): Folder or Hub id of a checkpoint that [`convert`] takes.
@@ -44,7 +44,7 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
     """
     from .. import __version__  # not above, where `fila-video converted` would wait for torch
     from .convert import convert, fetch
-    from .files import read_json
+    from .files import read_config
     from .layouts import find_layout
 
     for setting in ("push_to_hub", "overwrite"):
@@ -52,17 +52,14 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
             raise ValueError(f"`{setting}` has no effect on what is converted already: use `convert`.")
     name = str(model)
     folder = fetch(name)
-    find_layout(name, read_json(folder / "config.json"))
+    find_layout(name, read_config(folder))
     is_local = Path(name).expanduser().is_dir()
-    if is_local:
-        files = [(file, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
-        state = [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in files]
-        source = str(folder.resolve())
-    else:
-        state, source = folder.name, name  # a snapshot's folder is named by its commit
+    source, state = _identity(name, folder)
     record = {"source": source, "state": state, "version": __version__}
     # A progress bar makes no other model.
     record["settings"] = {key: str(value) for key, value in sorted(settings.items()) if key != "progress"}
+    if (tower := settings.get("vision_tower")) is not None:
+        record["settings"]["vision_tower"], record["tower_state"] = _identity(str(tower), fetch(str(tower)))
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
     place = _assets() / folder.resolve().name if is_local else _assets() / name.replace("/", "--")
     place = place / key
@@ -79,7 +76,16 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
         unfinished.write_text(json.dumps(record, indent=2), encoding="utf-8")
         os.replace(unfinished, place / RECORD)
         # Written beside its place and renamed: what is there is whole.
-        return convert(name, place / DONE, **settings)
+        convert(name, place / DONE, **settings)
+        return place / DONE
+
+
+def _identity(name: str, folder: Path) -> tuple[str, Any]:
+    """Where a checkpoint is, and by what it is known to be the same: a commit, or a folder's files."""
+    if not Path(name).expanduser().is_dir():
+        return name, folder.name  # a snapshot's folder is named by its commit
+    files = [(file, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    return str(folder.resolve()), [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in files]
 
 
 def _check_space(name: str, folder: Path, is_local: bool, place: Path) -> None:
@@ -88,7 +94,7 @@ def _check_space(name: str, folder: Path, is_local: bool, place: Path) -> None:
     if not is_local and not constants.HF_HUB_OFFLINE:
         from huggingface_hub import snapshot_download
 
-        planned = snapshot_download(name, allow_patterns=["*.safetensors"], dry_run=True)
+        planned = snapshot_download(name, allow_patterns=["*.safetensors"], ignore_patterns=["*/*"], dry_run=True)
         download = sum(file.file_size or 0 for file in planned if file.will_download)
         size = sum(file.file_size or 0 for file in planned)
     else:

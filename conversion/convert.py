@@ -1,6 +1,7 @@
 """A conversion from beginning to end: sources found, everything planned and checked, the repository written."""
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from huggingface_hub import HfApi, snapshot_download
 from tqdm.auto import tqdm
 
 from ..configuration_fila_video import FilaVideoConfig
-from .files import SHARD_BYTES, bins_let_go, read_checkpoint, read_json, write_shards
+from .files import SHARD_BYTES, bins_let_go, read_checkpoint, read_config, read_json, write_shards
 from .layouts import find_layout
 from .plan import Conversion, plan_conversion
+from .recipes import refuse_quantized
 from .repository import ROOT, code_files, copy_licenses, source_license
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ TIME_MARKS = {
     "per_scene": "a mark before each scene, as the source's before each frame",
 }
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*", "NOTICE*"]
+SUBFOLDERS = ["*/*"]  # of a checkpoint on the Hub: states of its training, exports; nothing there is read
+OLD_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
 
 
 def convert(
@@ -55,7 +59,8 @@ def convert(
     Args:
         source (`str` or `Path`, *optional*):
             Folder or Hub id of a checkpoint of one of the bases in conversion/README.md.
-        output (`str` or `Path`): The folder to make.
+        output (`str` or `Path`):
+            The folder to make. One that is the working directory or a mount point is filled, and a link followed.
         language_model, vision_tower (`str` or `Path`, *optional*):
             Instead of `source`, folders or Hub ids of the parts of a model to train. With a LLaVA-NeXT `source`,
             `vision_tower` alone says where its tower's configuration is, and its weights if the source has none; of
@@ -72,8 +77,9 @@ def convert(
         dtype (`str`, *optional*, defaults to `"bfloat16"`): Of the weights, except the scene merger's: float32.
         seed (`int`, *optional*, defaults to 42): Of tensors that start new.
         allow_bin (`bool`, *optional*, defaults to `False`): Whether `.bin` weights may be read.
-        overwrite (`bool`, *optional*, defaults to `False`): Whether an existing FiLA-Video repository may be replaced.
-        push_to_hub (`str`, *optional*): A Hub id to upload the result to.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether an existing FiLA-Video repository may be replaced, and any repository of the Hub be uploaded into.
+        push_to_hub (`str`, *optional*): A Hub id to upload the result to; other weights there are removed.
         max_shard_bytes (`int`, *optional*, defaults to 2 GiB): Size of one file of weights.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
@@ -83,7 +89,7 @@ def convert(
     Raises:
         ValueError: If the layout is unknown or does not fit, or an option is wrong.
         FileNotFoundError: If weights, tokenizer or configuration are not there.
-        FileExistsError: If the output exists.
+        FileExistsError: If the output exists, or the repository of the Hub holds something else.
         OSError: If the disk has no room, or another process converts to the same output.
     """
     output = Path(output).expanduser().absolute()
@@ -103,7 +109,9 @@ def convert(
         raise ValueError(f"`scene_size` must be at least 1, got {scene_size}.")
     given = {"checkpoint": source, "language model": language_model, "vision tower": vision_tower}
     given = {part: str(name) for part, name in given.items() if name is not None}
-    _check_output(output, overwrite, [Path(name).expanduser() for name in given.values()])
+    inputs = [Path(name).expanduser() for name in given.values()]
+    _check_output(output, overwrite, inputs)
+    output = output.resolve()
 
     with bins_let_go():
         folders = _fetch_parts(given, allow_bin)
@@ -116,7 +124,8 @@ def convert(
         if push_to_hub is not None:
             # Before the long work: an account that may not write is known at once.
             HfApi().create_repo(push_to_hub, exist_ok=True)
-        with _staged(output, conversion.num_bytes) as folder:
+            _check_hub(push_to_hub, overwrite)
+        with _staged(output, overwrite, inputs, conversion.num_bytes) as folder:
             conversion.config.save_pretrained(folder)
             conversion.processor.save_pretrained(folder)
             conversion.generation_config.save_pretrained(folder)
@@ -135,7 +144,12 @@ def convert(
         logger.info(remark)
     logger.info("New tensors: %s.", ", ".join(sorted(conversion.new)) or "none")
     if push_to_hub is not None:
-        HfApi().upload_folder(repo_id=push_to_hub, folder_path=output, commit_message="Converted to FiLA-Video")
+        HfApi().upload_folder(
+            repo_id=push_to_hub,
+            folder_path=output,
+            commit_message="Converted to FiLA-Video",
+            delete_patterns=OLD_WEIGHTS,  # those that this commit adds it keeps
+        )
     return output
 
 
@@ -151,18 +165,27 @@ def fetch(name: str, *, weights: bool = False, allow_bin: bool = False) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"'{name}' is no folder, and no id of the Hub like 'organization/model'.")
     patterns = [*SMALL_FILES, "*.safetensors"] if weights else SMALL_FILES
-    folder = Path(snapshot_download(name, allow_patterns=patterns))
+    folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=SUBFOLDERS))
     if weights and allow_bin and not any(folder.glob("*.safetensors")):
-        folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, "pytorch_model*.bin"]))
+        patterns = [*SMALL_FILES, "pytorch_model*.bin"]
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=SUBFOLDERS))
     return folder
 
 
 def _fetch_parts(given: dict[str, str], allow_bin: bool) -> dict[str, Path]:
     """The folder of each part that was named, with the weights that are needed of it."""
     folders = {part: fetch(name) for part, name in given.items()}
+    # What can be refused is refused before gigabytes of weights are fetched.
+    configs = {part: read_config(folder) for part, folder in folders.items()}
     if "checkpoint" in given:
-        # Before gigabytes of weights are fetched.
-        find_layout(given["checkpoint"], read_json(folders["checkpoint"] / "config.json"))
+        layout = find_layout(given["checkpoint"], configs["checkpoint"])
+        if "vision tower" in given and not layout.needs_tower_config:
+            raise ValueError(
+                f"`--vision-tower` is for LLaVA-NeXT checkpoints: those of {layout.name} have its configuration with "
+                "them."
+            )
+    for part, config in configs.items():
+        refuse_quantized(given[part], config)
     for part in folders:
         if part != "vision tower":
             folders[part] = fetch(given[part], weights=True, allow_bin=allow_bin)
@@ -216,7 +239,11 @@ def _card(conversion: Conversion, given: dict[str, str], folders: dict[str, Path
 
 def _check_output(output: Path, overwrite: bool, inputs: list[Path]) -> None:
     """Refuses to touch anything that is not a repository this program could have made."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if output.is_symlink() and not output.exists():
+        raise FileExistsError(
+            f"{output} is a link to {os.readlink(output)}, where nothing is: make that folder first."
+        )
+    if not output.exists() or (output.is_dir() and not _contents(output)):
         return
     if not overwrite:
         raise FileExistsError(f"{output} exists: choose another folder, or replace it with `--overwrite`.")
@@ -228,42 +255,82 @@ def _check_output(output: Path, overwrite: bool, inputs: list[Path]) -> None:
         raise FileExistsError(f"{output} holds what is to be converted: choose another folder.")
 
 
+def _check_hub(repository: str, overwrite: bool) -> None:
+    """Refuses to upload among the files of something else, which would stay beside those of the new model."""
+    files = set() if overwrite else set(HfApi().list_repo_files(repository)) - {".gitattributes", "README.md"}
+    if not files:
+        return
+    config = read_json(Path(HfApi().hf_hub_download(repository, "config.json"))) if "config.json" in files else {}
+    if config.get("model_type") != FilaVideoConfig.model_type:
+        raise FileExistsError(
+            f"{repository} is on the Hub and no converted repository: choose another name, or upload into it with "
+            "`--overwrite`."
+        )
+
+
+def _work_names(output: Path) -> tuple[str, str]:
+    """What a conversion works with: a folder, and a lock. They lie beside the output, or in one that is filled."""
+    return f".{output.name}.incomplete", f".{output.name}.lock"
+
+
+def _contents(output: Path) -> list[Path]:
+    return [path for path in output.iterdir() if path.name not in _work_names(output)]
+
+
 @contextmanager
-def _staged(output: Path, num_bytes: int) -> Iterator[Path]:
+def _staged(output: Path, overwrite: bool, inputs: list[Path], num_bytes: int) -> Iterator[Path]:
     """
     A folder beside the output that takes its place when all went well, and is removed otherwise. One that a killed
     conversion left there is removed: who holds the lock knows that nobody writes to it.
+
+    The working directory and a mount point have to stay what they are: the folder lies in them, on the same disk, and
+    its files are moved at the end.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    staging = output.with_name(f".{output.name}.incomplete")
-    lock = FileLock(output.with_name(f".{output.name}.lock"))
+    is_filled = output.is_dir() and (os.path.ismount(output) or output.samefile("."))
+    home = output if is_filled else output.parent
+    home.mkdir(parents=True, exist_ok=True)
+    staging, lock_file = (home / name for name in _work_names(output))
+    lock = FileLock(lock_file)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise OSError(f"Another process converts to {output}: wait for it, or choose another folder.") from error
     try:
         shutil.rmtree(staging, ignore_errors=True)
-        free = shutil.disk_usage(output.parent).free
+        free = shutil.disk_usage(home).free
         if num_bytes > free:
-            raise OSError(f"The weights take {num_bytes:,} bytes, but {output.parent} has {free:,} bytes free.")
-        folder = staging / "repository"
+            raise OSError(f"The weights take {num_bytes:,} bytes, but {home} has {free:,} bytes free.")
+        folder, replaced = staging / "repository", staging / "replaced"
         folder.mkdir(parents=True)
         yield folder
-        if output.exists():
-            output.rename(staging / "replaced")
-        try:
-            folder.rename(output)
-        except OSError:
-            if (staging / "replaced").exists():
-                (staging / "replaced").rename(output)
-            raise
+        _check_output(output, overwrite, inputs)  # again: the work took its time
+        if is_filled:
+            replaced.mkdir()
+            moves = [(path, replaced / path.name) for path in _contents(output)]
+            moves += [(path, output / path.name) for path in folder.iterdir()]
+        else:
+            moves = [(output, replaced)] if output.exists() else []
+            moves += [(folder, output)]
+        _move(moves)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         # While it is held: whoever waits for it finds that it is gone, and makes a new one. Windows removes it with
         # the lock, and not before.
         with suppress(PermissionError):
-            Path(lock.lock_file).unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
         lock.release()
+
+
+def _move(moves: list[tuple[Path, Path]]) -> None:
+    """Renames one after the other, and all back where one fails."""
+    try:
+        for old, new in moves:
+            old.rename(new)
+    except BaseException:
+        for old, new in reversed(moves):
+            if not os.path.lexists(old):
+                new.rename(old)
+        raise
 
 
 __all__ = ["DTYPES", "convert", "fetch"]

@@ -1,6 +1,7 @@
 """Files of a checkpoint: looked up safely, read a tensor at a time, written a shard at a time."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+logger = logging.getLogger(__name__)
+
 # One shard is held in memory while it is written.
 SHARD_BYTES = 2 << 30
 # As the safetensors format calls them. Other types are buffers or quantized weights, whose scales are elsewhere.
 WEIGHT_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+ADAPTER = "is an adapter (adapter_config.json): merge it into its base first, and convert the model that this gives."
 INDICES = {"model.safetensors.index.json": "*.safetensors", "pytorch_model.bin.index.json": "pytorch_model*.bin"}
 
 
@@ -91,6 +95,19 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def read_config(folder: Path) -> dict:
+    """
+    The `config.json` of a checkpoint, empty where there is none.
+
+    Raises:
+        ValueError: If the folder is an adapter's.
+    """
+    config = read_json(folder / "config.json")
+    if not config and find_file(folder / "adapter_config.json"):
+        raise ValueError(f"{folder} {ADAPTER}")
+    return config
+
+
 def read_checkpoint(folder: Path, allow_bin: bool = False) -> dict[str, StoredTensor]:
     """
     The tensors that a checkpoint folder holds, by name, without loading them.
@@ -103,7 +120,7 @@ def read_checkpoint(folder: Path, allow_bin: bool = False) -> dict[str, StoredTe
     Raises:
         FileNotFoundError: If there are no weights, or a shard that the index names is missing.
         ValueError: If a file is damaged, the index and the files disagree, the index names something else than
-            weights beside it, or a name occurs twice.
+            weights beside it, a name occurs twice, or the weights are those of an adapter.
     """
     files, indexed = _weight_files(folder, allow_bin)
     tensors = {}
@@ -124,10 +141,17 @@ def read_checkpoint(folder: Path, allow_bin: bool = False) -> dict[str, StoredTe
 
 
 def _weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], dict[str, str]]:
-    """The weight files of a folder, and its index's map from names to files where it has one."""
+    """The weight files of a folder, and its index's map from names to files where it has one that counts."""
+    weights = {file.name for pattern in INDICES.values() for file in folder.glob(pattern)}
+    if find_file(folder / "adapter_config.json") and weights <= {"adapter_model.safetensors"}:
+        raise ValueError(f"{folder} {ADAPTER}")
     for index_name, pattern in INDICES.items():
         if pattern.endswith(".bin") and not allow_bin:
             continue
+        single = folder / index_name.removesuffix(".index.json")
+        if find_file(single) and find_file(folder / index_name):
+            logger.warning("%s is read, as transformers does, and not what %s names.", single, index_name)
+            return [single], {}
         index = read_json(folder / index_name)
         if not index:
             if files := sorted(folder.glob(pattern)):
@@ -220,6 +244,9 @@ def write_shards(
         load (`Callable`): Gives the tensor of that name, of that shape and dtype.
         max_shard_bytes (`int`, *optional*, defaults to 2 GiB): A larger tensor has a shard of its own.
         on_bytes (`Callable`, *optional*): Told the number of bytes of each tensor.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
     empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in tensors.items()}
     split = split_torch_state_dict_into_shards(empty, max_shard_size=max_shard_bytes)
@@ -231,7 +258,10 @@ def write_shards(
         path = folder / file
         path.touch()
         mode = path.stat().st_mode
-        save_file(shard, path, metadata={"format": "pt"})
+        try:
+            save_file(shard, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # of a full disk too
+            raise OSError(f"{path} cannot be written: {error}") from error
         path.chmod(mode)  # safetensors lets only the owner read
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
@@ -253,6 +283,7 @@ __all__ = [
     "find_file",
     "foreign",
     "read_checkpoint",
+    "read_config",
     "read_json",
     "read_text",
     "write_shards",

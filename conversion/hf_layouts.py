@@ -42,11 +42,6 @@ class HfLayout(Layout):
             )
 
     def recipe(self, folder: Path, config: dict, shapes: dict[str, tuple[int, ...]], tower: Path | None) -> Recipe:
-        if tower is not None:
-            raise ValueError(
-                f"`--vision-tower` is for LLaVA-NeXT checkpoints: those of {self.name} have its configuration with "
-                "them."
-            )
         with foreign(folder / "config.json", f"describes no {self.name}"):
             source = self.config_class.from_dict(config)
         remarks = []

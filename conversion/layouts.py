@@ -14,7 +14,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from .files import foreign
 from .hf_layouts import InternVl, LlavaHf, LlavaNextVideo, SmolVlm
-from .recipes import TIED, Layout, Recipe, require
+from .recipes import TIED, Layout, Recipe, refuse_quantized, require, require_kind
 from .towers import feature_select_strategy, so400m_config, tower_config
 
 # Buffers that old checkpoints carry along, and what a vision tower has beyond the features of its patches.
@@ -83,6 +83,8 @@ class LlavaNext(Layout):
         return by_config or any(name.startswith("model.mm_projector.") for name in names)
 
     def check(self, config: dict) -> None:
+        require_kind(config, "architectures", list)
+        require_kind(config, "rope_parameters", dict)
         refuse_language_model(config)
         require(config, "mm_projector_type", (None, "mlp2x_gelu"))
         require(config, "mm_resampler_type", (None, "identity"))
@@ -164,6 +166,7 @@ def find_layout(name: str, config: dict, names: Iterable[str] = ()) -> Layout:
         raise ValueError(f"{name} is a FiLA-Video checkpoint already: there is nothing to convert.")
     for layout in LAYOUTS:
         if layout.matches(config, names):
+            refuse_quantized(name, config)
             layout.check(config)
             return layout
     refuse(name, config)

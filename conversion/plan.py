@@ -26,7 +26,7 @@ from .layouts import (
     rename_vision,
     unused_reason,
 )
-from .recipes import Recipe, pixel_settings
+from .recipes import Recipe, pixel_settings, require_pixels
 from .repository import VIDEO_TOKEN, build_processor, chat_template, generation_config, load_tokenizer
 from .templates import trainable
 from .towers import check_depth, tower_config
@@ -105,6 +105,11 @@ def plan_conversion(
         recipe, renamed = _whole_checkpoint(main, folders.get("vision tower"), allow_bin)
     else:
         recipe, renamed = _two_parts(main, folders["vision tower"], allow_bin)
+    if "pooling_mode" in overrides and recipe.model.get("pooling_mode") == "pixel_shuffle":
+        raise ValueError(
+            f"`--pooling {overrides['pooling_mode']}` is not for {recipe.layout}, whose projector takes a pixel "
+            "shuffle: leave it out."
+        )
     text_config = recipe.model["text_config"]
     check_depth(text_config)
     check_depth(recipe.model["vision_config"])
@@ -156,7 +161,9 @@ def plan_conversion(
     template = chat_template(main, tokenizer, recipe)
     if recipe.turns is not None:
         template = trainable(template, recipe.turns)
-    pixels = pixel_settings(folders.get("vision tower", main))
+    sees = folders.get("vision tower", main)
+    pixels = pixel_settings(sees)
+    require_pixels(pixels, config.vision_config.model_type, sees)
     processor = build_processor(config, tokenizer, template, pixels, recipe, as_source)
     initial = initial_tensors(model, new, seed)
     return Conversion(config, recipe, processor, generation_config(main, tokenizer), renamed, initial, tensors)
@@ -167,9 +174,9 @@ def _whole_checkpoint(folder: Path, tower: Path | None, allow_bin: bool) -> tupl
     stored = read_checkpoint(folder, allow_bin)
     layout = find_layout(str(folder), config, stored)
     renamed = _renamed(stored, lambda name: rename(name, layout))
-    if not any(name.startswith("model.vision_tower.") for name in renamed):
+    if layout.needs_tower_config and not any(name.startswith("model.vision_tower.") for name in renamed):
         # Training left the tower as it was, and did not save it.
-        if tower is None or not layout.needs_tower_config:
+        if tower is None:
             raise ValueError(
                 f"{folder} holds no weights of its vision tower ({config.get('mm_vision_tower')}): say with "
                 "`--vision-tower` where they are."

@@ -7,6 +7,7 @@ from pathlib import Path
 from .files import read_json
 
 TIED = "The head is the embedding: there is no `lm_head`, though `tie_word_embeddings` is false."
+SIGLIP = ("siglip_vision_model", "siglip2_vision_model", "smolvlm_vision")
 
 
 @dataclass
@@ -108,6 +109,19 @@ def pixel_settings(folder: Path) -> dict:
     return {}
 
 
+def require_pixels(pixels: dict, tower: str, folder: Path) -> None:
+    """
+    Raises:
+        FileNotFoundError: If what [`pixel_settings`] found in a folder does not say how a vision tower of this
+            `model_type` has its pixels normalized. Of SigLIP it is known: by 0.5.
+    """
+    if tower not in SIGLIP and not {"image_mean", "image_std"} <= pixels.keys():
+        raise FileNotFoundError(
+            f"{folder} has no preprocessor_config.json, and no processor_config.json, with the `image_mean` and "
+            "`image_std` of its pixels: copy the file of the original checkpoint there."
+        )
+
+
 def require(config: dict, name: str, allowed: tuple) -> None:
     if config.get(name) not in allowed:
         raise ValueError(
@@ -116,4 +130,27 @@ def require(config: dict, name: str, allowed: tuple) -> None:
         )
 
 
-__all__ = ["TIED", "Layout", "Recipe", "pixel_settings", "require"]
+def refuse_quantized(name: str, config: dict) -> None:
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise ValueError(
+            f"{name} is quantized, as `quantization_config` of its config.json says ({method}): convert the "
+            "checkpoint that is not."
+        )
+
+
+def require_kind(config: dict, name: str, kind: type) -> None:
+    if not isinstance(config.get(name) or kind(), kind):
+        raise ValueError(f"`{name}` of config.json must be a {kind.__name__}, got {config[name]!r}.")
+
+
+__all__ = [
+    "TIED",
+    "Layout",
+    "Recipe",
+    "pixel_settings",
+    "refuse_quantized",
+    "require",
+    "require_kind",
+    "require_pixels",
+]

@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path, text_config: PreTrainedConfig, recipe: Recipe) 
 
     Raises:
         FileNotFoundError: If there is no vocabulary.
-        ValueError: If a control token that the source needs is none of its tokens.
+        ValueError: If a control token that the source needs is none of its tokens, or its longest prompt no number.
     """
     if not any(find_file(folder / name) for name in VOCABULARY_FILES):
         raise FileNotFoundError(f"{folder} has no tokenizer: one of {', '.join(VOCABULARY_FILES)} is needed.")
@@ -80,6 +80,8 @@ def load_tokenizer(folder: Path, text_config: PreTrainedConfig, recipe: Recipe) 
             "of this checkpoint?"
         )
     longest = recipe.max_length or tokenizer.model_max_length
+    if not isinstance(longest, int | float) or longest < 1:
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: `model_max_length` cannot be {longest!r}.")
     tokenizer.model_max_length = min(longest, getattr(text_config, "max_position_embeddings", longest))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -290,8 +290,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answers, and says on standard error what was done."""
-    from ..commands.cli import announce_demonstration, call_options, check_ending, check_writable
+    from ..commands.cli import announce_demonstration, call_options, check_ending, check_regular, check_writable
 
+    check_regular("--output", args.output, "to which answers are added and from which a run goes on")
     check_writable("--output", args.output, args.records, args.subtitles)
     check_ending("--output", args.output, "JSON lines")
     announce_demonstration(args)

@@ -18,7 +18,16 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .description import FORMATS, SHORTEST, Chapter, VideoDescription, clock, words_of
+from .description import (
+    FEWEST_OF_YOUTUBE,
+    FORMATS,
+    SHORTEST,
+    Chapter,
+    VideoDescription,
+    check_youtube,
+    clock,
+    words_of,
+)
 from .options import check_counts, check_options, check_questions
 from .output import differences, model_mark, pipeline_settings
 
@@ -48,6 +57,7 @@ def describe_video(
     question: str = QUESTION,
     summary_question: str = SUMMARY_QUESTION,
     work: str | os.PathLike | None = None,
+    form: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
 ) -> VideoDescription:
@@ -69,6 +79,9 @@ def describe_video(
             refused, and so is one with another model or other settings than those of what is done: of the chapters at
             first, and once one is described also of the answers. A folder that holds anything else is refused too. By
             default nothing is kept.
+        form (`str`, *optional*):
+            What the description is for, as [`VideoDescription.to`] names it: chapters that it cannot have are refused
+            before they are described.
         progress (`Callable[[str, int, int], None]`, *optional*):
             Called with "reading", "encoding" or "describing", what is done and its total.
         **options:
@@ -80,8 +93,8 @@ def describe_video(
 
     Raises:
         ValueError: If the video is a picture or a folder of them or cannot be read as a whole, there is no room for so
-        many chapters, a question is empty, is not valid Unicode or has control tokens, an option is unknown or wrong,
-        or `work` is of another call or holds anything else.
+        many chapters, the form cannot have those that were found, a question is empty, is not valid Unicode or has
+        control tokens, an option is unknown or wrong, or `work` is of another call or holds anything else.
     """
     _check(chapters, shortest, question, summary_question)
     check_options(options)
@@ -129,6 +142,8 @@ def describe_video(
         settings |= {name: getattr(scenes, name) for name in POOL}
         spans = _plan(pipe, source, settings, work / PLAN, reading, progress)
         description = VideoDescription(str(video), spans[-1][1], [Chapter(*span) for span in spans])
+        if form == "youtube":
+            check_youtube(description.chapters)
         _describe_chapters(pipe, source, description, question, work, options, progress)
         if any(each.text for each in description.chapters):
             description.summary = _summarize(pipe, description.chapters, summary_question, options)
@@ -248,6 +263,8 @@ def _describe_chapters(
         row = json.loads(line)
         chapter = description.chapters[int(row["id"])]
         chapter.text, chapter.error = row["answer"], row["error"]
+        if chapter.error is None and not chapter.text.strip():
+            chapter.text, chapter.error = None, "the model's answer is empty"
 
 
 def _generation(pipe: "VideoTextToTextPipeline", options: dict) -> dict:
@@ -289,7 +306,8 @@ def _summarize(pipe: "VideoTextToTextPipeline", chapters: list[Chapter], questio
         return len(pipe.processor.tokenizer(prompt(lines))["input_ids"]) <= room
 
     def ask(lines: list[str]) -> str:
-        (record,) = pipe(text=prompt(lines), return_full_text=False, **generation)
+        # The pipeline's own subtitles are a track of the film, which is not asked about here.
+        (record,) = pipe(text=prompt(lines), return_full_text=False, subtitles=None, **generation)
         return record["generated_text"]
 
     spans = [(each.start, each.end, words_of(each)) for each in chapters if each.text]
@@ -332,12 +350,14 @@ def run(args: argparse.Namespace) -> int:
         announce_demonstration,
         call_options,
         check_ending,
+        check_regular,
         check_subtitles,
         check_video,
         check_writable,
     )
 
     if args.output is not None:
+        check_regular("--output", args.output, "beside which the work is kept; without --output, text is shown")
         check_writable("--output", args.output, args.video, args.subtitles)
         if Path(args.output).suffix.lower() not in FORMATS:
             check_ending("--output", args.output, "a description")
@@ -353,6 +373,10 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--output {args.output}: its ending is none of {', '.join(FORMATS)}; or pass --format.")
         form = "text"
     _check(args.chapters, args.shortest, args.question, args.summary_question)
+    if form == "youtube" and args.chapters is not None and args.chapters < FEWEST_OF_YOUTUBE:
+        raise ValueError(
+            f"--chapters {args.chapters}: YouTube takes {FEWEST_OF_YOUTUBE} chapters or more; name another --format."
+        )
     check_subtitles(args)
     check_video(args.video)
     from ..commands.loading import Progress, quiet
@@ -360,7 +384,7 @@ def run(args: argparse.Namespace) -> int:
     quiet()
     announce_demonstration(args)
     names = ("model", "device", "dtype", "chapters", "shortest", "question", "summary_question")
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in names} | {"form": form}
     work = None if args.output is None else f"{args.output}.work"
     description = describe_video(args.video, work=work, progress=Progress(), **settings, **call_options(args))
     text = description.to(form)

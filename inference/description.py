@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 SHORTEST = 10.0  # seconds of a chapter: YouTube takes none that is shorter
+FEWEST_OF_YOUTUBE = 3
 FORMATS = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt", ".chapters": "youtube"}
 
 
@@ -66,17 +67,25 @@ class VideoDescription:
         Raises:
             ValueError: If it would take none: there must be three chapters or more, none shorter than ten seconds.
         """
-        short = [each for each in self.chapters if int(each.end) - int(each.start) < SHORTEST]
-        if len(self.chapters) < 3 or short:
-            raise ValueError(
-                f"YouTube takes three chapters or more of at least {SHORTEST:g} seconds; here are "
-                f"{len(self.chapters)}, {len(short)} of them shorter."
-            )
+        check_youtube(self.chapters)
         return "".join(f"{clock(each.start)} {words_of(each)}\n" for each in self.chapters)
 
     def to(self, form: str) -> str:
         """In one of the forms text, json, srt, vtt and youtube."""
         return getattr(self, f"to_{form}")()
+
+
+def check_youtube(chapters: list[Chapter]) -> None:
+    """
+    Raises:
+        ValueError: If YouTube would take none of the chapters.
+    """
+    short = [each for each in chapters if int(each.end) - int(each.start) < SHORTEST]
+    if len(chapters) < FEWEST_OF_YOUTUBE or short:
+        raise ValueError(
+            f"YouTube takes three chapters or more of at least {SHORTEST:g} seconds; here are "
+            f"{len(chapters)}, {len(short)} of them shorter."
+        )
 
 
 def words_of(chapter: Chapter) -> str:
@@ -99,4 +108,13 @@ def _stamp(seconds: float, point: str) -> str:
     return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
 
 
-__all__ = ["FORMATS", "SHORTEST", "Chapter", "VideoDescription", "clock", "words_of"]
+__all__ = [
+    "FEWEST_OF_YOUTUBE",
+    "FORMATS",
+    "SHORTEST",
+    "Chapter",
+    "VideoDescription",
+    "check_youtube",
+    "clock",
+    "words_of",
+]

@@ -1,7 +1,9 @@
 """`fila-video chat`, as a person uses it: questions and commands on standard input, answers on standard output."""
 
+import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from fila_video import VideoTextToTextPipeline, load_model
+from fila_video.chat_session_fila_video import Text
 from fila_video.commands.chat import converse, show_scenes
 from fila_video.commands.cli import main
 from PIL import Image
@@ -189,3 +192,53 @@ def test_a_board_does_not_take_the_place_of_the_picture_that_is_talked_about(tmp
     with pytest.raises(ValueError, match="would take the place of what is read"):
         show_scenes(chat, str(picture))
     assert picture.read_bytes() == b"kept"
+
+
+def test_the_home_folder_is_meant_where_it_is_written_so(chat, capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    lines = iter(["What appears at the end?", "/scenes ~/board.png", "/save ~/my talk", "/save talk"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines, None) or (_ for _ in ()).throw(EOFError))
+    assert converse(chat, "a model") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["board.png", "my talk", "talk"]
+    err = capsys.readouterr().err
+    for folder in (tmp_path / "my talk", tmp_path / "talk"):
+        assert shlex.join(["fila-video", "chat", str(folder), "--model", "a model"]) in err
+
+
+def test_lines_that_could_not_be_done_are_counted_and_are_the_status_where_nobody_typed(monkeypatch) -> None:
+    def status(*lines, is_terminal=False) -> int:
+        waiting = iter(lines)
+        monkeypatch.setattr("builtins.input", lambda prompt="": next(waiting, "/quit"))
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_terminal))
+        return main(["chat", str(SAMPLE), "--device", "cpu", "--num-scenes", "2", "--max-new-tokens", "2"])
+
+    assert status("What <video> is it?", "What?") == status("/nothing") == 3
+    assert status("What?") == status("/nothing", is_terminal=True) == 0
+
+
+def test_nothing_more_is_answered_once_nobody_reads(monkeypatch) -> None:
+    class Nobody(io.StringIO):
+        def write(self, text) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    asked = []
+
+    def stream(question):
+        asked.append(question)
+        yield Text("a")
+
+    lines = iter(["What?", "What?", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
+    monkeypatch.setattr("sys.stdout", Nobody())
+    with pytest.raises(BrokenPipeError):
+        converse(SimpleNamespace(stream=stream))
+    assert asked == ["What?"]
+
+
+def test_a_closed_input_is_noticed_before_the_video_is_read(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("fila_video.commands.chat.load_pipeline", lambda *args: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", str(SAMPLE)]) == 2
+    assert "standard input is closed" in capsys.readouterr().err

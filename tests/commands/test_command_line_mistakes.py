@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 
@@ -132,6 +133,14 @@ def test_an_output_never_takes_the_place_of_media_that_it_is_not(tmp_path, capsy
     (tmp_path / mine).write_bytes(b"kept")
     assert "by its ending" in refusal(capsys, *command)
     assert (tmp_path / mine).read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("path", ["-", os.devnull])
+def test_an_output_that_is_gone_on_with_must_be_a_file(video, capsys, path) -> None:
+    answer_all = ("answer-all", "--records", video, "--question", "What?", "--output", path)
+    for command in (answer_all, ("describe", video, "--format", "text", "--output", path)):
+        assert f"--output {path} is no file: name one" in refusal(capsys, *command)
+    assert not os.path.exists("-")
 
 
 def test_a_video_that_json_took_for_its_file_is_asked_back(capsys) -> None:

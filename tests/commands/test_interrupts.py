@@ -1,4 +1,7 @@
-"""Ctrl-C at every stage of the installed program: status 130, no traceback, and nothing left behind."""
+"""
+Ctrl-C at every stage of the installed program, and what else ends it: a status of 128 and the signal's number, no
+traceback, and nothing left behind.
+"""
 
 import os
 import signal
@@ -15,10 +18,12 @@ from helpers.video_files import make_video
 ROOT = Path(__file__).parent.parent.parent
 SAMPLE = str(ROOT / "examples" / "shapes.mp4")
 
-# A job in the background may have been started deaf to Ctrl-C: hear it again.
+# A job in the background may have been started deaf to Ctrl-C, or to the end of its terminal: hear them again.
 INTERRUPTIBLE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 {stage}
 from fila_video.commands.cli import program
 program()
@@ -74,8 +79,11 @@ FilaVideoForConditionalGeneration.generate = generate
 }
 
 
-def interrupt(program, argv, tmp_path, ready):
-    """Sends SIGINT once `ready(process)` returns; the exit status, both outputs, and what lies in its temp folder."""
+def interrupt(program, argv, tmp_path, ready, number=signal.SIGINT):
+    """
+    Sends SIGINT, or another signal, once `ready(process)` returns; the exit status, both outputs, and what lies in its
+    temp folder.
+    """
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = subprocess.Popen(
@@ -87,7 +95,7 @@ def interrupt(program, argv, tmp_path, ready):
     )
     try:
         ready(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -176,3 +184,53 @@ def test_a_job_in_the_background_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_pat
         program, ["answer", SAMPLE, "What?"], tmp_path, lambda process: process.stdout.readline()
     )
     assert (status, out) == (7, "on\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_else_ends_a_command_leaves_nothing_behind_either(name, tmp_path) -> None:
+    if os.name == "nt":
+        pytest.skip("there signals end a process without asking it")
+    number = getattr(signal, name)
+    program = INTERRUPTIBLE.format(stage=STAGES["while torch is imported"])
+    found = []
+
+    def ready(process) -> None:
+        process.stdout.readline()
+        found.extend(path.name for path in (tmp_path / "tmp").glob("fila-video-*"))
+
+    status, out, err, left = interrupt(program, ["answer", SAMPLE, "What?"], tmp_path, ready, number)
+    assert len(found) == 1 and (status, out, left) == (128 + number, "", [])
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_chat_that_is_ended_leaves_nothing_behind_either(tmp_path) -> None:
+    if os.name == "nt":
+        pytest.skip("there signals end a process without asking it")
+    stage = f"""
+import fila_video.commands.chat as chat
+def converse(*args):
+    {HOLD}
+chat.converse = converse
+"""
+    status, _, _, left = interrupt(
+        INTERRUPTIBLE.format(stage=stage),
+        ["chat", SAMPLE, "--num-scenes", "2"],
+        tmp_path,
+        lambda process: process.stdout.readline(),
+        signal.SIGTERM,
+    )
+    assert (status, left) == (128 + signal.SIGTERM, [])
+
+
+def test_a_job_that_goes_on_without_its_terminal_ignores_its_end(tmp_path) -> None:
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("there is no such signal")
+    held = "class Hold:\n    def find_spec(self, name, path=None, target=None):\n        if name == 'torch':\n"
+    held += "            print('here', flush=True); import time; time.sleep(2); import os; os._exit(7)\n"
+    held += "sys.meta_path.insert(0, Hold())\n"
+    program = INTERRUPTIBLE.format(stage=held).replace("signal.SIG_DFL", "signal.SIG_IGN")
+    status, _, _, _ = interrupt(
+        program, ["answer", SAMPLE, "What?"], tmp_path, lambda process: process.stdout.readline(), signal.SIGHUP
+    )
+    assert status == 7

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from fila_video.commands import storyboard
 from fila_video.commands.storyboard import REPRESENTATIVE, SUPPLEMENT, clock, clocks, draw_storyboard
+from PIL import ImageFont
 
 COLORS = [(10 * n, 200 - 10 * n, (37 * n) % 256) for n in range(12)]
 
@@ -153,3 +155,36 @@ def test_frames_beside_the_scenes_are_a_film_strip_of_small_pictures_under_them(
     assert many.shape[0] > 2 * draw([[0]], film=[1]).shape[0]
     with pytest.raises(ValueError, match="`film` names the frames 1 to 12, but there are 12"):
         draw([[0]], film=[1, 12])
+
+
+def test_letters_that_no_font_has_are_drawn_as_their_parts_or_as_question_marks(monkeypatch) -> None:
+    monkeypatch.setattr(storyboard, "FONTS", ())
+    for title, shown in {"Ame\u0301lie": "Amelie", "Über 東京.mp4": "Uber ??.mp4", "a\u2009b": "a b"}.items():
+        assert (draw([[0]], title=title) == draw([[0]], title=shown)).all()
+
+
+class OneLetterMore(ImageFont.FreeTypeFont):
+    """Pillow's own font with one more letter, which it draws as an E."""
+
+    def __init__(self, size) -> None:
+        vars(self).update(vars(ImageFont.load_default(size)))
+
+    def getlength(self, text, *args, **options):
+        return super().getlength(text.replace("\u6771", "E"), *args, **options)
+
+    def getmask2(self, text, *args, **options):
+        return super().getmask2(text.replace("\u6771", "E"), *args, **options)
+
+
+def test_a_font_of_the_system_draws_what_the_default_one_lacks(monkeypatch) -> None:
+    known = ImageFont.truetype
+
+    def truetype(font, *args, **options):
+        if font == "none.ttf":
+            raise OSError("cannot open resource")
+        return OneLetterMore(*args) if font == "ours.ttf" else known(font, *args, **options)
+
+    plain = draw([[0]], title="E, ?")
+    monkeypatch.setattr(storyboard, "FONTS", ("none.ttf", "ours.ttf"))
+    monkeypatch.setattr(storyboard.ImageFont, "truetype", truetype)
+    assert (draw([[0]], title="\u6771, \u4eac") == plain).all()

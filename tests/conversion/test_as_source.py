@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fila_video.commands.cli import main as command_line
 from fila_video.commands.loading import load_model
 from fila_video.convert_weights import main
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
@@ -130,6 +131,20 @@ def test_frames_are_those_of_the_source_and_no_others_are_kept(tmp_path) -> None
     frames, metadata = processor.video_processor.load_video(str(video), size={"height": 48, "width": 64})
     shown = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
     assert shown == expected == list(metadata.frames_indices)
+
+
+@pytest.mark.parametrize(
+    "command", [main, lambda words: command_line(["convert", *words])], ids=["script", "fila-video"]
+)
+def test_options_stand_wherever_they_are_typed(tmp_path, command, capsys) -> None:
+    folder, output = str(save_llava_hf(tmp_path / "source", tiny_onevision())), str(tmp_path / "out")
+    for words in ([folder, "--as-source", output], ["--as-source", folder, "--seed", "1", output, "--overwrite"]):
+        assert command(words) == 0
+        assert f"{output} is ready" in capsys.readouterr().out
+        assert load_model(output)[1].selection == "uniform"
+    with pytest.raises(SystemExit):
+        command([folder, "--as-source", output, "third"])
+    assert "unrecognized arguments: third" in capsys.readouterr().err
 
 
 def test_a_short_video_gives_all_its_frames_once(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +14,17 @@ import torch
 from fila_video.commands.cli import main as command_line
 from fila_video.conversion.cached import convert_once, list_converted
 from filelock import FileLock
-from helpers.tiny_checkpoints import TinyParts, save_llava_hf, save_llava_next, tiny_onevision
+from helpers.tiny_checkpoints import (
+    TinyParts,
+    llava_next_tensors,
+    save_llava_hf,
+    save_llava_next,
+    save_tensors,
+    tiny_onevision,
+)
 from helpers.video_files import make_video
 from huggingface_hub import constants
+from safetensors.torch import load_file
 
 
 @pytest.fixture
@@ -71,6 +80,32 @@ def test_what_is_being_converted_is_not_removed(source, capsys) -> None:
         assert command_line(["converted", "--remove", str(source)]) == 2
     assert "is being converted by another process" in capsys.readouterr().err
     assert converted.exists()
+
+
+def test_another_vision_tower_makes_another_model(source, tmp_path, monkeypatch) -> None:
+    parts = TinyParts()
+    tensors = {name: value for name, value in llava_next_tensors(parts).items() if "vision_tower" not in name}
+    folder = save_llava_next(tmp_path / "parts" / "source", parts, tensors)
+    places = [tmp_path / "parts", tmp_path / "others"]
+    shutil.copytree(places[0] / "tower", places[1] / "tower")
+
+    def save(place: Path, added: float) -> None:
+        weights = {name: value + added for name, value in parts.vision.state_dict().items()}
+        save_tensors(place / "tower", weights)
+
+    def converted(place: Path) -> torch.Tensor:
+        monkeypatch.chdir(place)
+        made = convert_once(folder, vision_tower="tower", dtype="float32", progress=False)
+        assert made == convert_once(folder, vision_tower=place / "tower", dtype="float32", progress=False)
+        return load_file(made / "model.safetensors")["model.vision_tower.embeddings.patch_embedding.bias"]
+
+    save(places[0], 0)
+    save(places[1], 1)
+    first, other = converted(places[0]), converted(places[1])
+    save(places[0], 2)
+    changed = converted(places[0])
+    torch.testing.assert_close(other, first + 1)
+    torch.testing.assert_close(changed, first + 2)
 
 
 def test_a_progress_bar_makes_no_other_model(source) -> None:

@@ -17,8 +17,8 @@ from helpers.tiny_checkpoints import (
     save_tensors,
     tiny_onevision,
 )
-from safetensors.torch import save_file
-from transformers import GenerationConfig
+from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig, LlavaOnevisionForConditionalGeneration
 
 
 @pytest.fixture
@@ -203,6 +203,60 @@ def test_a_hostile_checkpoint_is_one_line_and_leaves_nothing(tmp_path, source, c
         convert(source, tmp_path / "out", progress=False)
     assert "\n" not in str(error.value)
     assert not {path.name for path in tmp_path.iterdir()} - {"source", "secret", "outside.safetensors"}
+
+
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}, 5])
+@pytest.mark.parametrize(
+    ("file", "name", "right"),
+    [
+        ("config.json", "rope_parameters", dict),
+        ("config.json", "architectures", list),
+        ("tokenizer_config.json", "model_max_length", int),
+    ],
+)
+def test_settings_of_another_kind_are_named(tmp_path, file, name, right, value) -> None:
+    folder = save_llava_next(tmp_path / "source", TinyParts())
+    edit(folder / file, **{name: value})
+    if isinstance(value, right):
+        convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+        return
+    with pytest.raises(ValueError, match=rf"{name}") as error:
+        convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+    assert file in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_quantized_checkpoint_is_called_so_before_its_weights_are_compared(tmp_path, source) -> None:
+    edit(source / "config.json", quantization_config={"quant_method": "fp8"})
+    (source / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"source is quantized, .*\(fp8\): convert the checkpoint that is not"):
+        convert(source, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_an_adapter_is_to_be_merged_first(tmp_path, has_config) -> None:
+    folder = save_llava_next(tmp_path / "source", TinyParts())
+    for file in (*folder.glob("model*"), *([] if has_config else [folder / "config.json"])):
+        file.unlink()
+    save_file({"base_model.model.lora_A.weight": torch.zeros(4, 4)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"source is an adapter \(adapter_config\.json\): merge it into its base"):
+        convert(folder, tmp_path / "out", vision_tower=tmp_path / "tower", progress=False)
+
+
+def test_one_file_of_weights_counts_and_an_index_beside_it_does_not_as_in_transformers(
+    tmp_path, source, caplog
+) -> None:
+    later = {name: value + 1 for name, value in llava_hf_tensors(tiny_onevision(), 4).items()}
+    save_tensors(source, later)
+    both = convert(source, tmp_path / "both", dtype="float32", progress=False)
+    theirs = LlavaOnevisionForConditionalGeneration.from_pretrained(source).lm_head.weight
+    assert torch.equal(load_file(both / "model.safetensors")["lm_head.weight"], theirs)
+    assert torch.equal(theirs, later["language_model.lm_head.weight"])
+    assert "model.safetensors is read, as transformers does" in caplog.text
+    for shard in source.glob("model-0*"):
+        shard.unlink()
+    without_shards = convert(source, tmp_path / "without", dtype="float32", progress=False)
+    assert torch.equal(load_file(without_shards / "model.safetensors")["lm_head.weight"], theirs)
 
 
 def test_a_card_and_a_license_that_cannot_be_read_do_not_stop_a_conversion(tmp_path, source) -> None:

@@ -144,10 +144,35 @@ def test_a_clip_loses_its_class_token_and_a_llama_without_spare_rows_gets_some(t
     assert processor.apply_chat_template(chat) == "[user] <video>\nWho?\n"
 
 
+def test_a_tower_that_is_no_siglip_must_say_how_its_pixels_are_normalized(tmp_path, qwen2, siglip) -> None:
+    clip = CLIPModel(CLIPConfig(text_config={**SMALL_TEXT, "vocab_size": 20}, vision_config=TOWER))
+    clip.save_pretrained(tmp_path / "clip")
+    options = {"language_model": tmp_path / "qwen2", "progress": False}
+    for written in (None, '{"image_mean": [0.4, 0.4, 0.4]}'):
+        if written is not None:
+            (tmp_path / "clip" / "preprocessor_config.json").write_text(written)
+        with pytest.raises(
+            FileNotFoundError, match=r"clip has no preprocessor_config\.json.*copy the file of the orig"
+        ):
+            convert(None, tmp_path / "out", vision_tower=tmp_path / "clip", **options)
+    converted = convert(None, tmp_path / "out", vision_tower=tmp_path / "siglip", **options)
+    assert list(FilaVideoProcessor.from_pretrained(converted).image_processor.image_std) == [0.5, 0.5, 0.5]
+
+
+def test_an_adapter_is_no_language_model(tmp_path, siglip) -> None:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
+    folders = {"language_model": tmp_path / "lora", "vision_tower": tmp_path / "siglip"}
+    with pytest.raises(ValueError, match=r"lora is an adapter .*: merge it into its base first"):
+        convert(None, tmp_path / "out", **folders, progress=False)
+
+
 def test_a_vision_tower_with_other_names_than_siglips_is_taken(tmp_path, qwen2) -> None:
     sizes = {name: TOWER[name] for name in ("hidden_size", "num_attention_heads", "image_size", "patch_size")}
     dino = random_model(Dinov2Model(Dinov2Config(**sizes, num_hidden_layers=3)))
     dino.save_pretrained(tmp_path / "dino")
+    pixels = '{"image_mean": [0.4, 0.4, 0.4], "image_std": [0.2, 0.2, 0.2]}'
+    (tmp_path / "dino" / "preprocessor_config.json").write_text(pixels)
     folders = {"language_model": tmp_path / "qwen2", "vision_tower": tmp_path / "dino"}
     model = load(convert(None, tmp_path / "out", **folders, dtype="float32", progress=False))
     pixels = torch.randn(2, 3, 20, 20)

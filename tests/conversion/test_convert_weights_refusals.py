@@ -195,7 +195,8 @@ def test_a_source_that_is_no_folder_and_no_id_is_refused(tmp_path, capsys) -> No
 def test_a_hub_id_is_downloaded_without_what_is_not_needed(tmp_path, source, monkeypatch) -> None:
     calls = []
 
-    def snapshot_download(name, allow_patterns):
+    def snapshot_download(name, allow_patterns, ignore_patterns):
+        assert ignore_patterns == ["*/*"]  # folders
         calls.append((name, allow_patterns))
         return str(source)
 
@@ -212,6 +213,18 @@ def test_a_hub_id_is_downloaded_without_what_is_not_needed(tmp_path, source, mon
     assert (converted / "LICENSE").read_text() == "the licence"
 
 
+def test_a_vision_tower_that_is_not_needed_is_refused_before_weights_are_fetched(
+    tmp_path, source, monkeypatch
+) -> None:
+    def snapshot_download(name, allow_patterns, ignore_patterns):
+        assert "*.safetensors" not in allow_patterns
+        return str(source)
+
+    monkeypatch.setattr(converting, "snapshot_download", snapshot_download)
+    with pytest.raises(ValueError, match="those of llava-hf have its configuration with them"):
+        convert("llava-hf/some-model", tmp_path / "out", vision_tower="google/some-tower", progress=False)
+
+
 def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, monkeypatch) -> None:
     parts = TinyParts()
     folder = save_llava_next(tmp_path / "source", parts)
@@ -219,7 +232,8 @@ def test_pickles_of_the_hub_are_downloaded_when_asked_for_and_needed(tmp_path, m
         file.unlink()
     calls = []
 
-    def snapshot_download(name, allow_patterns):
+    def snapshot_download(name, allow_patterns, ignore_patterns):
+        assert ignore_patterns == ["*/*"]
         calls.append(allow_patterns)
         if "pytorch_model*.bin" in allow_patterns:
             torch.save(llava_next_tensors(parts), folder / "pytorch_model.bin")
@@ -260,7 +274,10 @@ def test_the_result_is_pushed_after_an_early_check_of_the_account(tmp_path, sour
         def create_repo(self, name, exist_ok) -> None:
             calls.append(("create", name, exist_ok, (tmp_path / "out").exists()))
 
-        def upload_folder(self, repo_id, folder_path, commit_message) -> None:
+        def list_repo_files(self, name) -> list[str]:
+            return [".gitattributes"]
+
+        def upload_folder(self, repo_id, folder_path, commit_message, delete_patterns) -> None:
             calls.append(("upload", repo_id, folder_path, (Path(folder_path) / "model.safetensors").exists()))
 
     monkeypatch.setattr(converting, "HfApi", Api)

@@ -291,6 +291,23 @@ def test_what_does_not_fit_is_named(make: Callable[[], Base], edit: Callable, me
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("make", [internvl, llava_next_video], ids=["internvl", "llava-next-video"])
+def test_a_processor_that_was_lost_is_missed(make: Callable[[], Base], tmp_path) -> None:
+    folder = make().save(tmp_path / "source")
+    for file in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match=r"source has no preprocessor_config\.json"):
+        convert(folder, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [smolvlm, internvl], ids=["smolvlm", "internvl"])
+def test_a_pixel_shuffle_is_not_replaced_by_pooling(make: Callable[[], Base], tmp_path) -> None:
+    folder = make().save(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"`--pooling average` is not for \w+, whose projector takes a pixel shuffle"):
+        convert(folder, tmp_path / "out", pooling="average", progress=False)
+
+
 def test_more_scenes_than_the_context_holds_are_not_taken(tmp_path) -> None:
     def edit(config: dict) -> None:
         config["text_config"]["max_position_embeddings"] = 240

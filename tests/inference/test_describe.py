@@ -345,3 +345,46 @@ def test_chapters_of_the_default_fit_the_annotations_of_toy_films(tmp_path) -> N
             named += f"{event['color']} {event['shape']}" in words
     assert near >= 0.7 * starts, (near, starts)
     assert named >= 0.6 * things, (named, things)
+
+
+def test_chapters_that_youtube_would_not_take_are_refused_before_they_are_described(
+    pipe, film, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(
+        "fila_video.inference.describe._describe_chapters", lambda *args: pytest.fail("chapters were described")
+    )
+    with pytest.raises(ValueError, match=r"YouTube takes three chapters or more .* here are 4, 4 of them shorter"):
+        describe(pipe, film, form="youtube")
+    monkeypatch.setattr("fila_video.commands.loading.load_pipeline", lambda *args: pipe)
+    command = ["describe", film, "--shortest", "0.5", "--output", str(tmp_path / "film.chapters")]
+    assert main(command) == 2 and "here are 4, 4 of them shorter" in capsys.readouterr().err
+    monkeypatch.setattr("fila_video.commands.loading.load_pipeline", lambda *args: pytest.fail("a model was loaded"))
+    assert main([*command, "--chapters", "2"]) == 2
+    assert "--chapters 2: YouTube takes 3 chapters or more" in capsys.readouterr().err
+
+
+def test_an_empty_answer_is_the_error_of_its_chapter(pipe, film, monkeypatch, capsys) -> None:
+    nothing = pipe.tokenizer.eos_token_id
+    description = describe(pipe, film, chapters=2, max_new_tokens=1, suppress_tokens=_all_tokens_but(pipe, nothing))
+    assert [(each.text, each.error) for each in description.chapters] == [(None, "the model's answer is empty")] * 2
+    assert description.summary is None and "(not described: the model's answer is empty)" in description.to_text()
+    monkeypatch.setattr("fila_video.commands.loading.load_pipeline", lambda *args: pipe)
+    monkeypatch.setattr(
+        "fila_video.commands.cli.call_options",
+        lambda args: {"max_new_tokens": 1, "suppress_tokens": _all_tokens_but(pipe, nothing)},
+    )
+    assert main(["describe", film, "--shortest", "0.5", "--chapters", "2"]) == 3
+
+
+def _all_tokens_but(pipe, token: int) -> list[int]:
+    return [other for other in range(pipe.model.config.text_config.vocab_size) if other != token]
+
+
+def test_a_film_is_summarized_by_a_pipeline_that_says_a_track_for_all(film, monkeypatch) -> None:
+    processor = tiny_processor()
+    pipe = VideoTextToTextPipeline(model_for(processor), processor=processor, subtitles="eng")
+    monkeypatch.setattr(
+        "fila_video.inference.describe._describe_chapters",
+        lambda pipe, source, description, *rest: setattr(description.chapters[0], "text", "a circle"),
+    )
+    assert isinstance(describe(pipe, film, chapters=1, subtitles=None).summary, str)

@@ -56,7 +56,7 @@ def test_an_empty_text_beside_the_question_is_left_out() -> None:
 def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
     chat = [
         {"role": "user", "content": "Who?", "images": []},
-        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": None, "tool_calls": [], "refusal": None},
     ]
     assert normalize_chat(chat) == [
         {"role": "user", "content": [{"type": "text", "text": "Who?"}], "images": []},
@@ -122,6 +122,10 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
         (
             [{"role": "user", "content": [{"type": "image", "url": "https://a.png", "path": "b.png"}, "What?"]}],
             "An image has one source, but this one has `url` and `path`",
+        ),
+        *(
+            ([{"role": "user", "content": "Who?"}, {"role": "assistant", "content": None, **said}], "nothing is read")
+            for said in ({"tool_calls": [{"id": "1"}]}, {"function_call": {"name": "a"}}, {"refusal": "I cannot."})
         ),
     ],
 )  # fmt: skip

@@ -372,6 +372,32 @@ def test_weights_that_were_trained_on_are_other_weights(file) -> None:
         inputs_of(processor, video)
 
 
+def test_another_adapter_of_the_tower_is_another_encoder(file) -> None:
+    peft = pytest.importorskip("peft")
+    model = model_for(tiny_processor())
+    config = peft.LoraConfig(target_modules=r".*vision_tower.*(q|v)_proj", init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config, adapter_name="one")
+    adapted.add_adapter("two", config)
+    processor = tiny_processor().bind(model.eval())
+    adapted.set_adapter("one")
+    video = processor.encode_video(file)
+    inputs_of(processor, video)
+
+    adapted.set_adapter("two")
+    with pytest.raises(ValueError, match="vision weights"):
+        inputs_of(processor, video)
+    adapted.set_adapter("one")
+    inputs_of(processor, video)
+    with adapted.disable_adapter(), pytest.raises(ValueError, match="vision weights"):
+        inputs_of(processor, video)
+    inputs_of(processor, video)
+    for layer in adapted.modules():
+        if isinstance(getattr(layer, "scaling", None), dict):
+            layer.set_scale("one", 3)
+    with pytest.raises(ValueError, match="vision weights"):
+        inputs_of(processor, video)
+
+
 def test_features_of_another_layer_or_function_are_refused(file) -> None:
     model = model_for(tiny_processor())
     processor = tiny_processor().bind(model)
@@ -443,6 +469,20 @@ def test_others_may_read_a_saved_one_as_any_new_file(encoded, tmp_path) -> None:
         finally:
             os.umask(before)
         assert (tmp_path / "video.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_disk_that_fills_up_is_told_and_keeps_the_file_that_was_there(encoded, tmp_path) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    encoded.save(tmp_path / "video.safetensors")
+    before, limits = (tmp_path / "video.safetensors").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"video\.safetensors cannot be written: "):
+            encoded.save(tmp_path / "video.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [tmp_path / "video.safetensors"]
+    assert (tmp_path / "video.safetensors").read_bytes() == before
 
 
 def test_what_cannot_be_encoded_is_refused(bound, file, encoded) -> None:

@@ -267,3 +267,19 @@ def test_the_packages_of_an_endpoint_are_those_of_the_installation() -> None:
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     installed = re.findall(r"[\w-]+>=[\d.]+", (ROOT / "setup.cfg").read_text())
     assert lines and set(lines) <= set(installed)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"stop_strings": ""}, "`stop_strings` must be a text that is not empty"),
+        ({"stop_strings": [""]}, "`stop_strings` must be a text that is not empty"),
+        ({"exponential_decay_length_penalty": [1]}, "must be two numbers"),
+        ({"length_penalty": "x", "num_beams": 2}, "`length_penalty` must be a number, got 'x'"),
+        ({"selection": "nope"}, "Unknown `selection` 'nope'"),
+        ({"subtitles": "eng"}, "Subtitles need a video"),
+    ],
+)
+def test_wrong_parameters_are_refused_also_where_a_request_has_no_video(handler, parameters, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ask(handler, {"text": QUESTION}, **parameters)

@@ -69,6 +69,24 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
         (np.full((2, 9, 9, 3), np.nan), {"text": "a"}, "nan"),
         ([clip(6)] * 60, {"text": "a"}, r"takes \d+ tokens .* context has 4096"),
         (7, {"text": "a"}, "A int is not a video"),
+        (None, {"text": "a", "subtitles": "missing.srt"}, "Subtitles need a video"),
+        (None, {"text": "a", "subtitles": "eng"}, "Subtitles need a video"),
+        ({"text": "a", "subtitles": "missing.srt"}, {}, "Subtitles need a video"),
+        (conversation("a"), {"subtitles": b"1"}, "Subtitles need a video"),
+        (None, {"text": "a", "selection": "nope"}, "Unknown `selection` 'nope'"),
+        (None, {"text": "a", "num_scenes": -3}, "`num_scenes` must be at least 1, got -3"),
+        (None, {"text": "a", "time_marks": "nope"}, "`time_marks`"),
+        (None, {"text": "a", "stop_strings": ""}, "`stop_strings` must be a text that is not empty, or a list of "),
+        (None, {"text": "a", "stop_strings": ["end", ""]}, r"`stop_strings` must be .* got \['end', ''\]"),
+        (None, {"text": "a", "stop_strings": []}, r"`stop_strings` must be .* got \[\]"),
+        (None, {"text": "a", "generate_kwargs": {"stop_strings": 5}}, "`stop_strings` must be .* got 5"),
+        (None, {"text": "a", "stop_sequence": ""}, "`stop_sequence` must be a text that is not empty, got ''"),
+        (None, {"text": "a", "exponential_decay_length_penalty": [1]}, "must be two numbers"),
+        (None, {"text": "a", "length_penalty": "x", "num_beams": 2}, "`length_penalty` must be a number, got 'x'"),
+        (None, {"text": "a", "max_new_tokens": [4]}, r"`max_new_tokens` must be a number, got \[4\]"),
+        (None, {"text": "a", "suppress_tokens": 5}, "`suppress_tokens` must be a list of whole numbers, got 5"),
+        (None, {"text": "a", "sequence_bias": [1]}, "`sequence_bias` must be a dictionary, or a list of pairs"),
+        (None, {"text": "a", "early_stopping": [1], "num_beams": 2}, "`early_stopping` must be true, false or"),
     ],
 )
 def test_wrong_input_is_refused_by_name(pipe, videos, options, message) -> None:
@@ -221,3 +239,25 @@ def test_an_error_ends_a_streamer_among_the_options_of_generate(pipe, tmp_path) 
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         pipe(tmp_path / "nothing.mp4", text="?", generate_kwargs={"streamer": streamer}, **SHORT)
     assert list(streamer) == [""]
+
+
+def test_options_of_generate_of_the_right_type_are_taken(pipe) -> None:
+    options = {"stop_strings": ["zzz", "yyy"], "length_penalty": np.float32(0.5), "num_beams": np.int64(2)}
+    options |= {"suppress_tokens": [5], "sequence_bias": [[[7], -1.0]], "early_stopping": "never"}
+    options |= {"exponential_decay_length_penalty": (2, 1.1), "max_new_tokens": 4, "top_k": None}
+    assert pipe(text="a", **options) and pipe(text="a", stop_strings="zzz", stop_sequence="z", **SHORT)
+
+
+def test_a_pipeline_with_a_track_for_all_is_asked_without_a_video_where_it_is_left_out() -> None:
+    processor = tiny_processor()
+    pipe = VideoTextToTextPipeline(model_for(processor), processor=processor, subtitles="eng")
+    with pytest.raises(ValueError, match="Subtitles need a video: pass it, or `subtitles=None`"):
+        pipe(text="a", **SHORT)
+    assert pipe(text="a", subtitles=None, **SHORT)
+
+
+def test_a_chat_without_a_video_refuses_subtitles(pipe) -> None:
+    with pytest.raises(ValueError, match="Subtitles need a video"):
+        pipe.chat(subtitles="missing.srt")
+    with pytest.raises(ValueError, match="Subtitles need a video"):
+        pipe.chat().ask("a", subtitles="missing.srt")

@@ -539,3 +539,14 @@ def test_a_conversation_names_tracks_and_words_that_it_cannot_take(tmp_path) -> 
         pipe.chat(film, subtitles=SRT.replace("friend", "<|im_end|>").encode())
     with pytest.raises(ValueError, match="has no tracks"):
         pipe.chat(clip(), subtitles="eng")
+
+
+def test_backslashes_of_words_are_kept_and_only_those_of_ass_break_lines(tmp_path) -> None:
+    words = "Open C:\\new\\house and type \\Nabla"
+    srt = f"1\n00:00:01,000 --> 00:00:03,000\n{{\\an8}}{words}\nnow\n"
+    vtt = f"WEBVTT\n\n00:01.000 --> 00:03.000\n{words}&nbsp;\nnow\n"
+    ass = ASS_HEADER + "Dialogue: 0,0:00:01.00,0:00:03.00,Default,,0,0,0,,One\\Ntwo\\hthree\n"
+    assert [read_subtitles(text.encode())[0].text for text in (srt, vtt)] == [f"{words} now"] * 2
+    assert read_subtitles(ass.encode())[0].text == "One two three"
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", srt.replace("\\Nabla", "nabla"))])
+    assert read_subtitles("eng", film)[0].text == "Open C:\\new\\house and type nabla now"

@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fila_video.commands import endings
 from fila_video.video_inputs_fila_video import (
+    VIDEO_ENDINGS,
     flatten_metadata,
     flatten_videos,
     is_frame_sequence,
@@ -458,3 +460,26 @@ def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path) ->
         ours, theirs = read_frames(film, fps=fps), read_decoder(VideoDecoder(str(film)), fps=fps)
         assert theirs.timestamps == pytest.approx(ours.timestamps, abs=1e-4)
         assert [number_of(frame) for frame in theirs.frames] == [number_of(frame) for frame in ours.frames]
+
+
+def test_a_film_beside_pictures_is_asked_for_by_its_own_name(tmp_path) -> None:
+    PICTURES[0].save(tmp_path / "poster.jpg")
+    assert endings.VIDEO_ENDINGS - {".gif"} == VIDEO_ENDINGS, "of which a folder's frames may be"
+    for name in ("film.mp4", "film.MKV"):
+        (tmp_path / name).write_bytes(b"film")
+        with pytest.raises(ValueError, match=rf"also holds {name}: name the film itself"):
+            flatten_videos(tmp_path)
+        (tmp_path / name).unlink()
+    assert len(flatten_videos(tmp_path)[0]) == 1
+
+
+def test_a_folder_leaves_out_no_picture_by_its_ending(tmp_path) -> None:
+    for number, ending in enumerate(("jpg", "jfif", "jpe")):
+        PICTURES[number].save(tmp_path / f"{number}.{ending}", "JPEG")
+    assert to_uint8_rgb(flatten_videos(tmp_path)[0]).shape == (3, 3, 6, 8)
+    for ending in ("avif", "heic", "heif"):
+        unread = tmp_path / f"3.{ending}"
+        unread.write_bytes(b"nothing that Pillow reads")
+        with pytest.raises(VideoReadError, match=rf"3\.{ending}"):
+            to_uint8_rgb(flatten_videos(tmp_path)[0])
+        unread.unlink()
