@@ -1,5 +1,28 @@
 """What cannot be answered: questions about something else than shapes, and what the procedural world does not have."""
 
+# Word lists read better as text than as lists of quoted strings.
+# ruff: noqa: SIM905
+
+# Questions of one form, so that what stands in a slot does not tell them.
+_FORMS = {
+    "What is the capital of {}?|Who rules {}?|How big is {}?|Which language is spoken in {}?|How do I get to {}?": (
+        "Italy Germany Japan Canada Brazil Egypt India Norway Kenya Peru Poland Greece China Mexico Chile Ireland"
+    ),
+    "Who is the {}?|What is the {} doing?|Is the {} tired?|What does the {} say?|Where is the {} going?": (
+        "teacher singer driver baker farmer nurse soldier lawyer queen mayor chef pilot judge coach dancer painter"
+    ),
+    "Can you {} for me?|How do I {}?|Please {}.|Will you {} tomorrow?|Why should I {}?|When do people {}?": (
+        "cook|sleep better|count to ten|learn to swim|write a letter|save money|grow tomatoes|tie a knot|read faster|"
+        "paint a wall|lose weight|make coffee|clean a carpet|plan a trip|play chess|repair a tap"
+    ),
+    "What is {}?|Tell me about {}.|Do you like {}?|Explain {} to me.|Who invented {}?|How does {} work?": (
+        "football|jazz|history|algebra|chocolate|the internet|electricity|a volcano|money|friendship|winter|"
+        "a computer|the law|a recipe for soup|photosynthesis|the stock market"
+    ),
+    "How {} are you?|How {} is the Nile?|How {} is a whale?|How {} is your house?": (
+        "tall long heavy fast wide strong deep expensive loud warm"
+    ),
+}
 ELSEWHERE = (
     "What is the capital of France?",
     "Who are you?",
@@ -71,6 +94,12 @@ ELSEWHERE = (
     "How heavy is an elephant?",
     "What is the name of the dog?",
     "Does the boy look happy?",
+    *(
+        form.format(word)
+        for forms, words in _FORMS.items()
+        for form in forms.split("|")
+        for word in words.split("|" if "|" in words else None)
+    ),
 )
 ELSEWHERE_IN_TESTS = (
     "What is the highest mountain in the world?",
@@ -84,20 +113,46 @@ ELSEWHERE_IN_TESTS = (
     "Where do you live?",
     "Explain gravity.",
 )
-# What the world does not have: (colors, things). A set of tests asks for others than a set of training.
+# What the world does not have: (colors, things). A set of tests asks for others than a set of training. There are
+# many, so that what is learned is to refuse a name that means nothing here, and not these names.
 OUTSIDE = (
-    (
-        *("pink", "brown", "turquoise", "golden", "silver", "beige", "olive", "peach", "lilac", "copper"),
-        *("khaki", "transparent", "colorless", "wooden", "metallic", "glowing", "hairy"),
+    tuple(
+        """
+        pink brown turquoise golden silver beige olive peach lilac copper khaki transparent colorless wooden metallic
+        glowing hairy amber apricot bronze burgundy buff cherry chestnut chocolate coral cream ebony emerald fuchsia
+        ginger hazel indigo ivory jade lavender lemon lime maroon mauve mint mustard navy ochre pearl plum rose ruby
+        rusty salmon sandy sapphire sepia tan teal umber vanilla striped spotted dotted checkered furry fluffy hollow
+        wet dry dirty clean plastic rubber paper leather woolen marble stony sweet cotton frozen burning bearded
+        wrinkled knitted foggy starry cloudless muddy
+        """.split()
     ),
-    (
-        *("dog", "car", "house", "tree", "ball", "heart", "hexagon", "flower", "person", "boat", "arrow"),
-        *("moon", "chair", "rabbit", "horse", "fish", "man", "woman", "child", "hand", "face", "road"),
-        *("river", "mountain", "train", "plane", "book", "cup", "phone", "door", "window", "lamp", "bottle"),
-        *("shoe", "hat", "apple", "banana", "cake", "spoon", "elephant", "tiger", "spider", "snake"),
-        *("butterfly", "robot", "rocket", "bridge", "castle", "clock", "guitar", "kite", "balloon", "bicycle"),
-        *("truck", "ship", "umbrella", "key", "knife", "candle", "carrot", "leaf", "stone", "octagon"),
-        *("trapezoid", "cylinder", "spiral"),
+    tuple(
+        """
+        dog car house tree ball heart hexagon flower person boat arrow moon chair rabbit horse fish man woman child
+        hand face road river mountain train plane book cup phone door window lamp bottle shoe hat apple banana cake
+        spoon elephant tiger spider snake butterfly robot rocket bridge castle clock guitar kite balloon bicycle truck
+        ship umbrella key knife candle carrot leaf stone octagon trapezoid cylinder spiral ant anchor angel ape arch
+        axe baby bag bank barn barrel basket bat beach bead bean bear bed bee beetle bell belt bench boot bow bowl box
+        boy branch bread brick broom brush bucket bug bush button cabin cage camel camera candy cannon canoe cap card
+        carpet cart cave chain cherry chest chicken chimney church city clown coat coin comb cone cookie corn couch cow
+        crab crane crown cube curtain cushion deer desk dice dish doll dolphin donkey dragon drawer dress drum duck
+        eagle ear egg ellipse engine envelope eraser eye fan farm feather fence field finger fire flag flame foot
+        forest fork fountain fox frog fruit garden gate ghost giraffe girl glass globe glove goat gorilla grape guard
+        gun hammer hammock harp hawk hedge helmet hen heptagon hill hole hook horn hospital hotel ice iron island
+        jacket jar jeep jewel jug kangaroo kettle king kitchen kitten kiwi knight knot ladder lake lamb lemon letter
+        lighthouse line lion lizard lobster lock log magnet mailbox map mask match medal melon mirror monkey monster
+        motor mouse mouth mug mushroom nail necklace needle nest net newspaper nose nurse nut oak ocean onion orchid
+        oval oven owl oyster page palace palm pan panda parachute parallelogram park parrot path peach pear pen pencil
+        penguin piano pie pig pillow pin pipe pirate pizza plant plate plum pond pony potato prism puppy puzzle pyramid
+        queen rainbow rat razor rhombus ribbon roof rope rose ruler sail sandwich saw scarf school scissors sea seal
+        shark sheep shelf shell shirt shovel skirt skull sled sock sofa soldier sparrow sphere squirrel stairs statue
+        stool stove street submarine suitcase sun swan sweater sword tail tank taxi teapot teddy telephone tent thumb
+        ticket tie tire toaster tomato tooth torch towel tower toy tractor trailer tray trumpet tub tulip tunnel turkey
+        turtle van vase violin volcano wagon wall wallet watch waterfall wave whale wheel whistle wing wolf worm wreath
+        yacht zebra zipper animal arm building corner crowd desert explosion firework food grass group hair head insect
+        keyboard leg light lightning meadow picture planet puppet rain rectangle room scene screen shadow sign sky
+        smoke snow stage storm text title town wood word world
+        """.split()
     ),
 )
 OUTSIDE_IN_TESTS = (("cyan", "gray", "magenta"), ("cat", "bus", "diamond", "pentagon", "bird", "table", "cloud"))

@@ -1,6 +1,7 @@
 """Questions about joined films: they follow from the films, and training takes them with the joined videos."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -149,8 +150,8 @@ def test_joined_films_of_a_test_are_asked_about_other_things_that_do_not_exist(f
         for record in lines_of(ask_about_joined(tmp_path, folder / "long", settings, count=6))
         for question in record["questions"]
     )
-    assert any(f" {thing} " in asked for thing in OUTSIDE_IN_TESTS[1])
-    assert not any(f" {thing} " in asked for thing in OUTSIDE[1])
+    assert any(re.search(rf" an? {thing} ", asked) for thing in OUTSIDE_IN_TESTS[1])
+    assert not any(re.search(rf" an? {thing} ", asked) for thing in OUTSIDE[1])
 
 
 def test_an_unfinished_build_is_neither_asked_about_nor_trained_on(folder, tmp_path) -> None:
