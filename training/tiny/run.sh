@@ -4,8 +4,7 @@
 #     training/tiny/run.sh WORK [SEED]          with the package installed in the active environment
 #     SMOKE=1 training/tiny/run.sh SMOKE_WORK   a few films and steps of every part, in minutes
 #
-# It may be stopped at any time: started again, it keeps what is finished and goes on with what was begun. The result is
-# WORK/stage4. README.md says how long it takes and how to see where it is.
+# It may be stopped at any time: started again, it goes on. The result is WORK/stage4; README.md says how long it takes.
 set -euo pipefail
 settings=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/done" && cd "$1"
@@ -30,17 +29,18 @@ train() { # STAGE [OVERRIDES FOR SMOKE]
 every="--ask what color order before after count when first motion there"
 film world picture 24000
 film world picture-questions 12000 --refusals 2
-film world few 8000 --questions 12 --choice-share 0.2 --refusals 4 $every
+film world few 8000 --questions 12 --choice-share 0.1 --refusals 6 $every
 film world pair 6000 --questions 14 --choice-share 0.1 --refusals 2 $every
-film world row 9000 --questions 18 --choice-share 0.1 --refusals 2 $every
+film world row 9000 --questions 18 --choice-share 0.1 --refusals 4 $every
 film world travel 3000 --questions 9 --choice-share 0.1 --ask motion what color there
-film world short 10000 --questions 14 --choice-share 0.2 --refusals 3 $every
-film world rare 1800 --questions 14 --choice-share 0.2 --refusals 3 $every --min-duration 60 --max-duration 300
+film world short 10000 --questions 14 --choice-share 0.1 --refusals 6 $every
+film world rare 1800 --questions 14 --choice-share 0.2 --refusals 6 $every --min-duration 60 --max-duration 300
+film world/long_rare rare 700 --questions 16 --choice-share 0.1 --refusals 4 $every --min-duration 300 --max-duration 600
 film world crowded 300 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
 film world empty 600 --questions 4 --refusals 8
 film world clip 2000
 film world/alike pair 4000 --questions 14 --choice-share 0.1 --colors 1 --refusals 2 $every
-film world/alike short 3000 --questions 14 --choice-share 0.2 --colors 2 --refusals 3 $every
+film world/alike short 3000 --questions 14 --choice-share 0.2 --colors 2 --refusals 4 $every
 once long fila-video build-dataset --annotations world/train_clip.jsonl --videos world --output world/long \
     --count $((smoke ? 4 : 600)) --min-duration 40 --max-duration 120
 
@@ -50,6 +50,6 @@ once seeing python -m fila_video.training.tiny.pretrain_vision initial world/tra
 train stage1_align training.max_steps=2
 train stage2_knowledge training.max_steps=2
 train stage3_image training.max_steps=2
-train stage4_video phases.{0,1,2,3,4,5}.steps=1 phases.6.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
+train stage4_video phases.{0,1,2,3,4,5,6,7}.steps=1 phases.8.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
     training.warmup_steps=1
 once losses python -m fila_video.training.loss_curves losses.png seeing stage1 stage2 stage3 stage4
