@@ -147,7 +147,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if config.frame_encoding == "cooperative":
             self.cooperative_encoder = FilaVideoCooperativeEncoder(config)
             self._keep_in_fp32_modules_strict = {"score_net"}  # scores of key frames are compared
-            self._keep_in_fp32_modules = {"cooperative_encoder.score_net"}  # quantizers leave it alone too
+            # Quantizers leave it alone too, and the weights of a few groups, which make no whole block.
+            self._keep_in_fp32_modules = {"cooperative_encoder.score_net", "cooperative_encoder.group_weights"}
         else:
             self.scene_merger = SCENE_MERGERS[config.merger_type](config)
             self._keep_in_fp32_modules_strict = {"scene_merger"}  # which says why
@@ -474,7 +475,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         self.model = FilaVideoModel(config)
         # CODEPATH: only DynFocus's cooperative encoding has a score net, whose scores stay in float32.
         if config.frame_encoding == "cooperative":
-            self._keep_in_fp32_modules = {"model.cooperative_encoder.score_net"}
+            self._keep_in_fp32_modules = {f"model.{name}" for name in self.model._keep_in_fp32_modules}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
