@@ -61,7 +61,7 @@ def test_a_table_runs_from_its_films_to_its_figures(table, labels, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for kind in ("short", "rare"):  # of the recipe
         make_videos("world", Settings(kind, side=64, fps=4, duration=(20, 30)), count=2)
-    for name in ("stage3", "stage4", "stage4_short"):
+    for name in ("stage3", "stage4", "third_default"):
         Path(name).symlink_to(FOLDER.parent)
     for command in commands(table):
         assert cli.main(smaller(command)) == 0, command
