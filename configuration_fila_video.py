@@ -211,7 +211,8 @@ class FilaVideoConfig(PreTrainedConfig):
                     f"`pooling_stride` ({self.pooling_stride}) does not divide."
                 )
         # These are worked on by the language model's own class for generation, in whose place this model stands.
-        for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"):
+        scales = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+        for name in (*scales, "final_logit_softcapping"):
             if getattr(self.text_config, name, None) not in (None, 1):
                 raise ValueError(
                     f"`text_config` changes its logits by `{name}` ({getattr(self.text_config, name)}), which this "

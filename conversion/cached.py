@@ -94,7 +94,9 @@ def _check_space(name: str, folder: Path, is_local: bool, place: Path) -> None:
     if not is_local and not constants.HF_HUB_OFFLINE:
         from huggingface_hub import snapshot_download
 
-        planned = snapshot_download(name, allow_patterns=["*.safetensors"], ignore_patterns=["*/*"], dry_run=True)
+        from .convert import SUBFOLDERS
+
+        planned = snapshot_download(name, allow_patterns=["*.safetensors"], ignore_patterns=SUBFOLDERS, dry_run=True)
         download = sum(file.file_size or 0 for file in planned if file.will_download)
         size = sum(file.file_size or 0 for file in planned)
     else:

@@ -71,7 +71,7 @@ def convert(
         scene_size (`int`, *optional*): Frames in a scene: 3, and 1 with `as_source`.
         merger (`str`, *optional*, defaults to `"weighted"`): `"weighted"`, `"mean"`, `"attention"` or `"bsm"`.
         background_tokens (`int`, *optional*, defaults to 0):
-            Tokens for each frame of the pool that is in no scene: 1, its mean patch, or 2, with a query to train.
+            Tokens for frames of the pool that are in no scene: 1, their mean patch, or 2, with a query to train.
         pooling (`str`, *optional*):
             `"bilinear"`, `"average"` or `"max"` instead of the source's; LLaVA-Video is evaluated with `"average"`.
         dtype (`str`, *optional*, defaults to `"bfloat16"`): Of the weights, except the scene merger's: float32.

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     CLIPVisionConfig,
     CohereConfig,
+    FalconH1Config,
     Gemma2Config,
     GraniteConfig,
     InternVLVisionConfig,
@@ -70,6 +71,7 @@ def test_newlines_are_counted(newline, tokens) -> None:
         (CohereConfig(), "logit_scale"),
         (Gemma2Config(), "final_logit_softcapping"),
         (GraniteConfig(logits_scaling=8.0), "logits_scaling"),
+        (FalconH1Config(lm_head_multiplier=0.5), "lm_head_multiplier"),
     ],
 )
 def test_a_language_model_that_works_on_its_logits_is_refused(text_config, name) -> None:

@@ -359,7 +359,8 @@ def test_a_quantized_model_answers_and_scores_key_frames_in_full(kind, tmp_path)
     loaded = FilaVideoForConditionalGeneration.from_pretrained(
         tmp_path, quantization_config=quantization, device_map="cpu", dtype=torch.float32
     )
-    for weight in encoder_of(loaded).score_net.parameters():
+    encoder = encoder_of(loaded)
+    for weight in (*encoder.score_net.parameters(), *encoder.group_weights.parameters()):
         assert type(weight) is torch.nn.Parameter and weight.dtype == torch.float32
     assert type(loaded.model.language_model.layers[0].mlp.up_proj.weight) is not torch.nn.Parameter
     assert type(encoder_of(loaded).question_projection.weight) is not torch.nn.Parameter
