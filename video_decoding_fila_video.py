@@ -14,6 +14,7 @@ from threading import Lock
 import av
 import numpy as np
 import PIL.Image
+from av.packet import PacketSideData
 from av.sidedata.sidedata import SideDataContainer
 from transformers.utils import logging
 
@@ -28,9 +29,11 @@ _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 # once more with the frame: that ends the process.
 _OF_PNG = ("png", "apng")
 _CODED_MORE = 1 << 20  # pixels that decoders may add to a picture: they code whole blocks, and pad its rows
+_NEW_EXTRADATA = 1  # FFmpeg's number of a packet's data that configures the decoder from there on
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
+_SHORTEST = 10  # milliseconds: pictures of an animation that should last no longer, browsers show for 100
 _BT2020, _PQ, _HLG = 9, 16, 18  # as H.273 numbers primaries and transfer functions
 _PEAK = 10.0  # brightest light that is told apart, in units of 100 cd/m2, which become SDR's white
 _ROWS = 256  # of an interlaced picture, blended at a time
@@ -51,6 +54,7 @@ class Track:
     Attributes:
         number (`int`): The stream's, within its container; known once it was opened.
         index ([`Index`]): What the stream holds; known after [`index_video`].
+        configurations (`dict[int, bytes]`): The decoder's, by the packet from which on each holds; known with `index`.
         at (`int`): The position in the index of the packet that the container gives next.
         errors (`int`): What the container and the decoders complained of.
         oversized (`bool`): Whether a decoder refused a picture for its size, which it then forgets, or found none.
@@ -67,6 +71,7 @@ class Track:
         self.device = None if hwaccel is None else find_device(str(hwaccel))
         self.source, self.errors, self.threads, self.shared, self.stopped = source, 0, 1, False, False
         self.container = self.number = None
+        self.configurations: dict[int, bytes] = {}
         self.seekable, self.is_png, self.oversized = True, False, False
         self._lock = Lock()  # over the container
 
@@ -171,6 +176,21 @@ class Track:
                 return
             yield from self.decode(codec, packet)
 
+    def first_frames(self, start: int, count: int) -> list[av.VideoFrame]:
+        """The frames that come out of the packets from `start` on, `count` at most: their `pts` are the positions of
+        the packets."""
+        errors = self.errors  # which are met once more where they count
+        self.open()
+        codec, frames = self.decoder(), []
+        for packet in islice(self.packets, start + count):
+            if self.at >= start:
+                packet.pts = self.at
+                frames += self.decode(codec, packet)
+            self.at += 1
+        frames += self.decode(codec, None)
+        self.errors = errors
+        return frames
+
     def read(self, run: Run, codec: av.VideoCodecContext | None) -> Iterator[tuple[int, av.VideoFrame]]:
         """
         `(number, frame)` of the wanted frames, in the order of presentation; what cannot be decoded is left out.
@@ -247,17 +267,32 @@ class Track:
         """`(position, packet)` from `start` to `stop`, unless what the container gives is not the index's; with
         `ahead`, a copy of the next one behind them, which stays to be read."""
         self._go_to(start)
-        while self.at <= stop and not self.stopped and (packet := next(self.packets, None)) is not None:
-            position = self.at
+        is_first = True
+        while self.at <= stop and not self.stopped:
+            packet, position = next(self.packets, None), self.at
             self.at += 1
-            if self.index.pts[position] != pts_of(packet):
-                self.seekable, self.at = False, len(self.index.pts) + 1  # the next run opens the file anew
-                return
-            if position >= start:
+            # Behind a seek, of files that were joined FFmpeg gives one alone.
+            if packet is None or self.index.pts[position] != pts_of(packet):
+                was_seekable, self.seekable = self.seekable, False
+                self.at = len(self.index.pts) + 1  # the file is opened anew: now, or by the next run
+                if not (is_first and was_seekable):
+                    return
+                self._go_to(start)
+            elif position >= start:
+                if is_first and len(self.configurations) > 1:
+                    self._configure(position, packet)
+                is_first = False
                 yield position, packet
         if ahead and self.at == stop + 1 < len(self.index.pts) and (packet := next(self.packets, None)) is not None:
             self.packets = chain([packet], self._rest)
             yield self.at, av.Packet(bytes(packet))
+
+    def _configure(self, position: int, packet: av.Packet) -> None:
+        """Gives a packet the configuration that holds there: FFmpeg gives it with the one where it changes alone."""
+        data = self.configurations[max(at for at in self.configurations if at <= position)]
+        configuration = PacketSideData(_NEW_EXTRADATA, len(data))
+        configuration.update(data)
+        packet.set_sidedata(configuration)
 
     def _go_to(self, start: int) -> None:
         """Stands before the packet `start` or an earlier one, wherever a seek really lands."""
@@ -303,7 +338,8 @@ def webp_frames(source: OpenedSource) -> Iterator[av.VideoFrame]:
             source.budget.spend(packets=1, frame=image.size)
             image.seek(number)
             frame = av.VideoFrame.from_ndarray(np.array(image.convert("RGBA")), format="rgba")
-            frame.pts, frame.duration = time, max(1, image.info["duration"])
+            duration = image.info["duration"]
+            frame.pts, frame.duration = time, duration if duration > _SHORTEST else 100
             time += frame.duration
             yield frame
 
@@ -353,15 +389,19 @@ class FrameConverter:
         height, width = self.size if turn % 2 == 0 else self.size[::-1]
         transfer, primaries = int(frame.color_trc or 0), int(frame.color_primaries or 0)
         if transfer in (_PQ, _HLG) or primaries == _BT2020:
-            array = self._scale(frame, width, height, "rgb48le")
-            array = np.concatenate([to_sdr(rows, transfer, primaries) for rows in np.array_split(array, 8)])
+            kind = "rgb48le"
         elif frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
-            array = self._scale(frame, width, height, "rgba").astype(np.uint16)
-            array = ((array[..., :3] * array[..., 3:] + 127) // 255).astype(np.uint8)
+            kind = "rgba"
         else:
-            if frame.interlaced_frame and frame.height > 2:
-                frame = self._deinterlaced(frame)
-            array = self._scale(frame, width, height, "rgb24")
+            kind = "rgb24"
+        if frame.interlaced_frame and frame.height > 2:
+            frame = self._deinterlaced(frame, kind)
+        array = self._scale(frame, width, height, kind)
+        if kind == "rgb48le":
+            array = np.concatenate([to_sdr(rows, transfer, primaries) for rows in np.array_split(array, 8)])
+        elif kind == "rgba":
+            array = array.astype(np.uint16)
+            array = ((array[..., :3] * array[..., 3:] + 127) // 255).astype(np.uint8)
         if turn:
             array = np.rot90(array, turn)
         if mirror:
@@ -372,13 +412,13 @@ class FrameConverter:
         scaled = self._scaler.reformat(frame, width, height, pixel_format, interpolation=_SCALING, threads=1)
         return scaled.to_ndarray()
 
-    def _deinterlaced(self, frame: av.VideoFrame) -> av.VideoFrame:
-        array = self._scale(frame, frame.width, frame.height, "rgb24")
+    def _deinterlaced(self, frame: av.VideoFrame, kind: str) -> av.VideoFrame:
+        array = self._scale(frame, frame.width, frame.height, kind)
         blended = array.copy()
         for row in range(1, len(array) - 1, _ROWS):
-            part = array[row - 1 : row + _ROWS + 1].astype(np.uint16)
+            part = array[row - 1 : row + _ROWS + 1].astype(np.uint32 if array.dtype == np.uint16 else np.uint16)
             blended[row : row + len(part) - 2] = (part[:-2] + 2 * part[1:-1] + part[2:] + 2) // 4
-        return av.VideoFrame.from_ndarray(blended, format="rgb24")
+        return av.VideoFrame.from_ndarray(blended, format=kind)
 
 
 def to_sdr(frame: np.ndarray, transfer: int, primaries: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """
-The index of a video stream: which frames it holds, when each is shown, which of them are wanted, and from where they
-are decoded.
+The index of a video stream: which frames it holds, when each is shown, and from where they are decoded.
 
 Where a container stores when each frame is shown, frames are found by their times. Where it does not (AVI with
 B-frames, raw streams, WebP), they are decoded from the start and counted.
@@ -9,7 +8,7 @@ B-frames, raw streams, WebP), they are decoded from the start and counted.
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -24,9 +23,11 @@ SHORT_RUN = 48  # packets: gaps up to this length are read over rather than soug
 _FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
 # Formats that store the times of these codecs in the order of decoding.
-_DECODED = {"asf": ("h264", "hevc", "mpeg1video", "mpeg2video"), "mxf": ("h264", "hevc")}
+_DECODED = {"asf": ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"), "mxf": ("h264", "hevc")}
 _TO_THE_END = ("matroska,webm", "asf")  # formats whose duration counts from 0, wherever their times start
 _REORDERED = 33  # packets after which the clock has gone on: the longest run of B-frames behind one, and the next
+_PROBED = 64  # packets that are decoded where a file may say what is not so
+_INTER = (2, 3)  # FFmpeg's numbers of pictures that lean on others, P and B
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 
 
@@ -84,14 +85,14 @@ class Run:
     frames: list[int]
 
 
-def pts_of(packet: av.Packet) -> int:
+def pts_of(packet: av.Packet | av.VideoFrame) -> int:
     return NOPTS if packet.pts is None else packet.pts
 
 
 def index_video(track: "Track") -> Index:
     """
-    Reads every packet of a track, which then knows what it holds. Only its first frame is decoded, and all where they
-    have to be counted.
+    Reads every packet of a track, which then knows what it holds. Only its first frame is decoded, some where the file
+    says of them what may not be so, and all where they have to be counted.
 
     Raises:
         VideoReadError: If no frame can be decoded, or a limit is passed.
@@ -113,19 +114,29 @@ def _index(track: "Track") -> Index:
     is_untimed = name in _UNTIMED or codec.name in _DECODED.get(name, ())
     # A column each, as compact as can be: of a long video they are what its reading costs in memory.
     pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
+    clock = array("q")  # of the keyframes: when they are decoded
     first, opening, corrupt, reordered, is_vp8 = None, 0, False, False, codec.name == "vp8"
+    configuration = stream.codec_context.extradata or b""
+    track.configurations = {0: configuration}
     for packet in track.packets:
         opening += first is None
         if first is None:
             first = next(iter(track.decode(codec, packet)), None)
+        if packet.has_sidedata("new_extradata"):
+            before, configuration = configuration, bytes(packet.get_sidedata("new_extradata"))
+            if configuration != before:
+                track.configurations[len(pts)] = configuration
         pts.append(pts_of(packet))
         lengths.append(packet.duration or 0)
         sizes.append(packet.size)
         # A picture of VP8 that others lean on may itself never be shown.
         hidden = is_vp8 and packet.size > 0 and not memoryview(packet)[0] & 16
         flags.append(packet.is_keyframe + 2 * (packet.is_discard or hidden))
+        dts = NOPTS if packet.dts is None else packet.dts
+        if packet.is_keyframe:
+            clock.append(dts)
         if not packet.is_discard and (is_untimed or packet.pts is None):
-            undated.append(NOPTS if packet.dts is None else packet.dts)
+            undated.append(dts)
         reordered |= packet.pts != packet.dts
         corrupt = packet.is_corrupt
         track.errors += corrupt
@@ -137,36 +148,72 @@ def _index(track: "Track") -> Index:
         raise budget.refuse("its pictures have no size or too many pixels", budget.frame_field)
     if first is None or len(pts) == 0:
         raise track.source.error("no frame of it can be decoded" if track.device is None else NOT_ON_DEVICE)
-    if not stream.time_base:
+    time_base = stream.time_base  # which a stream loses where the file is opened anew
+    if not time_base:
         raise track.source.error("its times have no unit")
     size = track.display_size(first)
-    pts, lengths, sizes, flags = (
-        np.frombuffer(column, dtype=column.typecode) for column in (pts, lengths, sizes, flags)
+    pts, lengths, sizes, flags, clock, undated = (
+        np.frombuffer(column, dtype=column.typecode) for column in (pts, lengths, sizes, flags, clock, undated)
     )
     keys, kept = flags % 2 == 1, (pts != NOPTS) & (flags < 2)
+    marked = np.flatnonzero(keys)
     if corrupt and len(pts) > 1:
         kept[-1] = False  # the file ends within this frame
     # Several frames may share one packet of a program or transport stream, of which the first alone has a time. Where
     # they are fields, it is that of the frame.
-    is_sparse = len(undated) * 50 > len(pts) and not (first.interlaced_frame and name != "mpeg")
+    is_sparse = len(undated) * 50 > len(pts) and not (
+        first.interlaced_frame and name != "mpeg" and _are_fields(track, pts, keys)
+    )
     is_timed = kept.any() and (is_untimed or not is_sparse)
     if is_timed and is_untimed:
         # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
         not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
         twice = len(np.unique(pts[kept])) < len(pts)
         is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
+    groups = np.append(np.flatnonzero(keys), len(pts))
+    following = min(groups[np.searchsorted(groups, opening)], opening + _REORDERED)
+    begin, wild = pts_of(first), 0
+    if is_timed and not is_untimed:
+        # What else holds B-frames and stores no times for them gives times that ascend in the order of decoding.
+        climbs = codec.has_b_frames > 0 and (np.diff(pts[kept][:_PROBED]) > 0).all()
+        is_late = (pts[opening:following][kept[opening:following]] < begin).any()
+        if climbs or is_late or (keys[:2].sum() == 2 and not codec.codec.intra_only):
+            frames = track.first_frames(0, _PROBED if climbs or is_late else opening + 2)
+            came = np.array([pts_of(frame) for frame in frames], dtype=np.int64)
+            if climbs and (np.diff(came) <= 0).any():
+                is_timed, undated = False, pts
+            # What the decoder gives behind its first frame is not shown before it: where several would be, its time is
+            # damaged, else that of the one.
+            near = came[(came >= 0) & (came < following)]
+            near = near[kept[near]]
+            before = near[pts[near] < begin]
+            if len(before):
+                odd = near[:1] if len(before) > 1 else before
+                kept[odd], wild = False, len(odd)
+                begin = pts[near[kept[near]]].min()
+            # Where a picture that leans on others is called a keyframe, none is believed.
+            if len(came) > 1 and came[1] >= 0 and keys[came[1]] and not first.interlaced_frame:
+                keys = np.arange(len(pts)) == 0 if int(frames[1].pict_type) in _INTER else keys
     if not is_timed:
-        index = _count(track, np.array(undated, dtype=np.int64), size, is_sparse and not is_untimed)
+        index = _count(track, undated, size, is_sparse and not is_untimed)
         index.damage = _damage(track, index, len(pts))
         return index
-    wild = damaged_times(pts[kept] * float(stream.time_base), bool(reordered or codec.has_b_frames))
-    kept[kept] = ~wild
-    groups = np.append(np.flatnonzero(keys), len(pts))
-    if (pts[kept] == first.pts).any():
-        _leave_out_leading(kept, pts, 0, groups[np.searchsorted(groups, opening)], first.pts)
-    restarts = restarts_of(pts, np.flatnonzero(kept & keys))
+    stray = damaged_times(pts[kept] * float(time_base), bool(reordered or codec.has_b_frames))
+    kept[kept] = ~stray
+    wild += int(stray.sum())
+    if _outlasts(track, pts[kept]):
+        kept[np.argmax(np.where(kept, pts, NOPTS))] = False
+        wild += 1
+    shown, dts = pts[marked][kept[marked]], clock[kept[marked]]
+    # Keyframes are stored in the order in which they are shown, unless a clock restarts.
+    if ((shown[1:] < shown[:-1]) & (dts[1:] > dts[:-1]) & (dts[:-1] != NOPTS)).any():
+        keys = np.arange(len(pts)) == 0
+    if (pts[kept] == begin).any():
+        _leave_out_leading(kept, pts, 0, following, begin)
+    held = np.flatnonzero(kept)
+    restarts = held[restarts_of(pts[held], np.flatnonzero(keys[held]))].tolist()
     for at, following in zip(restarts, groups[np.searchsorted(groups, restarts) + 1], strict=True):
-        _leave_out_leading(kept, pts, at, following, pts[at])
+        _leave_out_leading(kept, pts, at, min(following, at + _REORDERED), pts[at])
     moments = on_one_clock(pts, restarts)[kept]
     times = np.sort(moments)
     if name == "mpeg" and (times[1:] == times[:-1]).any():
@@ -185,16 +232,39 @@ def _index(track: "Track") -> Index:
         last[frames[frames >= 0]] = np.flatnonzero(frames >= 0)
         frames[np.setdiff1d(np.arange(len(frames)), last)] = -1
     length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
-    if length <= 0 or length * float(stream.time_base) > max(_FAR, 20 * float(np.ptp(times) * stream.time_base)):
+    if length <= 0 or length * float(time_base) > max(_FAR, 20 * float(np.ptp(times) * time_base)):
         length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
     track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
     starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
     index = Index(
-        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, stream.time_base, size,
+        pts, sizes, keys, starts, times, frames, int(times[-1]) + length, time_base, size,
         interlaced=first.interlaced_frame,
     )  # fmt: skip
-    index.damage = _damage(track, index, len(pts), int(wild.sum()), again)
+    index.damage = _damage(track, index, len(pts), wild, again)
     return index
+
+
+def _are_fields(track: "Track", pts: np.ndarray, keys: np.ndarray) -> bool:
+    """Whether packets without a time are second fields: they follow others that have one, and where the first is
+    decoded, no frame comes out of them."""
+    missing = pts == NOPTS
+    if (missing[1:] & missing[:-1]).sum() * 50 > len(pts):
+        return False
+    at = int(np.argmax(missing))
+    start = int(np.flatnonzero(keys[: at + 1]).max(initial=0))
+    frames = track.first_frames(start, at - start + _PROBED)
+    return not any(missing[frame.pts] for frame in frames if frame.pts is not None)
+
+
+def _outlasts(track: "Track", pts: np.ndarray) -> bool:
+    """Whether the last of the times `pts` is damaged: it lies behind the end that the header names, and that all
+    others agree with."""
+    seconds, promised = pts * float(track.stream.time_base), (track.container.duration or 0) / av.time_base
+    if len(seconds) < 3 or promised <= 0:
+        return False
+    *_, before, last = np.partition(seconds, -2)
+    promised += 0 if track.container.format.name in _TO_THE_END else seconds.min()
+    return abs(before - promised) < 1 < last - promised
 
 
 def _leave_out_leading(kept: np.ndarray, pts: np.ndarray, at: int, following: int, first: int) -> None:
@@ -322,10 +392,15 @@ def damaged_times(seconds: np.ndarray, reordered: bool) -> np.ndarray:
     return wild
 
 
-def restarts_of(pts: np.ndarray, starts: np.ndarray) -> list[int]:
+def restarts_of(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Where recordings that were joined start clocks of their own: keyframes, the packets `starts`, are stored in the
-    order in which they are shown, and such a one is not later than the one before it."""
-    return starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist()
+    order in which they are shown, and such a one is not later than the one before it. Nor are the packets behind it
+    later than those before it, or its own time alone is inexact."""
+    back = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]]
+    near = np.arange(1, 9)
+    before = pts[np.maximum(back[:, None] - near, 0)].max(axis=1)
+    after = np.median(pts[np.minimum(back[:, None] + near, len(pts) - 1)], axis=1)
+    return back[after < before]
 
 
 def on_one_clock(pts: np.ndarray, restarts: list[int]) -> np.ndarray:
@@ -352,31 +427,6 @@ def ascending(indices: np.ndarray, total: int) -> np.ndarray:
     steps = np.arange(len(indices))
     indices = np.maximum.accumulate(indices - steps) + steps
     return np.minimum(indices, total - len(indices) + steps)
-
-
-def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
-    """The frame shown at each of `times`: (len(times),) int64; before the first frame it is the first one."""
-    return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
-
-
-def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
-    """
-    The frames shown at `count` evenly spaced times from the first frame to the last of `seconds` (T,), ascending.
-
-    Returns:
-        `np.ndarray` of shape `(min(count, T),)`: int64 indices, ascending, none twice: where one frame is shown at two
-        of the times, the next free one is taken, so that the number is always kept.
-    """
-    wanted = np.linspace(seconds[0], seconds[-1], min(count, len(seconds)))
-    tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
-    return ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
-
-
-def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
-    """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
-    ticks = (np.append(seconds, end) - seconds[0] - 1e-6) * fps
-    # The first tick that falls on a frame comes before the next frame.
-    return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
 
 
 def plan_runs(track: "Track", frames: np.ndarray, offset: int) -> list[Run]:
@@ -418,7 +468,4 @@ __all__ = [
     "index_video",
     "plan_runs",
     "pts_of",
-    "sample_at_rate",
-    "shown_at",
-    "spread_evenly",
 ]

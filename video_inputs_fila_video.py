@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from .encoded_video_fila_video import EncodedVideo
 from .video_index_fila_video import ascending
-from .video_pictures_fila_video import bytes_of_base64, leaves, to_uint8_rgb
+from .video_pictures_fila_video import bytes_of_base64, check_nesting, leaves, to_uint8_rgb
 from .video_reading_fila_video import TimedVideoMetadata, VideoFrames, VideoSegment
 
 logger = logging.get_logger(__name__)
@@ -61,13 +61,14 @@ def is_frame_sequence(video: Any) -> bool:
     return _is_list(video) and not isinstance(video[0], VideoSegment)
 
 
-def own_classes(video: Any) -> Any:
+def own_classes(video: Any, depth: int = 0) -> Any:
     """
     What another copy of this code made, as this one's: there are several where the package and remote code are in one
     process, and for each file of remote code that is loaded from a folder.
     """
+    check_nesting(depth)
     if type(video) in (list, tuple):
-        items = [own_classes(item) for item in video]
+        items = [own_classes(item, depth + 1) for item in video]
         return video if all(new is old for new, old in zip(items, video, strict=True)) else items
     for own in (VideoFrames, VideoSegment, EncodedVideo):
         if type(video).__name__ == own.__name__ and not isinstance(video, own):
@@ -99,6 +100,7 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
     Raises:
         ValueError: If something in it is no video.
     """
+    check_nesting(depth)
     videos = own_classes(videos.video if isinstance(videos, HeldVideo) else videos)
     if isinstance(videos, (np.ndarray, torch.Tensor)):
         if videos.ndim == 5:
@@ -160,7 +162,7 @@ def check_video_keys(video: dict) -> None:
         logger.warning_once(f"`{name}` of a video is not read; options are passed to the processor or the pipeline.")
 
 
-def clip_of(video: dict) -> Any:
+def clip_of(video: dict, depth: int = 0) -> Any:
     """
     The video in a dictionary, as `datasets` and chats hold one.
 
@@ -176,6 +178,7 @@ def clip_of(video: dict) -> Any:
         ValueError: If there is no source, the times are not in order, the source has no times of its own, or what is
             said in other words would be lost.
     """
+    check_nesting(depth)
     check_video_keys(video)
     sources = [video[name] for name in SOURCE_KEYS if video.get(name) is not None]
     if not sources:
@@ -183,7 +186,7 @@ def clip_of(video: dict) -> Any:
     source, start, end = sources[0], video.get("video_start"), video.get("video_end")
     if isinstance(source, dict):
         span = {name: video[name] for name in ("video_start", "video_end") if video.get(name) is not None}
-        return clip_of({**source, **span})
+        return clip_of({**source, **span}, depth + 1)
     source = decoded(source) if isinstance(source, str) else source
     if start is None and end is None:
         return source

@@ -56,7 +56,7 @@ class VideoLimits:
             Pixels of all frames decoded of a GIF, APNG or WebP, some of them twice: 2,000 frames of full HD.
         packets (`int`, *optional*, defaults to 10,000,000):
             Packets of the video stream that are read, once to find its frames and again to decode them, and samples
-            that a header announces: a day at 60 frames a second.
+            that a header announces: 23 hours at 60 frames a second.
         download_bytes (`int`, *optional*, defaults to 64,000,000,000):
             Bytes fetched from a web server, or copied from a file object that was not opened by its name.
         seconds (`float`, *optional*):
@@ -64,7 +64,7 @@ class VideoLimits:
         web_seconds (`float`, *optional*, defaults to 7200.0):
             The same for a URL, download included. `None`: no limit.
         stall_seconds (`float`, *optional*, defaults to 30.0):
-            Seconds without progress: a packet, or 64 KiB of a download.
+            Seconds without progress: a packet, or 64 KiB of a download or a file object.
 
     Raises:
         ValueError: If a limit is no number, nor `None` where there may be no limit.
@@ -267,8 +267,10 @@ def _store(response: httpcore.Response, headers: dict[str, str], target: BinaryI
     if response.status not in (200, 203):
         problem = f"HTTP {response.status} {httpx.codes.get_reason_phrase(response.status)}".strip()
         raise budget.error(f"the server did not give it ({problem})")
-    if (encoding := headers.get("content-encoding", "identity").lower()) not in ("identity", "none", ""):
-        raise budget.error(f"the server sent it with the encoding {encoding[:40]!r}, although asked for none")
+    encodings = b",".join(value for name, value in response.headers if name.lower() == b"content-encoding")
+    for encoding in map(str.strip, encodings.decode("latin-1").lower().split(",")):
+        if encoding not in ("identity", "none", ""):
+            raise budget.error(f"the server sent it with the encoding {encoding[:40]!r}, although asked for none")
     announced = int(headers.get("content-length", 0))
     if announced > budget.limits.download_bytes:
         raise budget.refuse(f"it has {announced} bytes", "download_bytes")
@@ -282,7 +284,8 @@ def _connections(url: httpx.URL, budget: Budget, allow_private_hosts: bool) -> h
     tls = httpx.create_ssl_context() if url.scheme == "https" else None
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(url.host):
+    places = (url.host, url.netloc.decode())  # `no_proxy` names hosts, and hosts with their ports
+    if not proxy or any(map(urllib.request.proxy_bypass, places)):
         return httpcore.ConnectionPool(tls, network_backend=_Network(budget, allow_private_hosts))
     proxy = httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
     if proxy.scheme not in ("http", "https"):
@@ -294,22 +297,29 @@ def _connections(url: httpx.URL, budget: Budget, allow_private_hosts: bool) -> h
     return httpcore.HTTPProxy(str(proxy), proxy_auth=login, ssl_context=tls, network_backend=backend)
 
 
+def _addresses(host: str, port: int | None, budget: Budget) -> list[str]:
+    """The addresses of a host."""
+    try:
+        return [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except OSError as error:
+        raise budget.error(f"the server did not give it ({error})") from error
+
+
 def _public_addresses(host: str, port: int | None, budget: Budget, through_proxy: bool = False) -> list[str]:
     """The addresses of a host, all of which must be public."""
     name = host.lower().rstrip(".")
     private = name == "localhost" or name.endswith(_LOCAL_NAMES) or not {".", ":"} & {*name}
     try:
-        found = [] if private else socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:  # behind a proxy, names are often its own business
+        addresses = [] if private else _addresses(host, port, budget)
+    except VideoReadError:  # behind a proxy, names are often its own business
         if not through_proxy:
-            raise budget.error(f"the server did not give it ({error})") from error
-        found = []
-    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+            raise
+        addresses = []
     for address in addresses:
-        private |= not _is_public(address)
+        private |= not _is_public(ipaddress.ip_address(address.partition("%")[0]))
     if private:
         raise budget.error("its host, or one that it is redirected to, is not public; allow_private_hosts is False")
-    return [str(address) for address in addresses]
+    return addresses
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -341,7 +351,8 @@ class _Network(httpcore.SyncBackend):
         self._budget, self._allow_private_hosts = budget, allow_private_hosts
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> "_Connection":
-        addresses = [host] if self._allow_private_hosts else _public_addresses(host, port, self._budget)
+        find = _addresses if self._allow_private_hosts else _public_addresses
+        addresses = find(host, port, self._budget)
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             try:  # each for its part of the time, so that the last is tried too
                 stream = super().connect_tcp(address, port, self._budget.check() / left, **options)

@@ -2,28 +2,136 @@
 
 import base64
 import os
+import re
+import struct
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import pil_to_tensor
+from transformers.utils import logging
 
 from .video_limits_fila_video import Budget, VideoLimits
-from .video_sources_fila_video import is_still, is_url, open_picture
+from .video_sources_fila_video import PICTURE_FORMATS, OpenedSource, is_still, is_url, pillow_errors, still_of_mp4
 
-# Files of these kinds hold one picture, unless they are animated.
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+logger = logging.get_logger(__name__)
+
+MAX_SCANS = 100  # of a JPEG: each goes over the whole picture, in a few bytes; encoders write some ten
+MAX_NESTED = 32  # lists and dictionaries in one another
 _MAX_FILE_NAME = 255  # characters; what is longer is base64
 PICTURE_KEYS = ("bytes", "image", "url", "path", "image_url", "base64")  # of a picture's dictionary
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of JPEG, with something behind it
 
 
-def leaves(item: Any) -> list:
+def check_nesting(depth: int) -> None:
+    """Raises `ValueError` for what lies so deep in lists and dictionaries, as in a list that holds itself."""
+    if depth > MAX_NESTED:
+        raise ValueError(
+            f"Lists or dictionaries lie more than {MAX_NESTED} deep in one another or in themselves: pass a flat list."
+        )
+
+
+def leaves(item: Any, depth: int = 0) -> list:
     """What a nested list holds, in order."""
-    return [leaf for part in item for leaf in leaves(part)] if isinstance(item, (list, tuple)) else [item]
+    check_nesting(depth)
+    if not isinstance(item, (list, tuple)):
+        return [item]
+    return [leaf for part in item for leaf in leaves(part, depth + 1)]
+
+
+def open_picture(
+    source: str | os.PathLike | bytes, *, formats: tuple[str, ...] | None = None, **access: Any
+) -> Image.Image:
+    """
+    A still picture, upright, decoded within limits.
+
+    Args:
+        source (`str`, `os.PathLike` or `bytes`): A path, an `http(s)://` URL or the bytes of a file.
+        formats (`tuple[str, ...]`, *optional*): Pillow's names of the formats to try; all by default.
+        **access: `limits` (`frame_pixels`, and for a URL those of a download) and `allow_private_hosts`, as for
+            [`OpenedSource`].
+
+    Raises:
+        VideoReadError: If it cannot be read, or is too large.
+    """
+    with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file, pillow_errors(opened):
+        image = Image.open(file, formats=formats)
+        if image.format == "EPS":
+            raise opened.error("it is a program in PostScript, which is not run: convert it to PNG")
+        if image.format in ("BLP", "FPX", "IPTC", "MIC"):
+            raise opened.error("it holds a file of another format, which is not looked into: convert it to PNG")
+        opened.budget.spend(frame=image.size)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(file, opened)
+        elif image.format == "TIFF":
+            _check_tiles(file, image, opened)
+        image.load()
+        opened.budget.spend()  # Pillow has no limit of time, and cannot be interrupted
+        if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16
+            image = image.convert("I;16")
+        upright = ImageOps.exif_transpose(image)
+        with suppress(Exception):  # of the pictures behind the first
+            # A photograph may carry smaller copies of itself.
+            if image.format not in ("JPEG", "MPO") and image.is_animated:
+                logger.warning_once(
+                    f"The picture {opened.name} holds several, of which the first alone is taken: pass an animation "
+                    "by itself as a video, and pages as pictures of their own."
+                )
+        return upright
+
+
+def _check_scans(file: BinaryIO, opened: OpenedSource) -> None:
+    """Refuses a JPEG that goes over its picture again and again. What stands in its segments, such as a preview, is
+    passed over; in the data of a picture no marker can occur."""
+    scans, place, begin, data = 0, 2, 0, b""
+    while True:
+        if not begin <= place <= begin + len(data) - 4:
+            opened.budget.spend()
+            file.seek(place)
+            begin, data = place, file.read(1 << 18)
+            if len(data) < 4:
+                return
+        found = _MARKER.search(data, place - begin)
+        if found is None:
+            place = begin + len(data) - 1  # where one may begin
+        elif found.end() + 2 > len(data):
+            place = begin + found.start()
+        elif found[0] == b"\xff\xd9":  # the end of the picture
+            return
+        else:
+            place = begin + found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+            scans += found[0] == b"\xff\xda"
+            if scans > MAX_SCANS:
+                raise opened.error(f"it is a JPEG of more than {MAX_SCANS} scans: save it anew")
+
+
+def _check_tiles(file: BinaryIO, image: Image.Image, opened: OpenedSource) -> None:
+    """Refuses a TIFF whose tiles are larger than the limit, however small its picture is; and one that names their
+    size in ways in which Pillow and libtiff may read two."""
+    file.seek(0)
+    head = file.read(4)
+    order = ">" if head.startswith(b"MM") else "<"
+    number, width = ("Q", 20) if head[2] == 43 else ("H", 12)  # of BigTIFF
+    file.seek(image.tag_v2.offset)
+    (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+    entries = file.read(min(count, 1 << 16) * width)
+    entries = entries[: len(entries) // width * width]
+    named = [tag for (tag,) in struct.iter_unpack(f"{order}H{width - 2}x", entries) if tag in (322, 323)]
+    sides = [image.tag_v2.get(tag) for tag in (322, 323)]
+    if not named and sides == [None, None]:
+        return
+    if sorted(named) != [322, 323] or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise opened.error("it is damaged: the size of its tiles is no number, or named twice")
+    across, down = (-(-image.tag_v2[tag] // side) for tag, side in zip((256, 257), sides, strict=True))
+    pixels = across * sides[0] * down * sides[1]
+    if pixels > opened.budget.frame_pixels:
+        raise opened.budget.refuse(
+            f"its {across * down} tiles of {sides[0]} x {sides[1]} have {pixels} pixels", opened.budget.frame_field
+        )
 
 
 def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.Image | None:
@@ -41,15 +149,23 @@ def open_still_picture(source: Any, limits: VideoLimits | None = None) -> Image.
                 finally_.callback(file.seek, file.tell())
             elif not isinstance(file, (str, Path)) or not os.path.isfile(file):
                 return None  # Pillow would wait for whoever writes into a pipe; the reader of videos says what it is
-            picture = finally_.enter_context(Image.open(file, formats=PICTURE_FORMATS))
-            # A photograph may carry smaller copies of itself, which are no animation; frames of raw Motion JPEG are.
-            if picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False):
-                return None
-            if picture.format == "JPEG" and not is_still(picture.fp):
-                return None
+            else:
+                file = finally_.enter_context(open(file, "rb"))
+            file.seek(0)
+            if (head := file.read(1024))[4:8] == b"ftyp":  # of which Pillow would read all, however long the film is
+                if still_of_mp4(head) not in PICTURE_FORMATS:
+                    return None
+            else:
+                picture = finally_.enter_context(Image.open(file, formats=PICTURE_FORMATS))
+                # A photograph may carry smaller copies of itself, which are no animation; pictures of raw Motion JPEG
+                # are one.
+                if picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False):
+                    return None
+                if picture.format == "JPEG" and not is_still(picture.fp):
+                    return None
     except Image.DecompressionBombError:
         pass  # `open_picture` says so
-    except (OSError, ValueError):  # no picture, or no file, which the reader of videos explains
+    except Exception:  # no picture, or no file, or one that fails, which the reader of videos explains
         return None
     return open_picture(source, limits=limits, formats=PICTURE_FORMATS)
 
@@ -63,11 +179,13 @@ def load_picture(picture: Any, **access: Any) -> Any:
         ValueError: If a dictionary has none of them. A `VideoReadError` if the picture cannot be read, or is over the
             limits.
     """
-    if isinstance(picture, dict):
+    depth = 0
+    while isinstance(picture, dict):
         source = next((picture[name] for name in PICTURE_KEYS if picture.get(name) is not None), None)
         if source is None:
             raise ValueError(f"A picture's dictionary has {', '.join(PICTURE_KEYS)}; this one has {sorted(picture)}.")
-        return load_picture(source, **access)
+        picture, depth = source, depth + 1
+        check_nesting(depth)
     if not isinstance(picture, (str, Path, bytes, bytearray, memoryview)) and not hasattr(picture, "read"):
         return picture
     if isinstance(picture, str) and not is_url(picture) and not os.path.isfile(picture):
@@ -120,7 +238,7 @@ def are_pictures(video: Any) -> bool:
 
 
 def to_uint8_rgb(
-    video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True, **access: Any
+    video: Any, input_data_format: str | None = None, do_convert_rgb: bool = True, depth: int = 0, **access: Any
 ) -> torch.Tensor:
     """
     Frames in any of the accepted forms as a uint8 tensor `(num_frames, channels, height, width)`, 3 channels where
@@ -130,10 +248,13 @@ def to_uint8_rgb(
     Raises:
         ValueError: If there are no frames, frames of different sizes, or values outside of [0, 255] (floats: [0, 1]).
     """
+    check_nesting(depth)
     if isinstance(video, (list, tuple)):
         # One video has one budget, however many files it is.
         access["limits"] = Budget(access.get("limits"), f"the video of {len(video)} pictures")
-        pictures = [to_uint8_rgb(load_picture(item, **access), input_data_format, do_convert_rgb) for item in video]
+        pictures = [
+            to_uint8_rgb(load_picture(item, **access), input_data_format, do_convert_rgb, depth + 1) for item in video
+        ]
         sizes = sorted({tuple(picture.shape[1:]) for picture in pictures})
         if len(sizes) != 1:
             named = " and ".join("x".join(map(str, size[1:])) for size in sizes[:2])
@@ -221,10 +342,12 @@ def _to_uint8(frames: torch.Tensor) -> torch.Tensor:
 __all__ = [
     "are_pictures",
     "bytes_of_base64",
+    "check_nesting",
     "images_of_rows",
     "leaves",
     "load_images",
     "load_picture",
+    "open_picture",
     "open_still_picture",
     "to_uint8_rgb",
 ]

@@ -53,7 +53,7 @@ class SpreadPool:
 
     Scenes are then supplemented (equation 6) from a history with fewer near-copies of the representative: its
     supplements are the most similar frames that still show something else, farther apart in time than in an evenly
-    spaced pool, and in moving stretches, of which more is kept, nearer.
+    spaced pool, except in moving stretches, of which more is kept.
 
     Args:
         capacity (`int`): Frames that may be kept, at least 3.

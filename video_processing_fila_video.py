@@ -216,6 +216,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             num_frames, fps = self.num_frames, self.fps if self.num_frames is None else None
         else:
             check_wanted(num_frames, fps)
+        check_resample(settings.get("resample", self.resample))
         first = video[0] if isinstance(video, (list, tuple)) and video else None
         if do_sample_frames and isinstance(first, (str, Path, bytes)):
             raise ValueError(
@@ -347,6 +348,16 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         return output
 
 
+def check_resample(value: Any) -> None:
+    """
+    Raises:
+        ValueError: If a filter of resizing is a number that names none.
+    """
+    if isinstance(value, int) and value not in {*PILImageResampling}:
+        names = ", ".join(f"{known.value} ({known.name})" for known in PILImageResampling)
+        raise ValueError(f"`resample` must be one of {names}, got {value}.")
+
+
 def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, default_fps: float) -> VideoMetadata:
     """The metadata of frames given as they are, a copy, with a number and a time for each of them."""
     if metadata is None:
@@ -444,6 +455,7 @@ __all__ = [
     "FilaVideoProcessorVideosKwargs",
     "FilaVideoVideoProcessor",
     "FilaVideoVideoProcessorKwargs",
+    "check_resample",
     "collate",
     "pad_frames",
     "pad_rows",

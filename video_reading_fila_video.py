@@ -23,7 +23,7 @@ from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from .video_decoding_fila_video import FrameConverter, Track
-from .video_index_fila_video import SHORT_RUN, Run, index_video, plan_runs, sample_at_rate, shown_at, spread_evenly
+from .video_index_fila_video import SHORT_RUN, Run, ascending, index_video, plan_runs
 from .video_limits_fila_video import VideoLimits, VideoReadError
 from .video_sources_fila_video import OpenedSource, VideoSegment, source_key, span_of
 
@@ -31,6 +31,7 @@ logger = logging.get_logger(__name__)
 
 MAX_THREADS = 4
 AHEAD_BYTES = 96 << 20  # frames decoded and not yet taken
+MAX_FPS = 1e9  # beyond the clock of any file; more could not be told apart in a float's digits
 LONG = 50_000  # frames, whose index takes more than a megabyte
 
 
@@ -156,6 +157,7 @@ class FrameReader(ExitStack):
                 logger.warning(
                     "%s ends at %.3f seconds, its segment would at %s.", track.source.name, end, segment.end
                 )
+            start, end = float(start), float(end)  # of other kinds, seconds would be less exact, or no floats
             seconds = index.seconds
             low = int(shown_at(seconds, [start])[0])
             high = max(int(np.searchsorted(seconds, end - 1e-6)), low + 1)
@@ -183,7 +185,7 @@ class FrameReader(ExitStack):
         if times is not None:
             frames = shown_at(seconds, times)
         elif fps is not None:
-            frames = sample_at_rate(seconds, self.metadata.duration, fps)
+            frames = sample_at_rate(seconds, self.metadata.duration, float(fps))
         else:
             if callable(num_frames):
                 num_frames = numbers = num_frames(self.metadata)
@@ -308,6 +310,31 @@ def _decode(run: Run, codec: av.VideoCodecContext | None, convert: FrameConverte
             budget.spend()  # the time that the consumer took does not count as a stall
 
 
+def shown_at(seconds: np.ndarray, times: Any) -> np.ndarray:
+    """The frame shown at each of `times`: (len(times),) int64; before the first frame it is the first one."""
+    return np.maximum(np.searchsorted(seconds, np.asarray(times) + 1e-6, side="right") - 1, 0)
+
+
+def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
+    """
+    The frames shown at `count` evenly spaced times from the first frame to the last of `seconds` (T,), ascending.
+
+    Returns:
+        `np.ndarray` of shape `(min(count, T),)`: int64 indices, ascending, none twice: where one frame is shown at two
+        of the times, the next free one is taken, so that the number is always kept.
+    """
+    wanted = np.linspace(seconds[0], seconds[-1], min(count, len(seconds)))
+    tolerance = 1e-9 * max(1.0, float(seconds[-1] - seconds[0]))
+    return ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
+
+
+def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
+    """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
+    ticks = (np.append(seconds, end) - seconds[0] - 1e-6) * fps
+    # The first tick that falls on a frame comes before the next frame.
+    return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
+
+
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
@@ -319,8 +346,8 @@ def check_wanted(num_frames: Any, fps: Any, times: Any = None) -> None:
         raise ValueError(f"Give exactly one of num_frames, fps and times; got {num_frames=}, {fps=}, {times=}.")
     if num_frames is not None and not callable(num_frames):
         _check_count("num_frames", num_frames)
-    if fps is not None and not (isinstance(fps, Real) and not isinstance(fps, bool) and 0 < fps < math.inf):
-        raise ValueError(f"fps must be a positive number, got {fps!r}.")
+    if fps is not None and not (isinstance(fps, Real) and not isinstance(fps, bool) and 0 < fps <= MAX_FPS):
+        raise ValueError(f"fps must be a positive number, got {fps!r:.40}; the most is {MAX_FPS:.0e}.")
 
 
 def check_progress(progress: Any) -> None:
@@ -409,7 +436,7 @@ def probe_video(
     source: Any, *, limits: VideoLimits | None = None, allow_private_hosts: bool = True
 ) -> TimedVideoMetadata:
     """
-    Duration, fps, number of frames, width and height as shown. Only the first frame is decoded, or all where the file
+    Duration, fps, number of frames, width and height as shown. Few frames at most are decoded, or all where the file
     does not store when they are shown.
 
     Takes `source`, `limits` and `allow_private_hosts` of [`read_frames`], and raises what it raises.

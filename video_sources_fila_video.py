@@ -23,8 +23,8 @@ from numbers import Real
 from typing import Any, BinaryIO, NamedTuple
 
 import av
+import PIL.features
 import PIL.Image
-import PIL.ImageOps
 from av.codec.hwaccel import HWAccel
 from transformers.utils import logging
 
@@ -40,6 +40,10 @@ if int(av.__version__.partition(".")[0]) < 17:
 logger = logging.get_logger(__name__)
 
 FORMATS = "matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,asf,ogg,ivf,mxf,dv,h264,hevc,m4v,mjpeg,obu,yuv4mpegpipe"
+# Files of these kinds hold one picture, unless they are animated.
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+if "avif" in PIL.features.modules and PIL.features.check("avif"):  # unknown to Pillow before 11.3
+    PICTURE_FORMATS += ("AVIF",)
 MAX_NAME = 200  # characters of a source's name in a message; a `data:` URL is as long as its file
 NOT_ON_DEVICE = "the device of hwaccel does not decode it; leave hwaccel out to decode on the CPU"
 _FIRST_BOX = re.compile(
@@ -132,8 +136,6 @@ class OpenedSource(ExitStack):
                     self._check_head(file)
         except BaseException as error:
             self.close()
-            if isinstance(error, UnicodeDecodeError) and hasattr(source, "read"):
-                raise self.error("the file object gives text, not bytes; open it in binary mode ('rb')") from error
             if isinstance(error, (OSError, TypeError, ValueError)) and not isinstance(error, VideoReadError):
                 # What the system says of a file names it once more, as long as it may be.
                 reason = getattr(error, "strerror", None) or error
@@ -144,11 +146,10 @@ class OpenedSource(ExitStack):
         """The absolute path of a file of this machine that is named by a path or a `file://` URL."""
         if os.fsdecode(name)[:5].lower() == "data:":
             raise self.error("a data: URL is not read here; decode it (base64.b64decode) and pass the bytes")
-        scheme, separator, _ = os.fsdecode(name).partition("://")
-        if separator and isinstance(name, str):
+        if isinstance(name, str) and ("://" in name or name[:6].lower() == "file:/"):
             url = urllib.parse.urlsplit(name)
-            if scheme.lower() != "file":
-                raise self.error(f"the protocol {scheme.lower()!r} is not supported; file, http and https are")
+            if (scheme := name.partition(":")[0].lower()) != "file":
+                raise self.error(f"the protocol {scheme!r} is not supported; file, http and https are")
             if url.netloc not in ("", "localhost"):
                 raise self.error(f"a file:// URL must name a file on this machine, not on {url.netloc!r}")
             name = urllib.request.url2pathname(url.path)
@@ -177,14 +178,25 @@ class OpenedSource(ExitStack):
                     "read once only, so where it is read more than once, as with subtitles inside of it, pass its "
                     "bytes or a file"
                 )
-            while (data := file.read(1 << 18)) is None or len(data):
-                if data is None:
-                    raise self.error("the file object does not wait for its data; set it to block, or pass its bytes")
-                if isinstance(data, str):
-                    raise self.error("the file object gives text, not bytes; open it in binary mode ('rb')")
-                self.budget.check()
-                self.budget.spend()
-                self.budget.store(bytes(data), target)
+            while data := self._read(file):
+                self.budget.store(data, target)
+            self.budget.spend()
+
+    def _read(self, file: Any) -> bytes:
+        """Some more bytes of a file object, none at its end."""
+        try:
+            data = file.read(1 << 18)
+        except UnicodeDecodeError:
+            data = ""
+        except Exception as error:  # of whatever unpacks, decrypts or fetches: they have no common class
+            raise self.error(f"the file object cannot be read ({type(error).__name__}: {error})") from error
+        self.budget.check()
+        if data is None:
+            raise self.error("the file object does not wait for its data; set it to block, or pass its bytes")
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            given = "text" if isinstance(data, str) else type(data).__name__
+            raise self.error(f"the file object gives {given}, not bytes; open it in binary mode ('rb')")
+        return bytes(data)
 
     def open(self) -> BinaryIO:
         """A new file object on the source, at its start, with a position of its own."""
@@ -205,8 +217,10 @@ class OpenedSource(ExitStack):
             if self.head[:4] in (b"II*\0", b"MM\0*"):
                 raise self.error("it is a TIFF, not a video: pass its pages as pictures")
             raise self.error("it is a still picture, not a video")
-        elif _is_heic(self.head):  # a grid of tiles, each a stream to FFmpeg
-            raise self.error("it is a picture that Pillow cannot read here: convert it from HEIC to JPEG or PNG")
+        elif (kind := still_of_mp4(self.head)) in PICTURE_FORMATS:
+            raise self.error("it is a still picture, not a video")
+        elif kind:
+            raise self.error(f"it is a picture that Pillow cannot read here: convert it from {kind} to JPEG or PNG")
         self._formats = FORMATS
         if _FIRST_BOX.match(self.head):
             check_boxes(file, self.budget)
@@ -243,7 +257,8 @@ class OpenedSource(ExitStack):
         except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
             self.budget.check()
             reason = getattr(error, "strerror", None) or error
-            if isinstance(error, (PermissionError, MemoryError)) or "Too many open files" in str(error):
+            local = (FileNotFoundError, PermissionError, MemoryError)
+            if isinstance(error, local) or "Too many open files" in str(error):
                 raise self.error(f"it cannot be opened ({reason})") from error
             raise self.error(f"it is not a video, or too damaged to open ({reason})") from error
         except RuntimeError as error:  # of `hwaccel`: it decodes none of the streams
@@ -251,7 +266,8 @@ class OpenedSource(ExitStack):
 
     def find_stream(self, container: av.container.InputContainer) -> int:
         """The number of the stream to read: of several that can be decoded, the one that FFmpeg thinks best, unless it
-        holds a few pictures only and another one moves."""
+        holds a few pictures only and another one moves. Transparency that is a stream of its own (animated AVIF), or
+        stands beside the pictures (VP8 and VP9 in WebM), is not read: such pictures are opaque."""
         streams = container.streams
         if not streams.video:
             sound = "it holds sound only, no video stream"
@@ -311,40 +327,6 @@ def find_device(hwaccel: str) -> HWAccel:
     return device
 
 
-def open_picture(
-    source: str | os.PathLike | bytes, *, formats: tuple[str, ...] | None = None, **access: Any
-) -> PIL.Image.Image:
-    """
-    A still picture, upright, decoded within limits.
-
-    Args:
-        source (`str`, `os.PathLike` or `bytes`): A path, an `http(s)://` URL or the bytes of a file.
-        formats (`tuple[str, ...]`, *optional*): Pillow's names of the formats to try; all by default.
-        **access: `limits` (`frame_pixels`, and for a URL those of a download) and `allow_private_hosts`, as for
-            [`OpenedSource`].
-
-    Raises:
-        VideoReadError: If it cannot be read, or is too large.
-    """
-    with OpenedSource(source, kind="picture", **access) as opened, opened.open() as file, pillow_errors(opened):
-        image = PIL.Image.open(file, formats=formats)
-        if image.format == "EPS":
-            raise opened.error("it is a program in PostScript, which is not run: convert it to PNG")
-        opened.budget.spend(frame=image.size)
-        image.load()
-        if image.format == "PPM" and image.mode == "I":  # gray of more than 8 bits, which Pillow scales to 16
-            image = image.convert("I;16")
-        upright = PIL.ImageOps.exif_transpose(image)
-        with suppress(Exception):  # of the pictures behind the first
-            # A photograph may carry smaller copies of itself.
-            if image.format not in ("JPEG", "MPO") and image.is_animated:
-                logger.warning_once(
-                    f"The picture {opened.name} holds several, of which the first alone is taken: pass an animation "
-                    "by itself as a video, and pages as pictures of their own."
-                )
-        return upright
-
-
 @contextmanager
 def pillow_errors(opened: OpenedSource) -> Iterator[None]:
     """What Pillow raises, as errors of a source. It has a limit of its own for the pixels of a picture."""
@@ -393,7 +375,7 @@ def source_name(source: Any) -> str:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"given as {len(source)} bytes"
     name = getattr(source, "name", None)
-    return repr(_short(name)) if isinstance(name, str) else f"given as a {type(source).__name__}"
+    return repr(_short(name)) if isinstance(name, str) and name else f"given as a {type(source).__name__}"
 
 
 def _short(name: str | bytes) -> str | bytes:
@@ -429,12 +411,15 @@ def _first_of_png(file: BinaryIO) -> bytes:
     return name
 
 
-def _is_heic(head: bytes) -> bool:
-    """Whether an MP4 file begins as a still picture of HEVC does: by what it says that its readers must know."""
+def still_of_mp4(head: bytes) -> str:
+    """`"AVIF"`, `"HEIC"` or `"HEIF"` where an MP4 file begins as a still picture does, by what it says that its
+    readers must know; else nothing. FFmpeg shows such a picture without its transparency, or a single tile of it."""
     names = {head[at : at + 4] for at in range(8, min(int.from_bytes(head[:4], "big"), len(head)), 4)}
-    return (
-        head[4:8] == b"ftyp" and bool(names & {b"heic", b"heix"}) and not names & {b"msf1", b"hevc", b"avif", b"avis"}
-    )
+    if head[4:8] != b"ftyp" or names & {b"avis", b"hevc", b"msf1"}:  # of pictures that move
+        return ""
+    if b"avif" in names:
+        return "AVIF"
+    return "HEIC" if names & {b"heic", b"heix"} else "HEIF" if head[8:12] == b"mif1" else ""
 
 
 def is_still(file: BinaryIO) -> bool:
@@ -451,14 +436,15 @@ def is_still(file: BinaryIO) -> bool:
 
 __all__ = [
     "NOT_ON_DEVICE",
+    "PICTURE_FORMATS",
     "OpenedSource",
     "VideoSegment",
     "find_device",
     "is_still",
     "is_url",
-    "open_picture",
     "pillow_errors",
     "source_key",
     "source_name",
     "span_of",
+    "still_of_mp4",
 ]

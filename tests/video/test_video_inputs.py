@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,14 @@ import torch
 from fila_video.commands import endings
 from fila_video.video_inputs_fila_video import (
     VIDEO_ENDINGS,
+    clip_of,
     flatten_metadata,
     flatten_videos,
     is_frame_sequence,
     read_decoder,
     videos_of_rows,
 )
-from fila_video.video_pictures_fila_video import load_picture, open_still_picture, to_uint8_rgb
+from fila_video.video_pictures_fila_video import load_images, load_picture, open_still_picture, to_uint8_rgb
 from fila_video.video_reading_fila_video import VideoFrames, VideoReadError, VideoSegment, read_frames
 from helpers.tiny_processor import tiny_video_processor
 from helpers.video_files import UNEVEN_TIMES, make_video, number_of
@@ -161,6 +163,34 @@ def test_an_array_of_five_dimensions_is_a_batch() -> None:
     found = flatten_videos(batch)
     assert len(found) == 2
     assert np.array_equal(found[1], FRAMES[::-1])
+
+
+def test_what_lies_in_itself_or_too_deep_in_others_is_refused() -> None:
+    endless, deep_list, deep_dictionary, both = [], "a.mp4", "a.mp4", "a.mp4"
+    endless += [endless, endless]
+    itself = {}
+    itself["video"] = itself["image"] = itself
+    for _ in range(3000):
+        deep_list, deep_dictionary, both = [deep_list], {"video": deep_dictionary}, [{"video": [both]}]
+    pictures = {"image": deep_list, "url": None}
+    for call, videos in (
+        (flatten_videos, (endless, itself, deep_list, deep_dictionary, both)),
+        (tiny_video_processor().load_video, (endless, deep_list)),
+        (tiny_video_processor(), (endless, itself, deep_list, deep_dictionary, both)),
+        (partial(flatten_metadata, num_videos=1), (endless, deep_list)),
+        (partial(videos_of_rows, num_rows=2), (endless,)),
+        (clip_of, (itself, deep_dictionary)),
+        (load_picture, (itself,)),
+        (load_images, (endless, itself, deep_list, [pictures])),
+        (to_uint8_rgb, (endless, deep_list, [pictures])),
+    ):
+        for video in videos:
+            with pytest.raises(ValueError, match="lie more than 32 deep in one another or in themselves"):
+                call(video)
+    nested = FRAMES
+    for _ in range(20):
+        nested = [{"video": [nested]}] if _ % 7 == 0 else [nested]
+    assert len(flatten_videos(nested)) == 1
 
 
 @pytest.mark.parametrize(

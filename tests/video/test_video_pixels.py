@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 from fila_video.video_decoding_fila_video import FrameConverter, webp_frames
 from fila_video.video_limits_fila_video import VideoLimits, VideoReadError
-from fila_video.video_sources_fila_video import OpenedSource, open_picture
+from fila_video.video_pictures_fila_video import open_picture
+from fila_video.video_sources_fila_video import OpenedSource
 from helpers.video_files import make_video, number_of, picture
 
 # Of the patches that `hdr_ramp` draws, row by row, what FFmpeg 5.1 makes of them:
@@ -118,7 +119,7 @@ def test_an_animated_webp_is_read_with_its_own_times() -> None:
     with OpenedSource(make_webp(durations=[40, 50, 0, 70, 80])) as source:
         assert source.is_webp
         shown = [(number_of(convert(frame)), frame.pts, frame.duration) for frame in webp_frames(source)]
-    assert shown == [(0, 0, 40), (1, 40, 50), (2, 90, 1), (3, 91, 70), (4, 161, 80)]
+    assert shown == [(0, 0, 40), (1, 40, 50), (2, 90, 100), (3, 190, 70), (4, 260, 80)]
 
 
 def test_a_webp_that_breaks_off_is_an_error_and_one_picture_no_video() -> None:

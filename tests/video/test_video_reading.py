@@ -463,3 +463,9 @@ def test_decoded_frames_are_freed_without_garbage_collection(video) -> None:
         assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) < 5
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("before", "expected"), [(1e-7, 10), (1e-4, 9)])
+def test_a_time_that_rounding_put_right_before_a_frame_is_that_frames(tmp_path, before, expected) -> None:
+    video = make_video(tmp_path / "video.mp4", 30, fps=30)
+    assert number_of(read_frames(video, times=[1 / 3 - before]).frames[0]) == expected

@@ -1,7 +1,9 @@
 """Sources and budgets: what is opened, what is refused, what it may cost and what is left."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import resource
 import struct
@@ -9,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
+import zipfile
 
 import av
 import PIL.Image
@@ -17,9 +19,12 @@ import PIL.ImageCms
 import PIL.PngImagePlugin
 import pytest
 from fila_video.video_limits_fila_video import Budget, VideoLimits, VideoReadError
+from fila_video.video_pictures_fila_video import open_picture
 from fila_video.video_reading_fila_video import probe_video, read_frames
-from fila_video.video_sources_fila_video import OpenedSource, open_picture
+from fila_video.video_sources_fila_video import OpenedSource
+from helpers.clocks import Clock
 from helpers.hostile_servers import HostileServer, head
+from helpers.tiny_processor import tiny_video_processor
 from helpers.video_files import make_video, number_of, picture
 
 
@@ -276,6 +281,88 @@ def test_a_file_object_that_does_not_wait_is_no_shorter_file(path) -> None:
         read_frames(Late(path.read_bytes()), num_frames=1)
 
 
+def test_a_file_object_that_drips_makes_no_progress_and_a_slow_one_does(path, monkeypatch) -> None:
+    class Slow(NoSeek):
+        def read(self, size=-1):
+            clock.now += 0.4
+            return super().read(self.at_once)
+
+    clock = Clock(monkeypatch)
+    slow = Slow(path.read_bytes() + bytes(1 << 20))
+    for slow.at_once in (1, 1000):
+        with pytest.raises(
+            VideoReadError, match=r"no progress for 1\.2 seconds, over the limit of 1; .*stall_seconds"
+        ):
+            OpenedSource(slow, limits=VideoLimits(stall_seconds=1))
+        slow.file.seek(0)
+    slow.at_once = 1 << 16
+    with OpenedSource(slow, limits=VideoLimits(stall_seconds=1)) as opened:
+        assert clock.now > 6 and len(opened.head) == 1024
+
+
+def test_a_file_object_that_answers_too_late_is_not_read_on(path, monkeypatch) -> None:
+    class Late(NoSeek):
+        def read(self, size=-1):
+            clock.now += 40
+            return super().read(size)
+
+    clock = Clock(monkeypatch)
+    for data in (path.read_bytes() + bytes(1 << 20), b""):
+        with pytest.raises(VideoReadError, match=r"no progress for 40\.0 seconds, over the limit of 30"):
+            OpenedSource(Late(data))
+
+
+@pytest.mark.parametrize("given", [5, [1, 2], {}, object()])
+def test_a_file_object_that_gives_no_bytes_is_named(given) -> None:
+    class Other:
+        def read(self, size=-1):
+            return given
+
+    with pytest.raises(VideoReadError, match=f"the file object gives {type(given).__name__}, not bytes"):
+        OpenedSource(Other())
+
+
+def test_a_packed_file_that_is_cut_off_or_damaged_says_so(path) -> None:
+    data = path.read_bytes()
+    for packing, kind in ((gzip, "GzipFile"), (bz2, "BZ2File"), (lzma, "LZMAFile")):
+        packed, unpack = packing.compress(data), packing.open
+        middle = len(packed) // 2
+        assert probe_video(unpack(io.BytesIO(packed))).total_num_frames == 50
+        for wrong in (packed[:middle], packed[: middle - 200] + bytes(400) + packed[middle + 200 :]):
+            for read in (probe_video, open_picture, tiny_video_processor().load_video):
+                with pytest.raises(VideoReadError, match=f"given as a {kind}: the file object cannot be re"):
+                    read(unpack(io.BytesIO(wrong)))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("video.mp4", data)
+    wrong = packed.getvalue().replace(data, data[:-4] + b"oops")
+    message = r"video 'video\.mp4': the file object cannot be read \(BadZipFile: "
+    with zipfile.ZipFile(io.BytesIO(wrong)).open("video.mp4") as file, pytest.raises(VideoReadError, match=message):
+        probe_video(file)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, EOFError, AssertionError])
+def test_whatever_a_file_object_raises_is_an_error_that_names_it(kind) -> None:
+    class Failing:
+        def read(self, size=-1):
+            raise kind("lost")
+
+    with pytest.raises(VideoReadError, match=rf"given as a Failing: .* \({kind.__name__}: lost\)") as caught:
+        OpenedSource(Failing())
+    assert isinstance(caught.value.__cause__, kind)
+
+
+def test_a_file_url_may_leave_out_the_host(path, tmp_path) -> None:
+    odd = tmp_path / "a film.mp4"
+    odd.write_bytes(path.read_bytes())
+    for url in (f"file:{path}", f"FILE:{path}", odd.as_uri(), odd.as_uri().replace("file://", "file:")):
+        assert probe_video(url).total_num_frames == 50
+    with pytest.raises(VideoReadError, match="there is no such file"):
+        OpenedSource(f"file:{tmp_path}/nowhere.mp4")
+    with pytest.raises(VideoReadError, match="not on 'elsewhere'"):
+        OpenedSource("file://elsewhere/video.mp4")
+
+
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_a_file_object_may_give_other_bytes(path, kind) -> None:
     class Other(NoSeek):
@@ -348,12 +435,6 @@ def test_pictures_that_are_no_video_say_what_they_are() -> None:
     heic = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
     with pytest.raises(VideoReadError, match="it is a picture that Pillow cannot read here: convert it from HEIC"):
         read_frames(heic, num_frames=1)
-    avif = io.BytesIO()
-    PIL.Image.new("RGB", (64, 48), "red").save(avif, "AVIF")
-    avif = avif.getvalue()
-    assert avif[8:12] == b"avif" and b"mif1" in avif[16:40]
-    for data in (avif, avif[:8] + b"mif1" + avif[12:]):
-        assert read_frames(data, num_frames=1).frames.shape == (1, 48, 64, 3)
     file = io.BytesIO()
     pages = [PIL.Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
     pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
@@ -365,6 +446,10 @@ def test_postscript_is_not_run() -> None:
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n"
     with pytest.raises(VideoReadError, match="it is a program in PostScript, which is not run"):
         open_picture(program)
+    fields = {(3, 60): b"\1\0", (3, 20): b"\x0a", (3, 30): b"\x0a", (3, 120): b"\5", (8, 10): program}
+    news = b"".join(b"\x1c%c%c" % tag + struct.pack(">H", len(data)) + data for tag, data in fields.items())
+    with pytest.raises(VideoReadError, match="it holds a file of another format, which is not looked into"):
+        open_picture(news)  # IPTC, in which Pillow opens whatever it finds
 
 
 def test_a_film_that_begins_with_a_large_box_of_its_data_is_read(tmp_path) -> None:
@@ -426,18 +511,24 @@ def test_a_budget_is_spent_by_several_threads_without_losing_count() -> None:
         budget.spend(packets=1)
 
 
-def test_deadlines_pass_without_progress_and_in_all() -> None:
-    budget = Budget(VideoLimits(stall_seconds=0.1), "it")
+def test_deadlines_pass_without_progress_and_in_all(monkeypatch) -> None:
+    clock = Clock(monkeypatch)
+    budget = Budget(VideoLimits(stall_seconds=1), "it")
     for _ in range(3):
-        time.sleep(0.05)
-        budget.spend(packets=1)
-    time.sleep(0.2)
-    with pytest.raises(VideoReadError, match=r"no progress for .* over the limit of 0\.1"):
+        clock.now += 0.75
         budget.check()
-    budget = Budget(VideoLimits(seconds=0.1, web_seconds=None), "it")
-    time.sleep(0.2)
-    with pytest.raises(VideoReadError, match=r"it took .* seconds, over the limit of 0\.1; VideoLimits\(seconds"):
         budget.spend(packets=1)
+    clock.now += 1.25
+    with pytest.raises(VideoReadError, match=r"no progress for 1\.\d seconds, over the limit of 1;"):
+        budget.check()
+    budget = Budget(VideoLimits(seconds=1, web_seconds=None), "it")
+    clock.now += 0.75
+    Budget(budget, "a part").check()
+    clock.now += 1.25
+    with pytest.raises(VideoReadError, match=r"it took 2\.0 seconds, over the limit of 1; VideoLimits\(seconds"):
+        budget.spend(packets=1)
+    with pytest.raises(VideoReadError, match="a part: it took"):  # it has what is left of the whole
+        Budget(budget, "a part").check()
     Budget(VideoLimits(seconds=0.0, web_seconds=None), "it", is_web=True).check()
 
 

@@ -5,13 +5,15 @@ import io
 import os
 import socket
 import tempfile
+from types import SimpleNamespace
 from typing import Never
 
 import fila_video.video_limits_fila_video as limits
 import PIL.Image
 import pytest
 from fila_video.video_limits_fila_video import Budget, VideoLimits, VideoReadError, download
-from fila_video.video_sources_fila_video import OpenedSource, open_picture, source_name
+from fila_video.video_pictures_fila_video import open_picture
+from fila_video.video_sources_fila_video import OpenedSource, source_name
 from helpers.hostile_servers import HostileServer, head
 from helpers.video_files import make_video, number_of
 
@@ -82,6 +84,13 @@ HOSTILE = {
     ),
     "sends what was not asked for": (answer(head("206 Partial Content", content_length=5), b"abcde"), "HTTP 206"),
     "compresses": (answer(head(content_encoding="gzip"), gzip.compress(bytes(10**6))), "the encoding 'gzip'"),
+    "compresses in two lines": (
+        answer(
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-encoding: identity\r\n\r\n" + gzip.compress(BODY)
+        ),
+        "the encoding 'gzip'",
+    ),
+    "compresses twice": (answer(head(content_encoding="identity, br"), BODY), "the encoding 'br'"),
     "has nothing": (answer(head("204 No Content")), "HTTP 204"),
     "fails": (answer(head("500 Oh", content_length=0)), "HTTP 500 Internal Server Error"),
     "speaks no HTTP": (answer(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", then=hold), "did not give it"),
@@ -252,6 +261,27 @@ def test_a_second_address_is_tried_where_the_first_never_answers(monkeypatch) ->
     assert [address for address, _ in tried] == ["2606:2800:220:1::1", "93.184.216.34"] and tried[0][1] < 20
 
 
+@pytest.mark.parametrize("allow_private_hosts", [True, False])
+def test_all_addresses_of_a_host_share_one_limit_of_seconds(allow_private_hosts, monkeypatch) -> None:
+    tried, clock = [], SimpleNamespace(now=0.0)
+
+    def connect(place, timeout, **options) -> Never:
+        tried.append(place[0])
+        clock.now += timeout
+        raise TimeoutError("timed out")
+
+    addresses = [f"93.184.216.{number}" for number in range(8)]
+    resolve_to(addresses, monkeypatch)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for given in (VideoLimits(stall_seconds=10.0), VideoLimits(web_seconds=10.0)):
+        tried.clear()
+        clock.now = 0.0
+        with pytest.raises(VideoReadError, match="over the limit of 10"):
+            OpenedSource("http://example.com/v.mp4", limits=given, allow_private_hosts=allow_private_hosts)
+        assert tried == addresses and 10 < clock.now < 10.2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "127.1", "[::1]", "localhost"])
 def test_this_machine_is_refused_however_it_is_written(host) -> None:
     with HostileServer(answer(head(), BODY)) as server:
@@ -313,6 +343,23 @@ def test_a_proxy_may_stand_in_the_private_network_but_what_it_fetches_may_not(vi
             with pytest.raises(VideoReadError, match="is not public"):
                 OpenedSource(url, allow_private_hosts=False)
         assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize("around", ["{host}", "elsewhere, {host}:{port}", "{host}:{port}"])
+def test_a_host_that_no_proxy_names_with_its_port_or_without_is_asked_itself(video, around, monkeypatch) -> None:
+    serve = answer(head(content_length=len(video)), video)
+    with HostileServer(serve) as proxy, HostileServer(serve) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, around.format(host=host, port=port))
+        OpenedSource(server.url).close()
+        assert len(server.requests) == 1 and proxy.requests == []
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, f"{host}:1")
+        OpenedSource(server.url).close()
+        assert len(server.requests) == len(proxy.requests) == 1
 
 
 def test_a_picture_from_a_server_is_fetched_within_the_same_limits() -> None:
