@@ -6,8 +6,9 @@ from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal, get_args
 
+import torch
 from huggingface_hub.dataclasses import strict
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import auto_docstring
 
@@ -212,7 +213,8 @@ class FilaVideoConfig(PreTrainedConfig):
                 )
         # These are worked on by the language model's own class for generation, in whose place this model stands.
         scales = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-        for name in (*scales, "final_logit_softcapping"):
+        scales += ("logits_mup_width_multiplier",)
+        for name in (*scales, "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
             if getattr(self.text_config, name, None) not in (None, 1):
                 raise ValueError(
                     f"`text_config` changes its logits by `{name}` ({getattr(self.text_config, name)}), which this "
@@ -297,6 +299,23 @@ def _build_config(config: dict | PreTrainedConfig | None, model_type: str, **def
         config = dict(config)
         return CONFIG_MAPPING[config.pop("model_type", model_type)](**config)
     return config
+
+
+def check_head(text_config: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ValueError: If the language model's own class for generation has another head than one matrix.
+    """
+    if type(text_config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return  # a language model with code of its own, of which only the base is known
+    with torch.device("meta"):
+        head = AutoModelForCausalLM.from_config(text_config).get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        raise ValueError(
+            f"The head of `text_config` ({text_config.model_type}) is a {type(head).__name__}"
+            f"{'' if getattr(head, 'bias', None) is None else ' with a bias'}, but this model's is a matrix alone: "
+            "take another language model."
+        )
 
 
 def check_shared_settings(model: Any, processor: Any, scenes: Any) -> None:

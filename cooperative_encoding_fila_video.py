@@ -15,6 +15,8 @@ model's one projector, as each is a mean of patches; groups of patches are weigh
 frame's density is by the mean over channels, as a patch's, and not by their sum.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -104,11 +106,11 @@ class FilaVideoBackgroundEncoder(nn.Module):
         width = config.vision_config.hidden_size * self.stride**2
         self.query = nn.Parameter(torch.empty(width)) if config.background_tokens == 2 else None
 
-    def forward(self, features: torch.Tensor, projector: nn.Module) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, projector: Callable) -> torch.Tensor:
         """
         Args:
             features (`torch.Tensor` of shape `(num_frames, num_patches, vision_hidden_size)`): Of the frames.
-            projector (`nn.Module`): The model's.
+            projector (`Callable`): The model's.
 
         Returns:
             `torch.Tensor` of shape `(num_frames, background_tokens, hidden_size)`.
@@ -198,7 +200,8 @@ def perturbed_top_k(
         `torch.Tensor` of shape `(count, num_scores)`: P, how often each one is chosen at each place. The gradient of P
         with respect to the scores is E[P Z] / sigma.
     """
-    noise = torch.randn(num_samples, len(scores), device=scores.device) if noise is None else noise
+    if noise is None:
+        noise = torch.randn(num_samples, len(scores), dtype=scores.dtype, device=scores.device)
     chosen = top_k(scores.detach() + sigma * noise, count)
     chosen = nn.functional.one_hot(chosen, len(scores)).to(scores.dtype)  # (num_samples, count, num_scores)
     # Nothing but the gradient: its value is 0.
@@ -226,7 +229,7 @@ class FilaVideoCooperativeEncoder(nn.Module):
         features: torch.Tensor,
         num_frames_each: list[int],
         questions: list[torch.Tensor | None],
-        projector: nn.Module,
+        projector: Callable,
         newline: torch.Tensor | None,
     ) -> tuple[torch.Tensor, ...]:
         """
@@ -235,7 +238,7 @@ class FilaVideoCooperativeEncoder(nn.Module):
             num_frames_each (`list[int]`): How many of them belong to each video.
             questions (`list[torch.Tensor]`):
                 The language model's embeddings of each video's question, `(num_tokens, hidden_size)`; `None` without.
-            projector (`nn.Module`): The model's.
+            projector (`Callable`): The model's.
             newline (`torch.Tensor` of shape `(hidden_size,)`, *optional*): The newline that ends a video.
 
         Returns:
@@ -261,7 +264,7 @@ class FilaVideoCooperativeEncoder(nn.Module):
         num_keys = num_key_frames(len(frames), config.num_prototypes, config.key_frames)
         if num_keys == 0:
             none = torch.empty(0, dtype=torch.long, device=frames.device)
-            return none, none, torch.empty(0, device=frames.device)
+            return none, none, torch.empty(0, dtype=torch.float32, device=frames.device)
         pooled = self._pool(frames.detach()).flatten(1)
         count = min(config.num_prototypes, len(frames))
         prototypes = event_prototypes(pooled, count).to(frames.device)
@@ -299,7 +302,7 @@ class FilaVideoCooperativeEncoder(nn.Module):
         """
         tokens = [frames.mean(dim=1)] * self.config.background_tokens
         if self.question_projection is not None and question is not None:
-            queries = self.question_projection(question.to(self.question_projection.weight.device))
+            queries = self.question_projection(question.to(frames.device))
             scores = frames.float() @ queries.float().mT / frames.shape[2] ** 0.5
             weights = scores.softmax(dim=1).mean(dim=2).to(frames.dtype)
             tokens[1] = (weights.unsqueeze(-1) * frames).sum(dim=1)

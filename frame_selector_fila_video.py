@@ -12,6 +12,7 @@ from transformers.video_utils import VideoMetadata
 from .configuration_fila_video import check_key_frames, check_types
 from .encoded_video_fila_video import EncodedVideo, pictures_of
 from .question_selection_fila_video import DIVERSITIES, LAYERS, Question, relevant_frames
+from .scene_merging_fila_video import compute_device
 from .scene_selection_fila_video import (
     INITS,
     METHODS,
@@ -58,7 +59,7 @@ class SceneSettings:
             Which frames of a file `uniform` selection takes: from its first to its last (`"ends"`), the `"middles"` of
             equal parts (InternVL), or by `"rate"` (SmolVLM2): `candidate_fps` a second, at most all that scenes take.
         num_scenes (`int`, *optional*, defaults to 32):
-            Scenes kept for a video, at most one a candidate frame. A pool no larger than `num_scenes * scene_size` is
+            Scenes kept for a video, at most one per candidate frame. A pool of up to `num_scenes * scene_size` is
             taken whole, in the order of time, whatever the selection.
         scene_size (`int`, *optional*, defaults to 3): Frames in a scene. Must be the model's.
         selection (`str`, *optional*, defaults to `"kmeans"`):
@@ -77,7 +78,7 @@ class SceneSettings:
             tokens a frame, no neutral question, spacing, context or least rise).
         neutral_question (`str`, *optional*, defaults to `""`):
             A question such as "What can be seen?" with which a frame's scores are compared: what they give it is taken
-            off. With `"first"` layers this finds more; with `"middle"` ones it did harm at 16 scenes and more.
+            off. With `"first"` layers this finds more; with `"middle"` ones it did harm from 8 scenes on.
         question_spacing (`float`, *optional*, defaults to 3.0):
             Seconds around a frame with a better score from which no second representative is taken. Not for
             `"coverage"`.
@@ -380,7 +381,7 @@ class FrameSelector:
         elif patch_features is not None:
             parts = patch_features.split(settings.frame_batch_size)
         elif self.encoder is not None:  # too large to keep: encoded once more
-            device, frames = getattr(self.model, "device", None), frames.frames if is_encoded else frames
+            device, frames = compute_device(self.model), frames.frames if is_encoded else frames
             parts = (self.encoder(pixels(batch, device)) for batch in frames.split(settings.frame_batch_size))
         how = (settings.neutral_question, settings.question_tokens, settings.question_layers)
         values = question.scores(seen, parts, self.model, self.scorer, *how)
@@ -426,7 +427,7 @@ class FrameSelector:
                     "The patch features of this encoded video were too large to keep, so frames must be encoded "
                     "again: bind the processor to the model, or encode with a larger `max_feature_bytes`."
                 )
-        encoder, device = self.encoder, getattr(self.model, "device", None)
+        encoder, device = self.encoder, compute_device(self.model)
         total, done = len(frames), 0
         representatives, patch_features = [], None
         for batch in frames.split(settings.frame_batch_size):

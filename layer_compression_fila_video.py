@@ -22,6 +22,7 @@ layer caches what entered it, so the cache is shorter in deeper layers. There ar
 
 import inspect
 import math
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -38,6 +39,9 @@ from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 
 # The name of the cache's argument: `past_key_values` before transformers 5.24.
 CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+DECODER_PARTS = ("layers", "norm", "rotary_emb")  # beside the embedding
+# What makes the weights of an attention, and what stands behind them.
+ATTENTION_PARTS = {"q_proj", "k_proj", "q_norm", "k_norm"} | {"v_proj", "gate_proj", "attn_sub_norm", "o_proj"}
 
 
 def tokens_per_layer(group_size: int, num_layers: int, rounding: str = "round") -> list[int]:
@@ -173,6 +177,33 @@ class CompressedCache(DynamicCache):
             self.valid = [valid[:, :tokens_to_remove] for valid in self.valid]
 
 
+def unlike_llama(language_model: nn.Module) -> str | None:
+    """What sets a language model apart from an embedding, layers that are all turned by the same angles, and norm."""
+    parts = {name for name, _ in language_model.named_children()}
+    if missing := [name for name in DECODER_PARTS if name not in parts]:
+        return f"it has no {', '.join(missing)}"
+    if others := sorted(parts - {"embed_tokens", *DECODER_PARTS}):
+        return f"it also has {', '.join(others)}"
+    taken = inspect.signature(language_model.rotary_emb.forward).parameters
+    return None if len(taken) == 2 else f"its rotary embedding takes {', '.join(taken)}"
+
+
+def is_plain_attention(attention: nn.Module | None, config: PreTrainedConfig) -> bool:
+    """Whether projections, norms of heads and a rotation make an attention's weights, and nothing else does."""
+    parts = dict(() if attention is None else attention.named_children())
+    norms = [norm for name, norm in parts.items() if name in ("q_norm", "k_norm")]
+    return (
+        {"q_proj", "k_proj"} <= parts.keys() <= ATTENTION_PARTS
+        and hasattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb")
+        and not [*attention.parameters(recurse=False), *attention.buffers(recurse=False)]  # sinks (gpt-oss), scales
+        and getattr(attention.q_proj, "out_features", None) == config.num_attention_heads * attention.head_dim
+        and getattr(config, "clip_qkv", None) is None  # OLMo
+        and getattr(config, "attn_logit_softcapping", None) is None  # Gemma 2
+        # Not over all heads (OLMo 2), nor without a weight, as behind a rotation (NanoChat).
+        and all(hasattr(norm, "weight") and norm.weight.numel() == attention.head_dim for norm in norms)
+    )
+
+
 def check_decoder(language_model: nn.Module) -> None:
     """
     Raises:
@@ -187,13 +218,17 @@ def check_decoder(language_model: nn.Module) -> None:
             "vLLM cannot serve a model with `layer_compression`, since its layers cache equally many tokens: set "
             "`layer_compression` to null in config.json, or answer with transformers."
         )
-    missing = [part for part in ("layers", "norm", "rotary_emb") if not hasattr(language_model, part)]
-    if missing:
-        raise ValueError(f"`layer_compression` knows no language model like {name}: it has no {', '.join(missing)}.")
-    taken = inspect.signature(language_model.layers[0].forward).parameters
-    if not {"position_embeddings", CACHE_ARGUMENT} <= taken.keys():
+    unlike = unlike_llama(language_model)
+    if unlike is None:
+        taken = inspect.signature(language_model.layers[0].forward).parameters
+        if not {"position_embeddings", CACHE_ARGUMENT} <= taken.keys():
+            unlike = f"its layers take {', '.join(taken)}"
+        elif not hasattr(language_model.norm, "weight"):  # one for all places, also before the layers (NanoChat)
+            unlike = "its norm has no weight"
+    if unlike is not None:
         raise ValueError(
-            f"`layer_compression` knows no language model like {name}: its layers take {', '.join(taken)}."
+            f"`layer_compression` knows no language model like {name}, since {unlike}: set it to None, or take "
+            "Qwen2, Qwen3, Llama, Mistral or the like."
         )
     kinds = set(getattr(language_model.config, "layer_types", None) or ["full_attention"])
     window = getattr(language_model.config, "sliding_window", None)

@@ -18,7 +18,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_fila_video import VIDEO_INPUTS, FilaVideoConfig
+from .configuration_fila_video import VIDEO_INPUTS, FilaVideoConfig, check_head
 from .cooperative_encoding_fila_video import (
     FilaVideoBackgroundEncoder,
     FilaVideoCooperativeEncoder,
@@ -32,6 +32,7 @@ from .scene_merging_fila_video import (
     FilaVideoAttentionMerger,
     FilaVideoMultiModalProjector,
     FilaVideoWeightedMerger,
+    own_parameter,
     visual_tokens,
 )
 
@@ -217,9 +218,14 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             )
         return features, outputs
 
+    def _project(self, features: torch.Tensor) -> torch.Tensor:
+        """The projector, as a function: accelerate would move a module that another one is given."""
+        return self.multi_modal_projector(features)
+
     def _embed_frames(self, features: torch.Tensor, num_frames_each: list[int]) -> tuple[torch.Tensor, ...]:
         """Frames `(num_frames, num_patches, hidden_size)` to one `(num_tokens, hidden_size)` an image or video."""
-        return visual_tokens(features, num_frames_each, self.multi_modal_projector, self.image_newline, self.config)
+        newline = own_parameter(self, "image_newline", features.device)
+        return visual_tokens(features, num_frames_each, self.multi_modal_projector, newline, self.config)
 
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes images as one-frame videos; the scene merger does not act on them.")
@@ -261,14 +267,14 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 scenes.flatten(0, 1),
                 num_scenes_each,
                 self._embed_questions(video_question_ids, len(num_scenes_each)),
-                self.multi_modal_projector,
-                self.image_newline,
+                self._project,
+                own_parameter(self, "image_newline", scenes.device),
             )
             return outputs
         videos = self._embed_frames(self.scene_merger(scenes), num_scenes_each)
         # CODEPATH: FiLA-Video drops the frames that are in no scene, DynFocus keeps a few tokens of each.
         if self.background_encoder is not None:
-            tokens = self.background_encoder(background, self.multi_modal_projector)
+            tokens = self.background_encoder(background, self._project)
             tokens, has_end = tokens.split([len(row) for row in places]), self.config.newline_position == "video"
             parts = zip(videos, num_scenes_each, tokens, places, strict=True)
             videos = tuple(insert_background(*part, has_end) for part in parts)
@@ -472,6 +478,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
 
     def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
+        check_head(config.text_config)
         self.model = FilaVideoModel(config)
         # CODEPATH: only DynFocus's cooperative encoding has a score net, whose scores stay in float32.
         if config.frame_encoding == "cooperative":

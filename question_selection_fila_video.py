@@ -28,12 +28,14 @@ from torch import nn
 from transformers.video_utils import VideoMetadata
 
 from .configuration_fila_video import pooled_grid_size
-from .scene_merging_fila_video import float64, project_patches
+from .layer_compression_fila_video import is_plain_attention, unlike_llama
+from .scene_merging_fila_video import compute_device, float64, project_patches
 from .scene_selection_fila_video import num_selected_scenes, select_scenes
 
 LAYERS = ("middle", "first")
 DIVERSITIES = ("top", "clusters", "coverage")
 MORE_CLUSTERS = 2  # clusters per scene, of which the better half is taken
+MOST_ROWS = 128  # of a question at a time: the weights of all rows of a long one would take gigabytes
 
 
 def scoring_layers(num_layers: int, which: str = "middle") -> range:
@@ -104,10 +106,11 @@ def score_frames(
             f"`window_size`, `window_stride` and `chunk_size` must be at least 1 and the stride at most the size, got "
             f"{window_size}, {window_stride} and {chunk_size}."
         )
+    _check_kind(language_model, unlike_llama(language_model) is None)
     counted = scoring_layers(len(language_model.layers), layers)
     attentions = [getattr(language_model.layers[index], "self_attn", None) for index in counted]
     for attention in attentions:
-        _check_attention(language_model, attention)
+        _check_kind(language_model, is_plain_attention(attention, language_model.config))
     layout = len(before), frames.shape[1], question
     before, after = before.to(frames.device), after.to(frames.device)
     scores, of_layers, this_thread = [], [], threading.get_ident()
@@ -118,6 +121,8 @@ def score_frames(
         if threading.get_ident() != this_thread:
             return
         hidden = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])[0]
+        if not scores:
+            _check_kind(language_model, _is_turned(language_model, attention, hidden))
         of_layers.append(_score_layer(language_model, attention, hidden, windows, *layout).to(frames.device))
         if len(of_layers) == len(attentions):
             raise _Scored  # the layers behind the last one that counts are not run
@@ -137,19 +142,33 @@ def score_frames(
     return torch.cat(scores, dim=1)
 
 
-def _check_attention(language_model: nn.Module, attention: nn.Module) -> None:
-    """Refuses what [`_score_layer`] would compute otherwise than the language model does."""
-    family, config = sys.modules[type(attention).__module__], language_model.config
-    is_plain = (
-        hasattr(family, "apply_rotary_pos_emb")
-        and hasattr(attention, "q_proj")
-        and not hasattr(attention, "query_layernorm")  # norms behind the rotation (HunYuan)
-        and getattr(attention, "use_rope", True)  # layers without a rotation (SmolLM3)
-        and getattr(config, "clip_qkv", None) is None  # OLMo
-        and getattr(config, "attn_logit_softcapping", None) is None  # Gemma 2
-        and (not hasattr(attention, "q_norm") or attention.q_norm.weight.numel() == attention.head_dim)  # not OLMo 2
-    )
-    if not is_plain:
+def _is_turned(language_model: nn.Module, attention: nn.Module, hidden: torch.Tensor) -> bool:
+    """Whether positions make a difference in a layer, which in some of SmolLM3 and EXAONE 4 they do not."""
+    few = hidden[None, -16:]
+    places = torch.arange(few.shape[1], device=few.device)[None]
+    angles = [_angles(language_model, few, positions) for positions in (places, 7 * places)]
+    heads = few.new_zeros(1, 1, few.shape[1], attention.head_dim)
+    try:
+        _rotate(attention, heads, *angles[0])
+    except RuntimeError:  # its own code cuts out the part of a head that is turned (StableLM)
+        return False
+    rest = {"attention_mask": None, "position_ids": places}
+    near, far = (attention.forward(few, position_embeddings=each, **rest)[0] for each in angles)
+    return not torch.equal(near, far)
+
+
+def _angles(language_model: nn.Module, hidden: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
+    """Cosines and sines of places. Of a model on several devices, they may come from another one."""
+    return [angles.to(hidden.device) for angles in language_model.rotary_emb(hidden, positions)]
+
+
+def _rotate(attention: nn.Module, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Queries or keys `(1, num_heads, num_tokens, head_dim)` turned by their places."""
+    return sys.modules[type(attention).__module__].apply_rotary_pos_emb(states, states, cos, sin)[0]
+
+
+def _check_kind(language_model: nn.Module, is_known: bool) -> None:
+    if not is_known:
         raise ValueError(
             f"Questions cannot be scored with a language model like {type(language_model).__name__}, whose attention "
             "has more than projections, norms of heads and a rotation: use another selection or a `question_scorer`."
@@ -166,7 +185,6 @@ def _score_layer(
     question: torch.Tensor,
 ) -> torch.Tensor:
     """One layer's scores `(num_frames,)`, from its input `hidden` `(num_tokens, hidden_size)`."""
-    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     num_video = len(hidden) - num_before - len(question)
     num_frames = num_video // tokens_per_frame
     # Queries of the question's rows alone: nobody else's attention is looked at.
@@ -180,11 +198,9 @@ def _score_layer(
     video = keys[:, num_before : num_before + num_video].unflatten(1, (num_frames, tokens_per_frame))
 
     def turned(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Queries or keys by their places. Of a model on several devices, the angles may come from another one."""
-        cos, sin = (angles.to(hidden.device) for angles in language_model.rotary_emb(hidden[None], positions))
-        return rotate(states[None], states[None], cos, sin)[0][0]
+        return _rotate(attention, states[None], *_angles(language_model, hidden[None], positions))[0]
 
-    total, count = hidden.new_zeros(num_frames, dtype=torch.float32), torch.zeros(num_frames, device=hidden.device)
+    total, count = (hidden.new_zeros(num_frames, dtype=torch.float32) for _ in range(2))
     for window in windows:
         window = window.to(hidden.device)
         inside = torch.cat([texts[0], video[:, window].flatten(1, 2), texts[1]], dim=1)
@@ -194,8 +210,11 @@ def _score_layer(
         # Queries have other places than keys: each are turned alone.
         inside, asked = turned(inside, positions), turned(queries, row_positions)
         inside = inside.repeat_interleave(len(queries) // len(keys), dim=0)  # several heads share their keys
-        weights = (asked.float() @ inside.float().transpose(1, 2) * attention.scaling).softmax(dim=-1)
-        paid = weights.mean(dim=(0, 1))[num_before : num_before + len(window) * tokens_per_frame]
+        inside, paid = inside.float().transpose(1, 2), 0
+        for part in asked.float().split(MOST_ROWS, dim=1):
+            weights = (part @ inside * attention.scaling).softmax(dim=-1)
+            paid = paid + weights.mean(dim=(0, 1)) * (part.shape[1] / len(rows))
+        paid = paid[num_before : num_before + len(window) * tokens_per_frame]
         total.index_add_(0, window, paid.unflatten(0, (len(window), tokens_per_frame)).mean(dim=1))
         count.index_add_(0, window, torch.ones_like(window, dtype=count.dtype))
     return total / count
@@ -223,7 +242,7 @@ class FrameScoringMixin:
         side = min(math.isqrt(question_tokens), most)
         # Projected at full size, a pool takes gigabytes.
         for part in features.split(32) if isinstance(features, torch.Tensor) else features:
-            grids = project_patches(part.to(self.device), self.base_model.multi_modal_projector, config)
+            grids = project_patches(part.to(compute_device(self)), self.base_model.multi_modal_projector, config)
             smaller = nn.functional.adaptive_avg_pool2d(grids.permute(0, 3, 1, 2), side)
             parts.append(smaller.flatten(2).transpose(1, 2))
         return torch.cat(parts)
@@ -241,7 +260,8 @@ class FrameScoringMixin:
         The scores `(num_layers, num_frames)` that [`score_frames`] gives the `tokens` of a pool between those of a
         prompt, before the video and behind it; `question` says which of the latter are the question.
         """
-        before, after = (self.get_input_embeddings()(ids.to(self.device)) for ids in (before_ids, after_ids))
+        device = compute_device(self)
+        before, after = (self.get_input_embeddings()(ids.to(device)) for ids in (before_ids, after_ids))
         return score_frames(self.base_model.language_model, tokens, before, after, question, **options)
 
 

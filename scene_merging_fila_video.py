@@ -7,6 +7,8 @@ returns the dtype it was given. Weights are made in float32 under any default dt
 and 1/3 is off by a percent.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
@@ -167,9 +169,11 @@ class FilaVideoMultiModalProjector(nn.Module):
             self.linear_2 = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        # Of quantized weights biases and norms alone keep the type that is computed in.
-        dtype = next((each.dtype for each in reversed([*self.parameters()]) if each.is_floating_point()), None)
-        features = features.to(dtype)
+        # Of quantized weights the bias alone keeps the type that is computed in. An adapter's own weights are float32
+        # beside a bfloat16 layer, so the layer that it wraps says the type.
+        given = self.linear_1.weight if self.linear_1.bias is None else self.linear_1.bias
+        if given.is_floating_point():
+            features = features.to(given.dtype)
         if self.layer_norm is not None:
             features = self.layer_norm(features)
         features = self.linear_1(features)
@@ -254,6 +258,48 @@ def float64(values: torch.Tensor) -> torch.Tensor:
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
+def own_parameter(module: nn.Module, name: str, device: torch.device) -> nn.Parameter | None:
+    """
+    A parameter of a module's own for work on a device outside of its forward, for which alone accelerate brings back
+    what it has offloaded.
+
+    Raises:
+        ValueError: If nothing brings it.
+    """
+    value, hook = getattr(module, name), getattr(module, "_hf_hook", None)
+    if value is None or value.device.type != "meta" or device.type == "meta":
+        return value
+    if hook is not None:
+        hook.pre_forward(module)
+        value = getattr(module, name)
+        hook.post_forward(module, None)
+    if value.device.type == "meta":
+        raise ValueError(
+            f"`{name}` is offloaded by itself, and accelerate brings back whole modules alone: give it a device in "
+            "`device_map`, such as 'cpu', or the module that it belongs to."
+        )
+    return value
+
+
+def compute_device(model: Any) -> torch.device | None:
+    """
+    Where a model takes its inputs; `None` where it does not say. What accelerate has offloaded is on the meta device
+    between two forwards, and the hooks on its parts know where it is brought.
+
+    Raises:
+        ValueError: If nothing brings a model from the meta device.
+    """
+    device = getattr(model, "device", None)
+    if device is None or torch.device(device).type != "meta":
+        return device
+    hooks = (getattr(part, "_hf_hook", None) for part in model.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    device = next((each for each in devices if each is not None), None)
+    if device is None:
+        raise ValueError("The model is on the meta device, without weights: load it with `from_pretrained`.")
+    return torch.device(device)
+
+
 __all__ = [
     "SCENE_MERGERS",
     "FilaVideoAttentionMerger",
@@ -261,8 +307,10 @@ __all__ = [
     "FilaVideoMeanMerger",
     "FilaVideoMultiModalProjector",
     "FilaVideoWeightedMerger",
+    "compute_device",
     "float64",
     "merge_most_similar",
+    "own_parameter",
     "pool_grids",
     "project_patches",
     "visual_tokens",

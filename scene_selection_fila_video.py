@@ -63,7 +63,7 @@ def select_scenes(
             - `"kmeans_dissimilar"`: the same with the least similar frames (Table 2).
             - `"farthest"`: representatives by greedy farthest-point selection: each is the frame least like those
               chosen before. A frame whose neighbors in time are not as unlike them counts less, so that a flash gives
-              way to what lasts for two frames, and so does one of little `weight`. Supplements as for k-means.
+              way to what lasts for two frames, and so does one with a small weight. Supplements as for k-means.
             - `"prototypes"`: representatives that are dense and far from any denser frame (DPC-KNN, DynFocus).
               Supplements as for k-means.
             - `"uniform"`: frames spaced evenly from the first to the last, every `scene_size` of them a scene.

@@ -10,17 +10,22 @@ from fila_video.configuration_fila_video import (
     num_visual_tokens,
     pooled_grid_size,
 )
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from helpers.tiny_models import IMAGE, VIDEO, tiny_clip_llama_config, tiny_config, tiny_text_config, tiny_vision_config
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     CLIPVisionConfig,
     CohereConfig,
+    CTRLConfig,
     FalconH1Config,
     Gemma2Config,
     GraniteConfig,
     InternVLVisionConfig,
     LlamaConfig,
+    PhiConfig,
+    PhimoeConfig,
+    RecurrentGemmaConfig,
 )
 
 
@@ -72,12 +77,22 @@ def test_newlines_are_counted(newline, tokens) -> None:
         (Gemma2Config(), "final_logit_softcapping"),
         (GraniteConfig(logits_scaling=8.0), "logits_scaling"),
         (FalconH1Config(lm_head_multiplier=0.5), "lm_head_multiplier"),
+        (RecurrentGemmaConfig(), "logits_soft_cap"),
     ],
 )
 def test_a_language_model_that_works_on_its_logits_is_refused(text_config, name) -> None:
     with pytest.raises(StrictDataclassError, match=f"changes its logits by `{name}`"):
         FilaVideoConfig(text_config=text_config)
     FilaVideoConfig(text_config=GraniteConfig())
+
+
+@pytest.mark.parametrize("config_class", [CTRLConfig, PhiConfig, PhimoeConfig])
+def test_a_language_model_whose_head_is_more_than_a_matrix_is_refused(config_class) -> None:
+    sizes = {"vocab_size": 99, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1}
+    head = {"lm_head_bias": True} if config_class is PhimoeConfig else {}
+    text_config = config_class(**sizes, num_attention_heads=4, num_local_experts=2, **head)
+    with pytest.raises(ValueError, match=f"{text_config.model_type}.* is a Linear with a bias"):
+        FilaVideoForConditionalGeneration(tiny_config(text_config=text_config))
 
 
 def test_sub_configurations_come_as_objects_dictionaries_or_nothing() -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from fila_video.cooperative_encoding_fila_video import (
     FilaVideoScoreNet,
@@ -10,6 +11,7 @@ from fila_video.cooperative_encoding_fila_video import (
     perturbed_top_k,
     top_k,
 )
+from helpers.tiny_models import random_frames, tiny_model
 
 
 def test_density_peaks_of_six_points_on_a_line_by_hand() -> None:
@@ -75,6 +77,23 @@ def test_the_perturbed_choice_is_the_choice_without_noise_and_an_expectation_wit
     soft = perturbed_top_k(scores, 2, 2000, 0.3)
     torch.testing.assert_close(soft.sum(dim=1), torch.ones(2))
     assert 0 < soft[0, 0] < soft[0, 1] < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_training_does_not_depend_on_the_default_type(dtype) -> None:
+    settings = {"frame_encoding": "cooperative", "scene_size": 1, "num_prototypes": 6, "background_tokens": 2}
+    model, questions = tiny_model(**settings).train(), torch.tensor([[11, 12]])
+    frames, found = random_frames(8, model.config)[None], []
+    for default in (torch.float32, dtype):
+        torch.set_default_dtype(default)
+        try:
+            torch.manual_seed(0)
+            video = model.get_video_features(pixel_values_videos=frames, video_question_ids=questions)
+            video.pooler_output[0].sum().backward()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        found.append(video.pooler_output[0])
+    torch.testing.assert_close(*found)
 
 
 def test_the_gradient_of_the_perturbed_choice_is_that_of_its_expectation() -> None:

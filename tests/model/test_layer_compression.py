@@ -24,7 +24,16 @@ from helpers.tiny_models import (
 )
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, GraniteConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModel,
+    Gemma3TextConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    NanoChatConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 from transformers.cache_utils import DynamicCache
 
 NUM_LAYERS = 6
@@ -86,6 +95,10 @@ def looped(model: torch.nn.Module, embeds: torch.Tensor, last_layer: list[int]) 
 )
 def test_sixteen_tokens_enter_28_layers_as_xcomp_released_and_printed_it(rounding, expected) -> None:
     assert tokens_per_layer(16, 28, rounding) == list(map(int, expected.split()))
+
+
+def test_where_the_cosine_vanishes_a_half_is_rounded_up() -> None:
+    assert tokens_per_layer(4, 26)[12] == 3  # 1.5 * 0 + 2.5, of which floats make a little less
 
 
 def test_tokens_fall_away_after_the_layers_that_xcomp_names() -> None:
@@ -240,6 +253,20 @@ def test_a_cache_that_is_cropped_reordered_and_repeated_goes_on_right() -> None:
         torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_cache_that_was_reset_knows_nothing_of_the_padding_before() -> None:
+    model, cache = language_model(), CompressedCache(CONFIGS["qwen2"])
+    last_layer, mask = padded([sequence(num_groups=1), sequence(num_groups=3)])
+    embeds = torch.randn(2, mask.shape[1], 32)
+    with torch.no_grad():
+        compressed_forward(model, embeds, mask, last_layer, BOUNDARIES, cache)
+        cache.reset()
+        turned = (embeds.flip(0), mask.flip(0), last_layer.flip(0), BOUNDARIES)
+        hidden, _, valid, _ = compressed_forward(model, *turned, cache)
+        expected, _, same, _ = compressed_forward(model, *turned)
+    assert torch.equal(valid, same)
+    torch.testing.assert_close(hidden[valid], expected[valid], atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_reach_what_has_fallen_away() -> None:
     model, last_layer = language_model().train(), sequence(num_groups=2)
     embeds = torch.randn(1, len(last_layer), 32, requires_grad=True)
@@ -268,6 +295,21 @@ def test_other_caches_masks_and_language_models_are_refused_by_name() -> None:
         check_decoder(language_model(name))
 
 
+def test_language_models_that_do_more_than_run_their_layers_are_refused_by_name() -> None:
+    turned = AutoModel.from_config(Gemma3TextConfig(**SIZES, head_dim=8, layer_types=["full_attention"] * NUM_LAYERS))
+    with pytest.raises(
+        ValueError, match="Gemma3TextModel, since its rotary embedding takes x, position_ids, layer_type"
+    ):
+        check_decoder(turned)
+    normed = AutoModel.from_config(NanoChatConfig(**SIZES, final_logit_softcapping=None, pad_token_id=0))
+    with pytest.raises(ValueError, match="NanoChatModel, since its norm has no weight"):
+        check_decoder(normed)
+    with_more = language_model()
+    with_more.embed_images = torch.nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="Qwen2Model, since it also has embed_images"):
+        check_decoder(with_more)
+
+
 def compressing(**kwargs) -> FilaVideoForConditionalGeneration:
     """A whole model of six layers; its scenes have nine tokens each and a newline ends a video."""
     text_config = tiny_text_config(num_hidden_layers=6)
@@ -281,6 +323,15 @@ def test_groups_of_one_token_are_the_plain_model() -> None:
     mask = batch["attention_mask"].bool()
     torch.testing.assert_close(outputs.logits[mask], plain[mask], atol=1e-5, rtol=1e-5)
     assert outputs.kept_tokens is None
+
+
+def test_a_cache_is_kept_without_being_asked_for_where_the_model_is_not_trained() -> None:
+    model = compressing()
+    batch = video_batch(model.config)
+    assert isinstance(model.eval()(**batch).past_key_values, CompressedCache)
+    model.train()
+    assert model(**batch).past_key_values is None
+    assert isinstance(model(**batch, use_cache=True).past_key_values, CompressedCache)
 
 
 @pytest.mark.slow

@@ -1,9 +1,14 @@
 """Saving, loading, precision, devices, resized and tied embeddings, quantized and adapted models."""
 
+import copy
+
+import accelerate
 import pytest
 import torch
 from fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
 from helpers.tiny_models import (
+    VIDEO,
+    random_frames,
     tiny_clip_llama_config,
     tiny_config,
     tiny_model,
@@ -137,6 +142,56 @@ def test_a_model_runs_with_parts_on_the_disk(model, folder, tmp_path) -> None:
     torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"background_tokens": 2}, {"frame_encoding": "cooperative", "scene_size": 1, "num_prototypes": 2}],
+    ids=["scenes", "background", "cooperative"],
+)
+@pytest.mark.parametrize("how", ["disk", "cpu_offload"])
+def test_a_model_that_is_offloaded_as_a_whole_encodes_answers_and_scores(settings, how, tmp_path) -> None:
+    model = tiny_model(**settings)
+    model.save_pretrained(tmp_path)
+    if how == "disk":
+        offloaded = FilaVideoForConditionalGeneration.from_pretrained(
+            tmp_path, device_map={"": "disk"}, offload_folder=str(tmp_path / "offload")
+        )
+    else:
+        offloaded = accelerate.cpu_offload(copy.deepcopy(model), execution_device=torch.device("cpu"))
+    assert offloaded.device.type == "meta"
+    frames, questions = random_frames(4 * model.config.scene_size + 1, model.config), torch.tensor([[11, 12]])
+    inputs = {"pixel_values_videos": frames[None], "video_num_scenes": torch.tensor([4])}
+    if model.config.frame_encoding == "cooperative":
+        inputs["video_question_ids"] = questions
+    elif model.config.background_tokens:
+        inputs["video_background_places"] = torch.tensor([[2]])
+    else:
+        inputs["pixel_values_videos"] = frames[None, :-1]
+    expected, found = (each.get_video_features(**inputs).pooler_output[0] for each in (model, offloaded))
+    torch.testing.assert_close(found, expected)
+    ids = torch.tensor([[11, *[VIDEO] * len(expected), 12]])
+    answers = [each.generate(input_ids=ids, **inputs, max_new_tokens=3) for each in (model, offloaded)]
+    assert torch.equal(*answers)
+    features = model.encode_frames(frames)
+    scores = [
+        each.score_tokens(
+            each.tokens_for_scoring(features, 4), ids[0, :1], questions[0], torch.ones(2, dtype=torch.bool)
+        )
+        for each in (model, offloaded)
+    ]
+    torch.testing.assert_close(*scores)
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys")
+def test_a_newline_that_nothing_brings_from_the_disk_is_named(folder, tmp_path) -> None:
+    device_map = {"model.vision_tower": "cpu", "model.scene_merger": "cpu", "model.multi_modal_projector": "cpu"}
+    device_map |= {"model.language_model": "cpu", "lm_head": "cpu", "model.image_newline": "disk"}
+    model = FilaVideoForConditionalGeneration.from_pretrained(
+        folder, device_map=device_map, offload_folder=str(tmp_path)
+    )
+    with pytest.raises(ValueError, match="`image_newline` is offloaded by itself"):
+        model.generate(**video_batch(model.config), max_new_tokens=1)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_embeddings_are_tied_only_where_the_language_model_ties_them(tied, tmp_path) -> None:
     model = tiny_model(text_config=tiny_text_config(tie_word_embeddings=tied))
@@ -210,6 +265,26 @@ def test_a_model_of_torchao_integers_answers(tmp_path) -> None:
     cosine = torch.cosine_similarity(loaded(**inputs).logits, model(**inputs).logits, dim=-1)
     assert cosine[inputs["attention_mask"].bool()].min() > 0.99
     assert loaded.generate(**inputs, max_new_tokens=2).shape[0] == 2
+
+
+@pytest.mark.parametrize("projector_type", ["mlp", "norm_mlp", "linear"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "vera", "ia3"])
+def test_adapters_on_every_linear_layer_of_a_bfloat16_model_leave_its_type(projector_type, kind) -> None:
+    import peft
+
+    model = tiny_model(projector_type=projector_type).to(torch.bfloat16)
+    settings = {
+        "lora": lambda: peft.LoraConfig(r=2, target_modules="all-linear"),
+        "dora": lambda: peft.LoraConfig(r=2, target_modules="all-linear", use_dora=True),
+        "vera": lambda: peft.VeraConfig(r=2, target_modules="all-linear"),
+        "ia3": lambda: peft.IA3Config(target_modules=["linear_1", "linear_2", "v_proj"], feedforward_modules=[]),
+    }[kind]()
+    adapted = peft.get_peft_model(model, settings)
+    inputs = video_batch(model.config)
+    outputs = adapted(**inputs, labels=inputs["input_ids"])
+    outputs.loss.backward()
+    assert outputs.logits.dtype == torch.bfloat16
+    assert {video.dtype for video in outputs.video_hidden_states} == {torch.bfloat16}
 
 
 def test_a_model_with_adapters_trains_and_answers(tmp_path) -> None:

@@ -6,16 +6,33 @@ import pytest
 import torch
 from fila_video.question_selection_fila_video import LAYERS, score_frames, scoring_layers, windows_of
 from helpers.tiny_models import random_frames, tiny_clip_llama_config, tiny_config, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModel,
+    BitNetConfig,
+    DogeConfig,
+    Exaone4Config,
+    FalconH1Config,
     Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Glm4Config,
+    GPT2Config,
+    GptOssConfig,
     HunYuanDenseV1Config,
+    Lfm2Config,
     LlamaConfig,
+    Ministral3Config,
+    MistralConfig,
+    NanoChatConfig,
     Olmo2Config,
     OlmoConfig,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3NextConfig,
     SmolLM3Config,
+    StableLmConfig,
 )
 
 SIZES = {
@@ -131,6 +148,17 @@ def test_layers_behind_the_last_one_that_counts_are_not_run(layers, num_run) -> 
         Gemma2Config(**SIZES, head_dim=8),
         HunYuanDenseV1Config(**SIZES, head_dim=8),
         SmolLM3Config(**SIZES, no_rope_layers=[0] * 4, pad_token_id=0),
+        Exaone4Config(**SIZES, sliding_window=4, layer_types=["sliding_attention", "full_attention"] * 2),
+        GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, pad_token_id=0),
+        DogeConfig(**SIZES, pad_token_id=0),
+        Lfm2Config(**SIZES, layer_types=["full_attention"] * 4, pad_token_id=0),
+        Gemma3TextConfig(**SIZES, head_dim=8),
+        PhiConfig(**SIZES, pad_token_id=0),
+        StableLmConfig(**SIZES, pad_token_id=0),
+        NanoChatConfig(**SIZES, final_logit_softcapping=None, pad_token_id=0),
+        FalconH1Config(**SIZES, head_dim=8, mamba_d_ssm=16, mamba_n_heads=4, mamba_d_head=4, pad_token_id=0),
+        Qwen3NextConfig(**SIZES, head_dim=8, layer_types=["full_attention"] * 4, num_experts=2, pad_token_id=0),
+        GPT2Config(n_embd=32, n_layer=4, n_head=4, vocab_size=64),
     ],
     ids=lambda config: config.model_type,
 )
@@ -140,9 +168,57 @@ def test_another_kind_of_attention_is_refused_by_name(config) -> None:
         score_frames(model, torch.randn(3, 2, 32), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool())
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**SIZES),
+        GemmaConfig(**SIZES, head_dim=8, pad_token_id=0),
+        Glm4Config(**SIZES, head_dim=8, pad_token_id=0),
+        Ministral3Config(**SIZES, head_dim=8, pad_token_id=0),
+        BitNetConfig(**SIZES, pad_token_id=0),
+        SmolLM3Config(**SIZES, no_rope_layers=[1] * 4, pad_token_id=0),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_the_scores_are_the_attentions_of_other_families_of_the_kind(config) -> None:
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config, attn_implementation="eager").eval()
+    frames, before, after = torch.randn(3, 2, 32), torch.randn(2, 32), torch.randn(3, 32)
+    scores = score_frames(model, frames, before, after, torch.tensor([False, False, True]))
+    embeds = torch.cat([before, frames.flatten(0, 1), after])[None]
+    attentions = model(inputs_embeds=embeds, output_attentions=True, use_cache=False).attentions
+    expected = [attentions[layer][0, :, -1, 2:8].unflatten(1, (3, 2)).mean((0, 2)) for layer in scoring_layers(4)]
+    torch.testing.assert_close(scores, torch.stack(expected))
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many numbers the largest tensor has that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        tensors = made if isinstance(made, (tuple, list)) else [made]
+        self.size = max([self.size, *(each.numel() for each in tensors if isinstance(each, torch.Tensor))])
+        return made
+
+
+def test_a_long_question_is_scored_in_parts_of_its_rows() -> None:
+    model = language_model("qwen2", "eager")
+    frames, before, after = torch.randn(3, 2, 32), torch.randn(2, 32), torch.randn(300, 32)
+    with LargestTensor() as made:
+        scores = score_frames(model, frames, before, after, torch.ones(300).bool(), layers="first")
+    assert made.size <= 4 * 128 * 308  # of four heads
+    embeds = torch.cat([before, frames.flatten(0, 1), after])[None]
+    state = model.layers[0].input_layernorm(embeds)
+    angles = model.rotary_emb(state, torch.arange(308)[None])
+    whole = model.layers[0].self_attn(state, position_embeddings=angles, attention_mask=None)[1][0, :, 8:, 2:8]
+    torch.testing.assert_close(scores[0], whole.mean((0, 1)).unflatten(0, (3, 2)).mean(1))
+
+
 def test_the_model_is_left_as_it_was_also_after_an_error() -> None:
     model = language_model("qwen2", "sdpa")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
         score_frames(model, torch.randn(3, 2, 16), torch.randn(1, 32), torch.randn(2, 32), torch.ones(2).bool())
     assert not any(layer.self_attn._forward_pre_hooks for layer in model.layers)
 
@@ -183,6 +259,14 @@ def test_a_model_scores_the_features_of_its_frames(make_config) -> None:
         tokens = scored.tokens_for_scoring([features[:4], features[4:]], 4)
         again = scored.score_tokens(tokens, before, after, question, window_size=4, window_stride=2)
         torch.testing.assert_close(again, layers)
+
+
+def test_a_frame_is_scored_by_no_more_tokens_than_the_model_reads_of_a_scene() -> None:
+    model = tiny_model(tiny_config())
+    config = model.config
+    most = -(-config.patches_per_side // config.pooling_stride)
+    features = torch.zeros(2, config.num_patches, config.vision_config.hidden_size)
+    assert model.tokens_for_scoring(features, 10**4).shape[1] == most**2
 
 
 def test_no_tokens_of_a_frame_are_an_error() -> None:
