@@ -260,24 +260,23 @@ def check_prompts(text: list[str], media: dict[str, tuple[str, list | None]]) ->
             )
 
 
-def last_questions(chats: list[list[dict]], always: bool = False) -> list[str] | None:
-    """
-    For each video of normalized chats what the last user says, where one has several turns (or `always`): no prompt
-    tells it, in which the first question stands right behind the video.
-    """
-    if not always and all(sum(message["role"] == "user" for message in chat) < 2 for chat in chats):
-        return None
+def last_questions(chats: list[list[dict]]) -> list[str]:
+    """For each video of normalized chats what the last user says, which no prompt tells in every template."""
     questions = []
     for chat in chats:
         blocks = [block for message in chat if not isinstance(message["content"], str) for block in message["content"]]
         questions += [last_question(chat)] * sum(block["type"] == "video" for block in blocks)
-    return questions or None
+    return questions
 
 
 def last_question(chat: list[dict]) -> str:
     """What the last user of a normalized chat says."""
     asked = [message["content"] for message in chat if message["role"] == "user"]
-    return " ".join(_texts(asked[-1] if asked else "")).strip()
+    content = asked[-1] if asked else ""
+    if isinstance(content, str):
+        return content.strip()
+    # Blocks of text follow each other without a gap.
+    return "".join(block["text"] if block["type"] == "text" else " " for block in content).strip()
 
 
 def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -288,12 +287,24 @@ def check_control_tokens(chat: list[dict], tokenizer: PreTrainedTokenizerBase) -
     for message in chat:
         # Blocks of text follow each other without a gap, and could make up a token together.
         text = "".join(_texts(message["content"]))
-        for token in tokenizer.added_tokens_decoder.values():
-            if token.special and token.content in text:
+        for token in _control_tokens(tokenizer):
+            if token in text:
                 raise ValueError(
-                    f"A text contains {token.content!r}, which is a control token of the model and not for users "
-                    "to write: remove it."
+                    f"A text contains {token!r}, which is a control token of the model and not for users to write: "
+                    "remove it."
                 )
+
+
+def without_control_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A text of the model's own, with a space in what it spells of control tokens, which is then plain text."""
+    for token in _control_tokens(tokenizer):
+        spaced = f"{token[:1]} {token[1:]}"
+        text = text.replace(token, "" if token in spaced else spaced)
+    return text
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 class NumberedInput:
@@ -450,4 +461,5 @@ __all__ = [
     "normalize_chats",
     "normalize_message",
     "pipeline_inputs",
+    "without_control_tokens",
 ]

@@ -20,6 +20,7 @@ import torch
 from transformers import Pipeline, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.cache_utils import Cache
 
+from .chat_inputs_fila_video import without_control_tokens
 from .configuration_fila_video import VIDEO_INPUTS
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
 from .frame_selector_fila_video import SceneSettings
@@ -277,7 +278,14 @@ class ChatSession:
         first = next(number for number, message in enumerate(messages) if message["role"] == "user")
         blocks = [{"type": "video", "video": video} for video in self.videos]
         text = {"type": "text", "text": messages[first]["content"]}
-        return [*messages[:first], {"role": "user", "content": [*blocks, text]}, *messages[first + 1 :]]
+        messages = [*messages[:first], {"role": "user", "content": [*blocks, text]}, *messages[first + 1 :]]
+        # An answer may spell a control token, which nobody took out of it and which must not become one.
+        return [
+            message | {"content": without_control_tokens(message["content"], self._pipe.tokenizer)}
+            if message["role"] == "assistant"
+            else message
+            for message in messages
+        ]
 
     def _generation_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of one turn, for `_encode` of the pipeline and for `generate`."""

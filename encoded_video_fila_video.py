@@ -17,12 +17,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from .configuration_fila_video import SHARED_WITH_SCENES
 from .video_pool_fila_video import thumbnails
 from .video_reading_fila_video import TimedVideoMetadata, staged
 from .video_sources_fila_video import VideoSegment, source_name
+
+logger = logging.get_logger(__name__)
 
 FORMAT = "fila_video.encoded_video.1"
 PICTURE_SIDE = 256  # pixels of the longer side of the pictures for people, at most
@@ -178,7 +181,7 @@ class EncodedVideo:
 
         Raises:
             ValueError: If the file is no encoded video, is damaged, or a source has changed. Whether the model is the
-            one that encoded it is checked when a question is asked.
+            one that encoded it is checked when a question is asked; a processor that is bound to none warns.
         """
         if not Path(path).is_file():
             raise ValueError(f"There is no encoded video {path}.")
@@ -268,9 +271,16 @@ class EncodedVideo:
     def check_encoder(self, encoder: Callable | None, model: nn.Module | None) -> None:
         """
         Raises:
-            ValueError: If the features are not those of the frame encoder that would make them now.
+            ValueError: If the features are not those of the frame encoder that would make them now. Without one it
+            cannot be told, which is a warning.
         """
-        if self.encoder is None or encoder is None:
+        if self.encoder is None:
+            return
+        if encoder is None:
+            logger.warning_once(
+                f"A video was encoded by {_named(self.encoder)}, and the processor is bound to no model: that the "
+                "one that answers is the same is not checked. Bind it with `processor.bind(model)`."
+            )
             return
         now = describe_encoder(encoder, model)
         # Of a function nothing but its name is known. Files of earlier versions do not say which `features` they have.

@@ -21,7 +21,7 @@ CHOOSING |= {"num_beams", "num_return_sequences", "early_stopping", "length_pena
 CHOOSING |= {"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"}
 CHOOSING |= {"no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"}
 CHOOSING |= {"exponential_decay_length_penalty"}
-MOST_INPUTS = 32
+MOST_INPUTS = MOST_MEDIA = 32
 # `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
 LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
 MORE_SCENES = 2  # times those of the saved settings: a pool has at least as many frames as all scenes need
@@ -84,7 +84,7 @@ class EndpointHandler:
             raise ValueError(f"`parameters` is a dictionary of options, got {type(parameters).__name__}.")
         refused = [name for name in parameters if name not in self.options]
         if refused:
-            raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: it is no option of a request.")
+            raise ValueError(f"`parameters` may not have {', '.join(sorted(refused))}: no option of a request.")
         for name, largest in self.largest.items():
             value = parameters.get(name)
             # Not by `isinstance`: `True` is an `int` too.
@@ -105,6 +105,11 @@ class EndpointHandler:
         batch = isinstance(inputs, list) and not (isinstance(inputs[0], dict) and "role" in inputs[0])
         if batch and len(inputs) > MOST_INPUTS:
             raise ValueError(f"A request has at most {MOST_INPUTS} inputs, got {len(inputs)}: send several requests.")
+        if (media := _num_media(inputs)) > MOST_MEDIA:
+            raise ValueError(
+                f"A request has at most {MOST_MEDIA} videos and images in all its inputs, got {media}: send several "
+                "requests."
+            )
         answers = self.pipeline(
             [_request(each) for each in (inputs if batch else [inputs])],
             return_full_text=False,
@@ -139,6 +144,16 @@ def _request(inputs: Any) -> Any:
         others = inputs.pop("videos", [])
         inputs["videos"] = [inputs.pop("video"), *(others if isinstance(others, list) else [others])]
     return inputs
+
+
+def _num_media(value: Any, key: str | None = None) -> int:
+    """How many media inputs have. A block of a chat has one, which may be a list of pictures."""
+    if isinstance(value, list):
+        return sum(_num_media(item, key) for item in value)
+    if isinstance(value, dict):
+        media = sum(_num_media(item, name) for name, item in value.items())
+        return min(media, 1) if key == "content" else media
+    return int(isinstance(value, str) and key in MEDIA_KEYS)
 
 
 def _with_media(value: Any, key: str | None = None) -> Any:

@@ -49,7 +49,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     """
     Answers questions about videos with a FiLA-Video model, built on transformers' image-text-to-text pipeline: its
     results have the same shape, and its options (`return_full_text`, `return_tensors`, `stop_sequence`, ...) mean the
-    same. The pipeline sets `processor.frame_encoder` to the model's own, as the paper selects scenes.
+    same. The pipeline sets `processor.frame_encoder` to the model's own, as the paper selects scenes, and its copies
+    and pickles have theirs.
 
     ```python
     >>> pipe = pipeline("video-text-to-text", model="path/to/FiLA-Video", trust_remote_code=True)
@@ -68,7 +69,6 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 "The pipeline needs a processor: pass `processor=AutoProcessor.from_pretrained(..., "
                 "trust_remote_code=True)` along with a loaded model."
             )
-        self.processor.frame_encoder = self.model.encode_frames
         own = self._preprocess_params["processor_kwargs"]
         spoken = own.get("subtitles")
         if spoken is not None and not is_track(spoken):
@@ -79,11 +79,32 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         if _is_list(own.get("question")):
             raise ValueError("A list as `question` belongs to the videos of one call: pass it with that call.")
 
+    @property
+    def processor(self) -> Any:
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: Any) -> None:
+        # Whichever comes selects scenes as the paper does, by the model that answers.
+        if processor is not None:
+            self.check_model_type(None)
+            processor.frame_encoder = self.model.encode_frames
+        self._processor = processor
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of a processor leaves its guests behind. That of a pipeline selects by its own copy of them.
+        return {**self.__dict__, "guests": (self.processor.frame_encoder, self.processor.question_scorer)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        encoder, scorer = state.pop("guests")
+        self.__dict__.update(state)
+        self.processor.frame_encoder, self.processor.question_scorer = encoder, scorer
+
     def check_model_type(self, supported_models: Any) -> None:
         # The base class knows the library's own models by name. Ours is known by what the pipeline needs of it, also
         # where peft wraps it.
         if not hasattr(self.model, "encode_frames"):
-            raise ValueError(f"A {type(self.model).__name__} is no FiLA-Video model: it has no `encode_frames`.")
+            raise ValueError(f"A {type(self.model).__name__} is not a FiLA-Video model: it has no `encode_frames`.")
 
     def __call__(self, videos: Any = None, text: Any = None, **kwargs: Any) -> Any:
         """

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import auto_docstring, logging
+from transformers.utils.chat_template_utils import _get_template_variables
 from transformers.video_utils import VideoMetadata
 
 from .chat_inputs_fila_video import check_control_tokens, check_prompts, last_questions, normalize_chats
@@ -29,6 +31,7 @@ from .video_processing_fila_video import (
     SETTINGS,
     FilaVideoProcessorKwargs,
     FilaVideoVideoProcessor,
+    check_resample,
     collate,
     pad_rows,
     stack_videos,
@@ -45,6 +48,11 @@ from .video_prompt_fila_video import (
 )
 
 logger = logging.get_logger(__name__)
+
+TEMPLATE_ARGUMENTS = {*inspect.signature(ProcessorMixin.apply_chat_template).parameters}
+# Of a model, the Hub or the other parts, which loaders hand to a processor too.
+HANDED_THROUGH = {"trust_remote_code", "code_revision", "return_unused_kwargs", "use_fast", "backend", "dtype"}
+HANDED_THROUGH |= {"torch_dtype", "device_map", "max_memory", "attn_implementation", "quantization_config"}
 
 
 @auto_docstring
@@ -115,9 +123,28 @@ class FilaVideoProcessor(ProcessorMixin):
         # Folders that were saved before have `add_time_instruction` among the processor's own settings.
         old_time_setting = kwargs.pop("add_time_instruction", processor_dict.get("add_time_instruction"))
         loaded = super().from_args_and_dict(args, processor_dict, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded
         if old_time_setting is not None:
-            (loaded[0] if isinstance(loaded, tuple) else loaded).add_time_instruction = old_time_setting
+            processor.add_time_instruction = old_time_setting
+        processor._check_loading(kwargs)
         return loaded
+
+    def _check_loading(self, given: dict[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: If a setting has a value that it cannot have, or the name of one that was `given` is mistyped.
+        """
+        self.video_processor.scene_settings()
+        self._video_prompt()
+        check_resample(self.video_processor.resample)
+        known = {*self.video_processor.valid_kwargs.__annotations__, *inspect.signature(type(self)).parameters}
+        parts = (self.video_processor, self.image_processor, self.tokenizer)
+        for name in given.keys() - known - HANDED_THROUGH:
+            if name.startswith("_") or any(hasattr(part, name) for part in parts):
+                continue
+            if close := get_close_matches(name, known, n=1, cutoff=0.85):
+                raise ValueError(f"`{name}` is no setting of a processor: write `{close[0]}`, or leave it out.")
+            logger.warning_once(f"`{name}` is no setting of a processor: nothing is read of it.")
 
     @property
     def add_time_instruction(self) -> bool:
@@ -194,6 +221,8 @@ class FilaVideoProcessor(ProcessorMixin):
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         merged = super()._merge_kwargs(*args, **kwargs)
         videos_kwargs = merged["videos_kwargs"]
+        check_resample(merged["images_kwargs"].get("resample"))
+        check_resample(videos_kwargs.get("resample"))
         # vLLM, which keeps a video apart from its text, asks for these offsets; masks do too, with `thin_times=False`.
         is_server = kwargs.get("return_text_replacement_offsets") and videos_kwargs.setdefault("thin_times", True)
         if is_server and videos_kwargs.get("selection", self.selection) == "question":
@@ -263,11 +292,14 @@ class FilaVideoProcessor(ProcessorMixin):
         subtitles = subtitles_of_videos(subtitles, videos, self.tokenizer, self.video_processor.access(**given))
         settings = self.video_processor.scene_settings(**given)
         check_shared_settings(self._selector.model, self, settings)
+        for text in (*questions, settings.asking.neutral_question) if self._selector.scorer is None else ():
+            self._check_question(text)
 
         def pixels(frames: torch.Tensor, device: Any) -> torch.Tensor:
             return self.video_processor.pixels(frames, **{"device": device} | given)
 
         def scoring_prompt(question: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            self._check_question(question)  # also an encoded video's own neutral one
             render = None if self.chat_template is None else super(FilaVideoProcessor, self).apply_chat_template
             return prompt_of_question(question, self.tokenizer, self.video_token, render)
 
@@ -380,6 +412,15 @@ class FilaVideoProcessor(ProcessorMixin):
         context = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
         return min(self.tokenizer.model_max_length, context or self.tokenizer.model_max_length)
 
+    def _check_question(self, question: str) -> None:
+        """The model scores a question before its prompt is whole, so it is refused for its own length too."""
+        num_tokens = len(self.tokenizer(question, add_special_tokens=False)["input_ids"]) if question else 0
+        if num_tokens > self.context_length:
+            raise ValueError(
+                f"A question takes {num_tokens} tokens, but the model's context has {self.context_length}. Nothing is "
+                "truncated: shorten the prompt, `question` or `neutral_question`."
+            )
+
     def _check_special_mm_tokens(self, text: list[str], text_inputs: dict, modalities: list[str]) -> None:
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         masks = text_inputs.get("attention_mask", text_inputs["input_ids"])
@@ -406,7 +447,12 @@ class FilaVideoProcessor(ProcessorMixin):
         return MultiModalData(**counts)
 
     def apply_chat_template(
-        self, conversation: Any, *args: Any, sanitize_control_tokens: bool = False, **kwargs: Any
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        *args: Any,
+        sanitize_control_tokens: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """
         Renders chats, and with `tokenize=True` processes them; see `ProcessorMixin.apply_chat_template`.
@@ -415,21 +461,29 @@ class FilaVideoProcessor(ProcessorMixin):
             ValueError: If there are no messages, a question is empty, or a text contains a control or placeholder
             token. `sanitize_control_tokens=True`, where transformers has it, reads such tokens as plain text instead.
         """
-        chats, is_batch = normalize_chats(conversation, kwargs.get("chat_template") or self.chat_template)
+        named = self.chat_template if isinstance(self.chat_template, dict) else {}
+        template = chat_template or self.chat_template
+        template = named.get("default" if template is named else template, template)
+        chats, is_batch = normalize_chats(conversation, template)
         for chat in [] if sanitize_control_tokens else chats:
             check_control_tokens(chat, self.tokenizer)
         if kwargs.pop("load_audio_from_video", False):
             logger.warning_once("FiLA-Video takes no sound: `load_audio_from_video` is left out.")
-        if kwargs.get("return_assistant_tokens_mask"):
-            # It asks for offsets, as a server does, but the sentence shall be the one of every other prompt.
-            kwargs["processor_kwargs"] = {"thin_times": False, **(kwargs.get("processor_kwargs") or {})}
-        if questions := last_questions(chats, always=self.frame_encoding == "cooperative"):
-            kwargs["processor_kwargs"] = {"question": questions, **(kwargs.get("processor_kwargs") or {})}
+        # Older transformers take options that are not nested in place of those that are, newer ones over them.
+        variables = _get_template_variables(template) if isinstance(template, str) else ()
+        flat = kwargs.keys() - TEMPLATE_ARGUMENTS - {*variables}
+        options = {**(kwargs.pop("processor_kwargs", None) or {}), **{name: kwargs.pop(name) for name in flat}}
+        # A mask asks for offsets, as a server does, but the sentence shall be the one of every other prompt.
+        of_chat = {"thin_times": False} if kwargs.get("return_assistant_tokens_mask") else {}
+        of_chat |= {"question": questions} if (questions := last_questions(chats)) else {}
+        given = {**(options.get("videos_kwargs") or {}), **options}
+        options |= {name: value for name, value in of_chat.items() if given.get(name) is None}
         if sanitize_control_tokens:
-            if "sanitize_control_tokens" not in inspect.signature(ProcessorMixin.apply_chat_template).parameters:
+            if "sanitize_control_tokens" not in TEMPLATE_ARGUMENTS:
                 raise ValueError("`sanitize_control_tokens` needs a newer transformers: remove such tokens yourself.")
             kwargs["sanitize_control_tokens"] = True
-        return super().apply_chat_template(chats if is_batch else chats[0], *args, **kwargs)
+        chat = chats if is_batch else chats[0]
+        return super().apply_chat_template(chat, chat_template, *args, processor_kwargs=options, **kwargs)
 
     def collate(self, items: list[BatchFeature]) -> BatchFeature:
         """

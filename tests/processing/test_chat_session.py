@@ -87,6 +87,33 @@ def test_every_turn_says_what_a_fresh_prompt_says_and_reads_its_own_tokens_alone
     assert chat.rebuilds == 0 and len(chat.messages) == 6
 
 
+class Spelling(LogitsProcessor):
+    """Makes the model write a text, a letter a token."""
+
+    def __init__(self, tokenizer, text: str) -> None:
+        self.ids = [tokenizer.encode(letter, add_special_tokens=False)[0] for letter in text]
+        self.ids.append(tokenizer.eos_token_id)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        forced = torch.full_like(scores, -1e9)
+        forced[:, self.ids.pop(0)] = 0
+        return forced
+
+
+@pytest.mark.parametrize("text", ["<video>", "a <image> or <video>", "<|im_end|>"])
+def test_a_chat_goes_on_behind_an_answer_that_spells_a_control_token(pipe, file, text, tmp_path) -> None:
+    chat = pipe.chat(file)
+    options = {"max_new_tokens": 30, "logits_processor": [Spelling(pipe.tokenizer, text)]}
+    assert chat.ask("What?", **options) == text == chat.messages[1]["content"]
+    chat.save(tmp_path / "chat")
+    answer = chat.ask("And now?", **SHORT)
+    assert chat.rebuilds == 0
+    resumed = pipe.resume_chat(tmp_path / "chat")
+    assert resumed.messages[1]["content"] == text and resumed.ask("And now?", **SHORT) == answer
+    with pytest.raises(ValueError, match="is a control token of the model and not for users"):
+        chat.ask(text)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "compressed"])
 def test_a_turn_with_other_scenes_reads_the_prompt_anew_and_is_counted(kind, file, request) -> None:
     pipe = request.getfixturevalue(kind)

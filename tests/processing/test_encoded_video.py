@@ -1,22 +1,26 @@
 """A video that is encoded once: it gives what the video gives, wherever a video stands, and says where it cannot."""
 
 import copy
+import logging
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from fila_video import ChatCollator, EncodedVideo, FilaVideoProcessor
+from fila_video.encoded_video_fila_video import pictures_of
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.video_reading_fila_video import TimedVideoMetadata, VideoSegment
 from helpers.tiny_models import tiny_model
 from helpers.tiny_processor import clip, config_for, conversation, model_for, tiny_processor
 from helpers.video_files import make_video, number_of
 from safetensors.torch import save_file
+from transformers.utils.logging import warning_once
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHORT = {"max_new_tokens": 4, "return_full_text": False}
@@ -247,6 +251,12 @@ def test_pictures_of_the_scenes_come_without_a_second_read(bound, file, encoded)
         assert numbers == scenes["indices"].flatten().tolist()
     with pytest.raises(ValueError, match=r"return_scenes.*'all'"):
         bound(text="<video>What?", videos=[file], return_scenes="all")
+
+
+@pytest.mark.parametrize(("width", "height", "shape"), [(1920, 1080, (144, 256)), (1080, 1920, (256, 144))])
+def test_the_longer_side_of_a_picture_has_256_pixels_at_most(width, height, shape) -> None:
+    frames = torch.zeros(1, 3, 384, 384, dtype=torch.uint8)
+    assert pictures_of(frames, SimpleNamespace(width=width, height=height)).shape == (1, *shape, 3)
 
 
 def test_the_pipeline_gives_the_pictures_too(model, file) -> None:
@@ -515,3 +525,17 @@ def test_subtitles_stand_beside_its_scenes_also_of_a_clip(bound, file, tmp_path)
         ours = inputs_of(bound, bound.encode_video(video), subtitles=str(subtitles))
         check_equal(ours, inputs_of(bound, video, subtitles=str(subtitles)))
         assert "word 12" in bound.decode(ours["input_ids"][0])
+
+
+def test_a_processor_without_a_model_warns_that_it_cannot_tell_whose_features_they_are(
+    bound, encoded, tmp_path, caplog, monkeypatch
+) -> None:
+    encoded.save(tmp_path / "video.safetensors")
+    loaded = EncodedVideo.load(tmp_path / "video.safetensors")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    warning_once.cache_clear()  # another test may have been warned
+    bound(text="<video>What?", videos=[loaded])
+    assert "is not checked" not in caplog.text
+    for _ in range(2):
+        tiny_processor()(text="<video>What?", videos=[loaded])
+    assert caplog.text.count("the processor is bound to no model") == 1

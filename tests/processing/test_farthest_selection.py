@@ -169,6 +169,25 @@ def test_where_everything_moves_no_frame_counts_less() -> None:
     assert frame_weights(small).min() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("usual", "torn", "weight"),
+    [(0.0, 0.55, 1.0), (0.0, 0.8, (0.6 / 0.8) ** 4), (0.4, 0.75, 1.0), (0.4, 1.2, (0.8 / 1.2) ** 4)],
+)
+def test_a_cut_counts_from_three_fifths_of_what_is_new_and_from_twice_what_is_usual_on(usual, torn, weight) -> None:
+    """Brightness steps to and fro between frames, by more below the middle, and by more yet at one of the frames."""
+
+    def step(tornness: float) -> torch.Tensor:
+        """By how much each row changes, so that the frames look torn by that much."""
+        more = tornness * (0.1 + 1 / 255) / (1 - tornness / 2)
+        return 0.1 + more * (torch.arange(16) >= 8)[:, None]
+
+    scene = 0.2 + 0.4 * torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    frames = torch.stack([scene + step(usual) * (number % 2) for number in range(41)])
+    frames[20] = scene + step(usual) - step(torn)
+    weights = frame_weights(frames.flatten(1))
+    assert weights[20] == pytest.approx(weight, abs=0.05) and weights[:20].min() > 0.9
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_frames_of_the_shortest_pools_count_too(film, length) -> None:
     small = thumbnails((255 * film[0][29 : 29 + length]).byte())
@@ -184,6 +203,12 @@ def test_a_thinned_pool_keeps_what_is_rare() -> None:
     assert 100 in kept and {401, 402} & set(kept.tolist())
     assert thin_pool(features[:10], 32).tolist() == list(range(10))
     assert thin_pool(torch.ones(100, 4), 4).tolist() == [0, 17, 50, 83]
+
+
+def test_a_frame_that_stands_alone_counts_whole_where_a_pool_is_thinned() -> None:
+    features = torch.zeros(100, 2)
+    features[30, 0], features[60:62, 1] = 10, 6
+    assert 30 in thin_pool(features, 2)
 
 
 def test_a_pool_is_not_thinned_to_no_frames() -> None:

@@ -18,6 +18,7 @@ from helpers.tiny_processor import (
     mean_features,
     model_for,
     small_clip,
+    tiny_pipeline,
     tiny_processor,
 )
 
@@ -203,6 +204,14 @@ def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(process
         processor.frame_encoder = None
 
 
+def test_who_scores_frames_stays_where_a_model_is_bound_or_an_encoder_set(model) -> None:
+    processor = tiny_processor()
+    processor.question_scorer = scorer = lambda frames, question: torch.zeros(len(frames))
+    assert processor.bind(model).question_scorer is scorer
+    processor.frame_encoder = model.encode_frames
+    assert processor.question_scorer is scorer
+
+
 @pytest.mark.parametrize(
     "name", ["scene_size", "patches_per_side", "pooling_mode", "pooling_stride", "newline_position"]
 )
@@ -304,3 +313,29 @@ def test_the_models_config_counts_the_tokens_that_the_processor_writes(processor
             assert config_for(other).patches_per_side == other.patches_per_side
             inputs = other(text="<video><image>", videos=clip(6), images=clip(1)[0], return_tensors="pt")
             assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("carry", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
+def test_copies_and_pickles_of_a_pipeline_select_as_it_does(carry) -> None:
+    options = {"max_new_tokens": 2, "return_scenes": True, "return_full_text": False}
+    pipe = tiny_pipeline()
+    other = carry(pipe)  # before it answers, since transformers leaves hooks in its model that cannot be pickled
+    (expected,), (found,) = (each(clip(30), text="What?", **options) for each in (pipe, other))
+    assert torch.equal(found["scenes"][0]["indices"], expected["scenes"][0]["indices"])
+    assert other.processor.frame_encoder.__self__ is other.model is not pipe.model
+    assert pipe.processor.frame_encoder == pipe.model.encode_frames
+
+
+def test_a_copy_of_a_pipeline_keeps_what_was_set_to_select_with(pipe) -> None:
+    other = copy.deepcopy(pipe)
+    other.processor.frame_encoder, other.processor.question_scorer = None, len
+    copied = copy.deepcopy(other)
+    assert copied.processor.frame_encoder is None and copied.processor.question_scorer is len
+
+
+def test_a_processor_put_into_a_pipeline_selects_by_its_model(pipe) -> None:
+    other = copy.copy(pipe)
+    other.processor = tiny_processor()
+    assert other.processor.frame_encoder == pipe.model.encode_frames
+    with pytest.raises(ValueError, match="`scene_size` is 2, but the model's is 3"):
+        other.processor = tiny_processor(scene_size=2)

@@ -2,11 +2,13 @@
 
 import base64
 import importlib.util
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VIDEO = (ROOT / "examples" / "shapes.mp4").read_bytes()
@@ -141,6 +143,29 @@ def test_a_request_has_so_many_inputs_at_most(handler) -> None:
 
 
 @pytest.mark.parametrize(
+    "inputs",
+    [
+        {"videos": [ENCODED] * 33, "text": QUESTION},
+        {"video": [ENCODED], "videos": [[ENCODED] * 16] * 2, "text": QUESTION},
+        {"messages": [{"role": "user", "content": [*[{"type": "video", "base64": ENCODED}] * 33, QUESTION]}]},
+        [{"role": "user", "content": [*[{"image_url": {"url": ENCODED}}] * 33, {"text": QUESTION}]}],
+        [{"videos": [ENCODED] * 11, "text": QUESTION}] * 3,
+    ],
+)
+def test_a_request_has_so_many_media_at_most_in_all_its_inputs(handler, inputs) -> None:
+    with pytest.raises(ValueError, match="at most 32 videos and images in all its inputs, got 33"):
+        ask(handler, inputs)
+
+
+def test_the_pictures_of_a_video_in_a_chat_are_one_medium(handler) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    frames = [base64.b64encode(buffer.getvalue()).decode()] * 33
+    content = [{"type": "video", "video": frames}, {"type": "text", "text": QUESTION}]
+    assert ask(handler, [{"role": "user", "content": content}])[0]["generated_text"]
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "allow_private_hosts",
@@ -171,9 +196,11 @@ def test_a_request_cannot_change_what_the_service_decides(handler, name) -> None
 
 def test_what_json_makes_of_options_is_taken(handler) -> None:
     inputs = {"video": ENCODED, "text": QUESTION}
-    options = {"num_scenes": 4.0, "selection": None, "stop_strings": ["green"], "return_scenes": True}
-    (answer,) = ask(handler, inputs, **options)
-    assert answer["generated_text"] == "a green" and len(answer["scenes"][0]["indices"]) == 4
+    options = {"num_scenes": 4.0, "selection": None, "return_scenes": True}
+    (whole,) = ask(handler, inputs, **options)
+    first, second, *_ = whole["generated_text"].split()
+    (answer,) = ask(handler, inputs, stop_strings=[second], **options)
+    assert answer["generated_text"] == f"{first} {second}" and len(answer["scenes"][0]["indices"]) == 4
     with pytest.raises(ValueError, match=r"`num_scenes` is a whole number from 1 to .* got '4'"):
         ask(handler, inputs, num_scenes="4")
 
@@ -277,6 +304,7 @@ def test_the_packages_of_an_endpoint_are_those_of_the_installation() -> None:
         ({"exponential_decay_length_penalty": [1]}, "must be two numbers"),
         ({"length_penalty": "x", "num_beams": 2}, "`length_penalty` must be a number, got 'x'"),
         ({"selection": "nope"}, "Unknown `selection` 'nope'"),
+        ({"resample": 99}, r"`resample` must be one of .*3 \(BICUBIC\), .* got 99"),
         ({"subtitles": "eng"}, "Subtitles need a video"),
     ],
 )

@@ -1,7 +1,7 @@
 """What the pipeline refuses by name, and how it goes on behind a bad video."""
 
 import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def test_what_hears_of_progress_is_a_function_whatever_reads(file) -> None:
 def test_a_pipeline_without_a_processor_or_with_another_model_is_refused(pipe) -> None:
     with pytest.raises(ValueError, match="needs a processor"):
         VideoTextToTextPipeline(pipe.model, tokenizer=pipe.tokenizer)
-    with pytest.raises(ValueError, match="no FiLA-Video model"):
+    with pytest.raises(ValueError, match="not a FiLA-Video model"):
         VideoTextToTextPipeline(pipe.model.model.language_model, processor=tiny_processor())
     with pytest.raises(ValueError, match="`scene_size` is 2, but the model's is 3"):
         VideoTextToTextPipeline(pipe.model, processor=tiny_processor(scene_size=2))
@@ -206,15 +206,11 @@ def test_an_unknown_way_to_take_errors_is_named(pipe, file) -> None:
 def test_who_reads_a_stream_does_not_wait_for_a_video_that_cannot_be_read(pipe, broken) -> None:
     streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=60)
 
-    def answer() -> None:
-        with pytest.raises(ValueError):
-            pipe(broken, text="?", streamer=streamer)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    assert list(streamer) == [""]
-    thread.join(timeout=60)
-    assert not thread.is_alive()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(pipe, broken, text="?", streamer=streamer)
+        assert list(streamer) == [""]
+        with pytest.raises(ValueError, match=r"broken\.mp4"):
+            answer.result(timeout=60)
 
 
 def test_an_error_ends_the_pipelines_own_streamer(pipe, broken) -> None:

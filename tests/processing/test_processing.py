@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -266,3 +267,44 @@ def test_collated_inputs_are_those_of_a_batch(processor) -> None:
     assert all(torch.equal(collated[name], batch[name]) for name in batch)
     with pytest.raises(ValueError, match="`scenes` cannot be collated"):
         processor.collate([processor(text="<video>", videos=clip(2), return_scenes=True, return_tensors="pt")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_scene": 8}, "`num_scene` is no setting of a processor: write `num_scenes`"),
+        ({"visual_starts": "a"}, "write `visual_start`"),
+        ({"selection": "nope"}, "Unknown `selection` 'nope'"),
+        ({"time_marks": "nope"}, "`time_marks` must be one of .* got 'nope'"),
+        ({"num_scenes": "8"}, "`num_scenes` must be a whole number, got '8'"),
+        ({"resample": 99}, "`resample` must be one of .* got 99"),
+    ],
+)
+def test_a_mistyped_setting_is_refused_where_a_processor_is_loaded(processor, tmp_path, settings, message) -> None:
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        FilaVideoProcessor.from_pretrained(tmp_path, **settings)
+
+
+def test_what_is_no_setting_of_a_processor_passes_where_it_is_loaded(processor, tmp_path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    saved = json.loads(path.read_text())
+    saved["video_processor"]["num_scene"] = saved["num_scene"] = 8  # as of a version that is gone
+    path.write_text(json.dumps(saved))
+    of_loaders = {"trust_remote_code": True, "token": False, "dtype": "auto", "device_map": "cpu", "use_fast": True}
+    loaded = FilaVideoProcessor.from_pretrained(tmp_path, num_scenes=3, padding_side="right", **of_loaders)
+    assert loaded.num_scenes == 3 and loaded.tokenizer.padding_side == "right"
+    assert "is no setting" not in caplog.text
+    FilaVideoProcessor.from_pretrained(tmp_path, scenes=8)
+    assert "`scenes` is no setting of a processor" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["videos", "images"])
+def test_a_filter_of_resizing_that_there_is_none_of_is_refused(processor, kind) -> None:
+    with pytest.raises(ValueError, match=r"`resample` must be one of 0 \(NEAREST\), .* got 99"):
+        processor(text=f"<{kind[:-1]}>What?", **{kind: [clip(1)[0] if kind == "images" else clip(6)]}, resample=99)
+    for read in (processor.encode_video, processor.video_processor):
+        with pytest.raises(ValueError, match=r"`resample` must be one of .* got 99"):
+            read(clip(6), resample=99)

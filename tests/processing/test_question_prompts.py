@@ -84,6 +84,49 @@ def test_in_a_chat_of_several_turns_the_last_user_asks(processor) -> None:
     assert representatives(outputs) == [14, 15] and representatives(outputs, 1) == [4, 5]
 
 
+VICUNA = (
+    "{% for message in messages %}{{ message['role'].upper() }}: {% for block in message['content'] %}"
+    "{{ '<video>' if block['type'] == 'video' else block['text'] }}{% endfor %} {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [None, VICUNA])
+@pytest.mark.parametrize(
+    ("content", "asked"),
+    [
+        (("Show 15.", colors()), ["Show 15."]),
+        (("Before 3.", colors(), "Show 15."), ["Before 3. Show 15."]),
+        ((colors(), "Show", " 15."), ["Show 15."]),
+        ((colors(), "Show 3.", colors(), "Show 15."), ["Show 3. Show 15."] * 2),
+    ],
+)
+def test_in_a_chat_of_one_turn_all_that_its_user_says_is_the_question(processor, content, asked, template) -> None:
+    options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, "chat_template": template}
+    processor.apply_chat_template(conversation(*content), **options)
+    assert processor.question_scorer.asked == asked
+    # Beside another chat, of several turns, it means the same.
+    several = [*conversation(colors(), "Show 2.", answer="Here."), {"role": "user", "content": "Show 4."}]
+    processor.apply_chat_template(
+        [conversation(*content), several], processor_kwargs={"padding": True}, **{**options, "chat_template": None}
+    )
+    assert processor.question_scorer.asked[len(asked) :] == [*asked, "Show 4."]
+
+
+@pytest.mark.parametrize("nest", [dict, lambda **options: {"processor_kwargs": options}])
+def test_options_of_a_chat_mean_the_same_nested_and_not(processor, nest) -> None:
+    chat = [*conversation(colors(), "Show 3.", answer="Here."), {"role": "user", "content": "Show 15."}]
+    render = {"tokenize": True, "return_dict": True}
+    outputs = processor.apply_chat_template(chat, **render, **nest(return_scenes=True))
+    assert outputs["scenes"][0]["scores"]["question"] == "Show 15."
+    for given in ({"question": "Show 7."}, {"videos_kwargs": {"question": "Show 7."}}):
+        outputs = processor.apply_chat_template(chat, **render, **nest(return_scenes=True, **given))
+        assert outputs["scenes"][0]["scores"]["question"] == "Show 7."
+    both = {"processor_kwargs": {"num_scenes": 3}, "return_scenes": True}
+    (scenes,) = processor.apply_chat_template(chat, **render, **both)["scenes"]
+    assert len(scenes["indices"]) == 3 and scenes["scores"]["question"] == "Show 15."
+
+
 def test_a_question_can_be_passed_beside_the_prompt(processor) -> None:
     outputs = processor(
         text="<video>\nWhat?", videos=[colors()], question="Show 7.", return_scenes=True, return_tensors="pt"
@@ -251,6 +294,30 @@ def test_features_that_are_too_large_to_keep_are_encoded_again_and_give_the_same
         for size in (1 << 30, 1)
     )
     assert torch.equal(kept["scenes"][0]["indices"], again["scenes"][0]["indices"])
+
+
+@pytest.mark.parametrize("name", ["question", "neutral_question", "prompt"])
+def test_a_question_over_the_models_context_is_refused_before_anything_is_read(bound, name) -> None:
+    processor, _ = bound
+    limit = processor.context_length
+    long = "word " * limit
+    text = f"<video>\n{long if name == 'prompt' else 'What moves?'}"
+    given = {} if name == "prompt" else {name: long}
+    num_tokens = len(processor.tokenizer(long.strip() if name == "prompt" else long)["input_ids"])
+    with pytest.raises(ValueError, match=f"A question takes {num_tokens} tokens, but the model's context has {limit}"):
+        processor(text=text, videos=["no/such/file.mp4"], **given)
+    # A scorer reads the question, and not the model.
+    if name == "question":
+        other = copy.copy(processor)
+        other.question_scorer = lambda frames, question: frames.float().mean(dim=(1, 2, 3))
+        assert other(text=text, videos=[clip(24)], question=long)["input_ids"]
+
+
+def test_an_encoded_videos_own_neutral_question_is_refused_before_it_is_scored(bound) -> None:
+    processor, _ = bound
+    encoded = processor.encode_video(clip(24), neutral_question="word " * processor.context_length)
+    with pytest.raises(ValueError, match="A question takes"):
+        processor(text="<video>\nWhat moves?", videos=[encoded])
 
 
 def test_a_thinned_pool_is_scored_where_it_was_kept(bound) -> None:

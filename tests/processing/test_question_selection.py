@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fila_video.frame_selector_fila_video import SceneSettings
 from fila_video.question_selection_fila_video import moments_around, relevance, relevant_frames
 
 
@@ -56,6 +57,15 @@ def test_coverage_reaches_all_of_the_video_and_is_denser_where_scores_are_high()
     chosen = relevant_frames(**frames, num_scenes=20, diversity="coverage")
     inside = ((chosen >= 50) & (chosen < 60)).sum()
     assert inside >= 8 and chosen[0] < 25 and chosen[-1] > 75
+
+
+def test_coverage_takes_its_frames_whatever_the_spacing() -> None:
+    frames = pool(40) | {"scores": torch.zeros(40)}
+    frames["scores"][30:34] = 10
+    plain, spaced = (
+        relevant_frames(**frames, num_scenes=10, diversity="coverage", spacing=spacing) for spacing in (0.0, 3.0)
+    )
+    assert plain.tolist() == spaced.tolist()
 
 
 def film_of_events(events: dict[int, int], num_frames: int = 60) -> dict[str, torch.Tensor]:
@@ -141,3 +151,14 @@ def test_what_draws_attention_whatever_is_asked_falls_away() -> None:
 def test_arguments_out_of_range_are_named(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         relevant_frames(**pool(8) | {"num_scenes": 2} | change)
+
+
+def test_xcomps_own_way_to_ask_holds_whatever_the_other_settings_say() -> None:
+    others = {"question_min_rise": 0.5, "question_spacing": 9.0, "question_context": 2.0, "question_tokens": 4}
+    others |= {"neutral_question": "What?", "question_layers": "first"}
+    asking = SceneSettings(question_diversity="xcomp", **others).asking
+    assert asking == SceneSettings(question_diversity="top", question_spacing=0.0)
+
+
+def test_the_least_rise_may_be_all_of_it() -> None:
+    assert SceneSettings(question_min_rise=1.0).question_min_rise == 1.0

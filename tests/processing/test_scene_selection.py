@@ -367,3 +367,10 @@ def test_a_gpu_selects_the_scenes_of_the_cpu(method) -> None:
     on_gpu = select_scenes(features.cuda(), 5, 3, method)
     assert on_gpu.device.type == "cpu"
     assert torch.equal(on_gpu, select_scenes(features, 5, 3, method))
+
+
+def test_a_bipartite_scene_is_full_where_its_best_edges_share_their_frames() -> None:
+    features = torch.eye(12)
+    features[[0, 1, 2, 3, 5]] = features[0].clone()
+    (scene,) = select_scenes(features, 1, 6, "bsm").tolist()
+    assert len(set(scene)) == 6

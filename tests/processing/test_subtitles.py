@@ -8,8 +8,15 @@ from types import SimpleNamespace
 
 import av
 import pytest
-from fila_video import VideoLimits, VideoReadError, VideoSegment, VideoTextToTextPipeline, read_subtitles
-from fila_video.subtitles_fila_video import SubtitleLine, lines_beside_scenes
+from fila_video import (
+    VideoLimits,
+    VideoReadError,
+    VideoSegment,
+    VideoTextToTextPipeline,
+    read_subtitles,
+    subtitles_fila_video,
+)
+from fila_video.subtitles_fila_video import SubtitleLine, is_track, lines_beside_scenes, lines_within
 from fila_video.video_limits_fila_video import Budget
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import clip, model_for, tiny_processor
@@ -94,9 +101,9 @@ def film_with_timed_text(path, tracks):
 @pytest.mark.parametrize("text", [SRT, VTT, SRT.rstrip("\n")])
 def test_both_formats_give_plain_lines_with_their_seconds(tmp_path, text) -> None:
     assert rounded(read_subtitles(text.encode())) == LINES
-    for encoding in ("utf-8-sig", "utf-16"):
+    for mark, encoding in (("", "utf-8-sig"), ("\ufeff", "utf-16-le"), ("\ufeff", "utf-16-be")):
         path = tmp_path / f"{encoding}.srt"
-        path.write_text(text, encoding=encoding)
+        path.write_text(mark + text, encoding=encoding)
         assert rounded(read_subtitles(path)) == rounded(read_subtitles(str(path))) == LINES
 
 
@@ -157,6 +164,43 @@ def test_lines_follow_the_clips_of_a_video(tmp_path) -> None:
 def test_a_line_that_is_shown_on_is_taken_once() -> None:
     text = "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\nthe same\n\n" for n in range(1, 4))
     assert rounded(read_subtitles(text.encode())) == [(1.0, 4.0, "the same")]
+
+
+@pytest.mark.parametrize(("pause", "number"), [(50, 1), (200, 2)])
+def test_a_line_goes_on_over_the_shortest_pause_alone(pause, number) -> None:
+    text = cue("00:00:01,000", "00:00:02,000", "the same") + cue(f"00:00:02,{pause:03d}", "00:00:03,000", "the same")
+    assert len(read_subtitles(text.encode())) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("en", True), ("eng", True), ("ENG", True), ("engl", False), ("e", False), ("e1", False), (0, True), (-1, True)]
+    + [(True, False), (None, False), (1.0, False)],
+)
+def test_a_track_is_named_by_its_number_or_by_two_or_three_letters(name, expected) -> None:
+    assert is_track(name) is expected
+
+
+def test_a_track_of_more_lines_than_a_film_has_is_refused(tmp_path, monkeypatch) -> None:
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)])
+    monkeypatch.setattr(subtitles_fila_video, "MAX_LINES", 2)
+    assert len(read_subtitles(0, film)) == 2
+    monkeypatch.setattr(subtitles_fila_video, "MAX_LINES", 1)
+    with pytest.raises(VideoReadError, match="its subtitles have more than 1 lines; split the file"):
+        read_subtitles(0, film)
+
+
+def test_a_line_that_begins_where_the_video_ends_is_outside_of_it() -> None:
+    inside, outside = (SubtitleLine(start, 5.0, "words") for start in (3.999, 4.0))
+    assert lines_within([inside, outside], 4.0) == (inside,)
+    assert lines_within([inside, outside], None) == (inside, outside)
+
+
+def test_no_farther_line_takes_the_room_of_a_nearer_one_that_is_too_long() -> None:
+    near, long, far = (SubtitleLine(at, at, text) for at, text in ((1.0, "a"), (2.0, "b " * 50), (9.0, "c")))
+    tokenizer = tiny_processor().tokenizer
+    assert lines_beside_scenes([near, far], [1.0], 20, tokenizer, "head") == (["a c"], 0)
+    assert lines_beside_scenes([near, long, far], [1.0], 20, tokenizer, "head") == (["a"], 2)
 
 
 @pytest.mark.parametrize(

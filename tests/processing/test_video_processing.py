@@ -5,6 +5,7 @@ import PIL.Image
 import pytest
 import torch
 from fila_video import video_reading_fila_video
+from fila_video.frame_selector_fila_video import SceneSettings
 from fila_video.video_pool_fila_video import SpreadPool
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_reading_fila_video import TimedVideoMetadata, VideoReadError, VideoSegment, read_frames
@@ -244,6 +245,16 @@ def test_a_video_read_before_is_a_pool_thinned_above_its_limit(folder) -> None:
 
 
 # Frames given as they are
+
+
+def test_a_pool_is_not_thinned_below_what_the_scenes_take() -> None:
+    settings = SceneSettings(num_scenes=4, scene_size=3, encoded_candidates=5)
+    assert (settings.num_thinned(24), settings.num_thinned(8)) == (12, 8)
+
+
+def test_a_pool_of_two_frames_is_spaced_evenly_since_both_are_the_ends() -> None:
+    two, three = (SceneSettings(max_candidates=most, min_candidates=1, num_scenes=1, scene_size=1) for most in (2, 3))
+    assert two.num_dense(600.0) is None and three.num_dense(600.0) == 600
 
 
 def test_arrays_are_the_pool_themselves() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fila_video.processing_fila_video import FilaVideoProcessor
+from fila_video.video_prompt_fila_video import VideoPrompt, VideoTokens
 from helpers.tiny_processor import clip, model_for
 from PIL import Image
 
@@ -69,6 +70,17 @@ def test_the_placeholder_is_the_mode_for_every_number_of_scenes(processor, side,
         assert all(count < own for count in counts.values()), (num_scenes, duration, text)
 
 
+def test_a_time_is_left_out_where_a_token_of_its_sentence_is_as_frequent_as_the_placeholder(processor) -> None:
+    tokenizer, prompt, scenes = processor.tokenizer, VideoPrompt(), scenes_of(8, 60.0)
+
+    def text(num_tokens: int, *thinned: object) -> str:
+        return prompt.text("<video>", VideoTokens([num_tokens] + [0] * 7, [0] * 8, 0), scenes, *thinned)
+
+    whole = text(0)
+    most = max(Counter(tokenizer(whole, add_special_tokens=False)["input_ids"]).values())
+    assert whole not in text(most, 1, tokenizer) and whole in text(most + 1, 1, tokenizer)
+
+
 def test_only_a_request_for_offsets_thins_the_sentence(processor) -> None:
     other = with_tokens_per_scene(processor, 1, "video")
     options = {"text": "<video>What?", "videos": clip(12), "num_scenes": 12, "scene_size": 1}
@@ -84,9 +96,11 @@ def test_only_a_request_for_offsets_thins_the_sentence(processor) -> None:
         {"role": "user", "content": [{"type": "video", "video": clip(12)}, {"type": "text", "text": "What?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
     ]
-    settings = {"tokenize": True, "return_dict": True, "processor_kwargs": {"num_scenes": 12, "scene_size": 1}}
-    masked = other.apply_chat_template(chat, **settings, return_assistant_tokens_mask=True)
-    assert masked["input_ids"] == other.apply_chat_template(chat, **settings)["input_ids"]
+    sizes = {"num_scenes": 12, "scene_size": 1}
+    for options in ({"processor_kwargs": sizes}, sizes):
+        settings = {"tokenize": True, "return_dict": True, **options}
+        masked = other.apply_chat_template(chat, **settings, return_assistant_tokens_mask=True)
+        assert masked["input_ids"] == other.apply_chat_template(chat, **settings)["input_ids"]
 
 
 def test_a_server_is_told_to_pass_metadata_on_and_they_name_the_times(processor) -> None:
