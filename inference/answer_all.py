@@ -3,9 +3,10 @@ Answers questions about thousands of videos, and goes on where it was broken off
 
     fila-video answer-all --records FILE|FOLDER --question "What happens?" --output answers.jsonl
 
-Each row of the output has `id`, `video`, `question`, `answer`, `error` (of `answer` and `error` one is null) and
-`settings`, a mark of what answered. Where subtitles found no room, `subtitles_left_out` counts their lines. The exit
-status is 0, or 3 where rows have errors, or 2 where the run stopped.
+Each row of the output has `id`, `video`, `media` (the clip and the subtitles that its record names), `question`,
+`answer`, `error` (of `answer` and `error` one is null) and `settings`, a mark of what answered. Where subtitles found
+no room, `subtitles_left_out` counts their lines. The exit status is 0, or 3 where rows have errors, or 2 where the run
+stopped.
 """
 
 import argparse
@@ -56,7 +57,7 @@ class Summary:
 
 
 def answer_all(
-    records: str | os.PathLike,
+    records: str | os.PathLike | WorkList,
     output: str | os.PathLike,
     question: str | None = None,
     *,
@@ -77,8 +78,9 @@ def answer_all(
     nothing is lost and nothing is answered twice.
 
     Args:
-        records (`str` or `os.PathLike`):
-            A file of JSON lines, a JSON array, a Parquet file, or a folder of videos; see [`WorkList`].
+        records (`str`, `os.PathLike` or `WorkList`):
+            A file of JSON lines, a JSON array, a Parquet file, or a folder of videos; see [`WorkList`], which may be
+            given itself.
         output (`str` or `os.PathLike`):
             A file of JSON lines. Rows are added and brought to the disk as they come, those of a video together.
             Beside it stands `OUTPUT.settings.json`.
@@ -113,8 +115,9 @@ def answer_all(
 
     Raises:
         ValueError: If the records or the options are wrong (also `subtitles` that are no track, where there are
-            several videos), the output is the records' file, no file of answers, of other settings or in use, the
-            model cannot be loaded, or, with `on_error="raise"`, at the first row that cannot be answered.
+            several videos), the output is the records' file, no file of answers, of other settings, of records that
+            have changed since or in use, the model cannot be loaded, or, with `on_error="raise"`, at the first row
+            that cannot be answered.
     """
     if engine not in ENGINES:
         raise ValueError(f"`engine` is one of {', '.join(ENGINES)}, got {engine!r}.")
@@ -148,9 +151,10 @@ def answer_all(
     }
     if is_pipeline:
         settings |= pipeline_settings(model)
-    if os.path.exists(records) and os.path.exists(output) and os.path.samefile(records, output):
+    source = records.records if isinstance(records, WorkList) else records
+    if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
         raise ValueError(f"The output {output} is the file of the records, which it would spoil: name another.")
-    work = WorkList(records, question)
+    work = records if isinstance(records, WorkList) else WorkList(records, question)
     subtitles = {**options, **(options.get("processor_kwargs") or {})}.get("subtitles")
     if subtitles is not None:
         _check_subtitles(subtitles, work)

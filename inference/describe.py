@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..long_video.json_records import read_own_lines
 from .description import (
     FEWEST_OF_YOUTUBE,
     FORMATS,
@@ -30,6 +31,7 @@ from .description import (
 )
 from .options import check_counts, check_options, check_questions
 from .output import differences, model_mark, pipeline_settings
+from .questions import WorkList
 
 if TYPE_CHECKING:
     from ..pipeline_fila_video import VideoTextToTextPipeline
@@ -258,9 +260,10 @@ def _describe_chapters(
         if progress is not None:
             progress("describing", done, len(description.chapters))
 
-    answer_all(records, output, question, model=pipe, progress=advance, **options)
-    for line in output.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    asked = WorkList(records, question)
+    asked.compares_videos = False  # the plan has done so, and what a URL was fetched to has another name each time
+    answer_all(asked, output, question, model=pipe, progress=advance, **options)
+    for row in read_own_lines(output):
         chapter = description.chapters[int(row["id"])]
         chapter.text, chapter.error = row["answer"], row["error"]
         if chapter.error is None and not chapter.text.strip():

@@ -87,7 +87,7 @@ class Output:
         Takes what is answered from the list; returns how many that are. A row that was half written goes.
 
         Raises:
-            ValueError: If the file holds anything but rows of these settings.
+            ValueError: If the file holds anything but rows of these settings, or the record of one has changed.
         """
         self.file.seek(0)
         done, end, again = 0, 0, []
@@ -111,7 +111,10 @@ class Output:
             if retry_errors and row.get("error") is not None:
                 again.append(end)
             else:
-                done += work.remove(row["id"])
+                try:
+                    done += work.remove(row)
+                except ValueError as error:
+                    raise ValueError(f"{self.path}, line {number}: {error}") from None
             end += len(line)
             self.is_known = True
         self.file.truncate(end)
@@ -144,10 +147,12 @@ class Output:
 
     def write(self, videos: list[VideoQuestions], rows: list[Answered]) -> None:
         """Adds rows and brings them to the disk."""
-        sources = {asked.id: video.video for video in videos for asked in video.asked}
+        sources = {asked.id: video for video in videos for asked in video.asked}
         lines = []
         for name, question, answer, error, left_out in rows:
-            row = {"id": name, "video": sources[name], "question": question, "answer": answer, "error": error}
+            source = sources[name]
+            row = {"id": name, "video": source.video, "media": source.settings, "question": question}
+            row |= {"answer": answer, "error": error}
             row |= {"subtitles_left_out": left_out} if left_out else {}
             lines.append(json.dumps({**row, "settings": self.mark}, ensure_ascii=False) + "\n")
         self.file.write("".join(lines).encode("utf-8", "backslashreplace"))

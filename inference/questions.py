@@ -72,6 +72,7 @@ class WorkList:
 
     def __init__(self, records: str | os.PathLike, question: str | None = None) -> None:
         self.records = Path(records)
+        self.compares_videos = True  # when a row is removed; to be set to false where all are of one video
         self.database = sqlite3.connect("")  # a file without a name, which goes with the process
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("CREATE TABLE videos (number INTEGER PRIMARY KEY, media TEXT UNIQUE)")
@@ -115,9 +116,50 @@ class WorkList:
                 found.add(settings["video"])
                 yield settings["video"]
 
-    def remove(self, name: str) -> bool:
-        """Takes a question from the list, by its id; whether it was there."""
-        return self.database.execute("DELETE FROM rows WHERE id = ?", (name,)).rowcount > 0
+    def remove(self, row: dict) -> bool:
+        """
+        Takes the question of a row of answers from the list; whether it was there.
+
+        Raises:
+            ValueError: If its record has another question, video, clip or subtitles by now.
+        """
+        found = self.database.execute(
+            "SELECT media, question FROM rows JOIN videos ON videos.number = rows.video WHERE id = ?", (row["id"],)
+        ).fetchone()
+        if found is None:
+            return False
+        media, question = json.loads(found[0]), found[1]
+        self._check_unchanged(row, {"video": None} if isinstance(media, str) else media, question)
+        self.database.execute("DELETE FROM rows WHERE id = ?", (row["id"],))
+        return True
+
+    def _check_unchanged(self, row: dict, media: dict, question: str | None) -> None:
+        # Rows of earlier versions do not say of which clip they are, nor with which subtitles.
+        known = MEDIA_SETTINGS if "media" in row else ()
+        was = {"question": row.get("question"), "video": row.get("video")}
+        was |= {name: (row.get("media") or {}).get(name) for name in known}
+        now = {"question": question, **media}
+        same = {name: value == now.get(name) for name, value in was.items()}
+        same |= {name: self._is_same_file(was[name], now.get(name)) for name in ("video", "subtitles") if name in was}
+        same["video"] |= not self.compares_videos
+        changed = {name: (was[name], now.get(name)) for name in was if not same[name]}
+        if changed:
+            told = "; ".join(f"{name}: {there!r} there, {here!r} now" for name, (there, here) in changed.items())
+            again = " or, since the row is an error, ask again with --retry-errors" * (row.get("error") is not None)
+            raise ValueError(
+                f"The output has a row of the id {row['id']!r}, but its record has changed since ({told}). Give the "
+                f"record an id of its own, or as it was, name a new output{again}; or remove the row."
+            )
+
+    def _is_same_file(self, was: Any, now: Any) -> bool:
+        """Whether it is the same file, also where the folder was moved, or the run is started in another one."""
+        if was == now or not (isinstance(was, str) and isinstance(now, str)) or "://" in was + now:
+            return was == now
+        if os.path.exists(was) and os.path.exists(now):
+            return os.path.samefile(was, now)
+        folder = self.records.parent if self.records.is_file() else self.records
+        written = Path(os.path.relpath(now, folder)).parts
+        return ".." not in written and Path(was).parts[-len(written) :] == written
 
     def __iter__(self) -> Iterator[VideoQuestions]:
         """The videos in the order in which they first occur, each once."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -24,6 +25,11 @@ _JSON = (".json", ".jsonl", ".ndjson")
 _DATA = (*_JSON, ".csv", ".tsv", ".txt", ".xml", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _CHUNK = 1 << 20
 _PLACEHOLDERS = (VIDEO_PLACEHOLDER, TIME_PLACEHOLDER, "<video>")
+# What training refuses in a text, whichever of the usual tokenizers the model has: this one is not known here.
+_CONTROL_TOKEN = re.compile(
+    r"<\|[^\s<>|]+\|>|</?s>|<(unk|pad|bos|eos|mask|start_of_turn|end_of_turn|end_of_utterance|fake_token_around_image|"
+    r"global-img|row_\d+_col_\d+|IMG_CONTEXT|im_start|im_end|im_patch)>|</?img>|\[/?INST\]"
+)
 
 
 class LongVideoError(ValueError):
@@ -74,12 +80,13 @@ def read_annotations(
             item = _check(record, where, Path(videos))
             if isinstance(item, dict):
                 key = (item["data_source"], item["id"])
+                file = os.path.realpath(Path(videos) / item["file"])  # links give one video several names
                 if key in ids:
                     item = _bad(record, where, f"the id is used already by {ids[key]}")
-                elif item["file"] in files:
-                    item = _bad(record, where, f"the video is annotated already by {files[item['file']]}")
+                elif file in files:
+                    item = _bad(record, where, f"the video is annotated already by {files[file]}")
                 else:
-                    ids[key] = files[item["file"]] = where
+                    ids[key] = files[file] = where
             if isinstance(item, BadInput):
                 report(item)
             else:
@@ -340,6 +347,8 @@ def find_caption(record: dict) -> str | ValueError:
     for placeholder in _PLACEHOLDERS:
         if placeholder in caption:
             return ValueError(f"the caption contains the placeholder {placeholder}")
+    if found := _CONTROL_TOKEN.search(caption):
+        return ValueError(f"the caption contains {found[0]}, a control token of models: remove it")
     return " ".join(caption.split())
 
 

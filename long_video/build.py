@@ -26,6 +26,7 @@ from tqdm import tqdm
 from .annotations import BadInput, LongVideoError, annotation_names, check_annotations, fingerprint, read_annotations
 from .durations import DurationCache, read_durations
 from .engines import ENGINES, TaskError, default_workers, run_tasks, running
+from .json_records import read_own_lines
 from .plan import JoiningPlan, JoiningRules, make_plan
 from .records import make_record, record_source, video_name
 from .statistics import Statistics, check_complete, draw_histograms, read_records, write_card
@@ -56,6 +57,8 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if isinstance(self.annotations, (str, os.PathLike)):
             self.annotations = [self.annotations]
+        # Their fingerprint is taken before they are read: a generator would be used up by it.
+        self.annotations = [list(each) if isinstance(each, Iterator) else each for each in self.annotations]
         self.videos, self.output = Path(self.videos), Path(self.output)
         if not self.annotations:
             raise LongVideoError("There must be at least one annotation file.")
@@ -260,9 +263,7 @@ def _stop_at(bad: list[BadInput]) -> None:
 
 def _read_bad(output: Path) -> list[BadInput]:
     path = output / _REPORT
-    if not path.exists():
-        return []
-    return [BadInput(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [BadInput(**item) for item in read_own_lines(path)] if path.exists() else []
 
 
 def _bar(settings: BuildSettings, title: str, total: int, unit: str, initial: int = 0) -> tqdm:

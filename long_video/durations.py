@@ -38,7 +38,7 @@ class DurationCache:
         self._path = Path(path)
         self._known: dict[str, tuple[int, int, float]] = {}
         if self._path.exists():
-            for line in self._path.read_bytes().splitlines():
+            for line in self._path.read_bytes().split(b"\n"):
                 try:
                     file, size, changed, duration = json.loads(line)
                     self._known[file] = (size, changed, float(duration))

@@ -2,10 +2,13 @@
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+BOM = b"\xef\xbb\xbf"  # which editors put before UTF-8
 CHUNK = 1 << 20
 MOST_DIGITS = 4000  # of an integer; Python's own limit depends on how it was started
 
@@ -45,11 +48,49 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, object]]:
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(BOM)
             if line.strip():
                 try:
-                    yield number, parse_record(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+                    yield number, parse_record(line)
                 except JsonRecordError as error:
                     yield number, error
+
+
+def read_own_lines(path: str | Path, may_be_torn: bool = False) -> Iterator[Any]:
+    """
+    The records of a file of JSON lines that this package wrote, in order.
+
+    Args:
+        may_be_torn (`bool`, *optional*, defaults to `False`):
+            Pass over a last line that is no JSON, as a kill or a full disk leaves it.
+
+    Raises:
+        ValueError: If another line is not valid JSON; with its file and number.
+    """
+    bad = None
+    for number, record in read_json_lines(path):
+        if bad is not None:
+            break
+        if isinstance(record, JsonRecordError):
+            bad = number, record
+        else:
+            yield record
+    else:
+        if may_be_torn:
+            return
+    if bad is not None:
+        raise ValueError(f"{path}, line {bad[0]}: {bad[1]}. Remove that line.") from bad[1]
+
+
+def append_lines(path: str | Path, records: Iterable[dict]) -> None:
+    """Adds records as JSON lines. What a kill left of a last line goes: it would become one line with the first."""
+    with open(path, "ab+") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        if file.read(1) not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write("".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def read_json_records(path: str | Path) -> Iterator[tuple[int, object]]:
@@ -63,7 +104,7 @@ def read_json_records(path: str | Path) -> Iterator[tuple[int, object]]:
         ValueError: If the file holds neither, ends within its array, or goes on behind it.
     """
     with open(path, "rb") as file:
-        start = file.read(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
+        start = file.read(CHUNK).removeprefix(BOM).lstrip()
     if not start.startswith(b"["):
         if not start.startswith(b"{"):
             raise ValueError(f"{str(path)!r} holds no JSON array of records, and no JSON lines.")
@@ -131,4 +172,12 @@ def _check_end(path: str | Path, pieces: Iterable[bytes]) -> None:
             )
 
 
-__all__ = ["JsonRecordError", "parse_record", "read_json_lines", "read_json_records"]
+__all__ = [
+    "BOM",
+    "JsonRecordError",
+    "append_lines",
+    "parse_record",
+    "read_json_lines",
+    "read_json_records",
+    "read_own_lines",
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .annotations import LongVideoError
-from .json_records import JsonRecordError, read_json_lines
+from .json_records import read_own_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,10 +84,7 @@ def read_records(output: str | Path) -> Iterator[dict]:
         ValueError: If a line is not valid JSON; with its file and number.
     """
     for shard in sorted(Path(output).glob("data/train-*.jsonl")):
-        for number, record in read_json_lines(shard):
-            if isinstance(record, JsonRecordError):
-                raise ValueError(f"{shard}, line {number}: {record}.") from record
-            yield record
+        yield from read_own_lines(shard)
 
 
 def draw_histograms(statistics: Statistics, path: str | Path) -> None:

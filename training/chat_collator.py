@@ -8,6 +8,7 @@ import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from ..chat_inputs_fila_video import normalize_message
 from .parsing import TrainingError
 
 IGNORED = -100
@@ -56,7 +57,8 @@ class ChatCollator:
             where nothing is learned.
 
         Raises:
-            ValueError: If a row has neither form, or nothing to learn; both say which row of the batch.
+            ValueError: If a row has neither form, nothing to learn, or an answer to learn that is empty or has media;
+            all say which row of the batch.
         """
         chats, prompts = [], []
         for index, row in enumerate(rows):
@@ -73,6 +75,9 @@ class ChatCollator:
                     "and `completion`, each a list of messages. Trainers drop such columns unless "
                     "`remove_unused_columns=False` is set."
                 )
+            for message in chats[-1][len(prompts[-1] or ()) :]:
+                if message["role"] == "assistant":
+                    _check_answer(index, message)
         batch = self.processor.apply_chat_template(
             chats,
             tokenize=True,
@@ -92,6 +97,8 @@ class ChatCollator:
                     f"Row {index} of the batch has no turn of the assistant to learn from: its messages have the "
                     f"roles {[message['role'] for message in chats[index]]}."
                 )
+        for token in (self.processor.image_token_id, self.processor.video_token_id):  # newlines are of the same ids
+            learned &= batch["input_ids"] != token
         batch["labels"] = batch["input_ids"].masked_fill(~learned, IGNORED)
         return batch
 
@@ -107,6 +114,19 @@ def check_answers_are_marked(processor: ProcessorMixin) -> None:
         raise TrainingError(
             "The chat template of the model marks no answers of the assistant, so that nothing can be learned: in its "
             "chat_template.jinja, put {% generation %} before an answer and {% endgeneration %} behind what ends it."
+        )
+
+
+def _check_answer(index: int, message: dict) -> None:
+    blocks = normalize_message(message)["content"]
+    if any(block["type"] != "text" for block in blocks):
+        raise ValueError(
+            f"Row {index} of the batch has an image or a video in a turn of the assistant: media stand in questions, "
+            "not in answers."
+        )
+    if not any(block["text"].strip() for block in blocks):
+        raise ValueError(
+            f"Row {index} of the batch has a turn of the assistant without words: there is nothing to learn from it."
         )
 
 

@@ -1,8 +1,11 @@
 """The sets of a run and their mixture: which record comes when, by the seed alone."""
 
+import functools
 import glob
+import hashlib
 import itertools
 import json
+import os
 import random
 import re
 from array import array
@@ -13,8 +16,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..long_video.annotations import configurations, load_annotations
-from ..long_video.json_records import JsonRecordError, parse_record, read_json_records
+from ..long_video.annotations import configurations, fingerprint, load_annotations
+from ..long_video.json_records import BOM, JsonRecordError, parse_record, read_json_records
 from ..long_video.statistics import check_complete
 from .settings import DataSet, TrainingError
 
@@ -32,7 +35,8 @@ class JsonLines:
         self.places, self.numbers = array("q"), array("i")
         for number, file in enumerate(self.files):
             with open(file, "rb") as lines:
-                at = 0
+                at = len(BOM) if lines.read(len(BOM)) == BOM else 0
+                lines.seek(at)
                 for line in lines:
                     if line.strip():
                         self.places.append(at)
@@ -52,17 +56,21 @@ class JsonArrays:
     """JSON arrays: packed text, which forked workers share, unlike objects, whose counts of references they write."""
 
     def __init__(self, files: Sequence[str | Path]) -> None:
-        self.text, self.ends = bytearray(), array("q")
+        self.text, self.ends, self.bad = bytearray(), array("q"), {}
         for file in files:
-            for _, record in read_json_records(file):
-                # A line that is no JSON has no record.
-                self.text += json.dumps(None if isinstance(record, JsonRecordError) else record).encode()
+            for number, record in read_json_records(file):
+                if isinstance(record, JsonRecordError):
+                    self.bad[len(self.ends)] = f"{file}, record or line {number} is not valid JSON: {record}"
+                    record = None
+                self.text += json.dumps(record).encode()
                 self.ends.append(len(self.text))
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> dict:
+        if index in self.bad:
+            raise JsonRecordError(self.bad[index])
         return json.loads(self.text[self.ends[index - 1] if index else 0 : self.ends[index]])
 
 
@@ -110,6 +118,7 @@ class RecordSet:
                     "`build-dataset` wrote are read whole: leave it out."
                 )
         files = [source.path] if path.is_file() else sorted(glob.glob(source.path, recursive=True))
+        files = [file for file in files if Path(file).is_file()]  # a folder may have such a name too
         if is_json and not files:
             raise TrainingError(f"There is no file {source.path!r}.")
         if is_json and source.media is None and not path.is_file() and re.search(r"[*?[]", str(path.parent)):
@@ -120,7 +129,8 @@ class RecordSet:
         try:
             check_complete(path)
             if is_joined:
-                self.records, self.joined = JsonLines(sorted(path.glob("data/train-*.jsonl"))), path
+                files = sorted(path.glob("data/train-*.jsonl"))
+                self.records, self.joined = JsonLines(files), path
             elif is_json:
                 self.records = JsonArrays(files) if path.suffix == ".json" else JsonLines(files)
             else:
@@ -132,6 +142,8 @@ class RecordSet:
             raise TrainingError(f"{self.name!r}: {error}{hint}") from error
         if len(self.records) == 0:
             raise TrainingError(f"The set {self.name!r} has no records.")
+        # Of what `save_to_disk` wrote, this file has its fingerprint.
+        self.files = files or [file for file in (path / "state.json",) if file.is_file()]
         self.media = Path(source.media) if source.media else path if path.is_dir() else path.parent
         self.indices = self._subset()
         if source.questions:
@@ -145,6 +157,12 @@ class RecordSet:
     @property
     def name(self) -> str:
         return self.source.path if self.source.name is None else f"{self.source.path}, {self.source.name}"
+
+    def mark(self) -> dict:
+        """What tells the set from another state of it: its records' number and the digest of its files, if any."""
+        digests = "".join(_digest(str(file), os.path.getmtime(file)) for file in self.files if Path(file).is_file())
+        digest = hashlib.sha256(digests.encode()).hexdigest()[:16] if digests else None
+        return {"path": self.name, "records": len(self.records), "digest": digest}
 
     def _subset(self) -> Sequence[int]:
         total, subset = len(self.records), self.source.subset
@@ -170,6 +188,11 @@ class RecordSet:
     def __getitem__(self, index: int) -> dict:
         record = self.records[self.indices[index]]
         return keep_questions(record, self.source.questions) if self.source.questions else record
+
+
+@functools.lru_cache(maxsize=256)  # the phases of a curriculum have many sets in common
+def _digest(file: str, changed: float) -> str:
+    return fingerprint(file)
 
 
 def keep_questions(record: dict, wanted: dict[str, Sequence[str]]) -> dict:

@@ -5,8 +5,9 @@ Draws the losses of the stages of a training, from the `log.jsonl` that each lea
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from ..long_video.json_records import read_own_lines
 
 
 def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
@@ -14,11 +15,10 @@ def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
     The steps and losses of a run; of a step that was repeated after a break, the later one.
 
     Raises:
-        ValueError: If the run's log has none.
+        ValueError: If the run's log has none, or a line, other than a torn last one, that is not valid JSON.
     """
     path = Path(run) / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    losses = {line["step"]: line["loss"] for line in read_own_lines(path, may_be_torn=True) if "loss" in line}
     if not losses:
         raise ValueError(f"{path} has no loss: the run has not come to its first `logging_steps`.")
     steps = sorted(losses)

@@ -173,9 +173,10 @@ class SampleEncoder:
         )
         ids, labels = encoded["input_ids"], [IGNORED] * len(encoded["input_ids"])
         begins = [begin for begin, _ in encoded["offset_mapping"]]
+        visual = (processor.image_token_id, processor.video_token_id)  # newlines are of the same ids
         for start, end in spans:
             for at in range(bisect.bisect_left(begins, start), bisect.bisect_left(begins, end)):
-                labels[at] = ids[at]
+                labels[at] = IGNORED if ids[at] in visual else ids[at]
         return ids, labels
 
 
@@ -226,7 +227,7 @@ def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]
     turns = record.get("conversations") or record.get("messages")
     if not isinstance(turns, (list, tuple)) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("`conversations` must be a list of turns with `from` and `value`")
-    turns = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
+    turns = [(_given(turn, "from", "role"), _given(turn, "value", "content")) for turn in turns]
     placed, chat = {"image": 0, "video": 0}, []
     for role, text in turns:
         if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
@@ -235,6 +236,11 @@ def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]
             text.encode()
         except UnicodeEncodeError:
             raise ValueError(f"a turn of {role} holds half a surrogate pair, no character: {text[:80]!r}") from None
+        if ROLES[role] == "assistant":
+            if found := _PLACEHOLDER.search(text):
+                raise ValueError(f"a turn of {role} holds {found[1]}: media stand in questions, not in answers")
+            if not text.strip():
+                raise ValueError(f"a turn of {role} has no words: there is nothing to learn from it")
         if segments and ROLES[role] == "user":  # the processor writes the sentence itself
             text = text.replace(f"{TIME_PLACEHOLDER}\n", "")
         if TIME_PLACEHOLDER in text:
@@ -258,6 +264,11 @@ def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]
     return chat, images, videos
 
 
+def _given(fields: dict, *names: str) -> Any:
+    """The first of them that is not `None`: `datasets` gives every turn the keys of all turns."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
 def _check_segments(segments: Any) -> None:
     if not isinstance(segments, (list, tuple)) or not all(isinstance(item, dict) for item in segments):
         raise ValueError("`segments` must be a list of objects with `file`, `start` and `end`")
@@ -268,6 +279,8 @@ def _check_segments(segments: Any) -> None:
                 raise ValueError(f"segment {number} has no `{name}`")
             if not isinstance(item[name], kind):
                 raise ValueError(f"`{name}` of segment {number} cannot be {item[name]!r}")
+        if not item["file"].strip():
+            raise ValueError(f"`file` of segment {number} is an empty name")
 
 
 def _blocks(text: str, has_images: bool, placed: dict[str, int]) -> list[dict]:
@@ -287,13 +300,15 @@ def _blocks(text: str, has_images: bool, placed: dict[str, int]) -> list[dict]:
 
 def _media(record: dict, kind: str, records: RecordSet) -> list[Any]:
     """What a record names as `image` or `video`, or as a list of them; paths lie under the set's folder of media."""
-    found = record.get(kind)
-    found = record.get(f"{kind}s") if found is None else found
-    found = [] if found is None else found if isinstance(found, (list, tuple)) else [found]
+    found = _given(record, kind, f"{kind}s")
+    if found is None or (isinstance(found, str) and not found.strip()):  # so some sets mark records of words alone
+        found = []
     media = []
-    for item in found:
+    for item in found if isinstance(found, (list, tuple)) else [found]:
         if isinstance(item, dict) and ("bytes" in item or "path" in item):  # what `datasets` gives undecoded
             item = item["bytes"] if item.get("bytes") is not None else item.get("path")
+        if item is None or (isinstance(item, str) and not item.strip()):
+            raise ValueError(f"`{kind}` holds an empty name: {str(found)[:80]}")
         if isinstance(item, str) and "://" not in item:
             item = _find(item, str(record.get("data_source") or ""), records.media)
         media.append(item)

@@ -29,6 +29,7 @@ from .collator import Collator
 from .data import Curriculum, Mixture, RecordSet, each_configuration
 from .isolated_turns import isolate_turns
 from .optimizers import freeze
+from .resuming import check_goes_on, run_values, save_values
 from .samples import SampleEncoder
 from .settings import Phase, Settings, TrainingError, known, load_settings
 from .trainer import FilaVideoTrainer, unreadable_of
@@ -66,7 +67,6 @@ EVALUATION = ("per_device_eval_batch_size", "prediction_loss_only", "include_for
 EVALUATION += ("bf16_full_eval", "fp16_full_eval", "metric_for_best_model", "greater_is_better")
 EVALUATION += ("load_best_model_at_end",)  # and all that begin with `eval_`
 SHARED = SHARED_WITH_PROCESSOR + SHARED_WITH_SCENES
-SAVED_SETTINGS = "settings.yaml"
 
 
 def training_arguments(settings: Settings) -> TrainingArguments:
@@ -103,6 +103,12 @@ def training_arguments(settings: Settings) -> TrainingArguments:
         )
     except (ValueError, TypeError) as error:
         raise TrainingError(f"`training`: {error}") from error
+    batches = arguments.accelerator_config
+    if batches.split_batches or "num_steps" in (batches.gradient_accumulation_kwargs or {}):
+        raise TrainingError(
+            "`training.accelerator_config`: `split_batches` and `gradient_accumulation_kwargs.num_steps` cannot be "
+            "used: a step would have others than the samples of `batch_size`. Leave them out."
+        )
     if arguments.n_gpu > 1:
         raise TrainingError(
             f"One process sees {arguments.n_gpu} GPUs: start with `torchrun --nproc-per-node {arguments.n_gpu}`, or "
@@ -243,43 +249,30 @@ def make_data(settings: Settings, processor: FilaVideoProcessor, arguments: Trai
     return Curriculum(mixtures, [phase.steps * batch for phase in settings.phases])
 
 
-def write_settings(settings: Settings, arguments: TrainingArguments) -> None:
-    """What the run is made from, in full, beside its weights; a run that goes on with other settings says so."""
-    import yaml
-
-    file = Path(settings.output) / SAVED_SETTINGS
-    values = settings.as_dict()
-    values["training"] = {**DEFAULTS, **values["training"]}
-    del values["training"]["disable_tqdm"]
-    values["resolved"] = {
-        "processes": arguments.world_size,
-        "per_device_train_batch_size": arguments.per_device_train_batch_size,
-        "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
-    }
-    if file.is_file() and last_checkpoint(settings.output):
-        before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        changed = [name for name in values if before.get(name) != values[name]]
-        if changed:
-            logger.warning(f"The run in {settings.output} began with other settings: {', '.join(changed)} changed.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
 def train(settings: Settings) -> FilaVideoTrainer:
     """
     A whole run, from the last checkpoint if there is one, to the model in `settings.output`.
 
     Raises:
-        TrainingError: If the settings, the model or the data do not fit; with `unreadable: fail`, at the first record
-            that cannot be used.
+        TrainingError: If the settings, the model or the data do not fit, or are not those that the run was begun with;
+            with `unreadable: fail`, at the first record that cannot be used.
     """
     trainer = make_trainer(settings)
     checkpoint = last_checkpoint(settings.output)
+    values = run_values(settings, DEFAULTS, trainer.args, trainer.train_dataset)
+    if checkpoint:
+        check_goes_on(settings.output, values)
+    trainer.accelerator.wait_for_everyone()  # each process has compared before one writes
     if trainer.is_world_process_zero():
-        write_settings(settings, trainer.args)
+        save_values(settings.output, values)
         if checkpoint:
             logger.warning(f"Going on from {checkpoint}.")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except TrainingError as error:
+        # Of a data loader's worker, its whole traceback is the message: what was meant stands at its end.
+        mark = f"{TrainingError.__module__}.{TrainingError.__qualname__}: "
+        raise TrainingError(str(error).rpartition(mark)[2].strip()) from error
     save(trainer)
     return trainer
 
@@ -300,7 +293,11 @@ def save(trainer: FilaVideoTrainer) -> None:
         trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
-    refused = unreadable_of(output) if trainer.is_world_process_zero() else []
+    try:
+        refused = unreadable_of(output) if trainer.is_world_process_zero() else []
+    except ValueError as error:  # the model is trained and saved: what cannot be counted does not undo it
+        logger.warning(f"The records that could not be used cannot be counted: {error}")
+        refused = []
     if refused:
         logger.warning(f"{len(refused)} records could not be used; {output}/unreadable.*.jsonl names each of them.")
 

@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
+from ..long_video.json_records import append_lines, read_own_lines
 from .data import SortedSteps
 from .optimizers import make_optimizer
 from .samples import IGNORED
@@ -85,9 +85,8 @@ class FilaVideoTrainer(Trainer):
         # that it repeats, and those by their number.
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"{UNREADABLE}.{self.args.process_index}.jsonl", "a", encoding="utf-8") as file:
-            for item in refused:
-                file.write(json.dumps({"step": self.state.global_step, **item}) + "\n")
+        step = {"step": self.state.global_step}
+        append_lines(folder / f"{UNREADABLE}.{self.args.process_index}.jsonl", [step | item for item in refused])
 
 
 class _Log(TrainerCallback):
@@ -113,16 +112,19 @@ class _Log(TrainerCallback):
         if "learning_rate" in line:
             line["learning_rate"] = self.trainer.rates()
             line |= {} if self.trainer.phase() is None else {"phase": self.trainer.phase()}
-        with open(Path(args.output_dir) / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(Path(args.output_dir) / LOG, [line])
 
 
 def unreadable_of(folder: str | Path) -> list[dict]:
-    """What was left out in a run, over all processes, each record once."""
+    """
+    What was left out in a run, over all processes, each record once.
+
+    Raises:
+        ValueError: If a line, other than a torn last one, is not valid JSON; with its file and number.
+    """
     seen = {}
     for path in sorted(Path(folder).glob(f"{UNREADABLE}.*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            item = json.loads(line)
+        for item in read_own_lines(path, may_be_torn=True):
             seen.setdefault((item["set"], item["record"]), item)
     return list(seen.values())
 

@@ -1,13 +1,16 @@
 """Thousands of questions: each answered once, by whatever run, and bad ones as rows of their own."""
 
 import json
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from fila_video import answer_all, describe_video
+from fila_video.inference.questions import WorkList
 from fila_video.inference.workers import PipelineWorker
 from fila_video.long_video.engines import WorkerDied
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
@@ -58,6 +61,20 @@ def test_a_video_is_read_once_for_all_its_questions(videos, pipe, tmp_path, monk
     for name, question in (("a", "What is red?"), ("c#1", "What?"), ("c#last", "Where?"), ("b", QUESTION)):
         (record,) = pipe(rows[name]["video"], text=question, max_new_tokens=4, return_full_text=False)
         assert (rows[name]["question"], rows[name]["answer"]) == (question, record["generated_text"])
+
+
+def test_as_many_answers_as_a_batch_holds_are_generated_side_by_side(videos, pipe, tmp_path, monkeypatch) -> None:
+    asked = [{"id": str(number), "video": str(videos / "0.mp4"), "question": f"What {number}?"} for number in range(5)]
+    sizes, forward = [], pipe.forward
+
+    def count(inputs: dict, **options: object) -> dict:
+        sizes.append(len(inputs["text"]))
+        return forward(inputs, **options)
+
+    monkeypatch.setattr(pipe, "forward", count)
+    answered = PipelineWorker(pipe, 2, {"max_new_tokens": 2})(list(WorkList(write_records(tmp_path, *asked))))
+    assert sizes == [2, 2, 1]
+    assert [row.id for row in answered] == list("01234") and not any(row.error for row in answered)
 
 
 def test_with_cooperative_encoding_every_question_about_a_video_has_tokens_of_its_own(videos, tmp_path) -> None:
@@ -155,7 +172,8 @@ def test_a_run_goes_on_from_wherever_its_output_ends(videos, pipe, tmp_path) -> 
     for number, end in enumerate(random.Random(0).sample(range(len(text)), 20) + [0, text.index(b"\n") + 1]):
         output = tmp_path / f"{number}.jsonl"
         output.write_bytes(text[:end])
-        if number % 2:  # else killed before it was written, or lost: the rows carry its mark
+        # Where it is not there, it was lost, and the whole rows carry its mark.
+        if number % 2 or 0 < end <= text.index(b"\n"):
             (tmp_path / f"{number}.jsonl.settings.json").write_bytes(settings)
         done = answer(pipe, records, output)
         assert rows_of(output) == rows_of(whole)
@@ -418,3 +436,63 @@ def test_no_question_at_all_is_an_error_of_each_row(videos, pipe) -> None:
     worker = PipelineWorker(pipe, 1, {"max_new_tokens": 2})
     rows = worker([VideoQuestions(str(videos / "0.mp4"), {}, [Asked("a", None, "It has no `question`.")])])
     assert rows == [("a", None, None, "It has no `question`.", 0)]
+
+
+CLIP = {"id": "a", "video": "0.mp4", "question": "What?", "video_start": 0, "video_end": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"question": "Who?"}, r"question: 'What\?' there, 'Who\?' now"),
+        ({"video": "1.mp4"}, "video: .*0.mp4' there, .*1.mp4' now"),
+        ({"video": "https://example.org/0.mp4"}, "video: .*0.mp4' there, 'https"),
+        ({"video_end": 2}, "video_end: 1 there, 2 now"),
+        ({"video_start": None}, "video_start: 0 there, None now"),
+        ({"subtitles": "words.srt"}, "subtitles: None there, .*words.srt' now"),
+    ],
+)
+def test_a_record_that_has_changed_is_refused_and_named(videos, pipe, tmp_path, change, named) -> None:
+    records, output = write_records(videos, CLIP, name="changing.jsonl"), tmp_path / "out.jsonl"
+    answer(pipe, records, output)
+    before = output.read_bytes()
+    write_records(videos, {**CLIP, **change}, name="changing.jsonl")
+    with pytest.raises(ValueError, match=f"out.jsonl, line 1: .*row of the id 'a'.*{named}.*name a new output"):
+        answer(pipe, records, output)
+    assert output.read_bytes() == before
+
+
+def test_rows_of_an_earlier_version_go_on_but_not_with_another_question(videos, pipe, tmp_path) -> None:
+    records, output = write_records(videos, CLIP, name="earlier.jsonl"), tmp_path / "out.jsonl"
+    answer(pipe, records, output)
+    (row,) = rows_of(output).values()
+    assert row.pop("media") == {"video_start": 0, "video_end": 1}
+    output.write_text(json.dumps(row) + "\n")
+    assert answer(pipe, records, output).answered == 0
+    write_records(videos, {**CLIP, "question": "Who?"}, name="earlier.jsonl")
+    with pytest.raises(ValueError, match="its record has changed"):
+        answer(pipe, records, output)
+
+
+def test_records_that_were_moved_with_their_videos_are_the_same(videos, pipe, tmp_path, monkeypatch) -> None:
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
+    write_records(tmp_path / "before", CLIP)
+    monkeypatch.chdir(tmp_path)
+    answer(pipe, Path("before/records.jsonl"), tmp_path / "out.jsonl")
+    monkeypatch.chdir(tmp_path / "before")
+    assert answer(pipe, Path("records.jsonl"), tmp_path / "out.jsonl").answered == 0
+    os.rename(tmp_path / "before", tmp_path / "after")
+    assert answer(pipe, tmp_path / "after" / "records.jsonl", tmp_path / "out.jsonl").answered == 0
+    other = write_records(videos, {**CLIP, "video": str(videos / "1.mp4")}, name="other.jsonl")
+    with pytest.raises(ValueError, match="its record has changed"):
+        answer(pipe, other, tmp_path / "out.jsonl")
+
+
+def test_an_error_whose_record_was_mended_is_asked_again(videos, pipe, tmp_path) -> None:
+    records = write_records(videos, {**CLIP, "question": " "}, name="mended.jsonl")
+    assert answer(pipe, records, tmp_path / "out.jsonl").failed == 1
+    write_records(videos, CLIP, name="mended.jsonl")
+    with pytest.raises(ValueError, match="ask again with --retry-errors"):
+        answer(pipe, records, tmp_path / "out.jsonl")
+    assert answer(pipe, records, tmp_path / "out.jsonl", retry_errors=True).answered == 1

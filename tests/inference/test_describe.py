@@ -167,6 +167,16 @@ def test_work_that_was_broken_off_goes_on(pipe, film, tmp_path, monkeypatch) -> 
         describe(pipe, film, work=tmp_path / "work", chapters=2)
 
 
+def test_work_goes_on_whatever_an_answer_says_and_a_film_was_fetched_to(pipe, film, tmp_path) -> None:
+    """U+2028 and its like are line breaks for `str.splitlines`; of a URL, each call reads another temporary file."""
+    describe(pipe, film, work=tmp_path / "work")
+    file, answered = tmp_path / "work" / "answers.jsonl", "a circle,\x85\u2028\u2029then a star"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    rows = [{**row, "video": "/tmp/gone/fetched", "answer": answered} for row in rows]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert {chapter.text for chapter in describe(pipe, film, work=tmp_path / "work").chapters} == {answered}
+
+
 def test_work_with_subtitles_that_were_read_goes_on(pipe, film, tmp_path) -> None:
     words = read_subtitles(b"1\n00:00:00,100 --> 00:00:00,900\nHello there\n")
     first, second = (describe(pipe, film, work=tmp_path / "work", subtitles=words) for _ in range(2))

@@ -97,3 +97,39 @@ def test_what_stands_behind_an_array_is_an_error_and_no_record_is_lost(tmp_path,
             list(read_json_records(path))
     path.write_text('[{"id": 1}]' + " \n\t" * 20)
     assert list(read_json_records(path)) == [(1, {"id": 1})]
+
+
+def test_names_with_breaks_that_json_allows_do_not_stop_a_build_that_is_there(tmp_path) -> None:
+    """U+0085, U+2028 and U+2029 are line breaks for `str.splitlines`, and none for JSON lines."""
+    make_set(tmp_path, 6)
+    odd = [caption_record(0, id=f"a{mark}b", video=f"gone{mark}.mp4") for mark in "\x85\u2028\u2029"]
+    records = [json.dumps(record).encode() for record in [*map(caption_record, range(6)), *odd]]
+    annotations = written(tmp_path, "captions.jsonl", records)
+    options = {"annotations": annotations, "count": 2, "min_duration": 5.0, "max_duration": 12.0}
+    for _ in range(2):
+        _, bad = build_dataset(settings(tmp_path, tmp_path / "out", **options))
+        assert [item.id for item in bad] == [record["id"] for record in odd]
+
+
+def test_annotations_of_a_generator_are_not_used_up_by_their_fingerprint(tmp_path) -> None:
+    make_set(tmp_path, 6)
+    annotations = [(caption_record(number) for number in range(6))]
+    options = {"annotations": annotations, "count": 2, "min_duration": 5.0, "max_duration": 12.0}
+    statistics, bad = build_dataset(settings(tmp_path, tmp_path / "out", **options))
+    assert len(statistics.durations) == 2 and bad == []
+
+
+def test_one_video_under_two_names_is_annotated_once(tmp_path) -> None:
+    make_set(tmp_path, 1)
+    (name,) = [path.name for path in (tmp_path / "videos").rglob("*.mp4")]
+    file = next((tmp_path / "videos").rglob("*.mp4"))
+    (tmp_path / "videos" / "link.mp4").symlink_to(file)
+    records = [caption_record(0), caption_record(0, id="again", video="link.mp4")]
+    bad = []
+    assert len(list(read_annotations([records], tmp_path / "videos", bad.append))) == 1
+    assert [item.id for item in bad] == ["again"] and "annotated already" in bad[0].reason and name != "link.mp4"
+
+
+def test_a_mark_before_an_empty_first_line_is_no_record(tmp_path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf\r\n{"a": 1}\n')
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == [(2, {"a": 1})]

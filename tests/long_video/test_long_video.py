@@ -1,6 +1,9 @@
 """LongVideo: which short videos are joined, what a record holds, which inputs are refused."""
 
 import json
+import math
+import os
+from types import SimpleNamespace
 from typing import Never
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from fila_video.commands.cli import main
 from fila_video.long_video.annotations import LongVideoError, load_annotations, path_within, read_annotations
 from fila_video.long_video.build import build_dataset
-from fila_video.long_video.durations import DurationCache, read_durations
+from fila_video.long_video.durations import DurationCache, probe_file, read_durations
 from fila_video.long_video.plan import JoiningRules, make_plan, spread_totals
 from fila_video.long_video.records import fill_time_instruction, make_record, record_source
 from fila_video.long_video.statistics import Statistics, read_records
@@ -168,6 +171,12 @@ def test_frame_times_outside_of_the_video_are_refused(built, times) -> None:
         fill_time_instruction(next(read_records(built)), times)
 
 
+def test_the_last_moment_of_a_video_is_a_time_of_it() -> None:
+    item = {"id": "a", "data_source": "", "file": "a.mp4", "caption": "A caption.", "duration": 4.0}
+    record = make_record(0, [item], seed=0)
+    assert "at 0.0, 4.0 seconds" in fill_time_instruction(record, [0.0, 4.0])[0]["value"]
+
+
 def test_a_caption_that_holds_the_placeholders_text_stays_as_it_is() -> None:
     item = {"id": "a", "data_source": "", "file": "a.mp4", "caption": "A caption.", "duration": 2.0}
     record = make_record(0, [item], seed=1)
@@ -288,6 +297,8 @@ BAD = {
     "the caption is not text": caption_record(3, id="h", conversations=answering(7)),
     "contains the placeholder": caption_record(3, id="i", conversations=answering("An <image> of a dog.")),
     "not valid Unicode": caption_record(3, id="j", conversations=answering("A \ud800 dog.")),
+    "contains <|im_end|>, a control token": caption_record(3, id="n", conversations=answering("A dog.<|im_end|>")),
+    "contains </s>, a control token": caption_record(3, id="o", conversations=answering("A dog</s> runs.")),
     "no object": ["a", "list"],
     "the id is used already": caption_record(3, id="clip-1"),
     "the video is annotated already": caption_record(1, id="another"),
@@ -355,6 +366,34 @@ def test_durations_are_read_once_and_again_where_a_file_has_changed(clips, tmp_p
     make_clip(tmp_path / "01.mp4", 1, 25)
     assert dict(read_durations(tmp_path, files, DurationCache(cache))) == {0: 2.0, 1: 9.0} and probed == ["01.mp4"]
     assert dict(read_durations(tmp_path, files, DurationCache(cache))) == {0: 2.0, 1: 9.0} and len(probed) == 1
+
+
+def test_a_file_that_another_of_its_size_replaced_is_read_again(tmp_path, monkeypatch) -> None:
+    probed, file, cache = [], tmp_path / "a.mp4", tmp_path / "durations.jsonl"
+    probe = "fila_video.long_video.durations.probe_file"
+    monkeypatch.setattr(probe, lambda path: probed.append(path.name) or 9.0)
+    file.write_bytes(b"1")
+    for moment, times_read in ((10**9, 1), (10**9, 1), (2 * 10**9, 2)):
+        os.utime(file, ns=(moment, moment))
+        assert dict(read_durations(tmp_path, [file.name], DurationCache(cache))) == {0: 9.0}
+        assert probed == [file.name] * times_read
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (2.0000016, 2.000001),
+        (3.9999999, 3.999999),
+        (9e-7, "no duration"),
+        (math.inf, "no duration"),
+        (0, "no duration"),
+    ],
+)
+def test_durations_are_rounded_down_so_that_a_segment_ends_within_its_file(seconds, expected, monkeypatch) -> None:
+    probe = "fila_video.video_reading_fila_video.probe_video"
+    monkeypatch.setattr(probe, lambda path: SimpleNamespace(duration=seconds))
+    duration = probe_file("a.mp4")
+    assert duration == expected if isinstance(expected, float) else expected in duration
 
 
 def test_statistics_count_what_was_written(built) -> None:

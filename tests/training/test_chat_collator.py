@@ -6,6 +6,8 @@ from fila_video import ChatCollator
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
 from transformers import Trainer, TrainingArguments
 
+SHOWN = [{"role": "assistant", "content": [{"video": clip(20)}, {"type": "text", "text": "Here."}]}]
+
 
 @pytest.fixture(scope="module")
 def processor():
@@ -53,6 +55,14 @@ def test_keys_that_datasets_fills_with_none_are_ignored(processor) -> None:
     assert all(torch.equal(plain[name], from_datasets[name]) for name in plain)
 
 
+def test_tokens_of_media_are_never_learned(processor, monkeypatch) -> None:
+    monkeypatch.setattr("fila_video.training.chat_collator._check_answer", lambda index, message: None)
+    shown = [{"role": "assistant", "content": [{"type": "video", "video": clip(20)}, *SHOWN[0]["content"][1:]]}]
+    batch = ChatCollator(processor)([{"messages": conversation("Show") + shown}])
+    assert (batch["input_ids"] == processor.video_token_id).any()
+    assert "<video>" not in answers(batch, 0, processor) and "Here." in answers(batch, 0, processor)
+
+
 def test_options_reach_the_processor(processor) -> None:
     row = {"messages": conversation(clip(30), "What?", answer="yes")}
     frames = {n: ChatCollator(processor, num_scenes=n)([row])["pixel_values_videos"].shape[1] for n in (2, 3)}
@@ -64,6 +74,9 @@ def test_options_reach_the_processor(processor) -> None:
     [
         ({"input_ids": [1, 2]}, r"Row 1 .* columns \['input_ids'\].*remove_unused_columns=False"),
         ({"prompt": "What?", "completion": "a ring"}, "Row 1 .* each a list of messages"),
+        ({"messages": conversation("What?", answer=" \n")}, "Row 1 .* a turn of the assistant without words"),
+        ({"prompt": conversation("What?"), "completion": SHOWN}, "Row 1 .* media stand in questions, not in answers"),
+        ({"messages": conversation("What?") + SHOWN}, "Row 1 .* media stand in questions, not in answers"),
         ({"messages": conversation("What?")}, r"Row 1 .* no turn of the assistant.*\['user'\]"),
     ],
 )

@@ -1,5 +1,6 @@
 """The two stages of the cooperative encoding: their settings, and a few steps of both by these settings."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ def test_the_adapters_are_trained_first_and_then_the_language_model_too(tmp_path
     assert second.keys() == first.keys()
     assert moved(first, second) >= {"multi_modal_projector", "cooperative_encoder", "language_model"}
     assert "vision_tower" not in moved(first, second)
-    assert all(loss == loss for folder in (one, two) for loss in losses(folder).values())
+    for folder in (one, two):
+        assert len(losses(folder)) == 3 and all(map(math.isfinite, losses(folder).values()))
     model = FilaVideoForConditionalGeneration.from_pretrained(two)
     processor = FilaVideoProcessor.from_pretrained(two).bind(model)
     assert (processor.frame_encoding, processor.num_prototypes, processor.background_tokens) == ("cooperative", 6, 2)
@@ -124,7 +126,7 @@ def test_two_processes_train_as_one_also_where_one_or_both_have_images_alone(tmp
     for key, value in weights(tmp_path / "two").items():
         torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3, msg=key)
     noisy, gradients = losses(tmp_path / "noisy"), weights(tmp_path / "noisy")
-    assert sorted(noisy) == [1, 2, 3, 4, 5, 6] and all(loss == loss for loss in noisy.values())
+    assert sorted(noisy) == [1, 2, 3, 4, 5, 6] and all(map(math.isfinite, noisy.values()))
     # Without a choice the score net has no gradient but zero: what moved it was the other run's choice.
     scores = [key for key in expected if "score_net" in key]
     assert scores and any(not torch.equal(expected[key], gradients[key]) for key in scores)

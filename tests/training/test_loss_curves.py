@@ -30,3 +30,12 @@ def test_each_run_gets_its_plot(tmp_path) -> None:
 def test_a_run_without_a_loss_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"log\.jsonl has no loss"):
         read_losses(write_log(tmp_path / "run", [{"step": 1}]))
+
+
+def test_a_torn_last_line_is_passed_over_and_another_one_named(tmp_path) -> None:
+    whole = '{"step": 1, "loss": 2.0}\n'
+    (tmp_path / "log.jsonl").write_text(whole + '{"step": 2, "lo')
+    assert read_losses(tmp_path) == ([1], [2.0])
+    (tmp_path / "log.jsonl").write_text('{"step": 2, "lo\n' + whole)
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 1: .*Remove that line"):
+        read_losses(tmp_path)

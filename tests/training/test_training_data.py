@@ -196,6 +196,11 @@ def test_attention_of_isolated_turns_refuses_a_batch_that_does_not_say_where_the
         (video_record(0, conversations=turns("What <|im_end|>?", "It.")), "control token"),
         (video_record(0, conversations=[{"from": "robot", "value": "Hi"}]), "of human, gpt or system"),
         (video_record(0, conversations="Hi"), "must be a list of turns"),
+        (video_record(0, conversations=turns("Show", "<image>\nHere.", medium="")), "in questions, not in answers"),
+        (video_record(0, conversations=turns("What?", "It.", "Tag?", "A <video>")), "in questions, not in answers"),
+        (video_record(0, conversations=turns("What?", " \n")), "a turn of gpt has no words"),
+        (image_record(0, image=["0.png", ""]), "`image` holds an empty name"),
+        (image_record(0, image={"path": ""}), "`image` holds an empty name"),
         (video_record(0, conversations=turns("What?", "Long. " * 5000)), "but the model's context has"),
     ],
 )
@@ -232,6 +237,8 @@ def test_a_subset_is_the_same_in_every_run_and_epoch() -> None:
     path = str(world() / "videos.jsonl")
     one, two = RecordSet(DataSet(path, subset=0.5)), RecordSet(DataSet(path, subset=3))
     assert len(one) == NUM_VIDEOS // 2 and list(one.indices) == list(two.indices)
+    assert len(RecordSet(DataSet(path, subset=1.0))) == NUM_VIDEOS  # a share, where 1 is one record
+    assert len(RecordSet(DataSet(path, subset=1))) == 1
     with pytest.raises(TrainingError, match="`subset` of 7 cannot be taken of 6 records"):
         RecordSet(DataSet(path, subset=7))
 
@@ -390,6 +397,7 @@ SEGMENT = {"file": "videos/0.mp4", "start": 0, "end": 2}
         ({"segments": [{**SEGMENT, "end": "2"}]}, "`end` of segment 1 cannot be '2'"),
         ({"segments": {"file": "videos/0.mp4"}}, "`segments` must be a list of objects"),
         ({"segments": 5}, "`segments` must be a list of objects"),
+        ({"segments": [{**SEGMENT, "file": ""}]}, "`file` of segment 1 is an empty name"),
         ({"segments": ["videos/0.mp4"]}, "`segments` must be a list of objects"),
         ({"conversations": [{"from": ["human"], "value": "Hi"}]}, "of human, gpt or system"),
         ({"conversations": turns("What \ud800?", "It.")}, "holds half a surrogate pair"),
@@ -458,3 +466,48 @@ def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path) -> None:
 def test_questions_of_records_without_annotations_cannot_be_chosen() -> None:
     with pytest.raises(TrainingError, match=r"record 1: `questions` needs records as make-videos writes them"):
         RecordSet(DataSet(str(world() / "videos.jsonl"), questions={"kind": ["when"]}))
+
+
+def test_tokens_of_media_are_never_learned() -> None:
+    content = [{"type": "video"}, {"type": "image"}, {"type": "text", "text": "Here."}]
+    chat = [{"role": "user", "content": [{"type": "text", "text": "Show"}]}, {"role": "assistant", "content": content}]
+    ids, labels = encoder()._tokens(chat, {"video": ["<video><video>"], "image": ["<image>"]})
+    visual = {PROCESSOR.image_token_id, PROCESSOR.video_token_id}
+    assert sum(token in visual for token in ids) == 3
+    kept = [label for label in labels if label != IGNORED]
+    assert PROCESSOR.tokenizer.decode(kept).strip() == "Here.<|im_end|>" and not visual & set(kept)
+
+
+def test_turns_with_the_keys_of_both_forms_and_records_that_name_no_medium() -> None:
+    """As `datasets` gives them where a set has both forms; some sets of words alone have an empty name."""
+    plain = {"conversations": turns("Hello?", "Hello.", medium="")}
+    roles = {"human": "user", "gpt": "assistant"}
+    both = [
+        {"from": None, "value": None, "role": roles[turn["from"]], "content": turn["value"]}
+        for turn in plain["conversations"]
+    ]
+    mixed = [{**turn, "role": None, "content": None} for turn in plain["conversations"]]
+    expected = encode(plain)["input_ids"]
+    for record in ({"conversations": mixed, "messages": None}, {"conversations": None, "messages": both}):
+        assert torch.equal(encode(record)["input_ids"], expected)
+    assert torch.equal(encode({**plain, "image": "", "video": " "})["input_ids"], expected)
+
+
+def test_a_record_that_is_no_json_says_what_is_wrong_with_it(tmp_path) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(video_record(0), indent=1))
+    data = Mixture([RecordSet(DataSet(str(path)))], encoder(), seed=0)
+    with pytest.raises(TrainingError, match=r"one\.json, record or line 1 is not valid JSON: Expecting property name"):
+        data[0, 0, 0]
+
+
+def test_a_mark_before_utf_8_is_no_record_and_a_folder_is_no_file(tmp_path) -> None:
+    record = video_record(0)
+    for number, start in enumerate(("\ufeff", "\ufeff\r\n", "\ufeff\n\n")):
+        (tmp_path / f"{number}.jsonl").write_text(start + json.dumps(record) + "\n", encoding="utf-8")
+        records = RecordSet(DataSet(str(tmp_path / f"{number}.jsonl")))
+        assert [records[index] for index in range(len(records))] == [record]
+    (tmp_path / "folder.jsonl").mkdir()
+    assert len(RecordSet(DataSet(str(tmp_path / "*.jsonl")))) == 3
+    with pytest.raises(TrainingError, match="There is no file"):
+        RecordSet(DataSet(str(tmp_path / "folder.jsonl")))

@@ -1,0 +1,130 @@
+"""A run that goes on is the one that was begun: other settings, sets or starts are refused, and more steps are not."""
+
+import json
+
+import pytest
+import yaml
+from fila_video.long_video.json_records import append_lines
+from fila_video.training.settings import TrainingError, load_settings
+from fila_video.training.train import train, training_arguments
+from fila_video.training.trainer import unreadable_of
+from helpers.training_runs import losses, run, settings_file, video_record, world, write_lines
+
+KEPT = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run of phases with a set of its own, and its file of settings."""
+    folder = tmp_path_factory.mktemp("begun")
+    write_lines(folder / "some.jsonl", [video_record(number) for number in range(4)])
+    data = [{"path": str(folder / "some.jsonl"), "media": str(world())}]
+    file = settings_file(folder / "out", {**KEPT, "max_steps": None}, data=data, phases=[{"steps": 1}, {"steps": 1}])
+    values = yaml.safe_load(file.read_text())
+    del values["training"]["max_steps"]
+    file.write_text(yaml.safe_dump(values))
+    train(load_settings(file))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("learning_rates.scene_merger=1e-5", "learning_rates.scene_merger: 0.001 there, 1e-05 now"),
+        ("learning_rates={vision_tower: 1e-3}", "learning_rates.multi_modal_projector: 0.001 there, None now"),
+        ("optimizer=muon", "optimizer: adamw there, muon now"),
+        ("optimizer_settings.eps=1e-6", "optimizer_settings.eps: None there, 1e-06 now"),
+        ("batch_size=2", "batch_size: 4 there, 2 now"),
+        ("data.0.weight=2", r"data.0.weight: None there, 2(\.0)? now"),
+        ("training.seed=2", "training.seed: 1 there, 2 now"),
+        ("training.weight_decay=0.1", "training.weight_decay: None there, 0.1 now"),
+        ("sampling.num_scenes=1", "sampling.num_scenes: 2 there, 1 now"),
+        ("phases.0.steps=2", "phases.0.steps: 1 there, 2 now"),
+        ("phases=[{steps: 2}]", "phases.0.steps: 1 there, 2 now; phases.1.steps: 1 there, None now"),
+    ],
+)
+def test_what_decides_a_run_cannot_change_where_it_goes_on(begun, override, named) -> None:
+    kept = (begun.parent / "out" / "settings.yaml").read_bytes()
+    with pytest.raises(TrainingError, match=rf"(?s)begun with others.*{named}.*or remove the folder to begin anew"):
+        train(load_settings(begun, [override]))
+    assert (begun.parent / "out" / "settings.yaml").read_bytes() == kept
+
+
+def test_a_run_may_become_longer_and_say_other_things(begun) -> None:
+    output = begun.parent / "out"
+    harmless = ["training.logging_steps=2", "training.save_steps=5", "training.dataloader_num_workers=1"]
+    harmless += ["training.weight_decay=0.0", "training.per_device_train_batch_size=4", "unreadable=skip"]
+    train(load_settings(begun, [*harmless, "phases=[{steps: 1}, {steps: 2}, {steps: 1}]"]))
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 4
+    assert [phase["steps"] for phase in yaml.safe_load((output / "settings.yaml").read_text())["phases"]] == [1, 2, 1]
+
+
+def test_steps_can_be_added_to_a_run_of_an_earlier_version_but_not_taken(tmp_path) -> None:
+    run(tmp_path / "out", KEPT)
+    file = tmp_path / "out" / "settings.yaml"
+    values = yaml.safe_load(file.read_text())
+    for name in ("model", "data"):  # which it did not note
+        del values["resolved"][name]
+    del values["answer_noise"], values["data"][0]["split"]  # settings that it may not have had
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(TrainingError, match=r"training\.max_steps: 2 there, 1 now"):
+        run(tmp_path / "out", {**KEPT, "max_steps": 1})
+    run(tmp_path / "out", {**KEPT, "max_steps": 3})
+    assert list(losses(tmp_path / "out")) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("change", ["more", "other"])
+def test_a_set_that_has_changed_since_is_named(tmp_path, change) -> None:
+    records = [video_record(number) for number in range(4)]
+    path = write_lines(tmp_path / "some.jsonl", records)
+    data = [{"path": str(path), "media": str(world())}]
+    run(tmp_path / "out", KEPT, data=data)
+    records = [*records, video_record(4)] if change == "more" else [*records[:3], video_record(5)]
+    write_lines(path, records)
+    with pytest.raises(TrainingError, match=rf"the set .*some\.jsonl: 4 records.* there, {len(records)} records"):
+        run(tmp_path / "out", {**KEPT, "max_steps": 3}, data=data)
+
+
+def test_another_start_is_refused_and_one_that_was_moved_is_not(tmp_path) -> None:
+    import shutil
+
+    shutil.copytree(world() / "model", tmp_path / "model")
+    run(tmp_path / "out", KEPT, model=str(tmp_path / "model"))
+    (tmp_path / "moved").mkdir()
+    model = shutil.move(tmp_path / "model", tmp_path / "moved" / "model")
+    run(tmp_path / "out", {**KEPT, "max_steps": 3}, model=str(model))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "note": 1}))
+    with pytest.raises(TrainingError, match="the files of `model`"):
+        run(tmp_path / "out", {**KEPT, "max_steps": 4}, model=str(model))
+
+
+def test_a_worker_s_error_is_what_is_wrong_and_no_traceback(tmp_path) -> None:
+    write_lines(tmp_path / "some.jsonl", [video_record(0, video="gone.mp4")] * 4)
+    data = [{"path": str(tmp_path / "some.jsonl"), "media": str(world())}]
+    with pytest.raises(
+        TrainingError, match=r"^\S*some\.jsonl, record \d, id v0, gone\.mp4: .*goes on without it\.\)$"
+    ):
+        run(tmp_path / "out", {"max_steps": 1, "dataloader_num_workers": 1}, data=data)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"split_batches": True}, {"gradient_accumulation_kwargs": {"num_steps": 3}}],
+)
+def test_what_would_change_the_samples_of_a_step_is_refused(tmp_path, wrong) -> None:
+    settings = load_settings(settings_file(tmp_path / "out", {"accelerator_config": wrong}))
+    with pytest.raises(TrainingError, match=r"`training\.accelerator_config`.*Leave them out"):
+        training_arguments(settings)
+
+
+def test_a_torn_last_line_is_passed_over_and_goes_with_the_next_one(tmp_path) -> None:
+    path = tmp_path / "unreadable.0.jsonl"
+    whole = {"step": 1, "set": "a", "record": 1, "id": "\x85 \u2028 \u2029"}
+    path.write_text(json.dumps(whole, ensure_ascii=False) + '\n{"step": 1, "se', encoding="utf-8")
+    assert unreadable_of(tmp_path) == [whole]
+    append_lines(path, [{"step": 2, "set": "a", "record": 2}])
+    assert [item["record"] for item in unreadable_of(tmp_path)] == [1, 2]
+    path.write_text('{"step": 1, "se\n' + json.dumps(whole) + "\n")
+    with pytest.raises(ValueError, match=r"unreadable\.0\.jsonl, line 1: .*Remove that line"):
+        unreadable_of(tmp_path)
