@@ -28,8 +28,9 @@ from .answer_questions import load_answerer
 from .answering import Answerer
 from .charts import check_can_draw, draw
 from .judging import BlindBaseline
+from .kept import KeptAnswers
 from .records import Record, read_records
-from .results import evaluate, save_results
+from .results import asked_with, evaluate, save_results
 from .selections import find_selection
 from .tables import Table
 
@@ -325,14 +326,18 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
         baseline = BlindBaseline(question for record in train_records for question in record.questions)
     answerers = {one: load_answerer(one, device) for one in dict.fromkeys(itertools.chain(*folders.values()))}
     selections = {one: {row["selection"] for row in rows if one in row["models"]} for one in answerers}
-    sets = {}
+    sets, kept = {}, []
     for label in ablation.sets:
         records, scenes = ablation.records(label, limit), ablation.sets[label].get("num_scenes")
         own = answerers
         if scenes is not None:
             own = {one: Answerer(each.model, each.processor, scenes) for one, each in answerers.items()}
-        sets[label] = _evaluate(own, records, selections, baseline, f"{name}, {label}")
-        save_results(sets[label], Path(ablation.work) / f"{name}_{_folder_name(label)}.json")
+        file = Path(ablation.work) / f"{name}_{_folder_name(label)}.json"
+        sets[label], parts = _evaluate(own, records, selections, baseline, f"{name}, {label}", file)
+        save_results(sets[label], file)
+        kept += parts
+    for part in kept:  # all sets are answered
+        part.remove()
     models = {one: _model_name(one, place) for place, one in enumerate(answerers)}
     sets = {label: {models[one]: result for one, result in results.items()} for label, results in sets.items()}
     rows = [{**row, "models": [models[one] for one in row["models"]]} for row in rows]
@@ -352,20 +357,21 @@ def _evaluate(
     selections: dict[str, set[str]],
     baseline: BlindBaseline | None,
     title: str,
-) -> dict[str, dict]:
-    """Models that share their selections take turns at each video, which is read once for them."""
-    results = {}
-    for chosen in dict.fromkeys(frozenset(names) for names in selections.values()):
+    file: Path,
+) -> tuple[dict[str, dict], list[KeptAnswers]]:
+    """
+    Models that share their selections take turns at each video, which is read once for them. What is answered is kept
+    beside the `file` of the set's results.
+    """
+    results, parts = {}, []
+    for number, chosen in enumerate(dict.fromkeys(frozenset(names) for names in selections.values())):
         group = {one: answerers[one] for one in answerers if frozenset(selections[one]) == chosen}
+        columns = {name: find_selection(name) for name in sorted(chosen)}
+        parts.append(KeptAnswers(file.with_suffix(f".{number}.part"), asked_with(group, columns)))
         with tqdm(total=len(records), desc=title, disable=None) as bar:
-            results |= evaluate(
-                group,
-                records,
-                {name: find_selection(name) for name in sorted(chosen)},
-                baseline=baseline,
-                progress=lambda done, total, bar=bar: bar.update(done - bar.n),
-            )
-    return results
+            show = lambda done, total, bar=bar: bar.update(done - bar.n)  # noqa: E731
+            results |= evaluate(group, records, columns, baseline=baseline, progress=show, kept=parts[-1])
+    return results, parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ asks the same model without the video, `constant` is the best constant answer th
 
 import argparse
 import sys
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -17,8 +18,9 @@ from ..commands.loading import DEFAULT_MODEL, load_model, quiet
 from ..scene_selection_fila_video import INITS
 from .answering import Answerer
 from .judging import BlindBaseline
+from .kept import KeptAnswers
 from .records import read_records
-from .results import evaluate, save_results, summary
+from .results import asked_with, evaluate, explained, save_results, summary
 from .selections import SELECTIONS, find_selection, own_selection
 
 
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, help="length of an answer at most (default: the model's)")
     parser.add_argument("--no-blind", action="store_true", help="do not ask without the video")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N records")
-    parser.add_argument("--output", metavar="FILE", help="save every answer as JSON")
+    parser.add_argument("--output", metavar="FILE", help="save every answer as JSON; goes on where a run broke off")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
 
 
@@ -74,13 +76,16 @@ def run(args: argparse.Namespace) -> int:
         selections = {name: find_selection(name, args.init) for name in names}
     else:
         selections = {processor.selection: own_selection(processor.video_processor.scene_settings())}
-    with tqdm(total=len(records), desc="Answering", disable=None) as bar:
-        results = evaluate(
-            answerers, records, selections, not args.no_blind, baseline, lambda done, total: bar.update(done - bar.n)
-        )
+    kept, blind = None, not args.no_blind
     if args.output is not None:
+        kept = KeptAnswers(Path(args.output).with_suffix(".part"), asked_with(answerers, selections, blind))
+    with tqdm(total=len(records), desc="Answering", disable=None) as bar:
+        show = lambda done, total: bar.update(done - bar.n)  # noqa: E731
+        results = evaluate(answerers, records, selections, blind, baseline, show, kept)
+    if kept is not None:
         save_results(results, args.output)
-    sys.stdout.write(summary(list(results.values())))
+        kept.remove()
+    sys.stdout.write(explained(summary(list(results.values()))))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Answers many questions about each medium: a video is read and encoded once, whatever is selected and asked."""
+"""Answers many questions about each medium: a video's frames are read and encoded once, whatever is asked of them."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
-from PIL import Image
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
@@ -25,6 +24,7 @@ from .records import Record
 from .selections import AnySelection, ByQuestion, Precomputed, Recall, Selection, event_recall
 
 BATCH_TOKENS = 32768  # of prompts that are answered at once
+BY_TIME = ("uniform", "bsm")  # selections of the processor that read other frames than those that look at them
 
 
 @dataclass
@@ -33,18 +33,6 @@ class Pool:
 
     frames: torch.Tensor
     metadata: object
-
-
-def even_places(timestamps: list[float], number: int) -> torch.Tensor:
-    """
-    The places in a pool, at most `number` of them and ascending, that are nearest to evenly spaced times. The pool of
-    a long film has fewer frames where nothing changes; uniform frames do not depend on what is seen.
-    """
-    times = torch.tensor(timestamps, dtype=torch.float64)
-    if number >= len(times):
-        return torch.arange(len(times))
-    even = torch.linspace(times[0].item(), times[-1].item(), number, dtype=torch.float64)
-    return (times[None] - even[:, None]).abs().argmin(dim=1).unique()
 
 
 @dataclass
@@ -84,14 +72,9 @@ class Answerer:
         if max_new_tokens is not None:
             self.options["max_new_tokens"] = max_new_tokens
         processor.bind(model)  # checks that they fit
-        # Models whose videos are read alike share the pools: what decides a pool of a video of any length.
-        videos = processor.video_processor
-        pool = videos.scene_settings(num_scenes=self.num_scenes, encoded_candidates=self.encoded_candidates)
-        reading = (videos.size, videos.do_resize, videos.num_frames, videos.fps, pool.seek_mode, pool.even_frames)
-        longest = 1e9
-        sizes = (pool.num_candidates(0), pool.num_candidates(longest), pool.max_candidates, pool.candidate_fps)
-        by_time = (pool.selection == "uniform", pool.num_dense(longest) is None)
-        self.pool_settings = repr((reading, sizes, by_time))
+        processor.video_processor.scene_settings(
+            num_scenes=self.num_scenes, encoded_candidates=self.encoded_candidates
+        )  # checks the numbers before anything is read
         self._blind: dict[str, str] = {}
 
     @property
@@ -116,16 +99,32 @@ class Answerer:
         settings |= {"chat_template": chat, "generation": generation}
         return json.loads(json.dumps(settings, default=dict))  # as they are read from a file
 
-    def read(self, record: Record, selections: Iterable[AnySelection] = ()) -> Pool:
+    def read(self, record: Record, selection: AnySelection | None = None) -> Pool:
         """
-        The video's pool that these `selections` choose from, by default the processor's own; see `load_video` of the
-        video processor for its errors.
+        The video's pool that the pipeline reads for a `selection`, by default the processor's own; see `load_video` of
+        the video processor for its errors.
         """
-        videos, settings = self.processor.video_processor, {"num_scenes": self.num_scenes}
-        # A processor whose own selection is uniform reads no frame more than it shows.
-        if videos.selection == "uniform" and any(selection.method != "uniform" for selection in selections):
-            settings["selection"] = "kmeans"
-        return Pool(*videos.load_video(record.path, **settings))
+        settings = {"num_scenes": self.num_scenes, "selection": self._reads_as(selection)}
+        return Pool(*self.processor.video_processor.load_video(record.path, **settings))
+
+    def pool_settings(self, selection: AnySelection, duration: float | None) -> str:
+        """
+        What decides the pool that [`read`] gives of a video of `duration` seconds: where it is the same, selections,
+        and models whose videos are read alike, share the pool.
+        """
+        videos, method = self.processor.video_processor, self._reads_as(selection)
+        pool = videos.scene_settings(num_scenes=self.num_scenes, selection=method)
+        reading = [videos.size, videos.do_resize, videos.num_frames, videos.fps, pool.seek_mode]
+        if videos.num_frames is None and videos.fps is None:
+            reading += [pool.num_candidates(duration), pool.num_dense(duration)]
+            other = method == "uniform" and pool.even_frames != "ends"
+            reading += [pool.even_frames, pool.candidate_fps] if other else []
+        return repr(reading)
+
+    def _reads_as(self, selection: AnySelection | None) -> str:
+        """The selection of the processor for which a pool is read: those that look at frames share one."""
+        method = self.processor.video_processor.selection if selection is None else selection.method
+        return method if method in BY_TIME else "kmeans"
 
     @torch.no_grad()
     def encode(self, pool: Pool) -> torch.Tensor:
@@ -150,9 +149,7 @@ class Answerer:
         representatives = features.float().mean(dim=1)
         kept = torch.arange(len(representatives))
         wanted = self.num_scenes * scene_size
-        if selection.method == "uniform" and self.processor.frame_encoding != "cooperative":
-            kept = even_places(pool.metadata.timestamps, self.num_scenes if selection.single else wanted)
-        elif self.encoded_candidates is not None and selection.method not in ("uniform", "bsm", "precomputed"):
+        if self.encoded_candidates is not None and selection.method not in (*BY_TIME, "precomputed"):
             kept = thin_pool(thumbnails(pool.frames), max(self.encoded_candidates, wanted))
         if len(kept) <= wanted and not (isinstance(selection, Precomputed) or getattr(selection, "single", False)):
             selection = Selection("uniform")  # all of them, as the processor does
@@ -257,8 +254,7 @@ class Answerer:
     @torch.no_grad()
     def about_image(self, record: Record) -> list[Prompt]:
         """The prompts of all questions about an image."""
-        with Image.open(record.path) as image:
-            pixels = self.processor.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
+        pixels = self.processor(images=[str(record.path)], return_tensors="pt")["pixel_values"]
         outputs = self.model.get_image_features(pixels.to(self.model.device), return_dict=True)
         visuals = [outputs.pooler_output[0]] * len(record.questions)
         return self._prompts(record, self.processor.replace_image_token({}, 0), visuals, "image")

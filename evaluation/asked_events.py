@@ -26,7 +26,7 @@ from ..question_selection_fila_video import LAYERS, relevance, relevant_frames
 from ..scene_selection_fila_video import frame_weights, scenes_of
 from ..video_pool_fila_video import thumbnails
 from ..video_prompt_fila_video import prompt_of_question
-from .answering import Answerer, even_places
+from .answering import Answerer
 from .intervals import accuracy
 from .judging import is_right
 from .records import Question, Record, read_events, read_records
@@ -101,6 +101,19 @@ def named_event(question: Question, events: list[dict]) -> int | None:
     return named[0] if len(named) == 1 else None
 
 
+def even_places(timestamps: list[float], number: int) -> torch.Tensor:
+    """
+    The places in a pool, at most `number` of them and ascending, that are nearest to evenly spaced times. The pool of
+    a long film, which all ways share here, has fewer frames where nothing changes; uniform frames do not depend on
+    what is seen.
+    """
+    times = torch.tensor(timestamps, dtype=torch.float64)
+    if number >= len(times):
+        return torch.arange(len(times))
+    even = torch.linspace(times[0].item(), times[-1].item(), number, dtype=torch.float64)
+    return (times[None] - even[:, None]).abs().argmin(dim=1).unique()
+
+
 @torch.no_grad()
 def measure(
     answerer: Answerer,
@@ -122,7 +135,7 @@ def measure(
     named = [(question, event) for question, event in named if event is not None][:max_questions]
     if not named:
         raise ValueError(f"Record {record.id!r} has no question that names one event.")
-    pool = answerer.read(record, [find_selection("kmeans")])
+    pool = answerer.read(record, find_selection("kmeans"))
     features = answerer.encode(pool)
     means, times = features.float().mean(dim=1), torch.tensor(pool.metadata.timestamps, dtype=torch.float64)
     weights = frame_weights(thumbnails(pool.frames))
@@ -242,7 +255,7 @@ def write(sets: dict[str, list[dict]], folder: Path, note: str = "") -> str:
         "intervals over films; scenes of three frames."
     )
     about = f"{about}\n\n{note}" if note else about
-    results = {"about": about, "sets": {name: films for name, films in sets.items() if films}}
+    results = {"about": about, "sets": sets}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "asked_events.json").write_text(json.dumps(results, separators=(",", ":")) + "\n", encoding="utf-8")
     text = markdown(results)
@@ -274,6 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown := [name for name in options.ways or () if name not in known]:
             raise ValueError(f"There is no way {unknown[0]!r}: --ways takes names of {', '.join(known)}.")
         sets, stems = {}, [file.stem for file in options.records]
+        part = options.output / "asked_events.part"
         for file in options.records:
             title = file.stem if stems.count(file.stem) == 1 else str(file.with_suffix(""))
             records = read_records(file, options.limit)
@@ -286,8 +300,11 @@ def main(arguments: list[str] | None = None) -> int:
                     answerer, record, own, options.num_scenes, options.questions, scorer, options.ways
                 )
                 sets[title].append({"id": record.id, "questions": questions, "results": results})
-                # After each film, so that a run that is broken off leaves its part.
-                text = write(sets, options.output, options.note)
+                # A run that is broken off leaves its part beside the results of the run before, which stay.
+                part.parent.mkdir(parents=True, exist_ok=True)
+                part.write_text(json.dumps(sets), encoding="utf-8")
+        text = write(sets, options.output, options.note)
+        part.unlink()
     except (ValueError, OSError, ImportError, KeyError) as error:
         sys.stderr.write(f"asked_events: {' '.join(str(error).split())}\n")
         return 2

@@ -24,10 +24,10 @@ from ..toy_world.sets import SPLITS, Settings
 from .answer_questions import load_answerer
 from .answering import Answerer
 from .intervals import accuracy, difference
-from .judging import normalize
 from .records import read_records
-from .results import counts, evaluate, is_question, load_results, markdown, percent, save_results
+from .results import counts, evaluate, explained, is_question, load_results, markdown, percent, save_results
 from .selections import find_selection, own_selection
+from .texts import normalize
 
 logger = logging.get_logger(__name__)
 
@@ -236,7 +236,7 @@ def main(argv: Iterable[str] | None = None) -> int:
         sizes = args.split, args.seed, args.films, args.long_films
         results = answer_sets(answerer, args.model, args.work, *sizes, workers=args.workers)
         selection = answerer.processor.selection
-        sys.stdout.write(f"{table(results, selection)}\n{by_kind(results, selection)}")
+        sys.stdout.write(explained(f"{table(results, selection)}\n{by_kind(results, selection)}"))
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"goals: {' '.join(str(error).split())}\n")
         return 2

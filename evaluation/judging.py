@@ -1,55 +1,39 @@
 """Judges answers, and says what can be had without looking: by chance, and by the best constant answer."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from .records import Question
+from .texts import chosen_option, is_same, normalize, split_choice
 
-ARTICLES = {"a", "an", "the"}
 ENOUGH = 30  # training questions of one wording, from which its best answer is learned
-
-
-def normalize(text: str) -> str:
-    """Lower case, without articles and punctuation; a point between digits stays."""
-    text = re.sub(r"(?<!\d)\.|\.(?!\d)|[^\w\s.]", " ", text.lower())
-    return " ".join(word for word in text.split() if word not in ARTICLES)
-
-
-def options(question: str) -> dict[str, str]:
-    """The options of a choice by letter: the lines "A. red", "B. green", ... of the question."""
-    return dict(re.findall(r"^\s*([A-Z])[.)]\s+(.+?)\s*$", question, re.MULTILINE))
 
 
 def is_right(question: Question, answer: str) -> bool:
     """
-    Whether `answer` is the expected one: equal after [`normalize`], or for a choice the same option, given by its
-    letter ("B", "(b)", "B. red") or its text.
+    Whether `answer` is one that is expected: the same text by [`is_same`], or for a choice the same option by
+    [`chosen_option`].
     """
+    expected = (question.answer, *question.others)
     if question.form == "free":
-        return normalize(answer) == normalize(question.answer)
-    return _chosen(question, answer) == _chosen(question, question.answer)
-
-
-def _chosen(question: Question, answer: str) -> str:
-    """The letter that an answer names, or the whole answer where it names none."""
-    known = options(question.text)
-    letter = re.match(r"\s*\(?([A-Za-z])(?:\s*$|[.:)])", answer)
-    if letter and letter[1].upper() in known:
-        return letter[1].upper()
-    texts = {normalize(text): option for option, text in known.items()}
-    return texts.get(normalize(answer), f" {answer}")
+        return any(is_same(answer, one) for one in expected)
+    _, options = split_choice(question.text)
+    chosen = chosen_option(options, answer)
+    return chosen is not None and any(chosen == chosen_option(options, one) for one in expected)
 
 
 def answer_text(question: Question) -> str:
-    """What is expected, normalized; of a choice, the option's text."""
-    return normalize(options(question.text).get(question.answer.strip(), question.answer))
+    """What is expected, normalized; of a choice, the option's text. Of several right answers, the first."""
+    text = question.answer
+    if question.form == "choice":
+        _, options = split_choice(question.text)
+        text = options.get(chosen_option(options, text) or "", text)
+    return normalize(text)
 
 
 def _stem(question: Question) -> str:
     """The wording without the options."""
-    lines = [line for line in question.text.splitlines() if not re.match(r"\s*[A-Z][.)]\s", line)]
-    return normalize(" ".join(lines))
+    return normalize(split_choice(question.text)[0] if question.form == "choice" else question.text)
 
 
 def _placed(question: Question) -> str | tuple[int, int]:
@@ -101,15 +85,15 @@ class BlindBaseline:
         """The best answer without looking, as a model would give it; empty where training had no such question."""
         seen = self._seen(question)
         if question.form == "choice":
-            known = options(question.text)
-            return max(known, key=lambda letter: seen[normalize(known[letter])], default="")
+            _, options = split_choice(question.text)
+            return max(options, key=lambda letter: seen[normalize(options[letter])], default="")
         best = seen.most_common(1)[0][0] if seen else ""
         return " ".join(_stem(question).split()[slice(*best)]) if isinstance(best, tuple) else best
 
     def chance(self, question: Question) -> float:
         """1 / number of options; of a free question, 1 / number of answers that its wording has in training."""
-        number = len(options(question.text)) if question.form == "choice" else len(self._seen(question))
+        number = len(split_choice(question.text)[1]) if question.form == "choice" else len(self._seen(question))
         return 1 / number if number else 0.0
 
 
-__all__ = ["BlindBaseline", "answer_text", "is_right", "normalize", "options"]
+__all__ = ["BlindBaseline", "answer_text", "is_right"]

@@ -4,6 +4,7 @@ FiLA-Video as a model of lmms-eval, which finds it by its entry point; see lmms_
     python -m lmms_eval --model fila_video --model_args pretrained=FOLDER,num_scenes=32 --tasks videomme --batch_size 4
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -74,7 +75,7 @@ class FilaVideo(lmms):
         self.pipeline = VideoTextToTextPipeline(model=self.model, processor=self.processor, device=self.model.device)
         self.pipeline._sanitize_parameters(processor_kwargs=None, **settings)  # an unknown name is said before the run
         self.batch_size, self.on_error, self.settings = int(batch_size), on_error, settings
-        self._encoded: dict[str, EncodedVideo] = {}
+        self._encoded: dict[str, tuple[Any, EncodedVideo]] = {}  # each beside the video that it is of
         self._ignored: set[str] = set()
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -222,8 +223,8 @@ class FilaVideo(lmms):
             for block in message["content"]:
                 if block["type"] == "video":
                     key = _key(block)
-                    kept[key] = self._encoded.get(key) or kept.get(key) or self._encode(block)
-                    block = {"type": "video", "video": kept[key]}
+                    kept[key] = self._encoded.get(key) or kept.get(key) or (block["video"], self._encode(block))
+                    block = {"type": "video", "video": kept[key][1]}
                 blocks.append(block)
             messages.append({**message, "content": blocks})
         self._encoded = kept
@@ -278,7 +279,15 @@ class FilaVideoSimple(FilaVideo):
 
 
 def _key(block: dict) -> str:
-    return repr((block["video"], block.get("video_start"), block.get("video_end")))
+    """
+    Tells a video from others: by its path or its parts, or frames that are given by the object itself, which stays
+    in memory beside what is encoded, since their texts look alike.
+    """
+    try:
+        video = json.dumps(block["video"])
+    except TypeError:
+        video = f"object {id(block['video'])}"
+    return repr((video, block.get("video_start"), block.get("video_end")))
 
 
 def _videos_of(chat: list[dict]) -> str:

@@ -1,8 +1,10 @@
 """What was asked and answered, question by question, as plain data; and the tables of it."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import numpy as np
 from .answering import Answerer, Pool
 from .intervals import accuracy
 from .judging import BlindBaseline, is_right
+from .kept import KeptAnswers
 from .records import Record
-from .selections import Recall, Selection
+from .selections import AnySelection, Recall
 
 BLIND = "blind"
 CONSTANT = "constant"
@@ -21,53 +24,86 @@ IMAGE = "image"
 def evaluate(
     answerers: dict[str, Answerer],
     records: list[Record],
-    selections: dict[str, Selection],
+    selections: dict[str, AnySelection],
     blind: bool = True,
     baseline: BlindBaseline | None = None,
     progress: Callable[[int, int], None] | None = None,
+    kept: KeptAnswers | None = None,
 ) -> dict[str, dict]:
     """
-    Asks every model all questions with every selection; each video is read once for all of them.
+    Asks every model all questions with every selection. The frames that several of them choose from are read once.
+
+    Args:
+        kept (`KeptAnswers`, *optional*): Keeps what is answered, and has what was answered before; of [`asked_with`].
 
     Returns:
         For each model `questions`, a list of dictionaries with `id` (of the record), `number` (of the question in it),
         `kind`, `form`, `expected`, `answers` and `right` (by selection, and "blind"), with a `baseline` also `chance`
         and `right["constant"]`; and `recall`, by selection and record the counts of [`Recall`]. An image
         has the same answer in all columns.
+
+    Raises:
+        ValueError: If a record cannot be answered; names it.
     """
     results = {name: {"questions": [], "recall": {chosen: {} for chosen in selections}} for name in answerers}
     for done, record in enumerate(records, 1):
-        pools = {}
-        for name, answerer in answerers.items():
-            if record.is_video and answerer.pool_settings not in pools:
-                pools[answerer.pool_settings] = answerer.read(record, selections.values())
-            pool = pools.get(answerer.pool_settings)
-            answers, recalls = _ask(answerer, record, pool, selections, blind)
+        ask = partial(_ask_all, answerers, record, selections, blind)
+        try:
+            answered = ask() if kept is None else kept.of(record, ask)
+        except (ValueError, OSError) as error:
+            note = ""
+            if kept is not None:
+                note = (
+                    f" The answers to the {done - 1} before it are kept in {kept.file}: mend or remove the record and "
+                    "start the same again, then it goes on."
+                )
+            raise ValueError(f"Record {record.id!r}: {str(error).rstrip('.')}.{note}") from error
+        for name, (answers, recalls) in answered.items():
             results[name]["questions"] += _judged(record, answers, baseline)
             for chosen, recall in recalls.items():
-                results[name]["recall"][chosen][record.id] = asdict(recall)
+                results[name]["recall"][chosen][record.id] = recall
         if progress is not None:
             progress(done, len(records))
     return results
 
 
-def _ask(
-    answerer: Answerer, record: Record, pool: Pool | None, selections: dict[str, Selection], blind: bool
-) -> tuple[dict[str, list[str]], dict[str, Recall]]:
-    prompts, recalls = {}, {}
-    if record.is_video:
-        features = answerer.encode(pool)
-        for name, selection in selections.items():
-            prompts[name], recalls[name] = answerer.about_video(record, pool, features, selection)
-    else:
-        prompts[IMAGE] = answerer.about_image(record)
-    replies = iter(answerer.answer([prompt for group in prompts.values() for prompt in group]))
-    answers = {name: [next(replies) for _ in group] for name, group in prompts.items()}
-    if not record.is_video:  # there is nothing to select
-        answers = dict.fromkeys(selections, answers[IMAGE])
-    if blind:
-        answers[BLIND] = answerer.blind(question.text for question in record.questions)
-    return answers, recalls
+def asked_with(answerers: dict[str, Answerer], selections: dict[str, AnySelection], blind: bool = True) -> dict:
+    """What the answers of [`evaluate`] depend on beside the records, for [`KeptAnswers`]."""
+    models = {name: {"digest": one.digest, "settings": one.settings} for name, one in answerers.items()}
+    chosen = {name: asdict(selection) for name, selection in selections.items()}
+    return {"models": models, "selections": chosen, "blind": blind}
+
+
+def _ask_all(
+    answerers: dict[str, Answerer], record: Record, selections: dict[str, AnySelection], blind: bool
+) -> dict[str, tuple[dict[str, list[str]], dict[str, dict]]]:
+    """By model the answers by column, and by selection the counts of [`Recall`]."""
+    pools: dict[str, Pool] = {}
+    answered, duration = {}, None
+    for name, answerer in answerers.items():
+        prompts, recalls, encoded = {}, {}, {}
+        for chosen, selection in selections.items() if record.is_video else ():
+            if duration is None:  # only a file that was read tells it
+                pool = answerer.read(record, selection)
+                duration = pool.metadata.duration
+                pools[answerer.pool_settings(selection, duration)] = pool
+            key = answerer.pool_settings(selection, duration)
+            if key not in pools:
+                pools[key] = answerer.read(record, selection)
+            if key not in encoded:
+                encoded[key] = answerer.encode(pools[key])
+            prompts[chosen], recall = answerer.about_video(record, pools[key], encoded[key], selection)
+            recalls[chosen] = asdict(recall)
+        if not record.is_video:
+            prompts[IMAGE] = answerer.about_image(record)
+        replies = iter(answerer.answer([prompt for group in prompts.values() for prompt in group]))
+        answers = {column: [next(replies) for _ in group] for column, group in prompts.items()}
+        if not record.is_video:  # there is nothing to select
+            answers = dict.fromkeys(selections, answers[IMAGE])
+        if blind:
+            answers[BLIND] = answerer.blind(question.text for question in record.questions)
+        answered[name] = answers, recalls
+    return answered
 
 
 def _judged(record: Record, answers: dict[str, list[str]], baseline: BlindBaseline | None) -> list[dict]:
@@ -75,7 +111,7 @@ def _judged(record: Record, answers: dict[str, list[str]], baseline: BlindBaseli
     for number, question in enumerate(record.questions):
         given = {name: group[number] for name, group in answers.items()}
         row = {"id": record.id, "number": number, "kind": question.kind, "form": question.form}
-        row["expected"] = question.answer
+        row["expected"] = [question.answer, *question.others] if question.others else question.answer
         row["right"] = {name: int(is_right(question, answer)) for name, answer in given.items()}
         if baseline is not None:
             row["right"][CONSTANT] = int(is_right(question, baseline.answer(question)))
@@ -168,6 +204,16 @@ def percent(value: tuple[float, float, float] | float | None) -> str:
     return f"{100 * value:.1f}"
 
 
+def explained(tables: str) -> str:
+    """The tables, and below them what an interval without width means where there is one."""
+    if not any(low == high for low, high in re.findall(r"\(([\d.]+) to ([\d.]+)\)", tables)):
+        return tables
+    return (
+        f"{tables}\nAn interval without width, such as 100.0 (100.0 to 100.0), only says that all videos agree. By "
+        "the rule of three, where n of them do, up to 3 / n of all such videos may still differ (95%).\n"
+    )
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -217,9 +263,11 @@ def _groups(rows: list[dict]) -> list[tuple[str, Callable[[dict], bool]]]:
 __all__ = [
     "BLIND",
     "CONSTANT",
+    "asked_with",
     "columns",
     "counts",
     "evaluate",
+    "explained",
     "is_question",
     "load_results",
     "markdown",

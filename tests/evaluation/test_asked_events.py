@@ -1,6 +1,7 @@
 """The events that questions ask about: which are named, and the command with the embedded model on small films."""
 
 import json
+from pathlib import Path
 
 import pytest
 from fila_video.evaluation import asked_events, train_scorer
@@ -54,6 +55,27 @@ def test_the_command_measures_every_way_on_every_film(tmp_path, capsys) -> None:
             limit = int(name.rsplit(", ", 1)[1])
             assert all(1 <= taken <= limit if "min rise" in name else taken == limit for taken in rows["scenes"])
             assert len(rows["right"]) == 2 * (name.rsplit(", ", 1)[0] in answered)
+
+
+def test_the_published_page_is_that_of_its_results() -> None:
+    folder = Path(asked_events.__file__).parent / "results"
+    results = json.loads((folder / "asked_events.json").read_text(encoding="utf-8"))
+    assert asked_events.markdown(results) == (folder / "asked_events.md").read_text(encoding="utf-8")
+
+
+def test_a_run_that_breaks_off_leaves_the_results_before_it_as_they_are(tmp_path, capsys) -> None:
+    settings = Settings("rare", "test", seed=5, duration=(60, 60), questions=12, side=32, fps=2)
+    records = make_videos(tmp_path, settings, count=2)
+    options = ["--num-scenes", "2", "--questions", "1", "--ways", "uniform", "--output", str(tmp_path)]
+    assert asked_events.main(["--records", str(records), *options]) == 0
+    before = [(tmp_path / f"asked_events.{ending}").read_bytes() for ending in ("json", "md")]
+    part = tmp_path / "asked_events.part"
+    assert not part.exists()
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    (tmp_path / lines[1]["video"]).write_bytes(b"no video")
+    assert asked_events.main(["--records", str(records), *options]) == 2
+    assert [(tmp_path / f"asked_events.{ending}").read_bytes() for ending in ("json", "md")] == before
+    assert [len(films) for films in json.loads(part.read_text()).values()] == [1]
 
 
 def test_records_without_such_questions_are_refused(tmp_path, capsys) -> None:

@@ -408,3 +408,25 @@ def test_every_row_of_the_papers_tables_can_be_trained(table) -> None:
         freeze(model, settings.learning_rates)  # refuses a rate for what has nothing to learn
         learns = any(parameter.requires_grad for parameter in model.model.scene_merger.parameters())
         assert learns == (model.config.merger_type in ("weighted", "attention")), row["label"]
+
+
+def test_what_was_answered_of_a_table_is_kept_until_all_of_it_is(world, tmp_path, capsys, monkeypatch) -> None:
+    records = [json.loads(line) for line in (world / "records.jsonl").read_text().splitlines()]
+    for record in records:
+        record |= {name: str(world / record[name]) for name in ("video", "image") if name in record}
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("\n".join(map(json.dumps, [records[0], {**records[1], "video": str(broken)}])))
+    sets = {"all": str(world / "records.jsonl"), "bad": str(bad)}
+    file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", sets=sets))
+    arguments = [file, "--results", str(tmp_path / "results")]
+    assert main(arguments) == 2
+    assert "Record 'test_1': " in (said := capsys.readouterr().err) and "table9_bad.0.part" in said
+    broken.write_bytes(Path(records[1]["video"]).read_bytes())
+    asked, original = [], ablations.Answerer.read
+    spy = lambda self, record, *rest: asked.append(str(record.path)) or original(self, record, *rest)  # noqa: E731
+    monkeypatch.setattr(ablations.Answerer, "read", spy)
+    assert main(arguments) == 0
+    assert set(asked) == {str(broken)}
+    assert not list((tmp_path / "work").glob("*.part"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from helpers.video_files import make_video
@@ -211,6 +212,24 @@ def test_the_likelier_continuation_has_the_smaller_loss_and_is_what_is_generated
     right, wrong, unreadable = (result.text for result in found)
     assert right[0] < wrong[0] and right[1] and not wrong[1]
     assert unreadable == (float("inf"), False)
+
+
+@pytest.mark.parametrize("make", [lambda: [Image.new("RGB", (8, 8))] * 2, lambda: np.zeros((40, 64, 64, 3), np.uint8)])
+def test_frames_are_not_taken_for_those_of_a_question_before(make, monkeypatch) -> None:
+    """Their texts are alike, and what is no longer held leaves its place in memory to the next."""
+    from fila_video.evaluation.lmms_eval_model import FilaVideo
+
+    def ask(frames) -> object:
+        return model._with_encoded([{"role": "user", "content": [{"type": "video", "video": frames}]}])
+
+    model, encoded = object.__new__(FilaVideo), []
+    model._encoded = {}
+    monkeypatch.setattr(FilaVideo, "_encode", lambda self, block: encoded.append(1) or len(encoded))
+    for number in range(1, 6):
+        assert ask(make())[0]["content"][0]["video"] == number
+    frames = make()
+    assert ask(frames) == ask(frames) and len(encoded) == 6
+    assert ask("film.mp4") == ask("film.mp4") != ask("other.mp4")
 
 
 def test_the_entry_point_names_the_plugin() -> None:
