@@ -37,6 +37,8 @@ film world short 10000 --questions 14 --choice-share 0.1 --refusals 6 $every
 film world rare 1800 --questions 14 --choice-share 0.2 --refusals 6 $every --min-duration 60 --max-duration 300
 film world/long_rare rare 700 --questions 16 --choice-share 0.1 --refusals 4 $every --min-duration 300 --max-duration 600
 film world crowded 300 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
+film world/longer rare 2400 --questions 16 --choice-share 0.1 --refusals 4 $every --min-duration 240 --max-duration 600 --rates 2 3 4
+film world/longer crowded 400 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300 --rates 2 3 4
 film world empty 600 --questions 4 --refusals 8
 film world clip 2000
 film world/alike pair 4000 --questions 14 --choice-share 0.1 --colors 1 --refusals 2 $every
@@ -50,6 +52,6 @@ once seeing python -m fila_video.training.tiny.pretrain_vision initial world/tra
 train stage1_align training.max_steps=2
 train stage2_knowledge training.max_steps=2
 train stage3_image training.max_steps=2
-train stage4_video phases.{0,1,2,3,4,5,6,7}.steps=1 phases.8.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
+train stage4_video phases.{0,1,2,3,4,5,6,7,8,9}.steps=1 phases.10.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
     training.warmup_steps=1
 once losses python -m fila_video.training.loss_curves losses.png seeing stage1 stage2 stage3 stage4
