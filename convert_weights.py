@@ -24,7 +24,7 @@ if __name__ == "__main__" and not __package__:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = "folder or Hub id of a checkpoint: LLaVA's, SmolVLM2, InternVL 3 (not with --language-model)"
+    what = "folder or Hub id of a checkpoint: LLaVA's, SmolVLM2, InternVL 3 or 3.5 (not with --language-model)"
     parser.add_argument("source", help=what)
     # With `nargs="?"` no option could stand between the two. So `run` takes the first for OUTPUT where it is alone.
     parser.add_argument("output", help="folder to make").required = False
