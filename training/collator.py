@@ -43,6 +43,11 @@ class Collator:
             rows = [row for sample in samples for row in sample.get(name, ())]
             if rows:
                 batch[name] = pad_rows(rows)
+        left_out = [sample["left_out"] for sample in samples if "left_out" in sample]
+        if left_out:
+            batch["left_out"] = torch.cat(
+                [torch.nn.functional.pad(own, (1, 0), value=row) for row, own in enumerate(left_out)]
+            )
         batch["unreadable"] = [refused for sample in samples for refused in sample.get("unreadable", ())]
         return batch
 

@@ -14,11 +14,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from ..chat_inputs_fila_video import check_control_tokens, last_question
 from ..long_video.records import TIME_PLACEHOLDER, record_source
 from ..processing_fila_video import FilaVideoProcessor
-from .chat_collator import check_answers_are_marked
+from .chat_collator import IGNORED, check_answers_are_marked
 from .data import RecordSet
 from .settings import AnswerNoise, Sampling, TrainingError
+from .unseen_pairs import UnseenPairs
 
-IGNORED = -100
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _PLACEHOLDER = re.compile(r"(<image>|<video>)\n?")
 
@@ -39,6 +39,8 @@ class SampleEncoder:
             only one.
         answer_noise (`AnswerNoise`, *optional*):
             Which words of the answers are others in `input_ids`, though not in `labels`.
+        unseen_pairs (`UnseenPairs`, *optional*):
+            Words that never come together, of which one is no choice beside the other.
 
     Raises:
         TrainingError: If `sampling` cannot be, the chat template marks no answers, or a noisy word is no one token.
@@ -51,9 +53,10 @@ class SampleEncoder:
         seed: int = 0,
         isolate_turns: bool = False,
         answer_noise: AnswerNoise | None = None,
+        unseen_pairs: UnseenPairs | None = None,
     ) -> None:
         self.processor, self.sampling, self.seed, self.isolate_turns = processor, sampling, seed, isolate_turns
-        self.answer_noise = answer_noise or AnswerNoise()
+        self.answer_noise, self.unseen_pairs = answer_noise or AnswerNoise(), unseen_pairs
         check_answers_are_marked(processor)
         self._check_sampling()
         self._noisy_ids = [_word_id(processor.tokenizer, word) for word in self.answer_noise.words]
@@ -63,7 +66,8 @@ class SampleEncoder:
         """
         Returns:
             `input_ids` and `labels` `(length,)`, -100 where nothing is learned; `turn_starts` (with isolated turns:
-            the prefix ends at the first); and of the visuals `pixel_values` `(num_images, 3, height, width)`,
+            the prefix ends at the first); with unseen pairs `left_out` `(num_left_out, 2)`, positions of labels with a
+            token that is no choice there; and of the visuals `pixel_values` `(num_images, 3, height, width)`,
             `pixel_values_videos` `(num_videos, num_frames, 3, height, width)`, `video_num_scenes` `(num_videos,)`, and
             as the encoding of frames needs them `video_background_places` `(num_videos, num_background)` and
             `video_question_ids` `(num_videos, num_tokens)`, padded with -1.
@@ -82,6 +86,9 @@ class SampleEncoder:
         longest = self.processor.tokenizer.model_max_length
         if len(ids) > longest:
             raise ValueError(f"the sample takes {len(ids)} tokens, but the model's context has {longest}")
+        if self.unseen_pairs is not None:
+            left_out = self.unseen_pairs.left_out(ids, labels)
+            inputs["left_out"] = torch.tensor(left_out, dtype=torch.long).reshape(-1, 2)
         return {**inputs, "input_ids": torch.tensor(ids), "labels": torch.tensor(labels), "turn_starts": starts}
 
     def _visuals(self, images: list, videos: list, key: tuple, question: str) -> tuple[dict, dict[str, list[str]]]:

@@ -78,6 +78,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     phases: list[Phase] = field(default_factory=list)
     answer_noise: AnswerNoise = field(default_factory=AnswerNoise)
+    unseen_pairs: list[list[str]] = field(default_factory=list)
     isolate_turns: bool = False
     unreadable: Literal["fail", "skip"] = "fail"
     attn_implementation: str | None = None
@@ -117,6 +118,9 @@ class Settings:
                 f"`answer_noise` needs a `share` from 0 to 1, got {noise.share}, and at least two `words`, got "
                 f"{len(set(noise.words))}."
             )
+        for pair in self.unseen_pairs:
+            if len(pair) != 2 or not all(word.strip() for word in pair):
+                raise TrainingError(f"`unseen_pairs` has pairs of two words each, such as [red, ring], got {pair}.")
         for part in self.learning_rates:
             known(part, PARTS, "`learning_rates`")
         for name in ("max_steps", "num_train_epochs"):

@@ -33,6 +33,7 @@ from .resuming import check_goes_on, run_values, save_values
 from .samples import SampleEncoder
 from .settings import Phase, Settings, TrainingError, known, load_settings
 from .trainer import FilaVideoTrainer, unreadable_of
+from .unseen_pairs import UnseenPairs
 
 logger = logging.get_logger(__name__)
 
@@ -233,11 +234,12 @@ def make_data(settings: Settings, processor: FilaVideoProcessor, arguments: Trai
     """The run's mixture, or the phases' one after another, each with a seed of its own."""
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    unseen_pairs = UnseenPairs(settings.unseen_pairs, processor.tokenizer) if settings.unseen_pairs else None
     mixtures = []
     for place, phase in enumerate(settings.phases or [Phase()]):
         own = seed + 1009 * place
         sampling = phase.sampling or settings.sampling
-        encoder = SampleEncoder(processor, sampling, own, settings.isolate_turns, settings.answer_noise)
+        encoder = SampleEncoder(processor, sampling, own, settings.isolate_turns, settings.answer_noise, unseen_pairs)
         sources = [
             source if source.questions or not phase.questions else replace(source, questions=phase.questions)
             for entry in phase.data or settings.data

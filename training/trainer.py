@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.utils import ModelOutput
 
 from ..long_video.json_records import append_lines, read_own_lines
 from .data import SortedSteps
@@ -31,7 +32,7 @@ class FilaVideoTrainer(Trainer):
     def __init__(self, settings: Settings, **kwargs: Any) -> None:
         self.settings = settings
         config = kwargs["model"].config.to_dict()
-        super().__init__(**kwargs)
+        super().__init__(**kwargs, compute_loss_func=_loss_without if settings.unseen_pairs else None)
         if "use_cache" not in config:  # Trainer sets it for its own runs, but it would be saved
             del self.model.config.use_cache
         self.add_callback(_Log(self))
@@ -62,7 +63,13 @@ class FilaVideoTrainer(Trainer):
         # The head works on what is learned alone: the rest is most of the tokens, each with the whole vocabulary.
         targets = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
         learned = targets != IGNORED
-        inputs = {**inputs, "logits_to_keep": learned, "shift_labels": targets[learned], "use_cache": False}
+        inputs = {**inputs, "logits_to_keep": learned, "use_cache": False}
+        if "left_out" in inputs:
+            row, position, token = inputs.pop("left_out").unbind(1)
+            order = learned.flatten().cumsum(0).view_as(learned) - 1
+            inputs["labels"] = targets[learned], order[row, position - 1], token
+        else:
+            inputs["shift_labels"] = targets[learned]
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def rates(self) -> dict[str, float]:
@@ -87,6 +94,18 @@ class FilaVideoTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         step = {"step": self.state.global_step}
         append_lines(folder / f"{UNREADABLE}.{self.args.process_index}.jsonl", [step | item for item in refused])
+
+
+def _loss_without(
+    outputs: ModelOutput,
+    labels: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """The loss of `(num_true,)` targets, where at so many places a token is no choice."""
+    targets, places, tokens = labels
+    logits = outputs.logits.float().index_put((places, tokens), torch.tensor(-torch.inf, device=targets.device))
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return loss / (len(targets) if num_items_in_batch is None else num_items_in_batch)
 
 
 class _Log(TrainerCallback):

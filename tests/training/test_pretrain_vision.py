@@ -9,9 +9,11 @@ from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.toy_world.make_videos import make_videos
 from fila_video.toy_world.sets import Settings
+from fila_video.toy_world.world import COLORS, SHAPES, UNSEEN_PAIRS
 from fila_video.training.tiny import pretrain_vision as program
 from fila_video.training.tiny.make_initial_checkpoint import make_initial_checkpoint
 from transformers import TrainingArguments, set_seed
+from transformers.modeling_outputs import ImageClassifierOutput
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def trained(world, output):
         seed=1,
     )
     processor = FilaVideoProcessor.from_pretrained(world / "initial")
-    figures = program.pretrain_vision(model, processor, world / "train_picture.jsonl", arguments)
+    figures = program.pretrain_vision(model, processor, [world / "train_picture.jsonl"], arguments)
     return model.model.vision_tower.state_dict(), [line["loss"] for line in figures["log"] if "loss" in line]
 
 
@@ -75,13 +77,50 @@ def test_the_tower_is_taught_the_color_the_shape_and_the_place_of_a_thing(world)
         labels = dict(zip(program.LABELS, sample["labels"].tolist(), strict=True))
         place = labels.pop("x"), labels.pop("y")
         caption = record["conversations"][1]["value"].lower()
-        assert {word for word, value in labels.items() if value} == labels.keys() & set(caption.strip(".").split())
+        assert {word for word, value in labels.items() if value > 0} == labels.keys() & set(caption.strip(".").split())
         if record["things"]:
             assert place == pytest.approx([record["things"][0][name] for name in ("x", "y")])
         else:
             assert place == (0.5, 0.5)
             empty += 1
     assert 0 < empty < len(records) / 2
+
+
+def labels_of(folder, **settings) -> list[tuple[dict, dict]]:
+    path = make_videos(folder, Settings("picture", side=64, **settings), count=30)
+    pictures = program.PictureSet(path, FilaVideoProcessor.from_pretrained(folder.parent / "initial").image_processor)
+    return [
+        (record["things"][0], dict(zip(program.LABELS, pictures[index]["labels"].tolist(), strict=True)))
+        for index, record in enumerate(map(json.loads, path.read_text().splitlines()))
+        if record["things"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("compositions", "named", "nameless"), [("shapes", SHAPES, COLORS), ("colors", COLORS, SHAPES)]
+)
+def test_of_what_has_no_name_the_tower_learns_the_rest(world, compositions, named, nameless) -> None:
+    for thing, labels in labels_of(world / compositions, compositions=compositions):
+        assert {labels[word] for word in nameless} == {program.NOTHING}
+        assert [word for word in named if labels[word]] == [thing["shape"] or thing["color"]]
+
+
+def test_that_a_shape_never_has_a_color_is_not_taught(world) -> None:
+    untaught = set()
+    for thing, labels in labels_of(world / "pairs", compositions="train"):
+        color, shape = thing["color"], thing["shape"]
+        never = {word for word in labels if (color, word) in UNSEEN_PAIRS or (word, shape) in UNSEEN_PAIRS}
+        assert {word for word, value in labels.items() if value == program.NOTHING} == never
+        untaught |= never
+    assert len(untaught) > 5
+    for thing, labels in labels_of(world / "held_out", compositions="held-out"):
+        assert labels[thing["color"]] == labels[thing["shape"]] == 1
+
+
+def test_a_label_that_says_nothing_costs_nothing() -> None:
+    logits, labels = torch.tensor([[4.0, -4.0, 2.0]]), torch.tensor([[1.0, 0.0, program.NOTHING]])
+    loss = program.loss_of_what_shows(ImageClassifierOutput(logits=logits), labels)
+    torch.testing.assert_close(loss, torch.tensor(4.0).neg().exp().log1p())
 
 
 @pytest.mark.parametrize("things", [None, [{}, {}]])
@@ -103,6 +142,6 @@ def test_one_picture_is_too_few(world, tmp_path) -> None:
         program.pretrain_vision(
             FilaVideoForConditionalGeneration.from_pretrained(world / "initial"),
             FilaVideoProcessor.from_pretrained(world / "initial"),
-            path,
+            [path],
             TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
         )

@@ -12,7 +12,7 @@ from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.training.optimizers import make_optimizer, part_of
 from fila_video.training.settings import TrainingError, load_settings
-from fila_video.training.train import train
+from fila_video.training.train import make_trainer, train
 from helpers.fresh_process import load_in_fresh_process
 from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import (
@@ -74,6 +74,34 @@ def test_the_loss_falls_and_the_log_says_at_which_rates(tmp_path) -> None:
         )
     assert lines[-2]["seconds"] >= lines[0]["seconds"] > 0
     assert "resolved" in (tmp_path / "out" / "settings.yaml").read_text()
+
+
+@pytest.mark.parametrize("isolate_turns", [False, True])
+def test_what_never_comes_together_is_no_choice_in_the_loss(tmp_path, isolate_turns) -> None:
+    """As if the model could not say it: the loss is that of the other choices, and nothing pushes it down."""
+    asked = ("What is it?", "A red star, then a blue ring.", "What shape is the red thing?", "star")
+    records = [video_record(number, conversations=turns(*asked)) for number in range(4)]
+    data = [{"path": str(write_lines(tmp_path / "records.jsonl", records)), "media": str(world())}]
+    pairs = {"unseen_pairs": [["red", "ring"], ["blue", "star"]], "isolate_turns": isolate_turns, "data": data}
+    trainer = make_trainer(load_settings(settings_file(tmp_path / "out", **pairs)))
+    inputs = next(iter(trainer.get_train_dataloader()))
+    del inputs["unreadable"]
+    assert {row for row, _, _ in inputs["left_out"].tolist()} == {0, 1}
+    model = trainer.model.eval()
+    loss = trainer.compute_loss(model, dict(inputs))
+
+    left_out, labels = inputs.pop("left_out"), inputs.pop("labels")
+    logits = model(**inputs, use_cache=False).logits
+    said = []
+    for row, position, token in left_out.tolist():
+        logits[row, position - 1, token] = -torch.inf
+        said.append(trainer.processing_class.tokenizer.decode([token]).strip())
+    assert {"red", "blue", "star", "ring"} <= set(said)
+    targets = labels[:, 1:]
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1][targets != -100], targets[targets != -100])
+    torch.testing.assert_close(loss, expected)
+    run(tmp_path / "out", **pairs)
+    assert all(0 < loss < 20 for loss in losses(tmp_path / "out").values())
 
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:

@@ -3,21 +3,23 @@ Teaches the vision tower of a small checkpoint to see, before any stage: the pap
 trained on pictures (section 4.1), and a tower of random weights would have to learn through an untrained language
 model.
 
-    python -m fila_video.training.tiny.pretrain_vision INITIAL WORLD/train_picture.jsonl OUTPUT
+    python -m fila_video.training.tiny.pretrain_vision INITIAL WORLD/train_picture.jsonl [MORE.jsonl ...] OUTPUT
 
-The tower learns the color and the shape of the thing in a picture, and where it is. Started again, it goes on from its
-last whole checkpoint; the losses are written to OUTPUT/log.jsonl.
+The tower learns the color and the shape of the thing in a picture, and where it is. Of a thing whose color or shape
+has no name, it learns the rest: from such pictures, that a shape has no color of its own. Started again, it goes on
+from its last whole checkpoint; the losses are written to OUTPUT/log.jsonl.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from transformers import (
     BaseImageProcessor,
     EvalPrediction,
@@ -27,11 +29,12 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import logging
 
 from ...modeling_fila_video import FilaVideoForConditionalGeneration
 from ...processing_fila_video import FilaVideoProcessor
-from ...toy_world.world import COLORS, SHAPES
+from ...toy_world.world import COLORS, NAMELESS, SHAPES, UNSEEN_PAIRS
 from ..data import JsonLines
 from ..optimizers import MuonWithAdamW
 from ..train import last_checkpoint
@@ -41,13 +44,14 @@ logger = logging.get_logger(__name__)
 
 WORDS = (*COLORS, *SHAPES)
 LABELS = (*WORDS, "x", "y")
+NOTHING = -1.0  # is learned of that label
 
 
 class PictureSet(Dataset):
     """
     Pictures of one thing or none, and a number from 0 to 1 for each of [`LABELS`]: whether the thing has that color or
-    shape, and where its middle is. A tower that learns no places has nothing in the mean of its patches to tell motion
-    by. A record of anything else is a `ValueError`.
+    shape, and where its middle is; [`NOTHING`] where nothing is learned. A tower that learns no places has nothing in
+    the mean of its patches to tell motion by. A record of anything else is a `ValueError`.
     """
 
     def __init__(self, records: str | Path, image_processor: BaseImageProcessor) -> None:
@@ -67,7 +71,14 @@ class PictureSet(Dataset):
         with Image.open(self.folder / record["image"]) as image:
             pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
         thing = next(iter(record["things"]), {"x": 0.5, "y": 0.5})
-        words = [float(word in (thing.get("color"), thing.get("shape"))) for word in WORDS]
+        color, shape = thing.get("color"), thing.get("shape")
+        words = [float(word in (color, shape)) for word in WORDS]
+        for place, word in enumerate(WORDS):
+            nameless = (color if word in COLORS else shape) == NAMELESS
+            # That a red thing is no ring, it would learn from red things that are never rings.
+            never = (color, word) in UNSEEN_PAIRS or (word, shape) in UNSEEN_PAIRS
+            if nameless or (never and not words[place]):
+                words[place] = NOTHING
         return {"pixel_values": pixels, "labels": torch.tensor([*words, thing["x"], thing["y"]])}
 
 
@@ -75,34 +86,38 @@ def measured(prediction: EvalPrediction) -> dict:
     """The share of pictures whose words are all `right`, and how far `off` the places are, in sides of a picture."""
     found, expected = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
     words = len(WORDS)
-    right = (found[:, :words] > 0) == (expected[:, :words] > 0.5)
+    right = ((found[:, :words] > 0) == (expected[:, :words] > 0.5)) | (expected[:, :words] == NOTHING)
     off = (found[:, words:].sigmoid() - expected[:, words:]).abs()
     return {"right": right.all(dim=1).float().mean().item(), "off": off.mean().item()}
+
+
+def loss_of_what_shows(
+    outputs: ImageClassifierOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Binary cross-entropy, the mean over the `labels` `(batch_size, num_labels)` that say something."""
+    shows = labels != NOTHING
+    return torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits[shows], labels[shows])
 
 
 def pretrain_vision(
     model: FilaVideoForConditionalGeneration,
     processor: FilaVideoProcessor,
-    records: str | Path,
+    records: Sequence[str | Path],
     arguments: TrainingArguments,
 ) -> dict:
     """
-    Trains `model`'s vision tower in place, on all but the last 500 records, or the last half of fewer than 1000. It
-    goes on from the last checkpoint in the output folder of `arguments`, if there is one.
+    Trains `model`'s vision tower in place, on all `records` but the last 500 of the first file, or the last half of
+    fewer than 1000. It goes on from the last checkpoint in the output folder of `arguments`, if there is one.
 
     Returns:
         `dict`: The figures on these: `eval_right`, the share of pictures whose words are all right, and
         `eval_off`, the mean error of places. And `log`, the trainer's.
     """
-    pictures = PictureSet(records, processor.image_processor)
+    pictures, *more = (PictureSet(file, processor.image_processor) for file in records)
     if len(pictures) < 2:
-        raise ValueError(f"{records} has one picture: some are trained on and others held out, so more are needed.")
+        raise ValueError(f"{records[0]} has one picture: some are trained on and others held out, so more are needed.")
     trained = len(pictures) - min(500, len(pictures) // 2)
-    config = SiglipConfig(
-        vision_config=model.config.vision_config.to_dict(),
-        num_labels=len(LABELS),
-        problem_type="multi_label_classification",
-    )
+    config = SiglipConfig(vision_config=model.config.vision_config.to_dict(), num_labels=len(LABELS))
     classifier = SiglipForImageClassification(config)
     tower = model.model.vision_tower
     classifier.vision_model.load_state_dict(tower.state_dict())
@@ -116,8 +131,9 @@ def pretrain_vision(
     trainer = Trainer(
         classifier,
         arguments,
-        train_dataset=torch.utils.data.Subset(pictures, range(trained)),
-        eval_dataset=torch.utils.data.Subset(pictures, range(trained, len(pictures))),
+        train_dataset=ConcatDataset([Subset(pictures, range(trained)), *more]),
+        eval_dataset=Subset(pictures, range(trained, len(pictures))),
+        compute_loss_func=loss_of_what_shows,
         compute_metrics=measured,
         optimizers=(optimizer, None),
     )
@@ -130,7 +146,7 @@ def pretrain_vision(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the vision tower of a small checkpoint to see.")
     parser.add_argument("model", help="folder of the checkpoint")
-    parser.add_argument("records", help="JSONL file of pictures, as make-videos writes it")
+    parser.add_argument("records", nargs="+", help="JSONL files of pictures, as make-videos writes them")
     parser.add_argument("output", help="folder for the checkpoint with the trained tower")
     parser.add_argument("--epochs", type=float, default=12)
     parser.add_argument("--batch-size", type=int, default=128)
