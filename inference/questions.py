@@ -139,7 +139,11 @@ class WorkList:
         was = {"question": row.get("question"), "video": row.get("video")}
         was |= {name: (row.get("media") or {}).get(name) for name in known}
         now = {"question": question, **media}
-        same = {name: value == now.get(name) for name, value in was.items()}
+        # As JSON, in which not a number is the same as itself.
+        same = {
+            name: value == now.get(name) or json.dumps(value) == json.dumps(now.get(name))
+            for name, value in was.items()
+        }
         same |= {name: self._is_same_file(was[name], now.get(name)) for name in ("video", "subtitles") if name in was}
         same["video"] |= not self.compares_videos
         changed = {name: (was[name], now.get(name)) for name in was if not same[name]}
@@ -152,11 +156,14 @@ class WorkList:
             )
 
     def _is_same_file(self, was: Any, now: Any) -> bool:
-        """Whether it is the same file, also where the folder was moved, or the run is started in another one."""
+        """Whether it is the same file, also where the folder was moved or copied, or the run starts in another one."""
         if was == now or not (isinstance(was, str) and isinstance(now, str)) or "://" in was + now:
             return was == now
         if os.path.exists(was) and os.path.exists(now):
-            return os.path.samefile(was, now)
+            if os.path.samefile(was, now):
+                return True
+            if os.path.getsize(was) != os.path.getsize(now):  # no copy
+                return False
         folder = self.records.parent if self.records.is_file() else self.records
         written = Path(os.path.relpath(now, folder)).parts
         return ".." not in written and Path(was).parts[-len(written) :] == written

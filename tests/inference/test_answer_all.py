@@ -1,6 +1,7 @@
 """Thousands of questions: each answered once, by whatever run, and bad ones as rows of their own."""
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -487,6 +488,26 @@ def test_records_that_were_moved_with_their_videos_are_the_same(videos, pipe, tm
     other = write_records(videos, {**CLIP, "video": str(videos / "1.mp4")}, name="other.jsonl")
     with pytest.raises(ValueError, match="its record has changed"):
         answer(pipe, other, tmp_path / "out.jsonl")
+
+
+def test_a_copy_of_the_records_and_their_videos_is_the_same_but_other_videos_of_its_names_are_not(
+    videos, pipe, tmp_path
+) -> None:
+    for folder in ("first", "copy"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
+        write_records(tmp_path / folder, CLIP)
+    answer(pipe, tmp_path / "first" / "records.jsonl", tmp_path / "out.jsonl")
+    assert answer(pipe, tmp_path / "copy" / "records.jsonl", tmp_path / "out.jsonl").answered == 0
+    (tmp_path / "copy" / "0.mp4").write_bytes((videos / "1.mp4").read_bytes() + b"0")
+    with pytest.raises(ValueError, match="its record has changed"):
+        answer(pipe, tmp_path / "copy" / "records.jsonl", tmp_path / "out.jsonl")
+
+
+def test_a_time_that_is_no_number_is_the_same_the_next_time(videos, pipe, tmp_path) -> None:
+    records = write_records(videos, {**CLIP, "video_start": math.nan}, name="nan.jsonl")
+    assert answer(pipe, records, tmp_path / "out.jsonl").failed == 1
+    assert answer(pipe, records, tmp_path / "out.jsonl").failed == 0
 
 
 def test_an_error_whose_record_was_mended_is_asked_again(videos, pipe, tmp_path) -> None:
