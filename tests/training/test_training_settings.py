@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fila_video.toy_world.world import UNSEEN_PAIRS
 from fila_video.training.settings import Sampling, Settings, TrainingError, load_settings
 from fila_video.training.train import training_arguments
 
@@ -206,12 +207,13 @@ def test_the_recipe_is_five_files_in_a_row_and_films_what_they_train_on() -> Non
     script = (folder / "run.sh").read_text()
     stages = re.findall(r"^train (\S+)", script, re.M)
     assert stages == sorted(path.stem for path in folder.glob("*.yaml")) and len(stages) == 4
-    assert len(script.splitlines()) <= 60
-    before, used = "seeing", {("world", "picture"), ("world", "clip")}
+    assert len(script.splitlines()) <= 62
+    before, used = "seeing", {("world", "clip"), *(("world" + part, "picture") for part in ("", "/shapes", "/colors"))}
     for stage in stages:
         settings = load_settings(folder / f"{stage}.yaml")
         training_arguments(settings)
         assert settings.model == before
+        assert {tuple(pair) for pair in settings.unseen_pairs} == set(UNSEEN_PAIRS)
         for source in [*settings.data, *(source for phase in settings.phases for source in phase.data)]:
             path = Path(source.path)
             used.add((str(path.parent), path.stem.removeprefix("train_")))
@@ -223,7 +225,7 @@ def test_the_recipe_is_five_files_in_a_row_and_films_what_they_train_on() -> Non
 def test_the_last_phase_asks_everything_in_four_to_sixty_four_scenes() -> None:
     settings = load_settings(TRAINING / "tiny" / "stage4_video.yaml")
     *narrow, last = settings.phases
-    assert len(narrow) == 10 and all(phase.questions for phase in narrow[:6]) and last.questions is None
+    assert len(narrow) == 12 and all(phase.questions for phase in narrow[:6]) and last.questions is None
     assert last.sampling.num_scenes == {"min": 4, "max": 64} and set(last.sampling.selection) == {"uniform", "kmeans"}
     decay = settings.training["lr_scheduler_kwargs"]["num_decay_steps"]
     assert decay < last.steps  # every skill is learned at the full rate

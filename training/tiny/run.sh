@@ -28,11 +28,16 @@ train() { # STAGE [OVERRIDES FOR SMOKE]
 }
 every="--ask what color order before after count when first motion there"
 film world picture 24000
+film world/shapes picture 40000 --compositions shapes
+film world/colors picture 12000 --compositions colors
 film world picture-questions 12000 --refusals 2
 film world few 8000 --questions 12 --choice-share 0.1 --refusals 6 $every
 film world pair 6000 --questions 14 --choice-share 0.1 --refusals 2 $every
 film world row 9000 --questions 18 --choice-share 0.1 --refusals 4 $every
-film world travel 3000 --questions 9 --choice-share 0.1 --ask motion what color there
+film world travel 3000 --questions 9 --choice-share 0.1 --refusals 3 --ask motion what color there
+film world/shapes travel 2700 --compositions shapes --questions 6 --choice-share 0.1 --ask motion what there
+film world/shapes few 3000 --compositions shapes --questions 14 --choice-share 0.1 $every
+film world/colors few 900 --compositions colors --questions 12 --choice-share 0.1 $every
 film world short 10000 --questions 14 --choice-share 0.1 --refusals 6 $every
 film world rare 1800 --questions 14 --choice-share 0.2 --refusals 6 $every --min-duration 60 --max-duration 300
 film world/long_rare rare 700 --questions 16 --choice-share 0.1 --refusals 4 $every --min-duration 300 --max-duration 600
@@ -47,11 +52,10 @@ once long fila-video build-dataset --annotations world/train_clip.jsonl --videos
     --count $((smoke ? 4 : 600)) --min-duration 40 --max-duration 120
 
 once initial python -m fila_video.training.tiny.make_initial_checkpoint initial --seed "$seed" --look-back
-once seeing python -m fila_video.training.tiny.pretrain_vision initial world/train_picture.jsonl seeing \
-    --seed "$seed" --epochs $((smoke ? 1 : 10))
+once seeing python -m fila_video.training.tiny.pretrain_vision initial world/{,shapes/,colors/}train_picture.jsonl seeing \
+    --seed "$seed" --epochs $((smoke ? 1 : 12))
 train stage1_align training.max_steps=2
 train stage2_knowledge training.max_steps=2
 train stage3_image training.max_steps=2
-train stage4_video phases.{0,1,2,3,4,5,6,7,8,9}.steps=1 phases.10.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 \
-    training.warmup_steps=1
+train stage4_video phases.{0..11}.steps=1 phases.12.steps=2 training.lr_scheduler_kwargs.num_decay_steps=2 training.warmup_steps=1
 once losses python -m fila_video.training.loss_curves losses.png seeing stage1 stage2 stage3 stage4
