@@ -14,6 +14,11 @@ from .questions import VideoQuestions, WorkList
 # Of configurations: where they come from, and what saving writes into them. The dtype is told by itself.
 NOT_OF_ANSWERS = ("_name_or_path", "transformers_version", "architectures", "auto_map", "custom_pipelines", "dtype")
 SAMPLES, SAMPLE_BYTES = 64, 1 << 12  # of each file of weights, to tell models apart
+# In a model's folder. Others lie beside them, such as the state of the training that made it.
+MODEL_FILES = (
+    r".*\.(safetensors|jinja)|(.*config|.*safetensors\.index|tokenizer|special_tokens_map|added_tokens|vocab|"
+    r"chat_template)\.json"
+)
 
 
 class Answered(NamedTuple):
@@ -223,17 +228,18 @@ def pipeline_settings(pipe: Any) -> dict[str, Any]:
     }
 
 
-def model_mark(name: str) -> str:
+def model_mark(name: str, files: str = MODEL_FILES) -> str:
     """
-    The model's name, with a hash of its files where it is a folder: of its settings whole, of its weights in samples,
-    since training changes them everywhere. A model that was made in memory has no name, and an empty mark.
+    The model's name, with a hash behind it where it is a folder, of the files whose names match: of its settings
+    whole, of its weights in samples, since training changes them everywhere. A model that was made in memory has no
+    name, and an empty mark.
     """
     folder = Path(name)
     if not name or not folder.is_dir():  # the path of no name would be the current folder
         return name
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix not in (".json", ".jinja", ".safetensors") or not file.is_file():
+        if not re.fullmatch(files, file.name) or not file.is_file():
             continue
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

@@ -1,31 +1,41 @@
 """What a run is made from, kept beside its weights: a run that goes on must be the one that was begun."""
 
+import inspect
+import math
 import os
 import re
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import TrainingArguments
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
+from ..configuration_fila_video import FilaVideoConfig
 from ..inference.output import model_mark
+from ..processing_fila_video import FilaVideoProcessor
 from .data import Curriculum, Mixture
+from .optimizers import MuonWithAdamW
 from .settings import DataSet, Settings, TrainingError
 
 SAVED_SETTINGS = "settings.yaml"
 MOST_NAMED = 8  # differences in a message
-# What does not decide the weights: where they lie, what is said and kept of the run, how its data are fetched, and
-# what it runs on. How a batch is split is here since its size is compared. `unreadable` is what a run is told to get
-# past a bad record; and of the start, its files are compared, not its place.
+# What does not decide the weights: where they and the media lie, what is said and kept of the run, how its data are
+# fetched, and what it runs on, which only rounds otherwise. `unreadable` is what a run is told to get past a bad
+# record. What is compared in another form is here as well: how a batch is split by its size, the length by its steps,
+# and the start by its files.
 HARMLESS = re.compile(
-    r"output|model|unreadable|attn_implementation|training\.(dataloader_(num_workers|pin_memory|persistent_workers|"
-    r"prefetch_factor)|disable_tqdm|log_\w+|logging_\w+|report_to|run_name|project|trackio_\w+|hub_\w+|push_to_hub|"
-    r"save_(steps|strategy|total_limit|on_each_node)|enable_jit_checkpoint|restore_callback_states_from_checkpoint|"
-    r"use_cpu|ddp_\w+|fsdp\w*|deepspeed|gradient_checkpointing\w*|torch_empty_cache_steps|skip_memory_metrics|"
-    r"include_num_input_tokens_seen|per_device_train_batch_size)(\..+)?"
+    r"output|model|unreadable|attn_implementation|(phases\.\d+\.)?data\.\d+\.media|training\.("
+    r"dataloader_(?!drop_last|in_order)\w+|disable_tqdm|log_\w+|logging_\w+|report_to|run_name|project|trackio_\w+|hub_\w+|"
+    r"push_to_hub|save_(steps|strategy|total_limit|on_each_node)|enable_jit_checkpoint|"
+    r"restore_callback_states_from_checkpoint|use_cpu|tf32|torch_compile\w*|ddp_\w+|fsdp\w*|deepspeed|local_rank|debug|"
+    r"(gradient|activation)_checkpointing\w*|torch_empty_cache_steps|skip_memory_metrics|"
+    r"include_num_input_tokens_seen|per_device_train_batch_size|max_steps|num_train_epochs)(\..+)?"
 )
-LENGTHS = ("max_steps", "num_train_epochs")  # of `training`
+PATH = re.compile(r"(phases\.\d+\.)?data\.\d+\.path")
+MARKED_BEFORE = r".*\.(json|jinja|safetensors)"  # of a start, where its mark is of an earlier version
 
 
 def run_values(settings: Settings, defaults: dict, arguments: TrainingArguments, data: Mixture | Curriculum) -> dict:
@@ -37,6 +47,7 @@ def run_values(settings: Settings, defaults: dict, arguments: TrainingArguments,
         "processes": arguments.world_size,
         "per_device_train_batch_size": arguments.per_device_train_batch_size,
         "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
+        "steps_of_an_epoch": _steps_of_an_epoch(len(data), arguments),
         "model": model_mark(settings.model),
         "data": [[records.mark() for records in mixture.sets] for mixture in getattr(data, "mixtures", [data])],
     }
@@ -53,17 +64,23 @@ def check_goes_on(output: str | Path, now: dict) -> None:
     file = Path(output) / SAVED_SETTINGS
     try:
         before = yaml.safe_load(file.read_bytes()) if file.is_file() else None
+        if not isinstance(before, dict | None):
+            raise yaml.YAMLError("it names no settings")
     except yaml.YAMLError as error:
         raise TrainingError(
             f"{file} is not valid YAML, so that nothing can be compared: {error}. Remove it to go on without."
         ) from error
     if not before:
         return
-    was, has = _flat(_settings(before)), _flat(_with_length_of(before, _settings(now)))
+    was, has = _flat(_settings(before)), _flat(_with_phases_of(before, _settings(now)))
+    start = _start(now["model"])
+    has_marks = "data" in (before.get("resolved") or {})
     different = [
         f"{name}: {was.get(name)} there, {has.get(name)} now"
         for name in {**was, **has}
-        if not HARMLESS.fullmatch(name) and was.get(name, _default(name)) != has.get(name, _default(name))
+        if not HARMLESS.fullmatch(name)
+        and not (has_marks and PATH.fullmatch(name) and name in was and name in has)
+        and was.get(name, _default(name, was, start)) != has.get(name, _default(name, has, start))
     ]
     different += _resolved_differences(before, now)
     if different:
@@ -98,29 +115,49 @@ def _resolved_differences(before: dict, now: dict) -> list[str]:
         batch = [one[sizes[0]] * one[sizes[1]] * one[sizes[2]] for one in (was, has)]
         if batch[0] != batch[1]:
             found.append(f"samples of a step: {batch[0]} there, {batch[1]} now")
-    if was.get("model", has["model"]) != has["model"]:
-        found.append(f"the files of `model`: {was['model']} there, {has['model']} now")
-    elif "model" not in was and before.get("model") != now["model"]:
+    if not before.get("phases"):  # whose steps are settings
+        steps = [_steps(one.get("training") or {}, has["steps_of_an_epoch"]) for one in (before, now)]
+        if steps[0] > steps[1]:
+            found.append(f"steps: {steps[0]} there, {steps[1]} now")
+    if "model" in was:
+        marks = (has["model"], model_mark(now["model"], MARKED_BEFORE))
+        if was["model"].split()[-1] not in [mark.split()[-1] for mark in marks]:  # a folder may have another name
+            found.append(f"the files of `model`: {was['model']} there, {has['model']} now")
+    elif before.get("model") != now["model"]:
         found.append(f"model: {before.get('model')} there, {now['model']} now")
     for there, here in zip(was.get("data") or [], has["data"], strict=False):  # phases may have been appended
         for one, other in zip(there, here, strict=False):
-            if one != other:
-                counts = [f"{item['records']} records, digest {item['digest']}" for item in (one, other)]
-                text = f"the set {other['path']}: {counts[0]} there, {counts[1]} now"
+            states = [_state(one), _state(other)]
+            if states[0] != states[1]:
+                text = f"the set {other['path']}: {states[0]} there, {states[1]} now"
                 found += [text] if text not in found else []
         if len(there) != len(here):
             found.append(f"sets: {len(there)} there, {len(here)} now")
     return found
 
 
-def _with_length_of(before: dict, now: dict) -> dict:
-    """The settings of now, as long as before where they have only grown at the end: by steps, epochs or phases."""
-    now = {**now, "training": dict(now["training"]), "phases": list(now["phases"])}
-    training, phases = before.get("training") or {}, before.get("phases") or []
-    for name in LENGTHS:
-        was, has = training.get(name), now["training"].get(name)
-        if isinstance(was, (int, float)) and isinstance(has, (int, float)) and 0 < was < has:
-            now["training"][name] = was
+def _state(mark: dict) -> str:
+    """Of a set: where files with a digest lie says nothing, and others have no more than their name."""
+    return f"{mark['records']} records " + (f"of digest {mark['digest']}" if mark["digest"] else f"of {mark['path']}")
+
+
+def _steps_of_an_epoch(samples: int, arguments: TrainingArguments) -> int:
+    """As the trainer counts them."""
+    batch = arguments.per_device_train_batch_size * arguments.world_size
+    batches = samples // batch if arguments.dataloader_drop_last else math.ceil(samples / batch)
+    return max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+
+
+def _steps(training: dict, epoch: int) -> int:
+    """Of a whole run of these settings of `training`, with so many steps in an epoch."""
+    steps = training.get("max_steps") or -1
+    return steps if steps > 0 else math.ceil(training.get("num_train_epochs", 1) * epoch)
+
+
+def _with_phases_of(before: dict, now: dict) -> dict:
+    """The settings of now, with the phases of before where they have only grown at the end."""
+    now = {**now, "phases": list(now["phases"])}
+    phases = before.get("phases") or []
     if phases and len(now["phases"]) >= len(phases):
         now["phases"] = now["phases"][: len(phases)]
         last = now["phases"][-1]
@@ -128,24 +165,47 @@ def _with_length_of(before: dict, now: dict) -> dict:
     return now
 
 
-def _flat(values: dict | list, before: str = "") -> dict:
+def _flat(values: dict | list | tuple, before: str = "") -> dict:
     """Nested settings by names with dots, without those that are not set."""
     flat = {}
     for name, value in values.items() if isinstance(values, dict) else enumerate(values):
-        if isinstance(value, (dict, list)):
+        if isinstance(value, (dict, list, tuple)):
             flat |= _flat(value, f"{before}{name}.")
         elif value is not None:
             flat[f"{before}{name}"] = value
     return flat
 
 
-def _default(name: str) -> Any:
-    """What a setting is where it does not stand, as in a file of another version or where a default is spelled out."""
-    if name.startswith("training."):
-        defaults = {f"training.{item.name}": item.default for item in fields(TrainingArguments)}
-        return None if (value := defaults.get(name)) is MISSING else value
-    defaults = _flat(Settings().as_dict()) | _flat(asdict(DataSet()), "data.")
+def _start(model: str) -> dict:
+    """What the settings of `config` and `processor` are in the start, as far as these are no collections."""
+    processor = FilaVideoProcessor.from_pretrained(model)
+    own = {**processor.video_processor.to_dict(), "add_time_instruction": processor.add_time_instruction}
+    start = {"config": FilaVideoConfig.from_pretrained(model).to_dict(), "processor": own}
+    return {
+        part: {name: value for name, value in values.items() if not isinstance(value, (dict, list, tuple))}
+        for part, values in start.items()
+    }
+
+
+def _default(name: str, values: dict, start: dict) -> Any:
+    """
+    What a setting is where it does not stand among these `values`, as in a file of another version or where a default
+    is spelled out.
+    """
+    training = _defaults_of(TrainingArguments)
+    training["data_seed"] = values.get("training.seed", training["seed"])
+    schedulers = {kind.value: scheduler for kind, scheduler in TYPE_TO_SCHEDULER_FUNCTION.items()}
+    if scheduler := schedulers.get(values.get("training.lr_scheduler_type")):
+        training["lr_scheduler_kwargs"] = _defaults_of(scheduler)
+    known = {**Settings().as_dict(), **start, "dtype": "float32", "training": training}
+    known["optimizer_settings"] = _defaults_of(MuonWithAdamW)  # AdamW has the same
+    defaults = _flat(known) | _flat({**asdict(DataSet()), "weight": 1}, "data.")
     return defaults.get(re.sub(r"^phases\.\d+\.|(?<=data\.)\d+\.", "", name))
+
+
+def _defaults_of(made: Callable) -> dict:
+    parameters = inspect.signature(made).parameters.values()
+    return {item.name: item.default for item in parameters if item.default is not item.empty}
 
 
 __all__ = ["SAVED_SETTINGS", "check_goes_on", "run_values", "save_values"]

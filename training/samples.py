@@ -307,9 +307,10 @@ def _blocks(text: str, has_images: bool, placed: dict[str, int]) -> list[dict]:
 
 def _media(record: dict, kind: str, records: RecordSet) -> list[Any]:
     """What a record names as `image` or `video`, or as a list of them; paths lie under the set's folder of media."""
-    found = _given(record, kind, f"{kind}s")
-    if found is None or (isinstance(found, str) and not found.strip()):  # so some sets mark records of words alone
-        found = []
+    named = (record.get(name) for name in (kind, f"{kind}s"))
+    # With a blank name or none, some sets mark records of words alone, or of the other key.
+    blank = lambda value: value is None or value == [] or (isinstance(value, str) and not value.strip())  # noqa: E731
+    found = next((value for value in named if not blank(value)), [])
     media = []
     for item in found if isinstance(found, (list, tuple)) else [found]:
         if isinstance(item, dict) and ("bytes" in item or "path" in item):  # what `datasets` gives undecoded

@@ -491,6 +491,8 @@ def test_turns_with_the_keys_of_both_forms_and_records_that_name_no_medium() -> 
     for record in ({"conversations": mixed, "messages": None}, {"conversations": None, "messages": both}):
         assert torch.equal(encode(record)["input_ids"], expected)
     assert torch.equal(encode({**plain, "image": "", "video": " "})["input_ids"], expected)
+    shown = {"images": ["0.png"], "conversations": turns("What?", "A picture.")}
+    assert torch.equal(encode({"image": "", **shown})["input_ids"], encode(shown)["input_ids"])
 
 
 def test_a_record_that_is_no_json_says_what_is_wrong_with_it(tmp_path) -> None:
