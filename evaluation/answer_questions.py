@@ -8,6 +8,7 @@ asks the same model without the video, `constant` is the best constant answer th
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -77,13 +78,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         selections = {processor.selection: own_selection(processor.video_processor.scene_settings())}
     kept, blind = None, not args.no_blind
-    if args.output is not None:
-        kept = KeptAnswers(Path(args.output).with_suffix(".part"), asked_with(answerers, selections, blind))
+    if args.output is not None and (os.path.isfile(args.output) or not os.path.exists(args.output)):  # no pipe
+        output = Path(args.output).resolve()  # beside the file itself: nothing may stand beside /dev/stdout
+        kept = KeptAnswers(output.with_name(f"{output.name}.part"), asked_with(answerers, selections, blind))
     with tqdm(total=len(records), desc="Answering", disable=None) as bar:
         show = lambda done, total: bar.update(done - bar.n)  # noqa: E731
         results = evaluate(answerers, records, selections, blind, baseline, show, kept)
-    if kept is not None:
+    if args.output is not None:
         save_results(results, args.output)
+    if kept is not None:
         kept.remove()
     sys.stdout.write(explained(summary(list(results.values()))))
     return 0

@@ -5,8 +5,9 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..long_video.annotations import without_nan
 from ..long_video.json_records import JsonRecordError, read_json_records
-from .texts import chosen_option, split_choice
+from .texts import chosen_option, is_same, split_choice
 
 FORMS = ("free", "choice")
 
@@ -43,8 +44,9 @@ def read_records(file: str | Path, limit: int | None = None, check_files: bool =
 
     Args:
         file (`str` or `Path`): JSON lines with `id`, `video` or `image`, `questions` (each with `question`, `answer`,
-            `kind` and `form`), and for videos `duration` and `events` (each with `start` and `end`). An `answer` is a
-            text, or a list of texts of which any is right; numbers count as text. What may be left out may be null.
+            and maybe `kind` and `form`), and for videos `duration` and `events` (each with `start` and `end`). An
+            `answer` is a text, or a list of texts of which any is right; numbers count as text, and true means "yes"
+            or "true". What may be left out may be null; so is what is not a number (NaN), as tables write it.
         limit (`int`, *optional*): Only the first so many.
         check_files (`bool`, *optional*): Whether the media must be there.
 
@@ -82,7 +84,9 @@ def read_events(file: str | Path, limit: int | None = None) -> list[list[dict]]:
     events = []
     for number, data in itertools.islice(read_json_records(file), limit):
         shown = data.get("events")
-        events.append(shown or [])
+        events.append(
+            [{**event, **_times(event)} if {"start", "end"} <= event.keys() else event for event in shown or []]
+        )
         if shown is None or not all({"start", "end", "color", "shape"} <= event.keys() for event in shown):
             raise ValueError(
                 f"{file}, line {number}: record {data['id']!r} does not say which `events` it shows, with their "
@@ -97,6 +101,7 @@ def _read_record(data: object, where: str, folder: Path) -> Record:
             raise data
         if not isinstance(data, dict):
             raise ValueError(f"a record is an object in braces, not {data!r:.80}")
+        data = without_nan(data)
         named = [name for name in ("video", "image") if data.get(name) is not None]
         if data.get("id") is None or len(named) != 1:
             raise ValueError("a record has an `id` and either a `video` or an `image`")
@@ -107,10 +112,8 @@ def _read_record(data: object, where: str, folder: Path) -> Record:
         if not data.get("questions"):
             raise ValueError(f"record {name!r} has no `questions`: there is nothing to ask")
         questions = [_read_question(question) for question in _objects(data["questions"], "`questions`")]
-        events = [
-            (_seconds(event["start"], "the `start` of an event"), _seconds(event["end"], "the `end` of an event"))
-            for event in _objects([] if data.get("events") is None else data["events"], "`events`")
-        ]
+        events = _objects([] if data.get("events") is None else data["events"], "`events`")
+        events = [tuple(_times(event).values()) for event in events]
         duration = data.get("duration")
         duration = None if duration is None else _seconds(duration, "the `duration`")
         return Record(name, folder / data[medium], medium == "video", questions, duration, events)
@@ -121,9 +124,16 @@ def _read_record(data: object, where: str, folder: Path) -> Record:
 
 
 def _read_question(data: dict) -> Question:
-    text, kind = _text(data["question"], "a `question`"), _text(data["kind"], "the `kind` of a question")
-    given = data["answer"] if isinstance(data["answer"], list) else [data["answer"]]
-    answers = [_text(answer, f"the `answer` to {text!r:.80}") for answer in given]
+    data = without_nan(data)
+    text = _text(data["question"], "a `question`")
+    kinds = data.get("kind") if isinstance(data.get("kind"), list) else [data.get("kind")]
+    kind = ", ".join("other" if each is None else _text(each, "the `kind` of a question") for each in kinds) or "other"
+    answers = []
+    for answer in data["answer"] if isinstance(data["answer"], list) else [data["answer"]]:
+        if isinstance(answer, bool):
+            answers += _truth(answer, text, data.get("form"))
+        else:
+            answers.append(_text(answer, f"the `answer` to {text!r:.80}"))
     form = "free" if data.get("form") is None else data["form"]
     if form not in FORMS:
         raise ValueError(f"the form {form!r} of a question is not one of {', '.join(FORMS)}")
@@ -134,24 +144,42 @@ def _read_question(data: dict) -> Question:
     return Question(text, answers[0], kind, form, tuple(answers[1:]))
 
 
+def _truth(answer: bool, text: str, form: object) -> list[str]:
+    """What may say it; of a choice, what is an option."""
+    said = ["yes", "true"] if answer else ["no", "false"]
+    _, options = split_choice(text)
+    return [word for word in said if chosen_option(options, word)] or said if form == "choice" else said
+
+
 def _check_choice(text: str, answers: list[str]) -> None:
     _, options = split_choice(text)
-    if not options:
-        raise ValueError(
-            f"the options of the choice {text!r:.200} cannot be told: put two or more at its end, each on its own "
-            "line behind its letter, such as 'A. red' or '(A) red', from A on"
-        )
-    for letter, option in options.items():
-        if option != letter and option in options:
-            raise ValueError(f"the option {letter} of the choice {text!r:.200} reads {option!r}, another's letter")
-        if list(options.values()).count(option) > 1:
-            raise ValueError(f"two options of the choice {text!r:.200} are {option!r}")
+    texts = list(options.values())
     for answer in answers:
-        if chosen_option(options, answer) is None:
+        letter = chosen_option(options, answer)
+        if letter is None and not options:
+            raise ValueError(
+                f"the options of the choice {text!r:.200} cannot be told: put two or more at its end, each on its own "
+                "line behind its letter, such as 'A. red' or '(A) red', from A on; or give the letter as the answer"
+            )
+        if letter is None and sum(is_same(answer, option) for option in texts) > 1:
+            raise ValueError(f"two options of the choice {text!r:.200} are {answer!r}: give the letter of one")
+        if letter is None:
             raise ValueError(
                 f"the answer {answer!r} is none of the options {', '.join(options)} of the choice {text!r:.200}: give "
-                "the letter of one, or its text"
+                f"the letter of one, or its text{_counted(list(options), answer)}"
             )
+        for one, option in options.items():  # which of both an answer means cannot be told
+            if option != one and option in options and letter in (one, option):
+                raise ValueError(f"the option {one} of the choice {text!r:.200} reads {option!r}, another's letter")
+
+
+def _counted(letters: list[str], answer: str) -> str:
+    """What to write where an answer may be the place of an option."""
+    places = {start: int(answer) - start for start in (0, 1) if answer.isdecimal()}
+    read = [
+        f"{letters[at]!r} if it counts them from {start}" for start, at in places.items() if 0 <= at < len(letters)
+    ]
+    return f"; a place in their list is written as its letter: {', '.join(read)}" if read else ""
 
 
 def _text(value: object, what: str) -> str:
@@ -162,10 +190,19 @@ def _text(value: object, what: str) -> str:
     return str(value)
 
 
+def _times(event: dict) -> dict[str, float]:
+    return {name: _seconds(event[name], f"the `{name}` of an event") for name in ("start", "end")}
+
+
 def _seconds(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    """A number, also of a text."""
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
         raise ValueError(f"{what} must be a number of seconds, not {value!r:.80}")
-    return float(value)
+    return seconds
 
 
 def _objects(values: object, what: str) -> list[dict]:

@@ -2,24 +2,61 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from string import ascii_uppercase
 
-KEPT = "%‰&@"  # of punctuation, what carries meaning; what Unicode calls symbols (+ < > = $ ...) does too
+# Of punctuation and of what Unicode calls other symbols (® ★ 😀), what carries meaning; what it calls symbols of
+# mathematics and of currencies (+ < > = $ ...) does too, but for a line that parts (|).
+KEPT = "%‰&@°♭♮♀♂✓✔✗✘"
+FLAGS = ("\N{REGIONAL INDICATOR SYMBOL LETTER A}", "\N{REGIONAL INDICATOR SYMBOL LETTER Z}")
 DASHES = re.compile("[\u2010-\u2015\u2212]")  # hyphens, dashes, and the sign of minus
-# NFKC alone would make 102 of 10², and 11/2 of 1½.
+# NFKC alone would make 102 of 10², 11/2 of 1½, and letters of ™.
 POWERS, FRACTIONS = re.compile("[⁰¹²³⁴-⁹⁺⁻]+"), re.compile("[¼-¾⅐-⅞]")
+TRADE_MARKS = re.compile("[™℠]")
+# Accents that stand alone, and what only says how a sign is drawn.
+LOOSE = re.compile("(?<!\\S)[\u0300-\u036f]+|[\ufe00-\ufe0f\u20e3]")
+WRAPPED = re.compile(r"(?:\$+([^$]+)\$+|<([^<>]+)>)[.,;!]?")  # as a formula or a placeholder, whole
+ARROWS = re.compile(r"(?<=\w)\s*(?:[-=]+>|→)\s*(?=\w)")
+SPACED_SIGNS = re.compile(r"(?<=\d)\s+([-:/])\s+(?=\d)")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(,\d{3})+(?!,?\d)")
 # One that ends a text or stands before a comma is a name: "Vitamin A", "A, B and C".
 ARTICLES = re.compile(r"\b(?:an?|the)\s+(?=\S)")
-# Punctuation within numbers (1.5, 10:30, 1/2), which a comma only separates; signs before them and behind words (-5,
-# -$5, .5, A-); and a # that is attached (C#, #1), since a lone one makes a heading.
+# Punctuation within numbers (1.5, 10:30, 1/2), which a comma only separates; signs before them and behind one or two
+# letters (-5, -$5, .5, A-, AB-); and a # that is attached (C#, #1), since a lone one makes a heading.
 SIGNS = re.compile(
-    r"(?<=\d)[^\w\s,](?=\d)|(?<![\w.-])-(?=[^\w\s-]?\d)|(?<![\w.])\.(?=\d)|(?<=\w)-(?![\w-])|(?<=\w)#|#(?=\w)"
+    r"(?<=\d)[^\w\s,](?=\d)|(?<![\w.-])-(?=[^\w\s-]?\d)|(?<![\w.])\.(?=\d)|(?:(?<=\b\w)|(?<=\b\w\w))-(?![\w-])"
+    r"|(?<=\w)#|#(?=\w)"
 )
-# "A. red", "A) red", "A: red", "(A) red", "[A] red".
-MARK = r"[(\[]?([A-Z])[.:)\]][^\S\n]+(?=\S)"
-ON_LINES, ANYWHERE = re.compile(rf"^[^\S\n]*{MARK}", re.MULTILINE), re.compile(rf"(?<!\S){MARK}")
-LINE = re.compile(".*")
-NAMED = re.compile(r"[(\[]?([A-Z])(?:[.:)\]]+(.*))?", re.IGNORECASE | re.DOTALL)
+# How options are marked; what Chinese sets wide is made narrow first. On a line of its own, also "A.red", "A - red",
+# "a) red", "**A.** red" and "- A. red".
+NARROW = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | str.maketrans("【】", "[]")
+LINE_START = r"(?:^|<br\s*/?>)[^\S\n]*(?:[-*•>]+[^\S\n]+)?[*_]*[(\[]?"
+LINE_REST = r"[*_]*[^\S\n]*"
+ON_LINES = re.compile(
+    rf"{LINE_START}([A-Z])(?:[^\S\n]*[.:)\]、]|[^\S\n]+-(?=\s)|\t){LINE_REST}", re.MULTILINE | re.IGNORECASE
+)
+NUMBERED = re.compile(rf"{LINE_START}([1-9]\d?)[.:)\]、]{LINE_REST}(?!\d)", re.MULTILINE | re.IGNORECASE)
+# Within a line: "A. red", "(A) red", "(a)red", "A、红".
+ANYWHERE = re.compile(
+    r"(?<![^\s,?:;。])(?:[(\[]([A-Za-z])[)\]][^\S\n]*|[(\[]?([A-Z])(?:[.:)\]][^\S\n]+|、[^\S\n]*))(?=\S)"
+)
+LINE = re.compile(r"(?:(?!<br).)*", re.IGNORECASE)
+# A request behind the last option, on its line.
+REQUEST = re.compile(
+    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?(?:answer|choose|select|pick|respond|reply|give|write)\b.*", re.IGNORECASE
+)
+# An answer that names an option. What is set around it, and what leads to it:
+SET_AROUND = re.compile(r"[*`$]+|<[/|a-z][^<>]*>|\\(?:boxed|text|mathrm|mathbf)\b")
+QUOTES = "\"'\u2018\u2019“”「」 \n\t"
+LEADS = re.compile(
+    r"(?:(?:so|thus|therefore|hence)\b,?\s*)?(?:(?:the|my)\s+)?(?:(?:final|correct|right|best)\s+)*"
+    r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(?:option\s+|choice\s+)?(?=\W|[A-Z0-9]\b|$)|答案[是为]?\s*[::]?\s*",
+    re.IGNORECASE,
+)
+NAMED = re.compile(r"[(\[{]+\s*([A-Z]|\d\d?)\s*[)\]}]+(.*)|[(\[{]?([A-Z]|\d\d?)(?!\w)(.*)", re.IGNORECASE | re.DOTALL)
+MARK, STOP = re.compile(r"[.:)\]}][.:)\]},;!?]*"), re.compile("[,;!?。、]+(?!.*[A-Za-z0-9])", re.DOTALL)
+ABBREVIATES = re.compile(r"[A-Z](?![A-Z])|\d", re.IGNORECASE)  # D.C., A.M., 2.5
+ANOTHER = re.compile(r"\W*(?:(?:and|or)\b)?\W*([A-Z]|\d\d?)(?=\W*$|\s+(?:and|or)\b|[^\w\s'\u2019-])", re.IGNORECASE)
 
 
 def normalize(text: str) -> str:
@@ -27,9 +64,11 @@ def normalize(text: str) -> str:
     Lower case, without articles, without the punctuation that carries no meaning, and in one form where Unicode has
     several (NFKC). Signs, symbols and marks that letters are combined with stay; 1,000 is 1000.
     """
-    text = FRACTIONS.sub(r" \g<0>", POWERS.sub(r"^\g<0>", text))
+    text = WRAPPED.sub(r"\1\2", text) if WRAPPED.fullmatch(text := text.strip()) else text
+    text = TRADE_MARKS.sub("", FRACTIONS.sub(r" \g<0>", POWERS.sub(r"^\g<0>", text)))
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = DASHES.sub("-", text).replace("\N{FRACTION SLASH}", "/").strip()
+    text = DASHES.sub("-", LOOSE.sub("", text)).replace("\N{FRACTION SLASH}", "/").strip()
+    text = SPACED_SIGNS.sub(r"\1", ARROWS.sub(" ", text))
     text = ARTICLES.sub("", THOUSANDS.sub(lambda number: number[0].replace(",", ""), text))
     signs = {place for found in SIGNS.finditer(text) for place in range(*found.span())}
     return " ".join("".join(_kept(letter, place in signs) for place, letter in enumerate(text)).split())
@@ -38,11 +77,11 @@ def normalize(text: str) -> str:
 def _kept(letter: str, is_sign: bool) -> str:
     """What is left of one character; a symbol is a word of its own, however it is set."""
     kind = unicodedata.category(letter)
-    if letter in KEPT or letter == "^" or kind in ("Sc", "Sm", "So"):
+    if letter in KEPT or letter == "^" or FLAGS[0] <= letter <= FLAGS[1] or (kind in ("Sc", "Sm") and letter != "|"):
         return f" {letter} "
     if is_sign or kind[0] in "LMN":
         return letter
-    return "" if kind == "Cf" else " "  # marks of direction and joints of letters are not seen
+    return "" if kind == "Cf" or letter in "®©" else " "  # marks of direction and joints of letters are not seen
 
 
 def is_same(one: str, other: str) -> bool:
@@ -53,41 +92,94 @@ def is_same(one: str, other: str) -> bool:
 
 def split_choice(question: str) -> tuple[str, dict[str, str]]:
     """
-    The question without its options, and these by letter: two or more in a row from A on, at the end of the question,
-    each on its own line ("A. red", "B. green", ...) or several on one. None where they cannot be told.
+    The question without its options, and these by letter: the last two or more in a row from A on (or, by number, from
+    1 on), each on its own line ("A. red", "(b) green", ...) or several on one. None where they cannot be told.
     """
-    for marks in (ON_LINES, ANYWHERE):
-        found = list(marks.finditer(question))
-        starts = [place for place, mark in enumerate(found) if mark[1] == "A"]
-        found = found[starts[-1] :] if starts else []
-        letters = [mark[1] for mark in found]
-        if len(found) < 2 or letters != [chr(ord("A") + place) for place in range(len(found))]:
-            continue
-        following = [*(mark.start() for mark in found[1:]), len(question)]
-        texts = [LINE.match(question, mark.end(), end) for mark, end in zip(found, following, strict=True)]
-        rest = "\n".join(question[text.end() : end] for text, end in zip(texts, following, strict=True))
-        options = {letter: text[0].strip() for letter, text in zip(letters, texts, strict=True)}
-        return f"{question[: found[0].start()]}\n{rest}", options
+    marked = DASHES.sub("-", question.translate(NARROW))
+    inline = {_label(mark) for mark in ANYWHERE.finditer(marked)}
+    for marks in (ON_LINES, ANYWHERE, NUMBERED):
+        found = list(marks.finditer(marked))
+        known = inline | set(map(_label, found))
+        for start in range(len(found) - 2, -1, -1):
+            row = list(_row(found[start:], known, marks is not ANYWHERE))
+            if len(row) < 2:
+                continue
+            ends = [*(mark.start() for mark in found[start + 1 :]), len(question)][: len(row)]
+            texts = [LINE.match(question, mark.end(), end)[0] for mark, end in zip(row, ends, strict=True)]
+            texts[-1] = REQUEST.sub("", texts[-1])
+            # "Answer (A) or (B) only." has no options.
+            if marks is ANYWHERE and any(
+                not re.search(r"\w", text) or text.strip() in ("or", "and") for text in texts
+            ):
+                continue
+            behind = [question[mark.end() + len(text) : end] for mark, text, end in zip(row, texts, ends, strict=True)]
+            stem = "\n".join([question[: row[0].start()], *behind, question[ends[-1] :]])
+            return stem, {_label(mark): text.strip(" \t\r*_") for mark, text in zip(row, texts, strict=True)}
     return question, {}
+
+
+def _label(mark: re.Match) -> str:
+    return next(filter(None, mark.groups())).upper()
+
+
+def _row(found: list[re.Match], known: set[str], may_skip: bool) -> Iterator[re.Match]:
+    """The marks in a row from A or 1 on; of lines, one may be skipped that the question has nowhere."""
+    labels = iter(ascii_uppercase if _label(found[0]).isalpha() else map(str, range(1, 100)))
+    for mark in found:
+        expected = next(labels, None)
+        if may_skip and mark is not found[0] and expected not in known:
+            expected = next(labels, None)
+        if _label(mark) != expected:
+            return
+        yield mark
 
 
 def chosen_option(options: dict[str, str], answer: str) -> str | None:
     """
-    The letter of the option that an answer names: by its very text, else by its letter ("B", "(b)", "B. green"), else
-    by a text that is the same after [`normalize`]; `None` where it names none, or several.
+    The letter of the option that an answer names: by its very text, else by its letter ("B", "(b)", "B. green", "The
+    answer is B"), else by a text that is the same after [`normalize`]; `None` where it names none, or several. Where
+    no options are known, any letter is one.
     """
+    options = options or dict.fromkeys(ascii_uppercase, "")
     answer = answer.strip()
+    if not answer:
+        return None
     letters = [letter for letter, text in options.items() if text == answer]
     if len(letters) == 1:
         return letters[0]
-    named = NAMED.fullmatch(answer)
-    if named and (letter := named[1].upper()) in options:
-        behind = named[2] or ""
-        # "D.C." is no option D.
-        if not behind or behind[0].isspace() or is_same(behind, options[letter]):
-            return letter
-    letters = [letter for letter, text in options.items() if is_same(text, answer)]
-    return letters[0] if len(letters) == 1 else None
+    said = SET_AROUND.sub("", unicodedata.normalize("NFKC", answer)).strip(QUOTES)
+    said = LEADS.sub("", said, count=1) if LEADS.match(said) else said
+    if (letter := _named(options, said.strip(QUOTES), answer)) is not None:
+        return letter
+    for words in (answer, said):
+        letters = [letter for letter, text in options.items() if text and is_same(text, words)]
+        if letters:
+            return letters[0] if len(letters) == 1 else None
+    return None
+
+
+def _named(options: dict[str, str], said: str, answer: str) -> str | None:
+    """The option whose letter an answer begins with, as a letter and not as a word or an initial."""
+    named = NAMED.fullmatch(said)
+    if named is None:
+        return None
+    letter, behind = (named[1] or named[3]).upper(), named[2] if named[1] else named[4]
+    if letter not in options and letter.isalpha():  # the second of numbered options is B too
+        letter = str(ascii_uppercase.index(letter) + 1)
+    if letter not in options:
+        return None
+    mark = MARK.match(behind) or STOP.match(behind)
+    text = behind[mark.end() :] if mark else behind
+    if not text.strip() or is_same(text, options[letter]):
+        return letter
+    another = ANOTHER.match(text)
+    if another and another[1].upper() in options and another[1].upper() != letter:
+        return None
+    if named[1] or (mark and text[0].isspace()):
+        return letter
+    # "D.C." is no option D.
+    is_other = ABBREVIATES.match(text) or any(is_same(option, answer) for option in options.values() if option)
+    return letter if mark and not is_other else None
 
 
 __all__ = ["chosen_option", "is_same", "normalize", "split_choice"]

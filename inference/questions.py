@@ -13,7 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..commands.endings import BESIDE_VIDEOS, VIDEO_ENDINGS
+from ..commands.endings import BESIDE_VIDEOS, SUBTITLE_ENDINGS, VIDEO_ENDINGS
+from ..long_video.annotations import without_nan
 from ..long_video.json_records import read_json_records
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class WorkList:
         return self.database.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
 
     def _add(self, where: str, data: object, question: str | None) -> None:
+        data = without_nan(data) if isinstance(data, dict) else data
         try:
             media, asked = _parse(data, self.records.parent if self.records.is_file() else self.records, question)
         except ValueError as error:
@@ -137,12 +139,12 @@ class WorkList:
         # Rows of earlier versions do not say of which clip they are, nor with which subtitles.
         known = MEDIA_SETTINGS if "media" in row else ()
         was = {"question": row.get("question"), "video": row.get("video")}
-        was |= {name: (row.get("media") or {}).get(name) for name in known}
+        settings = without_nan(row.get("media") or {})  # earlier versions wrote it
+        was |= {name: settings.get(name) for name in known}
         now = {"question": question, **media}
-        # As JSON, in which not a number is the same as itself.
-        same = {
-            name: value == now.get(name) or json.dumps(value) == json.dumps(now.get(name))
-            for name, value in was.items()
+        same = {name: value == now.get(name) for name, value in was.items()}
+        same |= {
+            name: _seconds(was[name]) == _seconds(now.get(name)) for name in ("video_start", "video_end") if known
         }
         same |= {name: self._is_same_file(was[name], now.get(name)) for name in ("video", "subtitles") if name in was}
         same["video"] |= not self.compares_videos
@@ -156,17 +158,22 @@ class WorkList:
             )
 
     def _is_same_file(self, was: Any, now: Any) -> bool:
-        """Whether it is the same file, also where the folder was moved or copied, or the run starts in another one."""
-        if was == now or not (isinstance(was, str) and isinstance(now, str)) or "://" in was + now:
+        """Whether it is the same file, also where it was moved or copied, or the run starts in another folder."""
+        if was == now or not (isinstance(was, str) and isinstance(now, str)):
             return was == now
+        if "://" in was + now:
+            return _address(was) == _address(now)
         if os.path.exists(was) and os.path.exists(now):
             if os.path.samefile(was, now):
                 return True
             if os.path.getsize(was) != os.path.getsize(now):  # no copy
                 return False
         folder = self.records.parent if self.records.is_file() else self.records
+        before = Path(was).parts
         written = Path(os.path.relpath(now, folder)).parts
-        return ".." not in written and Path(was).parts[-len(written) :] == written
+        # Or whole paths, on another disk.
+        is_moved = os.path.isabs(was) and not os.path.exists(was) and before[-1] == written[-1]
+        return is_moved or before[-len(written) :] == written
 
     def __iter__(self) -> Iterator[VideoQuestions]:
         """The videos in the order in which they first occur, each once."""
@@ -186,6 +193,20 @@ class WorkList:
             group.asked.append(Asked(name, question, error))
         if group is not None:
             yield group
+
+
+def _address(url: str) -> str:
+    """Without what comes behind the name of a file, such as a signature, which each day has its own."""
+    address = re.split("[?#]", url, maxsplit=1)[0]
+    return address if os.path.splitext(address)[1].lower() in VIDEO_ENDINGS | SUBTITLE_ENDINGS else url
+
+
+def _seconds(value: Any) -> Any:
+    """A time as a number, also of a text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
 
 
 def _read(records: Path) -> Iterator[tuple[str, object]]:
@@ -335,6 +356,7 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
         raise ValueError("its `questions` are not a list with questions in it")
     asked = []
     for number, question in enumerate(data["questions"], 1):
+        question = without_nan(question) if isinstance(question, dict) else question
         own = question.get("id") if isinstance(question, dict) else None
         text = question.get("question") if isinstance(question, dict) else question
         text, error = _text(text)

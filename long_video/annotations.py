@@ -6,6 +6,7 @@ with its reason; a file that is no annotation file at all is an error.
 
 import hashlib
 import json
+import math
 import os
 import posixpath
 import re
@@ -30,6 +31,7 @@ _CONTROL_TOKEN = re.compile(
     r"<\|[^\s<>|]+\|>|</?s>|<(unk|pad|bos|eos|mask|start_of_turn|end_of_turn|end_of_utterance|fake_token_around_image|"
     r"global-img|row_\d+_col_\d+|IMG_CONTEXT|im_start|im_end|im_patch)>|</?img>|\[/?INST\]"
 )
+_ONE_FILE = "the video is one file with "
 
 
 class LongVideoError(ValueError):
@@ -50,6 +52,11 @@ class BadInput:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    @property
+    def is_other_name(self) -> bool:
+        """Whether it is a file under another name, as equal files are in a snapshot of the Hub: no fault of a set."""
+        return self.reason.startswith(_ONE_FILE)
 
 
 def read_annotations(
@@ -84,13 +91,19 @@ def read_annotations(
                 if key in ids:
                     item = _bad(record, where, f"the id is used already by {ids[key]}")
                 elif file in files:
-                    item = _bad(record, where, f"the video is annotated already by {files[file]}")
+                    item = _bad(record, where, _annotated_already(item["file"], *files[file]))
                 else:
-                    ids[key] = files[file] = where
+                    ids[key], files[file] = where, (item["file"], where)
             if isinstance(item, BadInput):
                 report(item)
             else:
                 yield item
+
+
+def _annotated_already(file: str, before: str, where: str) -> str:
+    if file == before:
+        return f"the video is annotated already by {where}"
+    return f"{_ONE_FILE}{before!r}, of which it is another name (a link), and is annotated already by {where}"
 
 
 def check_annotations(annotations: Sequence, split: str = "train") -> None:
@@ -265,11 +278,17 @@ def _bad(record: Any, where: str, reason: str) -> BadInput:
     return BadInput(where, id, video, reason.encode(errors="backslashreplace").decode())
 
 
+def without_nan(record: dict) -> dict:
+    """The record with `None` where it is not a number (NaN), as which tables write what is not given."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in record.items()}
+
+
 def _check(record: Any, where: str, videos: Path) -> dict | BadInput:
     if isinstance(record, JsonRecordError):
         return _bad(record, where, f"the record is not valid JSON ({record})")
     if not isinstance(record, dict):
         return _bad(record, where, f"the record is no object but of the type {type(record).__name__}")
+    record = without_nan(record)
     video = record.get("video")
     if not isinstance(video, str) or not video.strip():
         return _bad(record, where, f"`video` must be a file name, got {video!r}"[:200])
@@ -363,4 +382,5 @@ __all__ = [
     "load_annotations",
     "path_within",
     "read_annotations",
+    "without_nan",
 ]

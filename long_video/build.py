@@ -257,8 +257,9 @@ def _durations(settings: BuildSettings, files: list[str], wheres: list[str]) -> 
 
 
 def _stop_at(bad: list[BadInput]) -> None:
-    if bad:
-        raise LongVideoError(f"Stopped at an input that cannot be used: {bad[0]}")
+    for item in bad:
+        if not item.is_other_name:
+            raise LongVideoError(f"Stopped at an input that cannot be used: {item}")
 
 
 def _read_bad(output: Path) -> list[BadInput]:

@@ -1,6 +1,7 @@
 """Answering the questions of annotated videos: the same answers as the pipeline's, judged, counted and kept."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -492,7 +493,7 @@ def test_what_was_answered_is_kept_where_a_record_cannot_be_read_and_gone_on_wit
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     file = write_lines(tmp_path / "records.jsonl", [*lines, {**lines[0], "id": "third", "video": str(broken)}])
-    output, part = tmp_path / "answers.json", tmp_path / "answers.part"
+    output, part = tmp_path / "answers.json", tmp_path / "answers.json.part"
     given = ["--model", folder, "--records", str(file), "--no-blind", "--max-new-tokens", "2"]
     kept = [*given, "--output", str(output)]
     for arguments in (given, kept):
@@ -514,6 +515,24 @@ def test_what_was_answered_is_kept_where_a_record_cannot_be_read_and_gone_on_wit
     resumed = output.read_text()
     assert answer_questions.main(kept) == 0
     assert output.read_text() == resumed and asked[1:] == ["test_0", "test_1", "third"]
+
+
+@pytest.mark.parametrize("name", ["results.part", "run_v1.5"])
+def test_answers_are_kept_beside_the_output_whatever_its_name(name, records_file, folder, tmp_path) -> None:
+    (tmp_path / "run_v1.part").write_text("of another output")
+    given = ["--model", folder, "--records", str(records_file), "--no-blind", "--max-new-tokens", "2", "--limit", "1"]
+    assert answer_questions.main([*given, "--output", str(tmp_path / name)]) == 0
+    assert load_results(tmp_path / name) and {file.name for file in tmp_path.iterdir()} == {"run_v1.part", name}
+
+
+def test_answers_are_written_to_a_pipe(records_file, folder, tmp_path) -> None:
+    given = ["--model", folder, "--records", str(records_file), "--no-blind", "--max-new-tokens", "2", "--limit", "1"]
+    read, write = os.pipe()
+    assert answer_questions.main([*given, "--output", f"/dev/fd/{write}"]) == 0
+    os.close(write)
+    with open(read, "rb") as pipe:
+        (result,) = json.loads(pipe.read()).values()
+    assert {row["id"] for row in result["questions"]} == {"test_0"}
 
 
 def test_an_image_is_seen_upright_on_white_and_in_all_its_depth(model, tmp_path) -> None:

@@ -48,6 +48,28 @@ def test_normalization_keeps_points_within_numbers() -> None:
         ("\u0915\u0940", "\u0915\u093e", False),  # Hindi, with other vowel signs
         ("e\u0301", "\u00e9", True),
         ("Stra\u00dfe", "STRASSE", True),
+        ("5", "$5$", True),
+        ("5", "$5", False),
+        ("red", "<red>", True),
+        ("5", "<5", False),
+        ("5-6", "5 - 6", True),
+        ("5-6", "5 -6", False),
+        ("1:1", "1 : 1", True),
+        ("Coca-Cola\u00ae", "Coca-Cola", True),
+        ("iPhone\u2122", "iphone", True),
+        ("red", "red \U0001f600", True),
+        ("red", "red \u2764\ufe0f", True),
+        ("10\u00b0", "10", False),
+        ("B\u266d", "B", False),
+        ("\U0001f1eb\U0001f1f7 flag", "\U0001f1e9\U0001f1ea flag", False),
+        ("red | blue", "red blue", True),
+        ("left -> right", "left right", True),
+        ("left <- right", "left right", False),
+        ("red", "red \u00b4", True),
+        ("red", "red-", True),
+        ("AB-", "AB", False),
+        ("50", "50%", False),
+        ("5", "+5", False),
     ],
 )
 def test_only_answers_of_the_same_meaning_are_the_same(expected, answer, right) -> None:
@@ -67,6 +89,21 @@ FORMS = {
     "bracket": "Which?\n A) red\n B) green\n C) blue",
     "colon": "Which?\nA: red\nB: green\nC: blue",
     "one line": "Which does Mr. A. show? A. red B. green C. blue",
+    "lower": "Which?\na. red\nb. green\nc. blue",
+    "lower round": "Which? (a) red (b) green (c) blue",
+    "no blank": "Which?\nA.red\nB.green\nC.blue",
+    "round without blank": "Which?\n(A)red\n(B)green\n(C)blue",
+    "dash": "Which?\nA - red\nB \u2013 green\nC - blue",
+    "tab": "Which?\nA\tred\nB\tgreen\nC\tblue",
+    "wide": "Which?\nA\uff0ered\nB\uff0egreen\n\uff23\uff0eblue",
+    "Chinese": "\u54ea\u4e2a\uff1fA\u3001red B\u3001green C\u3001blue",
+    "bold": "Which?\n**A.** red\n**B.** green\n**C. blue**",
+    "breaks": "Which?<br>A. red<br/>B. green<br>C. blue",
+    "bullets": "Which?\n- A. red\n- B. green\n- C. blue",
+    "an example behind": "Which?\nA. red\nB. green\nC. blue\nAnswer like this:\nA. red",
+    "an example before": "Such as:\nA. one\nB. two\nWhich?\nA. red\nB. green\nC. blue",
+    "a request behind": "Which? (A) red (B) green (C) blue. Answer (A) or (B) only.",
+    "statements before": "1. It is red.\n2. It is green.\nWhich?\nA. red\nB. green\nC. blue",
     "two lines": "Which?\n(A) red (B) green\n(C) blue",
 }
 
@@ -74,7 +111,11 @@ FORMS = {
 @pytest.mark.parametrize("text", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("expected", ["B", "(B)", "B. green", "green"])
 def test_a_choice_counts_in_all_forms_of_its_options(text, expected) -> None:
-    assert split_choice(text)[1] == {"A": "red", "B": "green", "C": "blue"}
+    assert {letter: text.strip(".") for letter, text in split_choice(text)[1].items()} == {
+        "A": "red",
+        "B": "green",
+        "C": "blue",
+    }
     question = Question(text, expected, "color", "choice")
     for answer in ("B", "b.", "B.", "(B)", "B. green", "(B) green", "B.green", "Green", "the green."):
         assert is_right(question, answer), answer
@@ -92,3 +133,107 @@ def test_the_very_text_of_an_option_counts_before_letters_and_signs_tell_options
     assert is_right(person, "B. Smith") and not is_right(person, "B. Rome")
     signs = Question("Which?\nA. +5\nB. -5", "B", "k", "choice")
     assert is_right(signs, "-5") and not is_right(signs, "+5") and not is_right(signs, "5")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            "B",
+            "b",
+            "b.",
+            "(b)",
+            "[B]",
+            "B,",
+            "B;",
+            "B!",
+            "B.?",
+            'B."',
+            "B.}",
+            "B)",
+            "\uff08B\uff09",
+            "\uff22",
+            "B\u3002",
+        ),
+        *(
+            "B.The thing is green",
+            "(B)The thing",
+            "(B), because",
+            "(B)\u2014green",
+            "(B)!",
+            "(B);",
+            "(B)\u3002",
+            "(B)**",
+        ),
+        *(
+            "B.\u56e0\u4e3a\u5b83\u662f\u7eff\u8272\u7684",
+            "B:\u7eff\u8272\u7684",
+            "(B)\u7eff\u8272\u7684",
+            "\u7b54\u6848\u662fB",
+        ),
+        *("B.</s>", "B.<|im_end|>", "<answer>B</answer>", "**B**", "**B. green**", "**B.** green", "`B`", "'B'"),
+        *(
+            "The answer is B",
+            "The correct answer is (B).",
+            "Answer: B",
+            "Option B",
+            "Final answer: B",
+            "Best option: (B)",
+        ),
+        *(r"\boxed{B}", r"$\boxed{\text{B}}$", "So the answer is **B**.", "B - green", "B green", "B. A thing, green"),
+    ],
+)
+def test_an_answer_may_name_its_letter_in_many_ways(answer) -> None:
+    question = Question(CHOICE, "B", "color", "choice")
+    assert is_right(question, answer)
+    assert not is_right(Question(CHOICE, "A", "color", "choice"), answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            "A.B.C.",
+            "A.C.",
+            "A.M.",
+            "A.5",
+            "A or B",
+            "A and B",
+            "(A) or (B)",
+            "(A), (B)",
+            "A, B",
+            "A, B and C",
+            "A. B.",
+        ),
+        *("A red thing", "a thing", "A", "Apples", "a.m.", "A+", "A's", "The answer is a red thing", "Option A or B"),
+    ],
+)
+def test_several_letters_words_and_initials_name_no_option(answer) -> None:
+    question = Question("Which?\nA. green\nB. blue\nC. red", "A", "color", "choice")
+    assert is_right(question, answer) is (answer == "A")
+    article = Question("Which?\nA. red thing\nB. blue thing", "A", "what", "choice")
+    assert is_right(article, "A red thing") and is_right(article, "a red thing.")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("Which?\nA. red\nB. green\nD. blue", {"A": "red", "B": "green", "D": "blue"}),
+        ("Which?\nA. red\nB.\nC. blue", {"A": "red", "B": "", "C": "blue"}),
+        ("Which?\nA. red\nB. green\nC. green", {"A": "red", "B": "green", "C": "green"}),
+        ("Which?\n1. red\n2. green", {"1": "red", "2": "green"}),
+        ("Which?\nA/ red\nB/ green", {}),
+        ("Which? ['red', 'green']", {}),
+    ],
+)
+def test_a_letter_is_judged_also_of_options_that_are_odd_or_cannot_be_told(text, options) -> None:
+    assert split_choice(text)[1] == options
+    question = Question(text, "B", "color", "choice")
+    assert [is_right(question, answer) for answer in ("B", "(b)", "A", "", "C")] == [True, True, False, False, False]
+
+
+def test_numbered_options_are_named_by_their_numbers() -> None:
+    question = Question("Which?\n1. red\n2. green\n3. blue", "2", "color", "choice")
+    for answer, right in {"2": True, "2.": True, "(2) green": True, "green": True, "3": False, "2, 3": False}.items():
+        assert is_right(question, answer) is right, answer
+    assert not is_right(question, "2.5") and not is_right(question, "12")

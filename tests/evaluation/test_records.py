@@ -1,7 +1,9 @@
 """Records of annotated videos: what is read, and what is refused by its line."""
 
+import math
+
 import pytest
-from fila_video.evaluation.records import Question, read_records
+from fila_video.evaluation.records import Question, read_events, read_records
 from helpers.evaluation_files import write_lines
 
 GOOD = {"id": "a", "video": "a.mp4", "questions": [{"kind": "what", "question": "What?", "answer": "red"}]}
@@ -17,6 +19,24 @@ def test_columns_that_are_null_are_as_if_left_out_and_numbers_are_text(tmp_path)
     (record,) = read_records(write_lines(tmp_path / "records.jsonl", [line]), check_files=False)
     assert (record.id, record.is_video, record.events, record.duration) == ("7", True, [], None)
     assert record.questions == [Question("What?", "5", "what", "free", ("five",))]
+
+
+def test_what_has_one_clear_meaning_is_read(tmp_path) -> None:
+    times = {"duration": "12.5", "events": [{"start": "1.5", "end": 2, "color": "red", "shape": "ring"}]}
+    file = write_lines(tmp_path / "records.jsonl", [{**asking(answer=True, kind=["a", "b"]), **times}])
+    (record,) = read_records(file, check_files=False)
+    assert (record.duration, record.events) == (12.5, [(1.5, 2.0)])
+    assert record.questions == [Question("What?", "yes", "a, b", "free", ("true",))]
+    assert read_events(file)[0][0]["start"] == 1.5
+    choice = {"form": "choice", "question": "Is it?\nA. True\nB. False", "answer": False, "kind": None}
+    (record,) = read_records(write_lines(file, [asking(**choice)]), check_files=False)
+    assert record.questions == [Question(choice["question"], "false", "other", "choice")]
+
+
+def test_what_is_not_a_number_is_not_given(tmp_path) -> None:
+    line = {**asking(form=math.nan), "image": math.nan, "duration": math.nan, "events": math.nan}
+    (record,) = read_records(write_lines(tmp_path / "records.jsonl", [line]), check_files=False)
+    assert (record.is_video, record.duration, record.events, record.questions[0].form) == (True, None, [], "free")
 
 
 @pytest.mark.parametrize(
@@ -40,20 +60,21 @@ def test_columns_that_are_null_are_as_if_left_out_and_numbers_are_text(tmp_path)
         ({**GOOD, "duration": "long"}, "the `duration` must be a number of seconds, not 'long'"),
         ({**GOOD, "questions": ["What?"]}, r"`questions` must be a list of objects in braces"),
         (asking(answer=None), r"line 1: the `answer` to 'What\?' must be a text or a number, not None"),
-        (asking(answer=True), "the `answer` to .* not True"),
         (asking(answer={"a": "red"}), "the `answer` to .* not {'a': 'red'}"),
         (asking(answer=["red", None]), "the `answer` to .* not None"),
         (asking(answer=[]), "a question or its answer is empty"),
         (asking(question=None), "a `question` must be a text or a number, not None"),
-        (asking(kind=None), "the `kind` of a question must be a text"),
+        (asking(kind=False), "the `kind` of a question must be a text"),
         (asking(form="choice"), r"line 1: the options of the choice 'What\?' cannot be told: put two or more"),
         (asking(form="choice", question="What?\nA. red"), "cannot be told"),
-        (asking(form="choice", question="What?\nA. red\nC. blue"), "cannot be told"),
-        (asking(form="choice", question="What?\n1. red\n2. blue"), "cannot be told"),
-        (asking(form="choice", question="A. vitamin C. B. red C. blue", answer="B"), "cannot be told"),
+        (asking(form="choice", question="A. vitamin C. B. red C. blue"), "cannot be told.* or give the letter"),
         (asking(form="choice", question="What?\n(A) red\n(B) blue", answer="C"), "'C' is none of the options A, B"),
         (asking(form="choice", question="What?\nA. B\nB. A", answer="A"), "A of .* reads 'B', another's letter"),
-        (asking(form="choice", question="What?\nA. red\nB. red", answer="A"), "two options of .* are 'red'"),
+        (asking(form="choice", question="What?\nA. red\nB. red"), "two options of .* are 'red': give the letter"),
+        (
+            asking(form="choice", question="What?\nA. red\nB. blue", answer=1),
+            "'1' is none of the options A, B .* its letter: 'B' if it counts them from 0, 'A' if .* from 1",
+        ),
     ],
 )
 def test_a_record_that_cannot_be_asked_about_is_named(line, message, tmp_path) -> None:

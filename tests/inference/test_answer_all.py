@@ -504,10 +504,71 @@ def test_a_copy_of_the_records_and_their_videos_is_the_same_but_other_videos_of_
         answer(pipe, tmp_path / "copy" / "records.jsonl", tmp_path / "out.jsonl")
 
 
-def test_a_time_that_is_no_number_is_the_same_the_next_time(videos, pipe, tmp_path) -> None:
-    records = write_records(videos, {**CLIP, "video_start": math.nan}, name="nan.jsonl")
-    assert answer(pipe, records, tmp_path / "out.jsonl").failed == 1
-    assert answer(pipe, records, tmp_path / "out.jsonl").failed == 0
+def test_what_is_not_a_number_is_not_given(videos, pipe, tmp_path) -> None:
+    nothing = {"id": math.nan, "video_start": math.nan, "url": math.nan, "subtitles": math.nan, "questions": math.nan}
+    records = write_records(videos, {**CLIP, **nothing}, {"id": math.nan}, {"id": math.nan}, name="nan.jsonl")
+    assert answer(pipe, records, tmp_path / "out.jsonl").failed == 2  # of different names
+    row = rows_of(tmp_path / "out.jsonl")["0.mp4"]
+    assert row["error"] is None and row["media"] == {"video_end": 1}
+    # As an earlier version wrote it.
+    row["media"]["video_start"] = math.nan
+    (tmp_path / "out.jsonl").write_text(json.dumps(row) + "\n")
+    assert answer(pipe, records, tmp_path / "out.jsonl").answered == 2
+
+
+def test_records_that_name_videos_in_another_folder_are_moved_with_it(videos, pipe, tmp_path, monkeypatch) -> None:
+    for folder in ("videos", "records"):
+        (tmp_path / "before" / folder).mkdir(parents=True)
+    (tmp_path / "before" / "videos" / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
+    write_records(tmp_path / "before" / "records", {**CLIP, "video": "../videos/0.mp4"})
+    monkeypatch.chdir(tmp_path / "before" / "records")
+    answer(pipe, Path("records.jsonl"), tmp_path / "out.jsonl")
+    monkeypatch.chdir(tmp_path)
+    os.rename(tmp_path / "before", tmp_path / "after")
+    records = tmp_path / "after" / "records" / "records.jsonl"
+    assert answer(pipe, records, tmp_path / "out.jsonl").answered == 0
+    write_records(records.parent, {**CLIP, "video": "../others/0.mp4"})
+    with pytest.raises(ValueError, match="its record has changed"):
+        answer(pipe, records, tmp_path / "out.jsonl")
+
+
+def test_videos_that_whole_paths_name_may_move_to_another_disk(videos, pipe, tmp_path) -> None:
+    for disk in ("one", "other"):
+        (tmp_path / disk).mkdir()
+        (tmp_path / disk / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
+    records = write_records(tmp_path, {**CLIP, "video": str(tmp_path / "one" / "0.mp4")})
+    answer(pipe, records, tmp_path / "out.jsonl")
+    write_records(tmp_path, {**CLIP, "video": str(tmp_path / "other" / "0.mp4")})
+    with pytest.raises(ValueError, match="its record has changed"):  # both are there
+        answer(pipe, records, tmp_path / "out.jsonl")
+    os.remove(tmp_path / "one" / "0.mp4")
+    assert answer(pipe, records, tmp_path / "out.jsonl").answered == 0
+    write_records(tmp_path, {**CLIP, "video": str(tmp_path / "other" / "1.mp4")})
+    with pytest.raises(ValueError, match="its record has changed"):
+        answer(pipe, records, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "same"),
+    [
+        ({"video": "https://example.org/0.mp4?sig=1#t=1"}, {"video": "https://example.org/0.mp4?sig=2"}, True),
+        ({"video": "https://example.org/0.mp4?sig=1"}, {"video": "https://example.org/1.mp4?sig=1"}, False),
+        ({"video": "https://example.org/watch?v=1"}, {"video": "https://example.org/watch?v=2"}, False),
+        ({"video_start": "0.5", "video_end": 1}, {"video_start": 0.5, "video_end": "1.0"}, True),
+        ({"video_start": "0.5"}, {"video_start": "0.6"}, False),
+        ({"question": "1"}, {"question": "1.0"}, False),
+    ],
+)
+def test_signatures_of_urls_and_forms_of_numbers_are_no_change(was, now, same, tmp_path) -> None:
+    work = WorkList(write_records(tmp_path, {**CLIP, **was}))
+    (video,) = work
+    row = {"id": "a", "video": video.video, "media": video.settings, "question": video.asked[0].question}
+    changed = WorkList(write_records(tmp_path, {**CLIP, **now}))
+    if same:
+        assert changed.remove(row)
+    else:
+        with pytest.raises(ValueError, match="its record has changed"):
+            changed.remove(row)
 
 
 def test_an_error_whose_record_was_mended_is_asked_again(videos, pipe, tmp_path) -> None:

@@ -345,6 +345,17 @@ def test_strict_stops_at_the_first_bad_input(spoiled, tmp_path) -> None:
     assert not (tmp_path / "out2" / "README.md").exists()
 
 
+def test_strict_does_not_stop_at_another_name_of_one_file(tmp_path) -> None:
+    """As in a snapshot of the Hub, where equal files are links to one."""
+    folder = make_set(tmp_path, 4)
+    (folder / "videos" / "link.mp4").symlink_to(next((folder / "videos").rglob("*.mp4")))
+    records = [*(caption_record(number) for number in range(4)), caption_record(0, id="again", video="link.mp4")]
+    write_captions(folder, records)
+    for _ in range(2):  # also where it is complete
+        _, bad = build_dataset(spoiled_settings(folder, tmp_path / "out", strict=True))
+        assert [item.id for item in bad] == ["again"]
+
+
 def test_a_set_without_one_usable_input_is_an_error_that_names_the_report(spoiled, tmp_path) -> None:
     write_captions(tmp_path, [BAD["no such file"]])
     with pytest.raises(LongVideoError, match=r"None of the 1 inputs.*bad_inputs\.jsonl"):
