@@ -22,6 +22,9 @@ CHOOSING |= {"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cuto
 CHOOSING |= {"no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"}
 CHOOSING |= {"exponential_decay_length_penalty"}
 MOST_INPUTS = MOST_MEDIA = 32
+# By its head or ending, or as base64 the first bytes of PNG or JPEG: of a list of these, each is a frame of one video.
+# Of a film of any length, no more pictures are read than there are candidates.
+PICTURE = re.compile(r"(?i:data:image/(?!gif)|https?://[^?#]+\.(?:png|jpe?g|webp|bmp)(?:[?#]|$))|iVBORw0KGgo|/9j/")
 # `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
 LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
 MORE_SCENES = 2  # times those of the saved settings: a pool has at least as many frames as all scenes need
@@ -60,9 +63,10 @@ class EndpointHandler:
         Args:
             data (`dict`):
                 `inputs`: a chat, also as `messages` of a dictionary, a dictionary with `video` (or `videos`) and
-                `text`, or a list of them; and `parameters`, *optional*: options of `generate` (`max_new_tokens`, ...)
-                and of the processor (`num_scenes`, `selection`, `return_scenes`, ...). `subtitles` are a parameter: of
-                several inputs a list with those of each, or a track for all; or stand beside an input's `text`.
+                `text`, or a list of them; pictures listed as `video` are one. And `parameters`, *optional*: options of
+                `generate` (`max_new_tokens`, ...) and of the processor (`num_scenes`, `selection`, `return_scenes`,
+                ...). `subtitles` are a parameter: of several inputs a list with those of each, or a track for all; or
+                stand beside an input's `text`.
 
         Returns:
             `list[dict]`: For each answer its `generated_text`, and with `return_scenes` its `scenes`, whose `indices`
@@ -137,23 +141,31 @@ def _request(inputs: Any) -> Any:
                 "into a message's `content`."
             )
         return _request(inputs["messages"])
-    inputs = _with_media(inputs)
     if "subtitles" in inputs:
         inputs["subtitles"] = _subtitles(inputs["subtitles"])
-    if "video" in inputs:
+    if inputs.keys() & {"video", "videos"}:
         others = inputs.pop("videos", [])
-        inputs["videos"] = [inputs.pop("video"), *(others if isinstance(others, list) else [others])]
-    return inputs
+        videos = [inputs.pop("video")] if "video" in inputs else []
+        videos += others if isinstance(others, list) else [others]
+        # The pipeline takes a list of files for the frames of one video where it stands two lists deep.
+        inputs["videos"] = [[video] if _is_film(video) else video for video in videos]
+    return _with_media(inputs)
 
 
 def _num_media(value: Any, key: str | None = None) -> int:
-    """How many media inputs have. A block of a chat has one, which may be a list of pictures."""
+    """How many media inputs have. A block of a chat has one, and so has a list of pictures that is one video."""
     if isinstance(value, list):
-        return sum(_num_media(item, key) for item in value)
+        if key == "video" and _is_film(value):
+            return 1
+        return sum(_num_media(item, "video" if key == "videos" else key) for item in value)
     if isinstance(value, dict):
         media = sum(_num_media(item, name) for name, item in value.items())
         return min(media, 1) if key == "content" else media
     return int(isinstance(value, str) and key in MEDIA_KEYS)
+
+
+def _is_film(video: Any) -> bool:
+    return isinstance(video, list) and all(isinstance(item, str) and PICTURE.match(item) for item in video)
 
 
 def _with_media(value: Any, key: str | None = None) -> Any:

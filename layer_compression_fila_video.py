@@ -20,6 +20,7 @@ Layers between two such steps see the same tokens: a *stage*. Positions count an
 layer caches what entered it, so the cache is shorter in deeper layers. There are no parameters.
 """
 
+import dis
 import inspect
 import math
 import sys
@@ -188,6 +189,12 @@ def unlike_llama(language_model: nn.Module) -> str | None:
     return None if len(taken) == 2 else f"its rotary embedding takes {', '.join(taken)}"
 
 
+@lru_cache(maxsize=64)
+def norms_of(kind: type[nn.Module]) -> int:
+    """How many times a language model's code takes its norm, which in NanoChat stands before the layers too."""
+    return sum(step.argval == "norm" for step in dis.get_instructions(inspect.unwrap(kind.forward)))
+
+
 def is_plain_attention(attention: nn.Module | None, config: PreTrainedConfig) -> bool:
     """Whether projections, norms of heads and a rotation make an attention's weights, and nothing else does."""
     parts = dict(() if attention is None else attention.named_children())
@@ -223,8 +230,8 @@ def check_decoder(language_model: nn.Module) -> None:
         taken = inspect.signature(language_model.layers[0].forward).parameters
         if not {"position_embeddings", CACHE_ARGUMENT} <= taken.keys():
             unlike = f"its layers take {', '.join(taken)}"
-        elif not hasattr(language_model.norm, "weight"):  # one for all places, also before the layers (NanoChat)
-            unlike = "its norm has no weight"
+        elif norms_of(type(language_model)) > 1:
+            unlike = "its norm does not stand behind the layers alone"
     if unlike is not None:
         raise ValueError(
             f"`layer_compression` knows no language model like {name}, since {unlike}: set it to None, or take "

@@ -12,6 +12,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.generation import utils as generation_utils
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -478,7 +479,9 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
 
     def __init__(self, config: FilaVideoConfig) -> None:
         super().__init__(config)
-        check_head(config.text_config)
+        # Under ZeRO-3 every module is made in full and shared out, also those on the meta device.
+        if not is_deepspeed_zero3_enabled():
+            check_head(config.text_config)
         self.model = FilaVideoModel(config)
         # CODEPATH: only DynFocus's cooperative encoding has a score net, whose scores stay in float32.
         if config.frame_encoding == "cooperative":

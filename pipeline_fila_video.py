@@ -93,12 +93,16 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of a processor leaves its guests behind. That of a pipeline selects by its own copy of them.
-        return {**self.__dict__, "guests": (self.processor.frame_encoder, self.processor.question_scorer)}
+        guests = {name: getattr(self.processor, name) for name in ("frame_encoder", "question_scorer")}
+        if guests["frame_encoder"] == self.model.encode_frames:
+            del guests["frame_encoder"]
+        return {**self.__dict__, "guests": guests}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        encoder, scorer = state.pop("guests")
+        guests = state.pop("guests")
         self.__dict__.update(state)
-        self.processor.frame_encoder, self.processor.question_scorer = encoder, scorer
+        for name, guest in {"frame_encoder": self.model.encode_frames, **guests}.items():
+            setattr(self.processor, name, guest)
 
     def check_model_type(self, supported_models: Any) -> None:
         # The base class knows the library's own models by name. Ours is known by what the pipeline needs of it, also

@@ -50,9 +50,8 @@ from .video_prompt_fila_video import (
 logger = logging.get_logger(__name__)
 
 TEMPLATE_ARGUMENTS = {*inspect.signature(ProcessorMixin.apply_chat_template).parameters}
-# Of a model, the Hub or the other parts, which loaders hand to a processor too.
-HANDED_THROUGH = {"trust_remote_code", "code_revision", "return_unused_kwargs", "use_fast", "backend", "dtype"}
-HANDED_THROUGH |= {"torch_dtype", "device_map", "max_memory", "attn_implementation", "quantization_config"}
+# Of a model's loading, which is handed to a processor too: those of its options that read like a setting.
+HANDED_THROUGH = {"device_map", "device_mesh", "tp_size"}
 
 
 @auto_docstring
@@ -140,11 +139,12 @@ class FilaVideoProcessor(ProcessorMixin):
         known = {*self.video_processor.valid_kwargs.__annotations__, *inspect.signature(type(self)).parameters}
         parts = (self.video_processor, self.image_processor, self.tokenizer)
         for name in given.keys() - known - HANDED_THROUGH:
-            if name.startswith("_") or any(hasattr(part, name) for part in parts):
+            close = get_close_matches(name, known - {"kwargs"}, n=1, cutoff=0.7)
+            if not close or any(hasattr(part, name) for part in parts):
                 continue
-            if close := get_close_matches(name, known, n=1, cutoff=0.85):
+            if get_close_matches(name, close, cutoff=0.85):
                 raise ValueError(f"`{name}` is no setting of a processor: write `{close[0]}`, or leave it out.")
-            logger.warning_once(f"`{name}` is no setting of a processor: nothing is read of it.")
+            logger.warning_once(f"`{name}` is no setting of a processor, unlike `{close[0]}`: nothing is read of it.")
 
     @property
     def add_time_instruction(self) -> bool:

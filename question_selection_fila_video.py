@@ -143,7 +143,10 @@ def score_frames(
 
 
 def _is_turned(language_model: nn.Module, attention: nn.Module, hidden: torch.Tensor) -> bool:
-    """Whether positions make a difference in a layer, which in some of SmolLM3 and EXAONE 4 they do not."""
+    """
+    Whether positions make a difference in a layer, which in some of SmolLM3 and EXAONE 4 they do not. What gives the
+    same to all tokens, as LLaMA-Pro's new layers give zeros, says nothing about it.
+    """
     few = hidden[None, -16:]
     places = torch.arange(few.shape[1], device=few.device)[None]
     angles = [_angles(language_model, few, positions) for positions in (places, 7 * places)]
@@ -154,7 +157,7 @@ def _is_turned(language_model: nn.Module, attention: nn.Module, hidden: torch.Te
         return False
     rest = {"attention_mask": None, "position_ids": places}
     near, far = (attention.forward(few, position_embeddings=each, **rest)[0] for each in angles)
-    return not torch.equal(near, far)
+    return not torch.equal(near, far) or torch.equal(near, near[:, :1].expand_as(near))
 
 
 def _angles(language_model: nn.Module, hidden: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:

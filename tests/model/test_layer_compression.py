@@ -31,6 +31,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     NanoChatConfig,
+    OlmoConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -302,7 +303,7 @@ def test_language_models_that_do_more_than_run_their_layers_are_refused_by_name(
     ):
         check_decoder(turned)
     normed = AutoModel.from_config(NanoChatConfig(**SIZES, final_logit_softcapping=None, pad_token_id=0))
-    with pytest.raises(ValueError, match="NanoChatModel, since its norm has no weight"):
+    with pytest.raises(ValueError, match="NanoChatModel, since its norm does not stand behind the layers alone"):
         check_decoder(normed)
     with_more = language_model()
     with_more.embed_images = torch.nn.Linear(4, 4)
@@ -323,6 +324,19 @@ def test_groups_of_one_token_are_the_plain_model() -> None:
     mask = batch["attention_mask"].bool()
     torch.testing.assert_close(outputs.logits[mask], plain[mask], atol=1e-5, rtol=1e-5)
     assert outputs.kept_tokens is None
+
+
+def test_a_language_model_whose_norm_has_no_weight_is_compressed() -> None:
+    sizes = {**SIZES, "num_hidden_layers": 6, "vocab_size": tiny_text_config().vocab_size}
+    config, plain = OlmoConfig(**sizes), tiny_model(text_config=OlmoConfig(**sizes))
+    grouped, compressed = (
+        tiny_model(text_config=config, layer_compression="cosine", **group)
+        for group in ({"layer_compression_group": 1}, {})
+    )
+    batch = video_batch(plain.config)
+    mask, expected = batch["attention_mask"].bool(), plain(**batch).logits
+    torch.testing.assert_close(grouped(**batch).logits[mask], expected[mask], atol=1e-5, rtol=1e-5)
+    assert compressed(**batch).kept_tokens.shape[1] < mask.shape[1]
 
 
 def test_a_cache_is_kept_without_being_asked_for_where_the_model_is_not_trained() -> None:

@@ -5,7 +5,7 @@ import copy
 import accelerate
 import pytest
 import torch
-from fila_video import FilaVideoForConditionalGeneration, FilaVideoModel
+from fila_video import FilaVideoForConditionalGeneration, FilaVideoModel, modeling_fila_video
 from helpers.tiny_models import (
     VIDEO,
     random_frames,
@@ -17,7 +17,7 @@ from helpers.tiny_models import (
     video_batch,
 )
 from safetensors.torch import load_file
-from transformers import AutoModel, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +313,10 @@ def test_a_model_with_adapters_trains_and_answers(tmp_path) -> None:
     adapted.save_pretrained(tmp_path)
     again = peft.PeftModel.from_pretrained(tiny_model(), tmp_path).eval()
     torch.testing.assert_close(again(**inputs).logits, after)
+
+
+def test_under_zero_3_no_second_language_model_is_made(monkeypatch) -> None:
+    """DeepSpeed would make it in full, on the meta device too."""
+    monkeypatch.setattr(modeling_fila_video, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", lambda config: pytest.fail("a second one"))
+    assert FilaVideoForConditionalGeneration(tiny_config()).lm_head.bias is None

@@ -191,6 +191,17 @@ def test_the_scores_are_the_attentions_of_other_families_of_the_kind(config) -> 
     torch.testing.assert_close(scores, torch.stack(expected))
 
 
+@pytest.mark.parametrize("part", ["o_proj", "v_proj"])
+def test_a_layer_that_adds_nothing_is_scored_like_any_other(part) -> None:
+    """As the layers that LLaMA-Pro puts in between."""
+    frames, before, after = torch.randn(3, 2, 32), torch.randn(2, 32), torch.randn(3, 32)
+    rows = torch.tensor([False, True, True])
+    model = language_model("llama", "sdpa")
+    expected = score_frames(model, frames, before, after, rows, layers="first")
+    torch.nn.init.zeros_(getattr(model.layers[0].self_attn, part).weight)
+    torch.testing.assert_close(score_frames(model, frames, before, after, rows, layers="first"), expected)
+
+
 class LargestTensor(TorchDispatchMode):
     """How many numbers the largest tensor has that is made."""
 

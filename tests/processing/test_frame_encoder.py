@@ -333,6 +333,36 @@ def test_a_copy_of_a_pipeline_keeps_what_was_set_to_select_with(pipe) -> None:
     assert copied.processor.frame_encoder is None and copied.processor.question_scorer is len
 
 
+@pytest.mark.parametrize("name", ["frame_encoder", "question_scorer"])
+def test_what_a_pipeline_selects_with_and_cannot_be_pickled_is_not_lost_silently(name) -> None:
+    pipe = tiny_pipeline()
+    setattr(pipe.processor, name, lambda *args: None)
+    copied = copy.deepcopy(pipe)
+    assert getattr(copied.processor, name) is getattr(pipe.processor, name)
+    with pytest.raises((AttributeError, pickle.PicklingError), match="<lambda>"):
+        pickle.dumps(pipe)
+    setattr(pipe.processor, name, None)
+    assert getattr(pickle.loads(pickle.dumps(pipe)).processor, name) is None
+
+
+class AskingScorer:
+    """A scorer that holds the pipeline."""
+
+    def __init__(self, pipe) -> None:
+        self.pipe = pipe
+
+    def __call__(self, frames: torch.Tensor, question: str) -> torch.Tensor:
+        return torch.arange(len(frames)).float()
+
+
+def test_a_scorer_that_holds_its_pipeline_is_pickled_with_it() -> None:
+    pipe = tiny_pipeline()
+    pipe.processor.question_scorer = AskingScorer(pipe)
+    other = pickle.loads(pickle.dumps(pipe))
+    assert other.processor.question_scorer.pipe is other is not pipe
+    assert other.processor.frame_encoder == other.model.encode_frames
+
+
 def test_a_processor_put_into_a_pipeline_selects_by_its_model(pipe) -> None:
     other = copy.copy(pipe)
     other.processor = tiny_processor()

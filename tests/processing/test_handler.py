@@ -24,6 +24,16 @@ def handler():
     return module.EndpointHandler(str(ROOT))
 
 
+def film(kind: str = "PNG", head: str = "") -> list[str]:
+    """A video of more pictures than a request may have media."""
+    pictures = []
+    for shade in range(0, 200, 5):
+        buffer = io.BytesIO()
+        Image.new("RGB", (32, 32), (shade, 90, 30)).save(buffer, kind)
+        pictures.append(head + base64.b64encode(buffer.getvalue()).decode())
+    return pictures
+
+
 def ask(handler, inputs, **parameters):
     """The answer to a request that went through JSON both ways."""
     request = json.loads(json.dumps({"inputs": inputs, "parameters": {"max_new_tokens": 8, **parameters}}))
@@ -146,6 +156,8 @@ def test_a_request_has_so_many_inputs_at_most(handler) -> None:
     "inputs",
     [
         {"videos": [ENCODED] * 33, "text": QUESTION},
+        {"videos": film()[:33], "text": QUESTION},
+        {"video": [*film()[:32], ENCODED], "text": QUESTION},
         {"video": [ENCODED], "videos": [[ENCODED] * 16] * 2, "text": QUESTION},
         {"messages": [{"role": "user", "content": [*[{"type": "video", "base64": ENCODED}] * 33, QUESTION]}]},
         [{"role": "user", "content": [*[{"image_url": {"url": ENCODED}}] * 33, {"text": QUESTION}]}],
@@ -157,12 +169,27 @@ def test_a_request_has_so_many_media_at_most_in_all_its_inputs(handler, inputs) 
         ask(handler, inputs)
 
 
-def test_the_pictures_of_a_video_in_a_chat_are_one_medium(handler) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    frames = [base64.b64encode(buffer.getvalue()).decode()] * 33
-    content = [{"type": "video", "video": frames}, {"type": "text", "text": QUESTION}]
-    assert ask(handler, [{"role": "user", "content": content}])[0]["generated_text"]
+@pytest.mark.parametrize(
+    ("inputs", "num_videos"),
+    [
+        ({"video": film()}, 1),
+        ({"video": film("JPEG")}, 1),
+        ({"video": film("WEBP", "data:image/webp;base64,")}, 1),
+        ({"videos": [film()]}, 1),
+        ({"videos": [film(), ENCODED]}, 2),
+        ({"video": film(), "videos": [film(), film()]}, 3),
+    ],
+    ids=["PNG", "JPEG", "data URLs", "in videos", "beside a file", "three"],
+)
+def test_a_video_given_as_many_pictures_is_one_medium(handler, inputs, num_videos) -> None:
+    (answer,) = ask(handler, {**inputs, "text": QUESTION}, return_scenes=True, num_scenes=4)
+    assert [len(scenes["indices"]) for scenes in answer["scenes"]] == [4] * num_videos
+
+
+def test_a_batch_of_videos_given_as_pictures_has_a_medium_an_input(handler) -> None:
+    answers = ask(handler, [{"video": film(), "text": QUESTION}] * 2, num_scenes=4)
+    content = [{"type": "video", "video": film()}, {"type": "text", "text": QUESTION}]
+    assert answers == [ask(handler, [{"role": "user", "content": content}], num_scenes=4)] * 2
 
 
 @pytest.mark.parametrize(
