@@ -5,6 +5,7 @@ Where a container stores when each frame is shown, frames are found by their tim
 B-frames, raw streams, WebP), they are decoded from the start and counted.
 """
 
+import re
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,11 +24,13 @@ SHORT_RUN = 48  # packets: gaps up to this length are read over rather than soug
 _FAR = 3600.0  # seconds between the first or last times and all others, from which on they are taken for damage
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}  # formats that store no presentation times
 # Formats that store the times of these codecs in the order of decoding.
-_DECODED = {"asf": ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"), "mxf": ("h264", "hevc")}
-_TO_THE_END = ("matroska,webm", "asf")  # formats whose duration counts from 0, wherever their times start
+_DECODED = {"asf": ("h264", "hevc", "mpeg1video", "mpeg2video"), "mxf": ("h264", "hevc")}
+_TO_THE_END = ("matroska,webm", "asf")  # their header names a duration that counts from 0, wherever times start
 _REORDERED = 33  # packets after which the clock has gone on: the longest run of B-frames behind one, and the next
 _PROBED = 64  # packets that are decoded where a file may say what is not so
 _INTER = (2, 3)  # FFmpeg's numbers of pictures that lean on others, P and B
+# The start of a B-picture of MPEG-1 and 2, of which FFmpeg says that they may hold such, whether or not they do.
+_B_PICTURE = re.compile(rb"\0\0\x01\0.[\x18-\x1f\x58-\x5f\x98-\x9f\xd8-\xdf]", re.DOTALL)
 _NOT_CODED = 20  # bytes: an MPEG-4 packet below this may hold no picture ("show the last one again")
 
 
@@ -116,6 +119,7 @@ def _index(track: "Track") -> Index:
     pts, lengths, sizes, flags, undated = array("q"), array("q"), array("i"), array("b"), array("q")
     clock = array("q")  # of the keyframes: when they are decoded
     first, opening, corrupt, reordered, is_vp8 = None, 0, False, False, codec.name == "vp8"
+    has_b = codec.name not in ("mpeg1video", "mpeg2video")
     configuration = stream.codec_context.extradata or b""
     track.configurations = {0: configuration}
     for packet in track.packets:
@@ -126,6 +130,7 @@ def _index(track: "Track") -> Index:
             before, configuration = configuration, bytes(packet.get_sidedata("new_extradata"))
             if configuration != before:
                 track.configurations[len(pts)] = configuration
+        has_b = has_b or (len(pts) < _PROBED and _B_PICTURE.search(packet) is not None)
         pts.append(pts_of(packet))
         lengths.append(packet.duration or 0)
         sizes.append(packet.size)
@@ -161,10 +166,10 @@ def _index(track: "Track") -> Index:
         kept[-1] = False  # the file ends within this frame
     # Several frames may share one packet of a program or transport stream, of which the first alone has a time. Where
     # they are fields, it is that of the frame.
-    is_sparse = len(undated) * 50 > len(pts) and not (
-        first.interlaced_frame and name != "mpeg" and _are_fields(track, pts, keys)
-    )
-    is_timed = kept.any() and (is_untimed or not is_sparse)
+    is_sparse = not is_untimed and len(undated) * 50 > len(pts)
+    if is_sparse and first.interlaced_frame and name != "mpeg":
+        is_sparse = not _are_fields(track, pts, keys)
+    is_timed = kept.any() and not is_sparse
     if is_timed and is_untimed:
         # FFmpeg makes presentation times up where a container has none, and cannot do so where frames are reordered.
         not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
@@ -175,8 +180,9 @@ def _index(track: "Track") -> Index:
     begin, wild = pts_of(first), 0
     if is_timed and not is_untimed:
         # What else holds B-frames and stores no times for them gives times that ascend in the order of decoding.
-        climbs = codec.has_b_frames > 0 and (np.diff(pts[kept][:_PROBED]) > 0).all()
-        is_late = (pts[opening:following][kept[opening:following]] < begin).any()
+        climbs = has_b and codec.has_b_frames > 0 and (np.diff(pts[kept][:_PROBED]) > 0).all()
+        # Behind a start between keyframes, what first comes out may be a stand-in with a time of another picture.
+        is_late = keys[0] and (pts[opening:following][kept[opening:following]] < begin).any()
         if climbs or is_late or (keys[:2].sum() == 2 and not codec.codec.intra_only):
             frames = track.first_frames(0, _PROBED if climbs or is_late else opening + 2)
             came = np.array([pts_of(frame) for frame in frames], dtype=np.int64)
@@ -195,7 +201,7 @@ def _index(track: "Track") -> Index:
             if len(came) > 1 and came[1] >= 0 and keys[came[1]] and not first.interlaced_frame:
                 keys = np.arange(len(pts)) == 0 if int(frames[1].pict_type) in _INTER else keys
     if not is_timed:
-        index = _count(track, undated, size, is_sparse and not is_untimed)
+        index = _count(track, undated, size, is_sparse)
         index.damage = _damage(track, index, len(pts))
         return index
     stray = damaged_times(pts[kept] * float(time_base), bool(reordered or codec.has_b_frames))
@@ -205,8 +211,10 @@ def _index(track: "Track") -> Index:
         kept[np.argmax(np.where(kept, pts, NOPTS))] = False
         wild += 1
     shown, dts = pts[marked][kept[marked]], clock[kept[marked]]
-    # Keyframes are stored in the order in which they are shown, unless a clock restarts.
-    if ((shown[1:] < shown[:-1]) & (dts[1:] > dts[:-1]) & (dts[:-1] != NOPTS)).any():
+    # Keyframes are stored in the order in which they are shown, unless a clock restarts: also where it is only said of
+    # such a one that it is decoded later, even than it is shown.
+    goes_on = (dts[1:] > dts[:-1]) & (dts[:-1] != NOPTS) & (dts[1:] <= shown[1:])
+    if ((shown[1:] < shown[:-1]) & goes_on).any():
         keys = np.arange(len(pts)) == 0
     if (pts[kept] == begin).any():
         _leave_out_leading(kept, pts, 0, following, begin)
@@ -257,14 +265,14 @@ def _are_fields(track: "Track", pts: np.ndarray, keys: np.ndarray) -> bool:
 
 
 def _outlasts(track: "Track", pts: np.ndarray) -> bool:
-    """Whether the last of the times `pts` is damaged: it lies behind the end that the header names, and that all
+    """Whether the last of the times `pts` is damaged: it lies far behind the end that the header names, and that all
     others agree with."""
     seconds, promised = pts * float(track.stream.time_base), (track.container.duration or 0) / av.time_base
-    if len(seconds) < 3 or promised <= 0:
+    if track.container.format.name not in _TO_THE_END or len(seconds) < 3 or promised <= 0:
         return False
     *_, before, last = np.partition(seconds, -2)
-    promised += 0 if track.container.format.name in _TO_THE_END else seconds.min()
-    return abs(before - promised) < 1 < last - promised
+    far = 1 + 32 * np.median(np.abs(np.diff(seconds[-9:])))
+    return abs(before - promised) < 1 and last - promised > far
 
 
 def _leave_out_leading(kept: np.ndarray, pts: np.ndarray, at: int, following: int, first: int) -> None:
@@ -394,13 +402,15 @@ def damaged_times(seconds: np.ndarray, reordered: bool) -> np.ndarray:
 
 def restarts_of(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Where recordings that were joined start clocks of their own: keyframes, the packets `starts`, are stored in the
-    order in which they are shown, and such a one is not later than the one before it. Nor are the packets behind it
-    later than those before it, or its own time alone is inexact."""
-    back = starts[1:][pts[starts[1:]] <= pts[starts[:-1]]]
-    near = np.arange(1, 9)
-    before = pts[np.maximum(back[:, None] - near, 0)].max(axis=1)
-    after = np.median(pts[np.minimum(back[:, None] + near, len(pts) - 1)], axis=1)
-    return back[after < before]
+    order in which they are shown, and such a one is not later than the one before it. Nor are all packets behind it
+    later than those before it, or its own time alone is inexact: nearer to where its recording ends than begins."""
+    restarts, begin = [], 0
+    for at in starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist():
+        own, before, after = int(pts[at]), int(pts[max(begin, at - 8) : at].max()), pts[at + 1 : at + 9]
+        if ((after > own) & (after <= before)).any() or own - int(pts[begin]) <= before - own:
+            restarts.append(at)
+            begin = at
+    return np.array(restarts, dtype=np.int64)
 
 
 def on_one_clock(pts: np.ndarray, restarts: list[int]) -> np.ndarray:

@@ -127,6 +127,32 @@ def test_b_frames_of_mpeg4_in_asf_are_shown_in_their_order() -> None:
     check_as_decoded_straight(video(codec="mpeg4", container="asf"))
 
 
+def test_b_frames_of_mpeg4_in_asf_keep_the_times_of_a_variable_rate() -> None:
+    times = np.cumsum([40, 20, 200, 40, 80] * 12)
+    frames = read_frames(video(60, "asf", "mpeg4", times=times.tolist()), num_frames=1000)
+    found = [number_of(frame) for frame in frames.frames]
+    assert found[:58] == list(range(58))  # the file has no time for the last one
+    np.testing.assert_allclose(frames.timestamps[:58], (times[:58] - times[0]) / 1000, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["dvvideo.avi", "mpeg1video.mpegts", "mpeg2video.mpegts", "mpeg2video.mp4", "intra.mxf"]
+)
+def test_a_video_that_is_not_reordered_is_not_decoded_for_its_times(name, monkeypatch) -> None:
+    from fila_video.video_decoding_fila_video import Track
+
+    codec, container = name.split(".")
+    settings = {"width": 720, "height": 576} if codec == "dvvideo" else {"options": {"bf": "0", "g": "12"}}
+    if codec == "intra":
+        codec, settings = "mpeg2video", {"pix_fmt": "yuv422p", "options": {"bf": "0", "g": "1"}}
+    data, decode, decoded = video(40, container, codec, **settings), Track.decode, []
+    monkeypatch.setattr(
+        Track, "decode", lambda track, codec, packet: decoded.append(packet) or decode(track, codec, packet)
+    )
+    assert probe_video(data).total_num_frames == 40
+    assert len(decoded) < 10
+
+
 def test_a_video_without_b_frames_is_not_decoded_for_its_order(monkeypatch) -> None:
     from fila_video.video_decoding_fila_video import Track
 
@@ -192,6 +218,33 @@ def test_a_last_time_behind_the_end_that_the_header_names_costs_one_frame_and_is
     assert [number_of(frame) for frame in frames.frames] == list(range(99))
     assert frames.metadata.duration == pytest.approx(3.96, abs=0.01)
     assert "the times of 1 of its 100 frames are far from all others" in warnings.text
+
+
+@pytest.mark.parametrize("name", ["libx264.mp4", "libx264.mov", "libx265.mp4", "mpeg4.mp4", "libx264.matroska"])
+def test_a_pause_before_the_last_frame_is_no_damage_where_frames_are_reordered(name, warnings) -> None:
+    codec, container = name.split(".")
+    times = [*range(0, 2000, 40), 5000]
+    frames = read_frames(video(51, container, codec, times=times), num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(51))
+    np.testing.assert_allclose(frames.timestamps, np.array(times) / 1000, atol=2e-3)
+    assert frames.metadata.duration >= 5 and warnings.text == ""
+
+
+def test_a_header_without_a_duration_names_no_end(warnings) -> None:
+    times = [*range(0, 400, 40), 5000]
+    data = video(11, "matroska", "libvpx", times=times, options={}, container_options={"live": "1"})
+    with av.open(io.BytesIO(data)) as container:
+        assert not container.duration
+    np.testing.assert_allclose(read_frames(data, num_frames=99).timestamps, np.array(times) / 1000, atol=2e-3)
+    assert warnings.text == ""
+
+
+@pytest.mark.parametrize("times", [range(0, 27 * 40, 40), [*range(0, 280, 40), 1500]])
+def test_the_number_of_frames_in_the_header_of_an_ivf_is_no_end_of_its_times(times, warnings) -> None:
+    frames = read_frames(video(len(times), "ivf", "libvpx", times=times, options={}), num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(len(times)))
+    np.testing.assert_allclose(frames.timestamps, np.array(times) / 1000, atol=2e-3)
+    assert warnings.text == ""
 
 
 def without_times(data, is_kept):

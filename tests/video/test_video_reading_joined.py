@@ -2,6 +2,7 @@
 
 import io
 import os
+from functools import partial
 
 import av
 import numpy as np
@@ -38,6 +39,36 @@ def test_pictures_that_lean_on_what_was_cut_off_replace_none_of_the_recording_be
     frames = read_frames(first + from_second_keyframe(second), num_frames=1000)
     assert [number_of(frame) for frame in frames.frames] == [*range(30), *range(112, 148)]
     np.testing.assert_allclose(frames.timestamps, np.arange(66) / 25, atol=2e-3)
+
+
+@pytest.mark.parametrize("lengths", [(1, 60), (3, 60), (60, 1), (60, 3), (4, 3, 30, 5)])
+@pytest.mark.parametrize(
+    "kind", ["libx264.mpegts", "mpeg2video.mpegts", "libx264.matroska", "libvpx-vp9.webm", "mjpeg.matroska"]
+)
+def test_recordings_of_a_few_frames_lose_none(kind, lengths) -> None:
+    codec, container = kind.split(".")
+    lengths = lengths if container == "mpegts" else lengths[:2]  # of more, FFmpeg passes over short ones
+    settings = {"codec": codec, "container": container, "options": OPEN_GROUPS.get(codec)}
+    settings |= {"options": {}, "pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
+    data, total = b"", 0
+    for length in lengths:
+        draw = partial(lambda first, number, *size: picture(first + number, *size), total)
+        data += make_video(io.BytesIO(), length, draw=draw, **settings).getvalue()
+        total += length
+    frames = read_frames(data, num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(total))
+    assert (np.diff(frames.timestamps) > 0).all()
+    assert np.median(np.diff(frames.timestamps)) == pytest.approx(0.04, abs=2e-3)
+
+
+@pytest.mark.parametrize("container", ["mpegts", "matroska"])
+def test_slides_behind_a_short_film_lose_none(container) -> None:
+    first = make_video(io.BytesIO(), 30, container=container).getvalue()
+    settings = {"times": range(0, 36_000, 3000), "draw": lambda n, w, h: picture(n + 30, w, h)}
+    second = make_video(io.BytesIO(), 12, container=container, **settings).getvalue()
+    frames = read_frames(first + second, num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(42))
+    np.testing.assert_allclose(np.diff(frames.timestamps)[30:], 3, atol=2e-3)
 
 
 @pytest.mark.parametrize("cores", [1, 4])

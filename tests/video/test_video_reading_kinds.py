@@ -196,6 +196,17 @@ def test_a_recording_that_begins_between_two_keyframes_begins_with_the_first_pic
     assert numbers(data, num_frames=1) == numbers(data, times=[0]) == [12]
 
 
+@pytest.mark.parametrize("container", ["matroska", "mpegts"])
+def test_of_mpeg4_that_begins_between_two_keyframes_no_frame_is_shown_before_a_hole(container, warnings) -> None:
+    options = {"bf": "2", "g": "12", "qmin": "2", "qmax": "4"}
+    whole = make_video(io.BytesIO(), 60, codec="mpeg4", container=container, options=options).getvalue()
+    data = remuxed(whole, container, lambda number, packet: packet if number >= 13 else None)
+    frames = read_frames(data, num_frames=1000)
+    np.testing.assert_allclose(np.diff(frames.timestamps), 0.04, atol=2e-3)
+    assert [number_of(frame) for frame in frames.frames][-36:] == list(range(24, 60))
+    assert warnings.text == ""
+
+
 def test_of_frames_with_one_time_the_same_one_is_seen_in_every_reading(warnings) -> None:
     def halved(number, packet):
         packet.pts = packet.dts = packet.pts // 2 // 40 * 40
