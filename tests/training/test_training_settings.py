@@ -187,7 +187,7 @@ def test_training_arguments_that_are_set_elsewhere_unknown_or_without_effect_are
     ("name", "value", "message"),
     [
         ("lr_scheduler_type", "cosin", "`training`: cosin is not a valid SchedulerType"),
-        ("warmup_steps", -1, "`training`: Got warmup_steps = -1"),
+        ("warmup_steps", -1, "`training`: .*warmup_steps"),
         ("num_train_epochs", -1, "`training.num_train_epochs` must be a positive number, got -1"),
         ("per_device_train_batch_size", 0, "`training.per_device_train_batch_size` must be a positive number, got 0"),
     ],
