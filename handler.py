@@ -22,9 +22,12 @@ CHOOSING |= {"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cuto
 CHOOSING |= {"no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"}
 CHOOSING |= {"exponential_decay_length_penalty"}
 MOST_INPUTS = MOST_MEDIA = 32
-# By its head or ending, or as base64 the first bytes of PNG or JPEG: of a list of these, each is a frame of one video.
-# Of a film of any length, no more pictures are read than there are candidates.
-PICTURE = re.compile(r"(?i:data:image/(?!gif)|https?://[^?#]+\.(?:png|jpe?g|webp|bmp)(?:[?#]|$))|iVBORw0KGgo|/9j/")
+# By its head or ending, or as base64 the first bytes of PNG, JPEG or WebP: of a list of these, each is a frame of one
+# video. Of a film of any length, no more pictures are read than there are candidates.
+PICTURE = re.compile(
+    r"(?i:data:image/(?!gif)|https?://[^?#]+\.(?:png|jpe?g|webp|bmp)(?:[?#]|$))|"
+    "iVBORw0KGgo|/9j/|UklGR.{6}XRUJQ"
+)
 # `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
 LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
 MORE_SCENES = 2  # times those of the saved settings: a pool has at least as many frames as all scenes need

@@ -119,7 +119,7 @@ class Settings:
                 f"{len(set(noise.words))}."
             )
         for pair in self.unseen_pairs:
-            if len(pair) != 2 or not all(word.strip() for word in pair):
+            if len(pair) != 2 or any(len(word.split()) != 1 for word in pair):
                 raise TrainingError(f"`unseen_pairs` has pairs of two words each, such as [red, ring], got {pair}.")
         for part in self.learning_rates:
             known(part, PARTS, "`learning_rates`")

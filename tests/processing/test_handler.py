@@ -174,12 +174,13 @@ def test_a_request_has_so_many_media_at_most_in_all_its_inputs(handler, inputs) 
     [
         ({"video": film()}, 1),
         ({"video": film("JPEG")}, 1),
+        ({"video": film("WebP")}, 1),
         ({"video": film("WEBP", "data:image/webp;base64,")}, 1),
         ({"videos": [film()]}, 1),
         ({"videos": [film(), ENCODED]}, 2),
         ({"video": film(), "videos": [film(), film()]}, 3),
     ],
-    ids=["PNG", "JPEG", "data URLs", "in videos", "beside a file", "three"],
+    ids=["PNG", "JPEG", "WebP", "data URLs", "in videos", "beside a file", "three"],
 )
 def test_a_video_given_as_many_pictures_is_one_medium(handler, inputs, num_videos) -> None:
     (answer,) = ask(handler, {**inputs, "text": QUESTION}, return_scenes=True, num_scenes=4)

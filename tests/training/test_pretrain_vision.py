@@ -24,13 +24,12 @@ def world(tmp_path_factory):
     return folder
 
 
-def trained(world, output):
+def trained(world, output, **changes):
     set_seed(1)
     model = FilaVideoForConditionalGeneration.from_pretrained(world / "initial")
     arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=3,
-        per_device_train_batch_size=10,
         learning_rate=2e-3,
         save_steps=1,
         logging_steps=1,
@@ -38,6 +37,7 @@ def trained(world, output):
         disable_tqdm=True,
         use_cpu=True,
         seed=1,
+        **{"per_device_train_batch_size": 10, **changes},
     )
     processor = FilaVideoProcessor.from_pretrained(world / "initial")
     figures = program.pretrain_vision(model, processor, [world / "train_picture.jsonl"], arguments)
@@ -52,6 +52,12 @@ def test_from_a_checkpoint_the_tower_ends_as_without_a_break(world, tmp_path) ->
     assert again == pytest.approx(losses, abs=1e-6)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, msg=name)
+
+
+def test_a_step_of_several_batches_has_the_loss_of_one(world, tmp_path) -> None:
+    _, losses = trained(world, tmp_path / "one")
+    _, split = trained(world, tmp_path / "two", per_device_train_batch_size=5, gradient_accumulation_steps=2)
+    assert split == pytest.approx(losses, rel=1e-3)
 
 
 def test_the_command_leaves_a_repository_its_losses_and_no_checkpoints(world, tmp_path, monkeypatch) -> None:
@@ -121,6 +127,8 @@ def test_a_label_that_says_nothing_costs_nothing() -> None:
     logits, labels = torch.tensor([[4.0, -4.0, 2.0]]), torch.tensor([[1.0, 0.0, program.NOTHING]])
     loss = program.loss_of_what_shows(ImageClassifierOutput(logits=logits), labels)
     torch.testing.assert_close(loss, torch.tensor(4.0).neg().exp().log1p())
+    of_a_step = program.loss_of_what_shows(ImageClassifierOutput(logits=logits), labels, num_items_in_batch=6)
+    torch.testing.assert_close(of_a_step, loss / 3)
 
 
 @pytest.mark.parametrize("things", [None, [{}, {}]])

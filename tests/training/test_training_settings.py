@@ -97,6 +97,7 @@ def test_overrides_reach_into_the_settings_and_are_read_as_yaml(tmp_path) -> Non
         ({"answer_noise": {"share": 1.5, "words": ["a", "b"]}}, "a `share` from 0 to 1, got 1.5"),
         ({"answer_noise": {"share": 0.5, "words": ["red", "red"]}}, "at least two `words`, got 1"),
         ({"unseen_pairs": [["red", "ring"], ["blue"]]}, r"pairs of two words each, .*, got \['blue'\]"),
+        ({"unseen_pairs": [["dark red", "ring"]]}, "pairs of two words each"),
         ({"unseen_pairs": [["red", " "]]}, r"pairs of two words each, .*, got \['red', ' '\]"),
     ],
 )

@@ -94,9 +94,13 @@ def measured(prediction: EvalPrediction) -> dict:
 def loss_of_what_shows(
     outputs: ImageClassifierOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
 ) -> torch.Tensor:
-    """Binary cross-entropy, the mean over the `labels` `(batch_size, num_labels)` that say something."""
+    """
+    Binary cross-entropy of the `labels` `(batch_size, num_labels)` that say something: their mean, or of a batch that
+    is one of a step's, their sum over all labels of the step.
+    """
     shows = labels != NOTHING
-    return torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits[shows], labels[shows])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits[shows], labels[shows], reduction="sum")
+    return loss / (shows.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def pretrain_vision(
