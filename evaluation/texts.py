@@ -5,9 +5,10 @@ import unicodedata
 from collections.abc import Iterator
 from string import ascii_uppercase
 
-# Of punctuation and of what Unicode calls other symbols (® ★ 😀), what carries meaning; what it calls symbols of
-# mathematics and of currencies (+ < > = $ ...) does too, but for a line that parts (|).
+# Of punctuation and of what Unicode calls other symbols (® ★ 😀), what always has a meaning; what it calls symbols of
+# mathematics and of currencies (+ < > = $ ...) has too, but for a line that parts (|).
 KEPT = "%‰&@°♭♮♀♂✓✔✗✘"
+ORNAMENTS = "®©"  # and what never has
 FLAGS = ("\N{REGIONAL INDICATOR SYMBOL LETTER A}", "\N{REGIONAL INDICATOR SYMBOL LETTER Z}")
 DASHES = re.compile("[\u2010-\u2015\u2212]")  # hyphens, dashes, and the sign of minus
 # NFKC alone would make 102 of 10², 11/2 of 1½, and letters of ™.
@@ -57,6 +58,26 @@ NAMED = re.compile(r"[(\[{]+\s*([A-Z]|\d\d?)\s*[)\]}]+(.*)|[(\[{]?([A-Z]|\d\d?)(
 MARK, STOP = re.compile(r"[.:)\]}][.:)\]},;!?]*"), re.compile("[,;!?。、]+(?!.*[A-Za-z0-9])", re.DOTALL)
 ABBREVIATES = re.compile(r"[A-Z](?![A-Z])|\d", re.IGNORECASE)  # D.C., A.M., 2.5
 ANOTHER = re.compile(r"\W*(?:(?:and|or)\b)?\W*([A-Z]|\d\d?)(?=\W*$|\s+(?:and|or)\b|[^\w\s'\u2019-])", re.IGNORECASE)
+THOUGHTS = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*", re.IGNORECASE | re.DOTALL)
+# Behind a capital letter alone, what tells that it is no word: "B because", "C, since", "B is correct", a line break.
+REASONED = re.compile(
+    r"\s*(?:because|since)\b|\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b|[^\S\n]*\n|[,;]\s|\s+-\s|[。、]",
+    re.IGNORECASE,
+)
+# Behind an option's mark, what denies it: "B) is incorrect", "(A) isn't it", "A: it is wrong".
+DENIED = re.compile(
+    r"\W*(?:(?:is|was)\s+(?:\w+ly\s+)?not\b|(?:isn|wasn)['\u2019]t\b"
+    r"|(?:(?:it|this|that|which)\W+)?(?:(?:is|was|s)\s+)?(?:\w+ly\s+)?(?:incorrect|wrong|false)\b)",
+    re.IGNORECASE,
+)
+# Another option within what stands behind: "(B)", "not B", "it is b", "red and B", "Answer: B", a line "B".
+BRACKETED = re.compile(r"(?<!\w)[(\[{]\s*([A-Z]|\d\d?)\s*[)\]}]|(?<=\s)(\d\d?)\)(?=\s)", re.IGNORECASE)
+AT_END = r"[AI](?=\s*(?:$|[.,;:!?]))"  # else they may be words
+LED_TO = re.compile(
+    rf"(?:\b(?:not|but|is|[Oo]ption|[Cc]hoice|[Aa]nswer)\b[\s:\"'\u201c\u2018]*([b-hj-zB-HJ-Z]|{AT_END})"
+    rf"|(?:^[^\S\n]*|\b(?:and|or|nor)\s+|[,/&+]\s*)([B-HJ-Z]|{AT_END}))(?![\w'\u2019-]|\.\w)",
+    re.MULTILINE,
+)
 
 
 def normalize(text: str) -> str:
@@ -66,28 +87,53 @@ def normalize(text: str) -> str:
     """
     text = WRAPPED.sub(r"\1\2", text) if WRAPPED.fullmatch(text := text.strip()) else text
     text = TRADE_MARKS.sub("", FRACTIONS.sub(r" \g<0>", POWERS.sub(r"^\g<0>", text)))
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = DASHES.sub("-", LOOSE.sub("", text)).replace("\N{FRACTION SLASH}", "/").strip()
+    text = DASHES.sub("-", _in_one_form(text)).replace("\N{FRACTION SLASH}", "/").strip()
     text = SPACED_SIGNS.sub(r"\1", ARROWS.sub(" ", text))
     text = ARTICLES.sub("", THOUSANDS.sub(lambda number: number[0].replace(",", ""), text))
     signs = {place for found in SIGNS.finditer(text) for place in range(*found.span())}
     return " ".join("".join(_kept(letter, place in signs) for place, letter in enumerate(text)).split())
 
 
+def _in_one_form(text: str) -> str:
+    return LOOSE.sub("", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _is_kept(letter: str) -> bool:
+    is_of_sums = unicodedata.category(letter) in ("Sc", "Sm") and letter != "|"
+    return is_of_sums or letter in KEPT or letter == "^" or FLAGS[0] <= letter <= FLAGS[1]
+
+
 def _kept(letter: str, is_sign: bool) -> str:
     """What is left of one character; a symbol is a word of its own, however it is set."""
-    kind = unicodedata.category(letter)
-    if letter in KEPT or letter == "^" or FLAGS[0] <= letter <= FLAGS[1] or (kind in ("Sc", "Sm") and letter != "|"):
+    if _is_kept(letter):
         return f" {letter} "
+    kind = unicodedata.category(letter)
     if is_sign or kind[0] in "LMN":
         return letter
-    return "" if kind == "Cf" or letter in "®©" else " "  # marks of direction and joints of letters are not seen
+    return "" if kind == "Cf" or letter in ORNAMENTS else " "  # marks of direction and joints of letters are not seen
+
+
+def _symbols(text: str) -> list[str]:
+    """The symbols that [`normalize`] leaves out: they may be ornaments, or all that tells two answers apart."""
+    text = ARROWS.sub(" ➡ ", DASHES.sub("-", _in_one_form(text)))
+    return [letter for letter in text if _is_symbol(letter)]
+
+
+def _is_symbol(letter: str) -> bool:
+    is_tone = "\N{EMOJI MODIFIER FITZPATRICK TYPE-1-2}" <= letter <= "\N{EMOJI MODIFIER FITZPATRICK TYPE-6}"
+    return is_tone or (unicodedata.category(letter) == "So" and letter not in ORNAMENTS and not _is_kept(letter))
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two texts are equal after [`normalize`], or as they are where that leaves nothing of one."""
+    """
+    Whether two texts are equal after [`normalize`], or as they are where that leaves nothing of one. Symbols that it
+    leaves out count where both have some.
+    """
     first, second = normalize(one), normalize(other)
-    return first == second if first and second else one.strip() == other.strip()
+    if not (first and second):
+        return one.strip() == other.strip()
+    symbols = _symbols(one), _symbols(other)
+    return first == second and (not all(symbols) or symbols[0] == symbols[1])
 
 
 def split_choice(question: str) -> tuple[str, dict[str, str]]:
@@ -141,7 +187,7 @@ def chosen_option(options: dict[str, str], answer: str) -> str | None:
     no options are known, any letter is one.
     """
     options = options or dict.fromkeys(ascii_uppercase, "")
-    answer = answer.strip()
+    answer = THOUGHTS.sub("", answer).strip()
     if not answer:
         return None
     letters = [letter for letter, text in options.items() if text == answer]
@@ -163,23 +209,40 @@ def _named(options: dict[str, str], said: str, answer: str) -> str | None:
     named = NAMED.fullmatch(said)
     if named is None:
         return None
-    letter, behind = (named[1] or named[3]).upper(), named[2] if named[1] else named[4]
-    if letter not in options and letter.isalpha():  # the second of numbered options is B too
-        letter = str(ascii_uppercase.index(letter) + 1)
+    letter, behind = _of_options(options, named[1] or named[3]), named[2] if named[1] else named[4]
     if letter not in options:
         return None
     mark = MARK.match(behind) or STOP.match(behind)
     text = behind[mark.end() :] if mark else behind
     if not text.strip() or is_same(text, options[letter]):
         return letter
-    another = ANOTHER.match(text)
+    # The option's own text may hold what looks like a denial or a mark: "D. Vitamin C. It is ..."
+    own, rest = options[letter].casefold(), text.strip(QUOTES)
+    rest = rest[len(own) :] if own and rest.casefold().startswith(own) else rest
+    another = ANOTHER.match(rest)
     if another and another[1].upper() in options and another[1].upper() != letter:
         return None
-    if named[1] or (mark and text[0].isspace()):
+    # "A. Einstein" is the text of one option, not the letter of another.
+    if any(is_same(option, words) for option in options.values() if option for words in (said, answer)):
+        return None
+    if DENIED.match(rest) or _others(options, letter, rest):
+        return None
+    if named[1] or (mark and text[0].isspace()) or (not named[3].islower() and REASONED.match(behind)):
         return letter
-    # "D.C." is no option D.
-    is_other = ABBREVIATES.match(text) or any(is_same(option, answer) for option in options.values() if option)
-    return letter if mark and not is_other else None
+    return letter if mark and not ABBREVIATES.match(text) else None  # "D.C." is no option D
+
+
+def _of_options(options: dict[str, str], label: str) -> str:
+    """A label as the options have it: the second of numbered options is B too."""
+    label = label.upper()
+    return str(ascii_uppercase.index(label) + 1) if label not in options and label.isalpha() else label
+
+
+def _others(options: dict[str, str], letter: str, text: str) -> bool:
+    """Whether the text names another option than that of the letter."""
+    marks = (ANYWHERE, ON_LINES, BRACKETED, LED_TO, *([NUMBERED] if letter.isdigit() else []))
+    labels = {_of_options(options, _label(mark)) for pattern in marks for mark in pattern.finditer(text)}
+    return bool(labels & options.keys() - {letter})
 
 
 __all__ = ["chosen_option", "is_same", "normalize", "split_choice"]

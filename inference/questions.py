@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..commands.endings import BESIDE_VIDEOS, SUBTITLE_ENDINGS, VIDEO_ENDINGS
+from ..commands.endings import BESIDE_VIDEOS, VIDEO_ENDINGS
 from ..long_video.annotations import without_nan
 from ..long_video.json_records import read_json_records
 
@@ -23,6 +23,11 @@ SOURCES = ("video", "url", "path")
 # What a record may say of its video besides where it lies.
 MEDIA_SETTINGS = ("video_start", "video_end", "subtitles")
 KEYS = ("id", "question", "questions", *SOURCES, *MEDIA_SETTINGS)
+# What a signature adds to a URL, each time anew: of Amazon, Google, CloudFront and Azure.
+_SIGNATURE = re.compile(
+    "x-(amz|goog)-.*|expires|signature|awsaccesskeyid|googleaccessid|policy|key-pair-id|token", re.IGNORECASE
+)
+_WITH_SIG = re.compile("sig|se|sp|spr|sr|st|sv|sk(oid|tid|t|e|s|v)", re.IGNORECASE)  # Azure's
 _TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?")
 
 
@@ -78,7 +83,8 @@ class WorkList:
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("CREATE TABLE videos (number INTEGER PRIMARY KEY, media TEXT UNIQUE)")
         self.database.execute(
-            "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT UNIQUE, video INTEGER, question TEXT, error TEXT)"
+            "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT UNIQUE, video INTEGER, question TEXT, error TEXT, "
+            "whole TEXT)"  # what of the record names its file by an absolute path
         )
         for where, data in _read(self.records):
             self._add(where, data, question)
@@ -88,21 +94,27 @@ class WorkList:
     def __len__(self) -> int:
         return self.database.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
 
+    def _folder(self) -> Path:
+        """What the paths of the records are relative to."""
+        return self.records.parent if self.records.is_file() else self.records
+
     def _add(self, where: str, data: object, question: str | None) -> None:
         data = without_nan(data) if isinstance(data, dict) else data
         try:
-            media, asked = _parse(data, self.records.parent if self.records.is_file() else self.records, question)
+            media, asked, whole = _parse(data, self._folder(), question)
         except ValueError as error:
             name = str(data["id"]) if isinstance(data, dict) and data.get("id") is not None else where
             # A name of its own for its video: what is wrong is nobody else's.
-            media, asked = where, [Asked(name, error=f"{where}: {error}")]
+            media, asked, whole = where, [Asked(name, error=f"{where}: {error}")], []
         media = (json.dumps(media, sort_keys=True),)
         self.database.execute("INSERT OR IGNORE INTO videos (media) VALUES (?)", media)
         (video,) = self.database.execute("SELECT number FROM videos WHERE media = ?", media).fetchone()
         for row in asked:
-            values = (_shown(row.id), video, row.question, row.error and _shown(row.error))
+            values = (_shown(row.id), video, row.question, row.error and _shown(row.error), json.dumps(whole))
             try:
-                self.database.execute("INSERT INTO rows (id, video, question, error) VALUES (?, ?, ?, ?)", values)
+                self.database.execute(
+                    "INSERT INTO rows (id, video, question, error, whole) VALUES (?, ?, ?, ?, ?)", values
+                )
             except sqlite3.IntegrityError:
                 raise ValueError(
                     f"{self.records}, {where}: the id {row.id!r} occurs twice. Answers are told apart by their ids: "
@@ -126,16 +138,17 @@ class WorkList:
             ValueError: If its record has another question, video, clip or subtitles by now.
         """
         found = self.database.execute(
-            "SELECT media, question FROM rows JOIN videos ON videos.number = rows.video WHERE id = ?", (row["id"],)
+            "SELECT media, question, whole FROM rows JOIN videos ON videos.number = rows.video WHERE id = ?",
+            (row["id"],),
         ).fetchone()
         if found is None:
             return False
-        media, question = json.loads(found[0]), found[1]
-        self._check_unchanged(row, {"video": None} if isinstance(media, str) else media, question)
+        media, question, whole = json.loads(found[0]), found[1], json.loads(found[2])
+        self._check_unchanged(row, {"video": None} if isinstance(media, str) else media, question, whole)
         self.database.execute("DELETE FROM rows WHERE id = ?", (row["id"],))
         return True
 
-    def _check_unchanged(self, row: dict, media: dict, question: str | None) -> None:
+    def _check_unchanged(self, row: dict, media: dict, question: str | None, whole: list[str]) -> None:
         # Rows of earlier versions do not say of which clip they are, nor with which subtitles.
         known = MEDIA_SETTINGS if "media" in row else ()
         was = {"question": row.get("question"), "video": row.get("video")}
@@ -146,7 +159,11 @@ class WorkList:
         same |= {
             name: _seconds(was[name]) == _seconds(now.get(name)) for name in ("video_start", "video_end") if known
         }
-        same |= {name: self._is_same_file(was[name], now.get(name)) for name in ("video", "subtitles") if name in was}
+        same |= {
+            name: self._is_same_file(was[name], now.get(name), name in whole)
+            for name in ("video", "subtitles")
+            if name in was
+        }
         same["video"] |= not self.compares_videos
         changed = {name: (was[name], now.get(name)) for name in was if not same[name]}
         if changed:
@@ -157,7 +174,7 @@ class WorkList:
                 f"record an id of its own, or as it was, name a new output{again}; or remove the row."
             )
 
-    def _is_same_file(self, was: Any, now: Any) -> bool:
+    def _is_same_file(self, was: Any, now: Any, is_whole: bool) -> bool:
         """Whether it is the same file, also where it was moved or copied, or the run starts in another folder."""
         if was == now or not (isinstance(was, str) and isinstance(now, str)):
             return was == now
@@ -168,12 +185,13 @@ class WorkList:
                 return True
             if os.path.getsize(was) != os.path.getsize(now):  # no copy
                 return False
-        folder = self.records.parent if self.records.is_file() else self.records
         before = Path(was).parts
-        written = Path(os.path.relpath(now, folder)).parts
-        # Or whole paths, on another disk.
-        is_moved = os.path.isabs(was) and not os.path.exists(was) and before[-1] == written[-1]
-        return is_moved or before[-len(written) :] == written
+        # A whole path may move to another disk, with the folder that it lies in: many files may have one name
+        # (`<id>/video.mp4`).
+        if is_whole:
+            return os.path.isabs(was) and not os.path.exists(was) and before[-2:] == Path(now).parts[-2:]
+        written = Path(os.path.relpath(now, self._folder())).parts
+        return before[-len(written) :] == written
 
     def __iter__(self) -> Iterator[VideoQuestions]:
         """The videos in the order in which they first occur, each once."""
@@ -196,9 +214,16 @@ class WorkList:
 
 
 def _address(url: str) -> str:
-    """Without what comes behind the name of a file, such as a signature, which each day has its own."""
-    address = re.split("[?#]", url, maxsplit=1)[0]
-    return address if os.path.splitext(address)[1].lower() in VIDEO_ENDINGS | SUBTITLE_ENDINGS else url
+    """Without what changes nothing of the file: a signature, which each day has its own, and a place in the file."""
+    address, _, query = url.partition("#")[0].partition("?")
+    named = {part: part.partition("=")[0] for part in query.split("&") if part}
+    is_azure = any(name.lower() == "sig" for name in named.values())
+    kept = [
+        part
+        for part, name in named.items()
+        if not (_SIGNATURE.fullmatch(name) or (is_azure and _WITH_SIG.fullmatch(name)))
+    ]
+    return f"{address}?{'&'.join(kept)}" if kept else address
 
 
 def _seconds(value: Any) -> Any:
@@ -313,8 +338,8 @@ def _lost(part: dict, read: tuple[str, ...]) -> str | None:
     return next((key for key in _given(part) if key not in read and (key in KEYS or _misnamed(key))), None)
 
 
-def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[Asked]]:
-    """What a record says of its video, and its questions."""
+def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[Asked], list[str]]:
+    """What a record says of its video, its questions, and which of its files absolute paths name."""
     if isinstance(data, ValueError):  # in the place of a record that cannot be read
         raise data
     if not isinstance(data, dict):
@@ -337,6 +362,7 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
     if not _is_text(name):
         key, remedy = ("video", "rename the file") if data.get("id") is None else ("id", "give it another")
         raise ValueError(f"its `{key}` is not valid Unicode text, {name!r}: {remedy}")
+    whole = [name for name, file in (("video", video), ("subtitles", data.get("subtitles"))) if _is_whole(file)]
     if "://" not in video and not video.startswith("data:"):
         video = str(folder / video)
     media = {"video": video} | {key: data[key] for key in MEDIA_SETTINGS if data.get(key) is not None}
@@ -351,7 +377,7 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
     if data.get("question") is not None and data.get("questions") is not None:
         raise ValueError("it has both a `question` and `questions`")
     if data.get("questions") is None:
-        return media, [Asked(name, *_text(data.get("question", default) or default))]
+        return media, [Asked(name, *_text(data.get("question", default) or default))], whole
     if not isinstance(data["questions"], list) or not data["questions"]:
         raise ValueError("its `questions` are not a list with questions in it")
     asked = []
@@ -365,7 +391,11 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
         if not _is_text(str(own)):
             error = f"The `id` of a question is not valid Unicode text, {own!r}: give it another."
         asked.append(Asked(f"{name}#{number if own is None else own}", text, error))
-    return media, asked
+    return media, asked, whole
+
+
+def _is_whole(file: Any) -> bool:
+    return isinstance(file, str) and os.path.isabs(file)
 
 
 def _text(question: Any) -> tuple[str | None, str | None]:

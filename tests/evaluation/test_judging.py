@@ -3,7 +3,7 @@
 import pytest
 from fila_video.evaluation.judging import BlindBaseline, is_right
 from fila_video.evaluation.records import Question
-from fila_video.evaluation.texts import normalize, split_choice
+from fila_video.evaluation.texts import chosen_option, normalize, split_choice
 from helpers.evaluation_files import CHOICE
 
 
@@ -74,6 +74,34 @@ def test_normalization_keeps_points_within_numbers() -> None:
 )
 def test_only_answers_of_the_same_meaning_are_the_same(expected, answer, right) -> None:
     assert is_right(Question("What?", expected, "what"), answer) is right
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "right"),
+    [
+        ("7 \u2665", "7 \u2660", False),
+        ("turn \u2b05", "turn \u27a1", False),
+        ("left \u2b05 right", "left \u2192 right", False),
+        ("left \u27a1\ufe0f right", "left -> right", True),
+        ("\u25b2 x", "\u25bc x", False),
+        ("a \U0001f534 ball", "a \U0001f7e2 ball", False),
+        ("option \u2611", "option \u2612", False),
+        ("\u2600 sunny", "\u2601\ufe0f sunny", False),
+        ("rated \u2605\u2605", "rated \u2605\u2605\u2605", False),
+        ("\U0001f44d\U0001f3fb up", "\U0001f44d\U0001f3ff up", False),
+        ("7\u2665", "7 \u2665.", True),
+        ("red \u2764\ufe0f", "red \u2764", True),
+        ("red", "\u25cf red", True),
+        ("Coca-Cola\u00ae", "Coca-Cola \U0001f600", True),
+        ("iPhone\u2122 \U0001f600", "iPhone \U0001f600", True),
+    ],
+)
+def test_symbols_tell_answers_apart_where_both_have_some(expected, answer, right) -> None:
+    assert is_right(Question("What?", expected, "what"), answer) is right
+    assert is_right(Question("What?", answer, "what"), expected) is right
+    if not right:
+        options = Question(f"Which?\nA. {expected}\nB. {answer}", "A", "what", "choice")
+        assert is_right(options, expected) and not is_right(options, answer)
 
 
 def test_any_of_several_answers_is_right() -> None:
@@ -237,3 +265,87 @@ def test_numbered_options_are_named_by_their_numbers() -> None:
     for answer, right in {"2": True, "2.": True, "(2) green": True, "green": True, "3": False, "2, 3": False}.items():
         assert is_right(question, answer) is right, answer
     assert not is_right(question, "2.5") and not is_right(question, "12")
+
+
+COLOURS = "Which?\nA. red\nB. green\nC. blue\nD. yellow"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "A. red\nB. green",
+        "(A) red (B) green (C) blue (D) yellow",
+        "A) red and B) green",
+        "A. The ring is red B. The ring is green",
+        "A.The ring is red\nB.The ring is green",
+        "A\nB\nC\nD",
+        "A, B are right",
+        "A is correct and B is right",
+        "(A) is wrong, it is (B)",
+        "(A), no, it is b",
+        "A: no. It is B.",
+        "A: incorrect. B: correct",
+        "A: it's wrong",
+        "A) is incorrect",
+        "(A) is certainly not it",
+        "(A) isn\u2019t it",
+        "A\nNo. Answer: B",
+        "<think>A. red",
+    ],
+)
+def test_an_answer_that_names_several_options_or_denies_its_own_names_none(answer) -> None:
+    assert chosen_option(split_choice(COLOURS)[1], answer) is None
+
+
+def test_of_numbered_options_too_an_answer_that_names_several_names_none() -> None:
+    options = {"1": "red", "2": "green", "3": "blue"}
+    for answer in (
+        "1. It is red\n2. It is green",
+        "1) red and 2) green",
+        "(1) is wrong, it is (2)",
+        "(1) or else it is (B)",
+    ):
+        assert chosen_option(options, answer) is None, answer
+    assert chosen_option(options, "2 because it is green") == chosen_option(options, "(2) It is green") == "2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "A because it is red",
+        "A is correct",
+        "A is the right answer.",
+        "A, since it is red",
+        "A\nThe ring is red.",
+        "A - the ring",
+        "A. red. So the answer is A",
+        "A. The ring is red, i.e. not green.",
+        "<think>B. green? No, (C)</think>A",
+        "perhaps B</think>\n\nA",
+        "<thinking>B</thinking><answer>A</answer>",
+    ],
+)
+def test_an_answer_may_reason_before_or_behind_its_letter(answer) -> None:
+    assert chosen_option(split_choice(COLOURS)[1], answer) == "A"
+    assert chosen_option({}, answer) == "A"
+
+
+@pytest.mark.parametrize(
+    "answer", ["A ring", "A-frame", "a because", "a, since", "D major", "D-day", "A ring\nIt is red"]
+)
+def test_a_word_or_a_name_is_no_letter(answer) -> None:
+    assert chosen_option(split_choice(COLOURS)[1], answer) is None
+
+
+def test_an_initial_of_an_option_is_not_the_letter_of_another() -> None:
+    options = {"A": "I. Newton", "B": "A. Einstein"}
+    for answer in ("A. Einstein.", "a. einstein", "The answer is A. Einstein", "B", "B. A. Einstein, a physicist"):
+        assert chosen_option(options, answer) == "B", answer
+    assert chosen_option(options, "A") == chosen_option(options, "A. I. Newton") == "A"
+
+
+def test_what_an_option_itself_says_neither_denies_it_nor_names_another() -> None:
+    options = {"A": "false alarm", "B": "vitamin (A) or C. D", "C": "red", "D": "is not shown"}
+    assert chosen_option(options, "A. False alarm, as the bell rings") == "A"
+    assert chosen_option(options, "(B) Vitamin (A) or C. D, as the label says") == "B"
+    assert chosen_option(options, "D: is not shown at all") == "D"

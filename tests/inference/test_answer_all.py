@@ -532,20 +532,48 @@ def test_records_that_name_videos_in_another_folder_are_moved_with_it(videos, pi
         answer(pipe, records, tmp_path / "out.jsonl")
 
 
-def test_videos_that_whole_paths_name_may_move_to_another_disk(videos, pipe, tmp_path) -> None:
+def test_videos_that_whole_paths_name_may_move_to_another_disk_with_their_folder(videos, pipe, tmp_path) -> None:
     for disk in ("one", "other"):
-        (tmp_path / disk).mkdir()
-        (tmp_path / disk / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
-    records = write_records(tmp_path, {**CLIP, "video": str(tmp_path / "one" / "0.mp4")})
+        (tmp_path / disk / "films").mkdir(parents=True)
+        (tmp_path / disk / "films" / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
+    records = write_records(tmp_path, {**CLIP, "video": str(tmp_path / "one" / "films" / "0.mp4")})
     answer(pipe, records, tmp_path / "out.jsonl")
-    write_records(tmp_path, {**CLIP, "video": str(tmp_path / "other" / "0.mp4")})
+    write_records(tmp_path, {**CLIP, "video": str(tmp_path / "other" / "films" / "0.mp4")})
     with pytest.raises(ValueError, match="its record has changed"):  # both are there
         answer(pipe, records, tmp_path / "out.jsonl")
-    os.remove(tmp_path / "one" / "0.mp4")
+    os.remove(tmp_path / "one" / "films" / "0.mp4")
     assert answer(pipe, records, tmp_path / "out.jsonl").answered == 0
-    write_records(tmp_path, {**CLIP, "video": str(tmp_path / "other" / "1.mp4")})
+    for changed in ("other/films/1.mp4", "other/others/0.mp4"):
+        write_records(tmp_path, {**CLIP, "video": str(tmp_path / changed)})
+        with pytest.raises(ValueError, match="its record has changed"):
+            answer(pipe, records, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_video_of_the_same_name_in_another_folder_is_another(tmp_path, is_whole) -> None:
+    def name(folder: str) -> str:
+        return str(tmp_path / folder / "video.mp4") if is_whole else f"{folder}/video.mp4"
+
+    (tmp_path / "id2").mkdir()  # id1 was removed
+    (tmp_path / "id2" / "video.mp4").write_bytes(b"another")
+    (before,) = WorkList(write_records(tmp_path, {**CLIP, "video": name("id1")}))
+    row = {"id": "a", "video": before.video, "media": before.settings, "question": "What?"}
     with pytest.raises(ValueError, match="its record has changed"):
-        answer(pipe, records, tmp_path / "out.jsonl")
+        WorkList(write_records(tmp_path, {**CLIP, "video": name("id2")})).remove(row)
+
+
+def test_only_whole_paths_move_by_the_ends_of_their_paths(tmp_path) -> None:
+    row = {"id": "a", "video": str(tmp_path / "one" / "id" / "video.mp4"), "question": "What?"}
+    asked = {"id": "a", "question": "What?"}
+    with pytest.raises(ValueError, match="its record has changed"):
+        WorkList(write_records(tmp_path, {**asked, "video": "other/id/video.mp4"})).remove(row)
+    assert WorkList(write_records(tmp_path, {**asked, "video": str(tmp_path / "other/id/video.mp4")})).remove(row)
+    row |= {"media": {"subtitles": str(tmp_path / "one" / "id" / "words.srt")}}
+    record = {**asked, "video": str(tmp_path / "other/id/video.mp4")}
+    with pytest.raises(ValueError, match="its record has changed"):
+        WorkList(write_records(tmp_path, {**record, "subtitles": "other/id/words.srt"})).remove(row)
+    words = str(tmp_path / "other/id/words.srt")
+    assert WorkList(write_records(tmp_path, {**record, "subtitles": words})).remove(row)
 
 
 @pytest.mark.parametrize(
@@ -554,6 +582,15 @@ def test_videos_that_whole_paths_name_may_move_to_another_disk(videos, pipe, tmp
         ({"video": "https://example.org/0.mp4?sig=1#t=1"}, {"video": "https://example.org/0.mp4?sig=2"}, True),
         ({"video": "https://example.org/0.mp4?sig=1"}, {"video": "https://example.org/1.mp4?sig=1"}, False),
         ({"video": "https://example.org/watch?v=1"}, {"video": "https://example.org/watch?v=2"}, False),
+        ({"video": "https://example.org/get.mp4?id=1"}, {"video": "https://example.org/get.mp4?id=2"}, False),
+        ({"video": "https://h/video.avi?video=aaa/bbb"}, {"video": "https://h/video.avi?video=aaa/ccc"}, False),
+        ({"video": "https://h/get?v=1&X-Amz-Date=1&token=a"}, {"video": "https://h/get?v=1&x-amz-date=2"}, True),
+        ({"video": "https://h/0.mp4?Policy=1&Key-Pair-Id=K"}, {"video": "https://h/0.mp4#t=1"}, True),
+        ({"video": "https://h/0.mp4?sv=1&skoid=2&v=1"}, {"video": "https://h/0.mp4?v=1&sv=2"}, True),
+        ({"video": "https://h/0.mp4?X-Goog-Signature=1"}, {"video": "https://h/0.mp4?Expires=1&Signature=2"}, True),
+        ({"video": "https://h/0.mp4?sig=1"}, {"video": "https://h/0.mp4?signal=1"}, False),
+        ({"video": "https://h/0.mp4?st=1&sig=1"}, {"video": "https://h/0.mp4?st=2&sig=2"}, True),
+        ({"video": "https://h/0.mp4?st=1"}, {"video": "https://h/0.mp4?st=2"}, False),
         ({"video_start": "0.5", "video_end": 1}, {"video_start": 0.5, "video_end": "1.0"}, True),
         ({"video_start": "0.5"}, {"video_start": "0.6"}, False),
         ({"question": "1"}, {"question": "1.0"}, False),
