@@ -219,10 +219,11 @@ def _index(track: "Track") -> Index:
     if (pts[kept] == begin).any():
         _leave_out_leading(kept, pts, 0, following, begin)
     held = np.flatnonzero(kept)
-    restarts = held[restarts_of(pts[held], np.flatnonzero(keys[held]))].tolist()
+    restarts, mended = restarts_of(pts[held], np.flatnonzero(keys[held]))
+    restarts, mended = held[restarts].tolist(), {int(held[at]): time for at, time in mended.items()}
     for at, following in zip(restarts, groups[np.searchsorted(groups, restarts) + 1], strict=True):
         _leave_out_leading(kept, pts, at, min(following, at + _REORDERED), pts[at])
-    moments = on_one_clock(pts, restarts)[kept]
+    moments = on_one_clock(pts, restarts, mended)[kept]
     times = np.sort(moments)
     if name == "mpeg" and (times[1:] == times[:-1]).any():
         # FFmpeg made times up for packets without, which are those of other frames.
@@ -243,7 +244,8 @@ def _index(track: "Track") -> Index:
     if length <= 0 or length * float(time_base) > max(_FAR, 20 * float(np.ptp(times) * time_base)):
         length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
     track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
-    starts = np.flatnonzero(keys) if track.seekable else np.zeros(1, dtype=np.int64)
+    # A seek to a wrong time leads anywhere.
+    starts = np.setdiff1d(np.flatnonzero(keys), list(mended)) if track.seekable else np.zeros(1, dtype=np.int64)
     index = Index(
         pts, sizes, keys, starts, times, frames, int(times[-1]) + length, time_base, size,
         interlaced=first.interlaced_frame,
@@ -400,23 +402,34 @@ def damaged_times(seconds: np.ndarray, reordered: bool) -> np.ndarray:
     return wild
 
 
-def restarts_of(pts: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def restarts_of(pts: np.ndarray, starts: np.ndarray) -> tuple[list[int], dict[int, int]]:
     """Where recordings that were joined start clocks of their own: keyframes, the packets `starts`, are stored in the
     order in which they are shown, and such a one is not later than the one before it. Nor are all packets behind it
-    later than those before it, or its own time alone is inexact: nearer to where its recording ends than begins."""
-    restarts, begin = [], 0
+    later than those before it, or its own time alone is inexact: nearer to where its recording ends than begins.
+
+    Where those behind it are far from it and go on from those before it, its own time is wrong. Also gives these
+    packets, each with the time in the middle of the widest gap there."""
+    restarts, mended, begin = [], {}, 0
     for at in starts[1:][pts[starts[1:]] <= pts[starts[:-1]]].tolist():
-        own, before, after = int(pts[at]), int(pts[max(begin, at - 8) : at].max()), pts[at + 1 : at + 9]
-        if ((after > own) & (after <= before)).any() or own - int(pts[begin]) <= before - own:
+        own, ahead, after = int(pts[at]), np.unique(pts[max(begin, at - 8) : at]), np.unique(pts[at + 1 : at + 9])
+        before, near = int(ahead[-1]), np.append(ahead[-1], after[:5])  # further on, B-frames may not be there yet
+        gaps = np.diff(near)
+        far = 2.5 * np.append(gaps[1:], np.diff(ahead)).max(initial=0)
+        if len(after) and 0 < gaps[0] <= far < near[1] - own:
+            mended[at] = int(near[gaps.argmax()] + gaps.max() // 2)
+        elif len(ahead) > 2 and own > ahead[-2]:
+            continue  # not it is too early, but the last of those before it too late
+        elif ((after > own) & (after <= before)).any() or own - int(pts[begin]) <= before - own:
             restarts.append(at)
             begin = at
-    return np.array(restarts, dtype=np.int64)
+    return restarts, mended
 
 
-def on_one_clock(pts: np.ndarray, restarts: list[int]) -> np.ndarray:
-    """(P,) int64: the times of packets, with the recordings that begin at the packets `restarts` put behind one
-    another: each follows the last frame at the usual distance."""
+def on_one_clock(pts: np.ndarray, restarts: list[int], mended: dict[int, int]) -> np.ndarray:
+    """(P,) int64: the times of packets, some `mended`, with the recordings that begin at the packets `restarts` put
+    behind one another: each follows the last frame at the usual distance."""
     moments, top = pts.copy(), NOPTS
+    moments[list(mended)] = list(mended.values())
     for low, at, high in zip([0, *restarts], restarts, [*restarts[1:], len(pts)], strict=False):
         part = moments[low:at][pts[low:at] != NOPTS]
         gaps = np.diff(np.unique(part[-100:]))

@@ -586,7 +586,7 @@ def test_only_whole_paths_move_by_the_ends_of_their_paths(tmp_path) -> None:
         ({"video": "https://h/video.avi?video=aaa/bbb"}, {"video": "https://h/video.avi?video=aaa/ccc"}, False),
         ({"video": "https://h/get?v=1&X-Amz-Date=1&token=a"}, {"video": "https://h/get?v=1&x-amz-date=2"}, True),
         ({"video": "https://h/0.mp4?Policy=1&Key-Pair-Id=K"}, {"video": "https://h/0.mp4#t=1"}, True),
-        ({"video": "https://h/0.mp4?sv=1&skoid=2&v=1"}, {"video": "https://h/0.mp4?v=1&sv=2"}, True),
+        ({"video": "https://h/0.mp4?sv=1&skoid=2&sig=3&v=1"}, {"video": "https://h/0.mp4?v=1&sv=2&sig=4"}, True),
         ({"video": "https://h/0.mp4?X-Goog-Signature=1"}, {"video": "https://h/0.mp4?Expires=1&Signature=2"}, True),
         ({"video": "https://h/0.mp4?sig=1"}, {"video": "https://h/0.mp4?signal=1"}, False),
         ({"video": "https://h/0.mp4?st=1&sig=1"}, {"video": "https://h/0.mp4?st=2&sig=2"}, True),

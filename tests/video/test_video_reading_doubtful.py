@@ -2,6 +2,7 @@
 is read, in its order, and what is lost is named."""
 
 import io
+import re
 import struct
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import PIL.Image
 import pytest
+from fila_video.video_decoding_fila_video import Track
 from fila_video.video_reading_fila_video import VideoSegment, probe_video, read_frames
 from helpers.video_files import DEFAULT_OPTIONS, make_video, number_of, picture
 
@@ -296,6 +298,91 @@ def test_a_keyframe_slightly_before_the_last_one_is_no_new_clock() -> None:
     assert len(frames.frames) == 100
     moved = {number: number / 25 - 0.06 * (number in (48, 52, 56)) for number in range(100)}
     np.testing.assert_allclose(frames.timestamps, [moved[number_of(frame)] for frame in frames.frames], atol=2e-3)
+
+
+def with_moved_time(data, number, seconds):
+    """A transport stream of which the packet `number` is `seconds` later than it was, or earlier, all others as they
+    were."""
+    headers = list(re.finditer(rb"\0\0\x01\xe0..[\x80-\x8f][\x80-\xff].", data, re.DOTALL))
+    at = headers[number].end()
+    first, *rest = data[at : at + 5]
+    time = (first >> 1 & 7) << 30 | rest[0] << 22 | rest[1] >> 1 << 15 | rest[2] << 7 | rest[3] >> 1
+    time += round(seconds * 90_000)
+    moved = (
+        first & 0xF1 | time >> 29 & 14,
+        time >> 22 & 255,
+        time >> 14 & 254 | 1,
+        time >> 7 & 255,
+        time << 1 & 254 | 1,
+    )
+    return data[:at] + bytes(moved) + data[at + 5 :]
+
+
+KEYFRAMES = {"g": "10", "x264-params": "scenecut=0:open-gop=0"}
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(30, -1), (50, -1), (50, -0.5), (80, -1.8), (80, -0.5)])
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"bf": "0"}),
+        ("libx264", {"bf": "2", "b_strategy": "0"}),
+        ("libx264", {"bf": "0", "g": "1"}),
+        ("mpeg2video", {"bf": "0"}),
+        ("mpeg4", {"bf": "0"}),
+    ],
+)
+def test_one_keyframe_with_a_time_too_early_moves_no_frame(codec, options, number, seconds, warnings) -> None:
+    whole = video(100, "mpegts", codec, options=KEYFRAMES | options)
+    data = with_moved_time(whole, number, seconds)
+    assert data != whole
+    frames = read_frames(data, num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(100))
+    np.testing.assert_allclose(frames.timestamps, np.arange(100) / 25, atol=2e-3)
+    some = read_frames(data, times=[1.2, 2.0, 2.04, 3.2])
+    assert [number_of(frame) for frame in some.frames] == [30, 50, 51, 80]
+    if options.get("g") != "1":
+        keyframes = read_frames(data, times=np.arange(0, 4, 0.4).tolist(), seek_mode="keyframe")
+        assert [number_of(frame) for frame in keyframes.frames] == list(range(0, 100, 10))
+    assert warnings.text == ""
+
+
+def test_one_keyframe_too_early_moves_no_frame_of_a_variable_rate() -> None:
+    times = np.cumsum([0, *[40, 40, 80, 40, 120] * 20])[:100]
+    data = video(100, "mpegts", times=times.tolist(), options=KEYFRAMES | {"bf": "0"})
+    frames = read_frames(with_moved_time(data, 30, -1.5), num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(100))
+    others = np.arange(100) != 30
+    np.testing.assert_allclose(frames.timestamps[others], times[others] / 1000, atol=2e-3)
+    assert times[29] < 1000 * frames.timestamps[30] < times[31]
+
+
+def test_one_keyframe_too_early_before_many_b_frames_moves_no_frame() -> None:
+    options = {"g": "20", "bf": "16", "b_strategy": "0", "x264-params": "scenecut=0:b-pyramid=none:open-gop=0"}
+    data = video(100, "mpegts", options=options)
+    frames = read_frames(with_moved_time(data, 60, -1), num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(100))
+    np.testing.assert_allclose(frames.timestamps, np.arange(100) / 25, atol=2e-3)
+
+
+def test_no_seek_leads_to_a_keyframe_with_a_wrong_time(monkeypatch) -> None:
+    data, sought = video(400, "mpegts", options=KEYFRAMES | {"bf": "0"}), []
+    seek = Track._seek
+    monkeypatch.setattr(Track, "_seek", lambda track, target: sought.append(target) or seek(track, target))
+    frames = read_frames(with_moved_time(data, 300, -2), times=[12.2])
+    assert [number_of(frame) for frame in frames.frames] == [305]
+    assert sought == [290]
+
+
+@pytest.mark.parametrize("keyframes", ["1", "4"])
+def test_one_keyframe_with_a_time_too_late_is_no_end_of_a_recording(keyframes, warnings) -> None:
+    options = {"bf": "0", "g": keyframes, "x264-params": "scenecut=0"}
+    frames = read_frames(with_moved_time(video(100, "mpegts", options=options), 32, 0.2), num_frames=1000)
+    numbers = [number_of(frame) for frame in frames.frames]
+    assert sorted({*numbers, 32, 37}) == list(range(100))
+    expected = [number / 25 + 0.2 * (number == 32) for number in numbers]
+    np.testing.assert_allclose(frames.timestamps, expected, atol=2e-3)
+    assert "shows 1 of its 100 frames at the time of another one" in warnings.text
 
 
 @pytest.mark.parametrize("kind", ["matroska", "interlaced matroska", "webm"])

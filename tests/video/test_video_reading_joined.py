@@ -61,14 +61,25 @@ def test_recordings_of_a_few_frames_lose_none(kind, lengths) -> None:
     assert np.median(np.diff(frames.timestamps)) == pytest.approx(0.04, abs=2e-3)
 
 
+@pytest.mark.parametrize("times", [range(0, 36_000, 3000), [0, *range(3000, 3440, 40)]], ids=["slides", "still first"])
 @pytest.mark.parametrize("container", ["mpegts", "matroska"])
-def test_slides_behind_a_short_film_lose_none(container) -> None:
+def test_slides_behind_a_short_film_lose_none(container, times) -> None:
     first = make_video(io.BytesIO(), 30, container=container).getvalue()
-    settings = {"times": range(0, 36_000, 3000), "draw": lambda n, w, h: picture(n + 30, w, h)}
+    settings = {"times": times, "draw": lambda n, w, h: picture(n + 30, w, h)}
     second = make_video(io.BytesIO(), 12, container=container, **settings).getvalue()
     frames = read_frames(first + second, num_frames=1000)
     assert [number_of(frame) for frame in frames.frames] == list(range(42))
-    np.testing.assert_allclose(np.diff(frames.timestamps)[30:], 3, atol=2e-3)
+    np.testing.assert_allclose(np.diff(frames.timestamps)[30:], np.diff(times) / 1000, atol=2e-3)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_a_slower_recording_behind_a_short_one_loses_none(length) -> None:
+    first = make_video(io.BytesIO(), length, container="mpegts", fps=50, options={"bf": "0"}).getvalue()
+    settings = {"draw": lambda n, w, h: picture(n + length, w, h), "options": {"bf": "0"}}
+    second = make_video(io.BytesIO(), 30, container="mpegts", fps=50 // length, **settings).getvalue()
+    frames = read_frames(first + second, num_frames=1000)
+    assert [number_of(frame) for frame in frames.frames] == list(range(length + 30))
+    np.testing.assert_allclose(np.diff(frames.timestamps)[length:], 1 / (50 // length), atol=2e-3)
 
 
 @pytest.mark.parametrize("cores", [1, 4])
