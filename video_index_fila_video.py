@@ -250,7 +250,7 @@ def _index(track: "Track") -> Index:
         pts, sizes, keys, starts, times, frames, int(times[-1]) + length, time_base, size,
         interlaced=first.interlaced_frame,
     )  # fmt: skip
-    index.damage = _damage(track, index, len(pts), wild, again)
+    index.damage = _damage(track, index, len(pts), wild, again, len(mended))
     return index
 
 
@@ -336,7 +336,7 @@ def _counted(times: np.ndarray, keys: np.ndarray, end: int, time_base: Fraction,
     return Index(times, every, keys, every[:1], times, every, int(end), time_base, size, counted=True)
 
 
-def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int = 0) -> str | None:
+def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int = 0, mended: int = 0) -> str | None:
     """What the file holds less than its header promises, or what of it cannot be read."""
     name = track.container.format.name
     entries = getattr(track.stream, "index_entries", ())
@@ -354,6 +354,8 @@ def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int =
         return f"is cut off or damaged: {announced - held} of its {announced} frames are missing"
     if wild:
         return f"is damaged: the times of {wild} of its {held} frames are far from all others; they are left out"
+    if mended:
+        return f"is damaged: the times of {mended} of its {held} frames go back; they are put between their neighbors"
     if again:
         return f"shows {again} of its {held} frames at the time of another one; they are left out"
     if seconds > ends + max(1.0, 0.02 * seconds):

@@ -228,9 +228,9 @@ def pipeline_settings(pipe: Any) -> dict[str, Any]:
     }
 
 
-def model_mark(name: str, files: str = MODEL_FILES) -> str:
+def model_mark(name: str) -> str:
     """
-    The model's name, with a hash behind it where it is a folder, of the files whose names match: of its settings
+    The model's name, with a hash behind it where it is a folder, of the files that are the model: of its settings
     whole, of its weights in samples, since training changes them everywhere. A model that was made in memory has no
     name, and an empty mark.
     """
@@ -239,7 +239,7 @@ def model_mark(name: str, files: str = MODEL_FILES) -> str:
         return name
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if not re.fullmatch(files, file.name) or not file.is_file():
+        if not re.fullmatch(MODEL_FILES, file.name) or not file.is_file():
             continue
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

@@ -35,7 +35,6 @@ HARMLESS = re.compile(
     r"include_num_input_tokens_seen|per_device_train_batch_size|max_steps|num_train_epochs)(\..+)?"
 )
 PATH = re.compile(r"(phases\.\d+\.)?data\.\d+\.path")
-MARKED_BEFORE = r".*\.(json|jinja|safetensors)"  # of a start, where its mark is of an earlier version
 
 
 def run_values(settings: Settings, defaults: dict, arguments: TrainingArguments, data: Mixture | Curriculum) -> dict:
@@ -120,8 +119,7 @@ def _resolved_differences(before: dict, now: dict) -> list[str]:
         if steps[0] > steps[1]:
             found.append(f"steps: {steps[0]} there, {steps[1]} now")
     if "model" in was:
-        marks = (has["model"], model_mark(now["model"], MARKED_BEFORE))
-        if was["model"].split()[-1] not in [mark.split()[-1] for mark in marks]:  # a folder may have another name
+        if was["model"].split()[-1] != has["model"].split()[-1]:  # a folder may have another name
             found.append(f"the files of `model`: {was['model']} there, {has['model']} now")
     elif before.get("model") != now["model"]:
         found.append(f"model: {before.get('model')} there, {now['model']} now")

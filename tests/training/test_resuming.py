@@ -209,18 +209,15 @@ resolved:
 
 
 def test_a_run_that_an_earlier_version_began_goes_on(tmp_path) -> None:
-    """It marked a start with all that lies beside it, such as the state of the training that made it."""
     start = shutil.copytree(world() / "model", tmp_path / "start")
-    (start / "trainer_state.json").write_text("{}")
     changes = {"model": str(start), "data": [{"path": str(world() / "videos.jsonl"), "weight": 4}]}
     run(tmp_path / "out", KEPT, **changes)
-    mark = model_mark(str(start), r".*\.(json|jinja|safetensors)")
+    mark = model_mark(str(start))
     names = {"model": start, "output": tmp_path / "out", "data": world() / "videos.jsonl", "mark": mark}
     (tmp_path / "out" / "settings.yaml").write_text(OLD_SETTINGS.format(**names))
     with pytest.raises(TrainingError, match=r"learning_rates\.scene_merger"):
         run(tmp_path / "out", KEPT, **changes, learning_rates={"scene_merger": 1e-4})
     run(tmp_path / "out", {**KEPT, "max_steps": 3}, **changes)
-    assert mark != yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text())["resolved"]["model"]
 
 
 def test_a_start_s_mark_is_of_what_decides_the_model(tmp_path) -> None:

@@ -99,7 +99,7 @@ def test_what_never_comes_together_is_no_choice_in_the_loss(tmp_path, isolate_tu
     assert {"red", "blue", "star", "ring"} <= set(said)
     targets = labels[:, 1:]
     expected = torch.nn.functional.cross_entropy(logits[:, :-1][targets != -100], targets[targets != -100])
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
     run(tmp_path / "out", **pairs)
     assert all(0 < loss < 20 for loss in losses(tmp_path / "out").values())
 
