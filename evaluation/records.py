@@ -83,7 +83,7 @@ def read_events(file: str | Path, limit: int | None = None) -> list[list[dict]]:
     """
     events = []
     for number, data in itertools.islice(read_json_records(file), limit):
-        shown = data.get("events")
+        shown = without_nan(data).get("events")
         events.append(
             [{**event, **_times(event)} if {"start", "end"} <= event.keys() else event for event in shown or []]
         )

@@ -19,6 +19,7 @@ MODEL_FILES = (
     r".*\.(safetensors|jinja)|(.*config|.*safetensors\.index|tokenizer|special_tokens_map|added_tokens|vocab|"
     r"chat_template)\.json"
 )
+EARLIER_MODEL_FILES = r".*\.(json|jinja|safetensors)"  # which marks of earlier versions are of
 
 
 class Answered(NamedTuple):
@@ -228,18 +229,18 @@ def pipeline_settings(pipe: Any) -> dict[str, Any]:
     }
 
 
-def model_mark(name: str) -> str:
+def model_mark(name: str, files: str = MODEL_FILES) -> str:
     """
     The model's name, with a hash behind it where it is a folder, of the files that are the model: of its settings
-    whole, of its weights in samples, since training changes them everywhere. A model that was made in memory has no
-    name, and an empty mark.
+    whole, of its weights in samples, since training changes them everywhere. `files` is the pattern of their names. A
+    model that was made in memory has no name, and an empty mark.
     """
     folder = Path(name)
     if not name or not folder.is_dir():  # the path of no name would be the current folder
         return name
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if not re.fullmatch(MODEL_FILES, file.name) or not file.is_file():
+        if not re.fullmatch(files, file.name) or not file.is_file():
             continue
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
@@ -253,4 +254,4 @@ def model_mark(name: str) -> str:
     return f"{folder.resolve().name} {digest.hexdigest()[:16]}"
 
 
-__all__ = ["Answered", "Output", "differences", "model_mark", "pipeline_settings", "plain"]
+__all__ = ["EARLIER_MODEL_FILES", "Answered", "Output", "differences", "model_mark", "pipeline_settings", "plain"]

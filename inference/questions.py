@@ -23,9 +23,9 @@ SOURCES = ("video", "url", "path")
 # What a record may say of its video besides where it lies.
 MEDIA_SETTINGS = ("video_start", "video_end", "subtitles")
 KEYS = ("id", "question", "questions", *SOURCES, *MEDIA_SETTINGS)
-# What a signature adds to a URL, each time anew: of Amazon, Google, CloudFront and Azure.
+# What a signature adds to a URL, each time anew: of Amazon, Google, CloudFront, Alibaba and Azure.
 _SIGNATURE = re.compile(
-    "x-(amz|goog)-.*|expires|signature|awsaccesskeyid|googleaccessid|policy|key-pair-id|token", re.IGNORECASE
+    "x-(amz|goog|oss)-.*|expires|signature|(aws|oss)accesskeyid|googleaccessid|policy|key-pair-id|token", re.IGNORECASE
 )
 _WITH_SIG = re.compile("sig|se|sp|spr|sr|st|sv|sk(oid|tid|t|e|s|v)", re.IGNORECASE)  # Azure's
 _TIMES = re.compile("(clip|video)?_?(start|begin|end|stop)_?(time|seconds?|secs?|s|ms)?")
@@ -155,17 +155,16 @@ class WorkList:
         settings = without_nan(row.get("media") or {})  # earlier versions wrote it
         was |= {name: settings.get(name) for name in known}
         now = {"question": question, **media}
-        same = {name: value == now.get(name) for name, value in was.items()}
-        same |= {
-            name: _seconds(was[name]) == _seconds(now.get(name)) for name in ("video_start", "video_end") if known
-        }
-        same |= {
-            name: self._is_same_file(was[name], now.get(name), name in whole)
-            for name in ("video", "subtitles")
-            if name in was
-        }
-        same["video"] |= not self.compares_videos
-        changed = {name: (was[name], now.get(name)) for name in was if not same[name]}
+        changed = {}
+        for name, there in was.items():
+            here = now.get(name)
+            same = there == here or (name == "video" and not self.compares_videos)
+            if not same and name in ("video_start", "video_end"):
+                same = _seconds(there) == _seconds(here)
+            elif not same and name in ("video", "subtitles"):
+                same = self._is_same_file(there, here, name in whole)
+            if not same:
+                changed[name] = (there, here)
         if changed:
             told = "; ".join(f"{name}: {there!r} there, {here!r} now" for name, (there, here) in changed.items())
             again = " or, since the row is an error, ask again with --retry-errors" * (row.get("error") is not None)
@@ -176,22 +175,30 @@ class WorkList:
 
     def _is_same_file(self, was: Any, now: Any, is_whole: bool) -> bool:
         """Whether it is the same file, also where it was moved or copied, or the run starts in another folder."""
-        if was == now or not (isinstance(was, str) and isinstance(now, str)):
-            return was == now
+        if not (isinstance(was, str) and isinstance(now, str)):
+            return False
         if "://" in was + now:
             return _address(was) == _address(now)
         if os.path.exists(was) and os.path.exists(now):
             if os.path.samefile(was, now):
                 return True
-            if os.path.getsize(was) != os.path.getsize(now):  # no copy
+            # No copy; or that of now is another of the folder in which that of then still lies.
+            if os.path.getsize(was) != os.path.getsize(now) or self._has_inside(was):
                 return False
         before = Path(was).parts
-        # A whole path may move to another disk, with the folder that it lies in: many files may have one name
-        # (`<id>/video.mp4`).
         if is_whole:
-            return os.path.isabs(was) and not os.path.exists(was) and before[-2:] == Path(now).parts[-2:]
+            # It may move to another disk, with the folder that it lies in: many files may have one name
+            # (`<id>/video.mp4`).
+            if os.path.isabs(was) and not os.path.exists(was) and before[-2:] == Path(now).parts[-2:]:
+                return True
+            if not self._has_inside(now):
+                return False
         written = Path(os.path.relpath(now, self._folder())).parts
         return before[-len(written) :] == written
+
+    def _has_inside(self, file: str) -> bool:
+        """Whether it lies in the folder of the records, or in one in it, as the path is written."""
+        return Path(os.path.abspath(file)).is_relative_to(os.path.abspath(self._folder()))
 
     def __iter__(self) -> Iterator[VideoQuestions]:
         """The videos in the order in which they first occur, each once."""

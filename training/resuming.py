@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from ..configuration_fila_video import FilaVideoConfig
-from ..inference.output import model_mark
+from ..inference.output import EARLIER_MODEL_FILES, model_mark
 from ..processing_fila_video import FilaVideoProcessor
 from .data import Curriculum, Mixture
 from .optimizers import MuonWithAdamW
@@ -27,7 +27,7 @@ MOST_NAMED = 8  # differences in a message
 # record. What is compared in another form is here as well: how a batch is split by its size, the length by its steps,
 # and the start by its files.
 HARMLESS = re.compile(
-    r"output|model|unreadable|attn_implementation|(phases\.\d+\.)?data\.\d+\.media|training\.("
+    r"output|model|batch_size|unreadable|attn_implementation|(phases\.\d+\.)?data\.\d+\.media|training\.("
     r"dataloader_(?!drop_last|in_order)\w+|disable_tqdm|log_\w+|logging_\w+|report_to|run_name|project|trackio_\w+|hub_\w+|"
     r"push_to_hub|save_(steps|strategy|total_limit|on_each_node)|enable_jit_checkpoint|"
     r"restore_callback_states_from_checkpoint|use_cpu|tf32|torch_compile\w*|ddp_\w+|fsdp\w*|deepspeed|local_rank|debug|"
@@ -71,7 +71,7 @@ def check_goes_on(output: str | Path, now: dict) -> None:
         ) from error
     if not before:
         return
-    was, has = _flat(_settings(before)), _flat(_with_phases_of(before, _settings(now)))
+    was, has = (_flat(_in_effect(_settings(values))) for values in (before, _with_phases_of(before, now)))
     start = _start(now["model"])
     has_marks = "data" in (before.get("resolved") or {})
     different = [
@@ -119,7 +119,9 @@ def _resolved_differences(before: dict, now: dict) -> list[str]:
         if steps[0] > steps[1]:
             found.append(f"steps: {steps[0]} there, {steps[1]} now")
     if "model" in was:
-        if was["model"].split()[-1] != has["model"].split()[-1]:  # a folder may have another name
+        # A folder may have another name, and earlier versions counted more of its files.
+        marks = [has["model"], model_mark(now["model"], EARLIER_MODEL_FILES)]
+        if was["model"].split()[-1] not in [mark.split()[-1] for mark in marks]:
             found.append(f"the files of `model`: {was['model']} there, {has['model']} now")
     elif before.get("model") != now["model"]:
         found.append(f"model: {before.get('model')} there, {now['model']} now")
@@ -161,6 +163,16 @@ def _with_phases_of(before: dict, now: dict) -> dict:
         last = now["phases"][-1]
         now["phases"][-1] = {**last, "steps": min(last["steps"], phases[-1]["steps"])}
     return now
+
+
+def _in_effect(settings: dict) -> dict:
+    """The settings with each phase's sets and sampling; what it has none of its own of is the run's as a whole."""
+    own = {name: settings.get(name) for name in ("data", "sampling")}
+    phases = [
+        {**phase, **{name: phase.get(name) or value for name, value in own.items()}}
+        for phase in settings.get("phases") or []
+    ]
+    return {**settings, **dict.fromkeys(own), "phases": phases} if phases else settings
 
 
 def _flat(values: dict | list | tuple, before: str = "") -> dict:

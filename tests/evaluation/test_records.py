@@ -35,8 +35,11 @@ def test_what_has_one_clear_meaning_is_read(tmp_path) -> None:
 
 def test_what_is_not_a_number_is_not_given(tmp_path) -> None:
     line = {**asking(form=math.nan), "image": math.nan, "duration": math.nan, "events": math.nan}
-    (record,) = read_records(write_lines(tmp_path / "records.jsonl", [line]), check_files=False)
+    file = write_lines(tmp_path / "records.jsonl", [line])
+    (record,) = read_records(file, check_files=False)
     assert (record.is_video, record.duration, record.events, record.questions[0].form) == (True, None, [], "free")
+    with pytest.raises(ValueError, match="line 1: record 'a' does not say which `events` it shows"):
+        read_events(file)
 
 
 @pytest.mark.parametrize(

@@ -562,6 +562,41 @@ def test_a_video_of_the_same_name_in_another_folder_is_another(tmp_path, is_whol
         WorkList(write_records(tmp_path, {**CLIP, "video": name("id2")})).remove(row)
 
 
+@pytest.mark.parametrize("was_whole", [False, True])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_paths_of_a_moved_folder_may_be_written_anew(tmp_path, was_whole, is_whole) -> None:
+    def work(folder: str, is_whole: bool, name: str) -> WorkList:
+        video = str(tmp_path / folder / name) if is_whole else name
+        return WorkList(write_records(tmp_path / folder, {**CLIP, "video": video}))
+
+    (tmp_path / "before" / "films").mkdir(parents=True)
+    (tmp_path / "before" / "0.mp4").write_bytes(b"film")
+    (video,) = work("before", was_whole, "0.mp4")
+    row = {"id": "a", "video": video.video, "media": video.settings, "question": "What?"}
+    os.rename(tmp_path / "before", tmp_path / "after")
+    assert work("after", is_whole, "0.mp4").remove(row)
+    for other in ("1.mp4", "films/0.mp4", "../0.mp4"):
+        with pytest.raises(ValueError, match="its record has changed"):
+            work("after", is_whole, other).remove(row)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_path_that_ends_as_another_in_its_folder_is_of_another_video(tmp_path, is_whole) -> None:
+    def work(name: str) -> WorkList:
+        video = str(tmp_path / name) if is_whole else name
+        return WorkList(write_records(tmp_path, {**CLIP, "video": video}))
+
+    (tmp_path / "films").mkdir()
+    for name, content in (("films/0.mp4", b"one"), ("0.mp4", b"two")):
+        (tmp_path / name).write_bytes(content)
+    (video,) = work("films/0.mp4")
+    row = {"id": "a", "video": video.video, "media": video.settings, "question": "What?"}
+    with pytest.raises(ValueError, match="its record has changed"):
+        work("0.mp4").remove(row)
+    os.replace(tmp_path / "films" / "0.mp4", tmp_path / "0.mp4")
+    assert is_whole or work("0.mp4").remove(row)
+
+
 def test_only_whole_paths_move_by_the_ends_of_their_paths(tmp_path) -> None:
     row = {"id": "a", "video": str(tmp_path / "one" / "id" / "video.mp4"), "question": "What?"}
     asked = {"id": "a", "question": "What?"}
@@ -588,11 +623,13 @@ def test_only_whole_paths_move_by_the_ends_of_their_paths(tmp_path) -> None:
         ({"video": "https://h/0.mp4?Policy=1&Key-Pair-Id=K"}, {"video": "https://h/0.mp4#t=1"}, True),
         ({"video": "https://h/0.mp4?sv=1&skoid=2&sig=3&v=1"}, {"video": "https://h/0.mp4?v=1&sv=2&sig=4"}, True),
         ({"video": "https://h/0.mp4?X-Goog-Signature=1"}, {"video": "https://h/0.mp4?Expires=1&Signature=2"}, True),
+        ({"video": "https://h/0.mp4?OSSAccessKeyId=1"}, {"video": "https://h/0.mp4?x-oss-signature=2"}, True),
         ({"video": "https://h/0.mp4?sig=1"}, {"video": "https://h/0.mp4?signal=1"}, False),
         ({"video": "https://h/0.mp4?st=1&sig=1"}, {"video": "https://h/0.mp4?st=2&sig=2"}, True),
         ({"video": "https://h/0.mp4?st=1"}, {"video": "https://h/0.mp4?st=2"}, False),
         ({"video_start": "0.5", "video_end": 1}, {"video_start": 0.5, "video_end": "1.0"}, True),
         ({"video_start": "0.5"}, {"video_start": "0.6"}, False),
+        ({"video_start": "nan"}, {"video_start": "nan"}, True),  # no time, but the same record
         ({"question": "1"}, {"question": "1.0"}, False),
     ],
 )

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from fila_video.inference.output import model_mark
+from fila_video.inference.output import EARLIER_MODEL_FILES, model_mark
 from fila_video.long_video.json_records import append_lines
 from fila_video.training.settings import TrainingError, load_settings
 from fila_video.training.train import train, training_arguments
@@ -38,7 +38,7 @@ def begun(tmp_path_factory):
         ("learning_rates={vision_tower: 1e-3}", "learning_rates.multi_modal_projector: 0.001 there, None now"),
         ("optimizer=muon", "optimizer: adamw there, muon now"),
         ("optimizer_settings.eps=1e-6", "optimizer_settings.eps: None there, 1e-06 now"),
-        ("batch_size=2", "batch_size: 4 there, 2 now"),
+        ("batch_size=2", "samples of a step: 4 there, 2 now"),
         ("data.0.weight=2", r"data.0.weight: None there, 2(\.0)? now"),
         ("training.seed=2", "training.seed: 1 there, 2 now"),
         ("training.weight_decay=0.1", "training.weight_decay: None there, 0.1 now"),
@@ -47,6 +47,8 @@ def begun(tmp_path_factory):
         ("config.scene_size=2", "config.scene_size: None there, 2 now"),
         ("unseen_pairs=[[red, ring]]", "unseen_pairs.0.0: None there, red now"),
         ("sampling.num_scenes=1", "sampling.num_scenes: 2 there, 1 now"),
+        ("phases.1.sampling={selection: uniform}", "phases.1.sampling.num_scenes: 2 there, None now"),
+        ("phases.1.sampling={num_scenes: 2, selection: kmeans}", "phases.1.sampling.selection: uniform there, kmeans"),
         ("phases.0.steps=2", "phases.0.steps: 1 there, 2 now"),
         ("phases=[{steps: 2}]", "phases.0.steps: 1 there, 2 now; phases.1.steps: 1 there, None now"),
     ],
@@ -61,14 +63,17 @@ def test_what_decides_a_run_cannot_change_where_it_goes_on(begun, override, name
 def test_a_run_may_become_longer_and_say_other_things(begun) -> None:
     output = begun.parent / "out"
     harmless = ["training.logging_steps=2", "training.save_steps=5", "training.dataloader_num_workers=1"]
-    harmless += ["training.weight_decay=0.0", "training.per_device_train_batch_size=4", "unreadable=skip"]
+    harmless += ["training.weight_decay=0.0", "unreadable=skip"]
+    harmless += ["batch_size=null", "training.per_device_train_batch_size=4"]  # of as many samples
     train(load_settings(begun, [*harmless, "phases=[{steps: 1}, {steps: 2}, {steps: 1}]"]))
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 4
     assert [phase["steps"] for phase in yaml.safe_load((output / "settings.yaml").read_text())["phases"]] == [1, 2, 1]
 
 
 def test_defaults_may_be_spelled_out_and_what_a_run_is_on_may_change(begun) -> None:
-    phases = yaml.safe_load((begun.parent / "out" / "settings.yaml").read_text())["phases"]
+    kept = yaml.safe_load((begun.parent / "out" / "settings.yaml").read_text())
+    own = {name: kept[name] for name in ("data", "sampling")}
+    phases = [{"steps": phase["steps"], **(own if place else {})} for place, phase in enumerate(kept["phases"])]
     spelled = ["data.0.weight=1", "dtype=float32", "training.data_seed=1", "config.scene_size=3", "processor.seed=42"]
     spelled += ["optimizer_settings={eps: 1e-8, betas: [0.9, 0.999]}", "training.lr_scheduler_kwargs.num_cycles=0.5"]
     harmless = ["activation_checkpointing=true", "debug=underflow_overflow"]
@@ -76,7 +81,7 @@ def test_defaults_may_be_spelled_out_and_what_a_run_is_on_may_change(begun) -> N
     harmless = [*harmless, "tf32=false", "local_rank=0"]
     known = {field.name for field in dataclasses.fields(TrainingArguments)}  # of this version
     harmless = [f"training.{each}" for each in harmless if each.partition("=")[0] in known]
-    train(load_settings(begun, [*spelled, *harmless, f"phases={[{'steps': each['steps']} for each in phases]}"]))
+    train(load_settings(begun, [*spelled, *harmless, f"phases={json.dumps(phases)}"]))
 
 
 EPOCHS = {**KEPT, "max_steps": -1}
@@ -212,7 +217,8 @@ def test_a_run_that_an_earlier_version_began_goes_on(tmp_path) -> None:
     start = shutil.copytree(world() / "model", tmp_path / "start")
     changes = {"model": str(start), "data": [{"path": str(world() / "videos.jsonl"), "weight": 4}]}
     run(tmp_path / "out", KEPT, **changes)
-    mark = model_mark(str(start))
+    (start / "trainer_state.json").write_text("{}")  # which the mark of now is not of
+    mark = model_mark(str(start), EARLIER_MODEL_FILES)
     names = {"model": start, "output": tmp_path / "out", "data": world() / "videos.jsonl", "mark": mark}
     (tmp_path / "out" / "settings.yaml").write_text(OLD_SETTINGS.format(**names))
     with pytest.raises(TrainingError, match=r"learning_rates\.scene_merger"):
@@ -232,6 +238,7 @@ def test_a_start_s_mark_is_of_what_decides_the_model(tmp_path) -> None:
     for name in ("trainer_state.json", "train_results.json", "settings.yaml", "log.jsonl"):
         (start / name).write_text("{}")
     assert model_mark(str(start)) == mark
+    assert model_mark(str(start), EARLIER_MODEL_FILES) == "start 9f1c7cbcbd1af554"
     marks = {mark}
     for name in (*texts, "generation_config.json", "model.safetensors"):
         with open(start / name, "a") as file:
