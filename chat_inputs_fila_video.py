@@ -84,12 +84,12 @@ def normalize_chats(conversation: Any, template: str | None = None) -> tuple[lis
     is_batch = isinstance(conversation, (list, tuple)) and bool(conversation)
     is_batch = is_batch and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
     chats = [normalize_chat(chat) for chat in (conversation if is_batch else [conversation])]
-    for block in (block for chat in chats for message in chat for block in message["content"]):
-        if "video" in block:
-            block["video"] = HeldVideo(block["video"])
     wanted = _roles_of_strings(template) if isinstance(template, str) else ()
-    for message in (message for chat in chats for message in chat if message["role"] in wanted):
-        if all(block["type"] == "text" for block in message["content"]):
+    for message in chain.from_iterable(chats):
+        for block in message["content"]:
+            if "video" in block:
+                block["video"] = HeldVideo(block["video"])
+        if message["role"] in wanted and all(block["type"] == "text" for block in message["content"]):
             message["content"] = "".join(_texts(message["content"]))
     return chats, is_batch
 
@@ -142,10 +142,10 @@ def normalize_message(message: Any) -> dict:
         raise ValueError(f"The `content` of a message is a text or a list of blocks, got {type(content).__name__}.")
     content = [_normalize_block(block) for block in content]
     texts = _texts(content)
-    # Some clients put an empty text beside the question.
     if any(text.strip() for text in texts):
+        # Some clients put an empty text beside the question.
         content = [block for block in content if block["type"] != "text" or block["text"]]
-    if role == "user" and (not content or (texts and not any(text.strip() for text in texts))):
+    elif role == "user" and (texts or not content):
         raise ValueError("A question is empty: ask something.")
     return {**{name: value for name, value in message.items() if value is not None}, "content": content}
 
@@ -172,7 +172,11 @@ def _normalize_block(block: Any) -> dict:
     kind = {"image_url": "image", "video_url": "video", "input_text": "text"}.get(kind, kind)
     if kind not in ("text", "image", "video"):
         raise ValueError(f"A content block is of type text, image or video, got: {_short(kind)}.")
-    _check_one_kind(block, kind)
+    for name, other in (*KINDS.items(), ("text", "text")):  # what belongs into another block would be lost
+        if name not in (kind, f"{kind}_url") and not _is_empty(block.get(name)):
+            raise ValueError(
+                f"A block of type {kind} also has `{name}`: put it into a block of its own, as {_example(other)}."
+            )
     if kind == "text":
         if not isinstance(block.get("text"), str):
             raise ValueError(f"A block of type text holds its text as `text`, got {_short(block.get('text'))}.")
@@ -200,18 +204,6 @@ def _normalize_block(block: Any) -> dict:
         span = {name: block[name] for name in CLIP_KEYS if name in block}
         medium = clip_of({**medium, **span} if isinstance(medium, dict) else {"video": medium, **span})
     return {"type": kind, "url" if isinstance(medium, str) and "://" in medium else kind: medium}
-
-
-def _check_one_kind(block: dict, kind: str) -> None:
-    """
-    Raises:
-        ValueError: If a block also holds what belongs into one of another kind, which would be lost.
-    """
-    for name, other in (*KINDS.items(), ("text", "text")):
-        if name not in (kind, f"{kind}_url") and not _is_empty(block.get(name)):
-            raise ValueError(
-                f"A block of type {kind} also has `{name}`: put it into a block of its own, as {_example(other)}."
-            )
 
 
 def _is_empty(value: Any) -> bool:
@@ -408,10 +400,10 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
     Raises:
         ValueError: If there is nothing to answer, or videos and questions differ in number.
     """
+    if (isinstance(text, (list, tuple)) or is_column(text)) and not len(text):
+        raise ValueError("`text` is an empty batch: pass at least one question.")
     if text is None or videos is None:
         inputs = videos if text is None else text
-        if videos is None and isinstance(text, (list, tuple)) and not text:
-            raise ValueError("`text` is an empty batch: pass at least one question.")
         if inputs is None or (isinstance(inputs, (list, tuple)) and not inputs):
             raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
         columns = getattr(inputs, "column_names", None)
@@ -433,15 +425,13 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
         return {"videos": videos, "text": text}
     if not isinstance(text, (list, tuple)) and not is_column(text):
         raise ValueError(f"`text` must be a string, a list of strings or a chat, got {type(text).__name__}.")
-    if not len(text):
-        raise ValueError("`text` is an empty batch: pass at least one question.")
     if isinstance(text[0], (dict, list, tuple)):
         raise ValueError("Videos belong into a chat's `content`: pass the chat alone, or plain questions.")
     if not is_column(videos) and videos_of_rows(videos, len(text)) is None:
         videos = flatten_videos(videos)
     if len(videos) != len(text):
         raise ValueError(f"`videos` has {len(videos)} videos and `text` {len(text)} questions: pass one for each.")
-    return _each([{"videos": video, "text": question} for video, question in zip(videos, text, strict=True)], _same)
+    return [NumberedInput(number, _ask(*pair)) for number, pair in enumerate(zip(text, videos, strict=True))]
 
 
 def _short(value: Any) -> str:

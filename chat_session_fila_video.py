@@ -275,17 +275,16 @@ class ChatSession:
         return 0
 
     def _with_videos(self, messages: list[dict]) -> list[dict]:
-        first = next(number for number, message in enumerate(messages) if message["role"] == "user")
-        blocks = [{"type": "video", "video": video} for video in self.videos]
-        text = {"type": "text", "text": messages[first]["content"]}
-        messages = [*messages[:first], {"role": "user", "content": [*blocks, text]}, *messages[first + 1 :]]
-        # An answer may spell a control token, which nobody took out of it and which must not become one.
-        return [
-            message | {"content": without_control_tokens(message["content"], self._pipe.tokenizer)}
-            if message["role"] == "assistant"
-            else message
-            for message in messages
-        ]
+        videos, found = [{"type": "video", "video": video} for video in self.videos], []
+        for message in messages:
+            content = message["content"]
+            if message["role"] == "assistant":
+                # An answer may spell a control token, which nobody took out of it and which must not become one.
+                content = without_control_tokens(content, self._pipe.tokenizer)
+            elif message["role"] == "user":
+                content, videos = [*videos, {"type": "text", "text": content}], []
+            found.append({"role": message["role"], "content": content})
+        return found
 
     def _generation_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of one turn, for `_encode` of the pipeline and for `generate`."""

@@ -90,14 +90,16 @@ class EncodedVideo:
         metadata = copy.copy(self.metadata)
         metadata.frames_indices = [metadata.frames_indices[index] for index in indices.tolist()]
         metadata.pool = "spread"  # whatever it was, these are no longer even
-        tensors = {name: getattr(self, name) for name in TENSORS}
-        chosen = {name: None if value is None else value[indices.to(value.device)] for name, value in tensors.items()}
+        chosen = {name: value[indices.to(value.device)] for name, value in self._tensors().items()}
         return self._with(**chosen, metadata=metadata)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
 
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is kept."""
-        return sum(getattr(self, name).nbytes for name in TENSORS if getattr(self, name) is not None)
+        return sum(tensor.nbytes for tensor in self._tensors().values())
 
     @property
     def segments(self) -> list[VideoSegment]:
@@ -114,8 +116,8 @@ class EncodedVideo:
         names = ", ".join(Path(source).name for source in sources)
         kept = [
             f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
-            for name in ("frames", "patch_features")
-            if (value := getattr(self, name)) is not None
+            for name, value in self._tensors().items()
+            if name in ("frames", "patch_features")
         ]
         return (
             f"EncodedVideo({names}: {len(self)} of {self.metadata.total_num_frames} frames, "
@@ -143,8 +145,7 @@ class EncodedVideo:
             raise ValueError(f"{path} is a folder: name a file to write, such as {path / 'video.safetensors'}.")
         if not path.parent.is_dir():
             raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
-        kept = {name: getattr(self, name) for name in TENSORS}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in kept.items() if value is not None}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self._tensors().items()}
         names = ("total_num_frames", "fps", "width", "height", "duration", "video_backend")
         metadata = {name: getattr(self.metadata, name) for name in names}
         record = {
@@ -188,7 +189,7 @@ class EncodedVideo:
         try:
             with safe_open(path, framework="pt") as file:
                 record = json.loads((file.metadata() or {}).get("fila_video", "{}"))
-                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                found = {name: file.get_tensor(name) for name in {*TENSORS} & {*file.keys()}}
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path} is no encoded video, or damaged: {error}.") from error
         if record.get("format") != FORMAT:
@@ -202,11 +203,11 @@ class EncodedVideo:
         if check_source:
             for source in record["sources"]:
                 _check_unchanged(source, path)
-        kept = {name: found.get(name) for name in TENSORS}
         num_frames = len(metadata.frames_indices)
-        if any(value is not None and len(value) != num_frames for value in kept.values()):
+        if any(len(value) != num_frames for value in found.values()):
             raise ValueError(f"{path} is damaged: its tensors are not all of its {num_frames} frames.")
-        return cls(metadata, **kept, **{name: record[name] for name in ("settings", "sources", "encoder")})
+        known = {name: record[name] for name in ("settings", "sources", "encoder")}
+        return cls(metadata, **dict.fromkeys(TENSORS) | found | known)
 
     def settings_of_question(self, video_processor: Any, given: dict[str, Any]) -> dict[str, Any]:
         """
@@ -236,10 +237,8 @@ class EncodedVideo:
                 f"`{name}={given[name]}` needs another reading of {self!r}, which was encoded with "
                 f"{self.settings.get(name)}: pass the video itself, or encode it again with this setting."
             )
-        # The selection that was set when the video was encoded, then its pool as it is, then what the question sets.
-        pool = {name: self.settings[name] for name in POOL_SETTINGS if self.settings.get(name) is not None}
-        asked = {name: value for name, value in self.settings.items() if name not in (*PIXEL_SETTINGS, *POOL_SETTINGS)}
-        merged = asked | pool | given
+        # The selection that was set when the video was encoded and its pool as it is, and what the question sets.
+        merged = {name: value for name, value in self.settings.items() if name not in PIXEL_SETTINGS} | given
         settings = video_processor.scene_settings(**merged)
         spacing, total = getattr(self.metadata, "pool", "given"), self.metadata.total_num_frames
         if spacing == "spread" and settings.selection in ("uniform", "bsm"):

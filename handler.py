@@ -51,9 +51,9 @@ class EndpointHandler:
             # Many CPUs compute in two bytes several times more slowly.
             dtype="auto" if torch.cuda.is_available() else "float32",
         )
-        videos_kwargs = self.pipeline.processor.valid_processor_kwargs.__annotations__["videos_kwargs"].__annotations__
-        self.options = CHOOSING | (set(videos_kwargs) - SERVICE_SETTINGS)
         processor = self.pipeline.processor
+        videos_kwargs = processor.valid_processor_kwargs.__annotations__["videos_kwargs"].__annotations__
+        self.options = CHOOSING | (set(videos_kwargs) - SERVICE_SETTINGS)
         self.largest = {**LARGEST, "num_scenes": MORE_SCENES * processor.num_scenes}
         saved = {name: getattr(processor, name) for name in ("question_tokens", "encoded_candidates")}
         self.largest |= {name: value for name, value in saved.items() if value is not None}
@@ -123,7 +123,7 @@ class EndpointHandler:
             allow_private_hosts=False,
             **parameters,
         )
-        answers = [[_answer(record) for record in records] for records in answers]
+        answers = [[_json(record) for record in records] for records in answers]
         return answers if batch else answers[0]
 
 
@@ -204,18 +204,10 @@ def _subtitles(value: Any) -> Any:
     return _medium(value) if isinstance(value, str) and not is_track else value
 
 
-def _answer(record: dict[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of a record: the question, which may be a chat with a video in it, is not repeated."""
-    answer = {"generated_text": record["generated_text"]}
-    if "scenes" in record:
-        answer["scenes"] = _plain(record["scenes"])
-    return answer
-
-
-def _plain(value: Any) -> Any:
-    """Scenes with their tensors as lists."""
+def _json(value: Any) -> Any:
+    """An answer with its tensors as lists; the question, which may be a chat with a video in it, is not repeated."""
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _json(item) for name, item in value.items() if name != "input_text"}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_json(item) for item in value]
     return value.tolist() if isinstance(value, torch.Tensor) else value

@@ -22,7 +22,7 @@ from transformers.utils.chat_template_utils import Chat
 from .chat_inputs_fila_video import NumberedInput, chat_of_input, is_column, pipeline_inputs
 from .chat_session_fila_video import Conversations, Listener, Progress, Result, Text, stream_of
 from .subtitles_fila_video import Subtitles, is_track
-from .video_processing_fila_video import FilaVideoProcessorKwargs
+from .video_processing_fila_video import FilaVideoProcessorVideosKwargs
 
 TASK = "video-text-to-text"
 # Whose options are whose. `generate` takes two tokenizers without naming them.
@@ -34,8 +34,7 @@ OPTIONS_OF_GENERATE -= {"self", "inputs", "kwargs"}
 OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_parameters).parameters}
 # `timeout` is of media that the base class loads.
 OPTIONS_OF_PIPELINE -= {"self", "kwargs", "timeout"}
-VideosKwargs = FilaVideoProcessorKwargs.__annotations__["videos_kwargs"]
-OPTIONS_OF_PROCESSOR = VideosKwargs.__annotations__
+OPTIONS_OF_PROCESSOR = FilaVideoProcessorVideosKwargs.__annotations__
 # Options of `generate` that are numbers: it does not look at them, and breaks far inside.
 NUMBERS = {"max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "num_beams", "temperature"}
 NUMBERS |= {"num_return_sequences", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "top_k", "top_p"}
@@ -94,14 +93,12 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     def __getstate__(self) -> dict[str, Any]:
         # A copy of a processor leaves its guests behind. That of a pipeline selects by its own copy of them.
         guests = {name: getattr(self.processor, name) for name in ("frame_encoder", "question_scorer")}
-        if guests["frame_encoder"] == self.model.encode_frames:
-            del guests["frame_encoder"]
         return {**self.__dict__, "guests": guests}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         guests = state.pop("guests")
         self.__dict__.update(state)
-        for name, guest in {"frame_encoder": self.model.encode_frames, **guests}.items():
+        for name, guest in guests.items():
             setattr(self.processor, name, guest)
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -175,7 +172,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             encoding, forward, _ = self.options_of(kwargs)
             options = {**listener.options(kwargs, forward["generate_kwargs"]), "return_full_text": False}
             options["return_scenes"] = encoding["processor_kwargs"].get("return_scenes", True)
-            ((answer, *others),) = [Pipeline.__call__(self, inputs, **options)]
+            answer, *others = Pipeline.__call__(self, inputs, **options)
             if others:
                 raise ValueError("A stream gives one answer: leave out `num_return_sequences`.")
             listener.check()
@@ -311,16 +308,17 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict | None = None) -> ModelOutput:
         # The base class gives lists for batches, even of one; what failed has no inputs.
         is_batch = isinstance(model_inputs["error"], list)
-        inputs, prompts, scenes, errors = (model_inputs[name] for name in ("model_inputs", "text", "scenes", "error"))
-        if not is_batch:
-            inputs, prompts, scenes, errors = [inputs], [prompts], [scenes], [errors]
+        given = model_inputs if is_batch else {name: [value] for name, value in model_inputs.items()}
+        inputs, prompts, scenes, errors = (given[name] for name in ("model_inputs", "text", "scenes", "error"))
         good = [row for row, error in enumerate(errors) if error is None]
         sequences, ids = [None] * len(errors), [None] * len(errors)
         if not good:
             _end((generate_kwargs or {}).get("streamer"))
         else:
             batch = self.processor.collate([inputs[row] for row in good]) if is_batch else inputs[0]
-            generated = self._generate(batch, [prompts[row] for row in good], dict(generate_kwargs or {}))
+            # Newer transformers prepare the arguments once more, which changes nothing.
+            arguments = self.generation_arguments(generate_kwargs or {})
+            generated = super()._forward({**batch, "text": [prompts[row] for row in good]}, arguments)
             answers = generated["generated_sequence"].unflatten(0, (len(good), -1))  # several answers to a prompt
             for row, answer, tokens in zip(good, answers, generated["input_ids"], strict=True):
                 sequences[row], ids[row] = answer, tokens
@@ -331,7 +329,17 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
     def generation_arguments(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
         """What `generate` gets of a call's arguments: those, over the pipeline's own and the model's."""
         # `stop_strings`, wherever they are set, are looked for in the text.
-        generate_kwargs = {"tokenizer": self.tokenizer, **self._with_length(generate_kwargs)}
+        generate_kwargs = {"tokenizer": self.tokenizer, **generate_kwargs}
+        # Whoever is asked first and sets a length decides. Where that is `max_length` alone, the `max_new_tokens` that
+        # it stands over, the pipeline's own or the model's, is set aside: `generate` would follow it instead.
+        given = [generate_kwargs] + ([] if "generation_config" in generate_kwargs else [self._own_lengths])
+        asked = [(one, vars(one.get("generation_config") or GenerationConfig())) for one in given]
+        for options in chain.from_iterable(asked):
+            if options.get("max_new_tokens") is not None:
+                break
+            if options.get("max_length") is not None:
+                generate_kwargs["max_new_tokens"] = None
+                break
         if hasattr(self, "_prepare_generate_kwargs"):
             return self._prepare_generate_kwargs(generate_kwargs)
         if "generation_config" in generate_kwargs:
@@ -342,27 +350,6 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         if {**settings, **generate_kwargs}.get("max_new_tokens") is not None:
             settings.pop("max_length", None)
         return {**settings, **generate_kwargs, "generation_config": None}
-
-    def _with_length(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-        """
-        The arguments, where `max_length` is asked for alone without the `max_new_tokens` of what they stand over: the
-        pipeline's own or the model's, which `generate` would follow instead.
-        """
-        given = [generate_kwargs] + ([] if "generation_config" in generate_kwargs else [self._own_lengths])
-        configs = [vars(one.get("generation_config") or GenerationConfig()) for one in given]
-        for options in chain.from_iterable(zip(given, configs, strict=True)):
-            if options.get("max_new_tokens") is not None:
-                break
-            if options.get("max_length") is not None:
-                return {**generate_kwargs, "max_new_tokens": None}
-        return generate_kwargs
-
-    def _generate(self, batch: dict[str, Any], prompts: list[Any], generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-        if hasattr(self, "_prepare_generate_kwargs"):  # which the base class calls
-            generate_kwargs = {"tokenizer": self.tokenizer, **self._with_length(generate_kwargs)}
-        else:
-            generate_kwargs = self.generation_arguments(generate_kwargs)
-        return super()._forward({**batch, "text": prompts}, generate_kwargs)
 
     def postprocess(
         self, model_outputs: ModelOutput, return_type: ReturnType = ReturnType.FULL_TEXT, **kwargs: Any
@@ -401,7 +388,7 @@ def _typed(name: str, value: Any) -> Any:
         is_whole = isinstance(value, Integral) or (float not in kinds and float(value).is_integer())
         value = int(value) if is_whole and int in kinds else float(value) if float in kinds else value
     try:
-        validate_typed_dict(VideosKwargs, {name: value})
+        validate_typed_dict(FilaVideoProcessorVideosKwargs, {name: value})
     except StrictDataclassError as error:
         raise ValueError(f"`{name}` cannot be {value!r}: {error.__cause__ or error}.") from error
     return value

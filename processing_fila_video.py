@@ -119,32 +119,29 @@ class FilaVideoProcessor(ProcessorMixin):
 
     @classmethod
     def from_args_and_dict(cls, args: tuple, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """
+        Raises:
+            ValueError: If a setting has a value that it cannot have, or the name of one that is given is mistyped.
+        """
         # Folders that were saved before have `add_time_instruction` among the processor's own settings.
         old_time_setting = kwargs.pop("add_time_instruction", processor_dict.get("add_time_instruction"))
         loaded = super().from_args_and_dict(args, processor_dict, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
         if old_time_setting is not None:
             processor.add_time_instruction = old_time_setting
-        processor._check_loading(kwargs)
-        return loaded
-
-    def _check_loading(self, given: dict[str, Any]) -> None:
-        """
-        Raises:
-            ValueError: If a setting has a value that it cannot have, or the name of one that was `given` is mistyped.
-        """
-        self.video_processor.scene_settings()
-        self._video_prompt()
-        check_resample(self.video_processor.resample)
-        known = {*self.video_processor.valid_kwargs.__annotations__, *inspect.signature(type(self)).parameters}
-        parts = (self.video_processor, self.image_processor, self.tokenizer)
-        for name in given.keys() - known - HANDED_THROUGH:
+        processor.video_processor.scene_settings()
+        processor._video_prompt()
+        check_resample(processor.video_processor.resample)
+        known = {*processor.video_processor.valid_kwargs.__annotations__, *inspect.signature(cls).parameters}
+        parts = (processor.video_processor, processor.image_processor, processor.tokenizer)
+        for name in kwargs.keys() - known - HANDED_THROUGH:
             close = get_close_matches(name, known - {"kwargs"}, n=1, cutoff=0.7)
             if not close or any(hasattr(part, name) for part in parts):
                 continue
             if get_close_matches(name, close, cutoff=0.85):
                 raise ValueError(f"`{name}` is no setting of a processor: write `{close[0]}`, or leave it out.")
             logger.warning_once(f"`{name}` is no setting of a processor, unlike `{close[0]}`: nothing is read of it.")
+        return loaded
 
     @property
     def add_time_instruction(self) -> bool:
@@ -271,7 +268,7 @@ class FilaVideoProcessor(ProcessorMixin):
         if videos is None:  # by which settings are checked otherwise
             settings = (kwargs.get("videos_kwargs") or {}) | kwargs
             self.video_processor.scene_settings(**settings)
-            self._video_prompt(**{name: settings.get(name) for name in TIME_SETTINGS})
+            self._video_prompt(**settings)
             subtitles_of_videos(settings.get("subtitles"), [], self.tokenizer, {})
         if text is not None:
             check_prompts(text, {"images": (self.image_token, images), "videos": (self.video_token, videos)})
@@ -280,9 +277,8 @@ class FilaVideoProcessor(ProcessorMixin):
         given = {name: value for name, value in kwargs.items() if value is not None}
         return_scenes, return_metadata = given.pop("return_scenes", False), given.pop("return_metadata", False)
         progress, return_tensors = given.pop("progress", None), given.pop("return_tensors", None)
-        marks = {name: given.pop(name) for name in (*TIME_SETTINGS, "thin_times") if name in given}
         # Whatever can be refused is refused before anything is read.
-        prompt = self._video_prompt(**marks)
+        prompt = self._video_prompt(**given)
         if return_scenes not in (True, False, "pictures"):
             raise ValueError(f"`return_scenes` is True, False or 'pictures', got {return_scenes!r}.")
         questions = questions_of_videos(given.pop("question", None), videos)
@@ -332,7 +328,7 @@ class FilaVideoProcessor(ProcessorMixin):
             rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
             processed["video_question_ids"] = pad_rows([torch.tensor(row, dtype=torch.long) for row in rows])
         told = processed | {"scenes": scenes}  # the text needs them, whoever asked for them
-        replacements = [self.replace_video_token(told, index, **own | marks) for index, own in enumerate(of_each)]
+        replacements = [self.replace_video_token(told, index, **given | own) for index, own in enumerate(of_each)]
         processed = told if return_scenes else processed
         processed |= {"video_metadata": infos} if return_metadata else {}
         batch = BatchFeature(processed, return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
@@ -376,10 +372,11 @@ class FilaVideoProcessor(ProcessorMixin):
         shape = {name: getattr(self, name) for name in SHARED_WITH_PROCESSOR}
         return TokenCounter(self.video_processor.scene_settings(**overrides), **shape)
 
-    def _video_prompt(self, thin_times: bool = False, **marks: str | None) -> VideoPrompt:
-        """How the text of a video is made: the processor's settings, and a call's over them."""
-        own = {field.name: getattr(self, field.name) for field in fields(VideoPrompt)}
-        return VideoPrompt(**own | {name: value for name, value in marks.items() if value is not None})
+    def _video_prompt(self, **overrides: Any) -> VideoPrompt:
+        """How the text of a video is made: the processor's settings, and a call's over them; others are left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(VideoPrompt)}
+        values |= {name: overrides[name] for name in TIME_SETTINGS if overrides.get(name) is not None}
+        return VideoPrompt(**values)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.visual_start + self.image_token * self._counter().of_scenes(1) + self.visual_end
@@ -389,7 +386,7 @@ class FilaVideoProcessor(ProcessorMixin):
         What a video's placeholder becomes: a token for each of its embeddings, and the times of its scenes.
         `kwargs` may hold a call's `time_marks`, `time_template` and `scene_time`, and the video's [`SceneSettings`].
         """
-        prompt = self._video_prompt(**{name: value for name, value in kwargs.items() if name in TIME_SETTINGS})
+        prompt = self._video_prompt(**kwargs)
         scenes = video_inputs["scenes"][video_idx]
         num_scenes = len(scenes["timestamps"])
         places = video_inputs.get("video_background_places")

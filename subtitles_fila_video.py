@@ -300,15 +300,14 @@ def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSo
             continue
         start = float(packet.pts * packet.time_base)
         end = start + float((packet.duration or 0) * packet.time_base)
-        for decoded in packet.decode():
-            for piece in decoded if hasattr(decoded, "__iter__") else [decoded]:
-                if piece.type != b"ass" and piece.type != b"text":
-                    raise opened.error("its subtitles are pictures, not text")
-                text = _plain(bytes(piece.ass or piece.text).decode("utf-8", "replace"), stream.codec_context.name)
-                if lines and lines[-1].text == text and start <= lines[-1].end + 0.1:
-                    lines[-1] = lines[-1]._replace(end=max(end, lines[-1].end))  # shown on, as live captions are
-                elif text:
-                    lines.append(SubtitleLine(start, end, text))
+        for piece in packet.decode():
+            if piece.type not in (b"ass", b"text"):
+                raise opened.error("its subtitles are pictures, not text")
+            text = _plain((piece.ass or piece.text).decode("utf-8", "replace"), stream.codec_context.name)
+            if lines and lines[-1].text == text and start <= lines[-1].end + 0.1:
+                lines[-1] = lines[-1]._replace(end=max(end, lines[-1].end))  # shown on, as live captions are
+            elif text:
+                lines.append(SubtitleLine(start, end, text))
         _check_cues(lines, 0, opened)
     return sorted(lines)
 

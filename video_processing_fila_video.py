@@ -360,8 +360,7 @@ def check_resample(value: Any) -> None:
 
 def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, default_fps: float) -> VideoMetadata:
     """The metadata of frames given as they are, a copy, with a number and a time for each of them."""
-    if metadata is None:
-        metadata = {"fps": default_fps}
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, VideoMetadata):
         unknown = metadata.keys() - {field.name for field in fields(TimedVideoMetadata)}
         if unknown:

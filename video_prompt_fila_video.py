@@ -268,7 +268,10 @@ class VideoPrompt:
 
     def _text(self, token: str, layout: VideoTokens, scenes: dict[str, Any], every: int | None) -> str:
         timestamps, duration = scenes["timestamps"].tolist(), scenes["duration"]
-        spoken = scenes.get("subtitles")
+        # Where its mark names the time, what is said stands behind the scene, and else behind the sentence.
+        said = zip(timestamps, scenes.get("subtitles", [""] * len(timestamps)), strict=True)
+        spoken = [f"{self.spoken_head(times)} {words}" if words else "" for times, words in said]
+        is_marked = self.time_marks == "per_scene"
         intro = ""
         if self.video_intro:
             count, clock = len(timestamps), timedelta(seconds=int(duration))
@@ -279,21 +282,17 @@ class VideoPrompt:
         for index, (num_tokens, times, before) in enumerate(zip(layout.each, timestamps, layout.before, strict=True)):
             if before:
                 pieces.append(token * before)
-            if self.time_marks == "per_scene" and every is not None and index % every == 0:
+            if is_marked and every is not None and index % every == 0:
                 mark = self._mark(index + 1, times)
                 pieces.append(mark if pieces or intro else mark.lstrip("\n"))
-            pieces += [self.visual_start, token * num_tokens, self.visual_end]
-            # Where its mark names the time, what is said stands behind the scene, and else behind the sentence.
-            if spoken is not None and spoken[index] and self.time_marks == "per_scene":
-                pieces.append(self.spoken_head(times) + " " + spoken[index])
+            pieces += [self.visual_start, token * num_tokens, self.visual_end, spoken[index] if is_marked else ""]
         text = intro + "".join(pieces) + token * layout.after + self.video_outro
         if self.time_marks in ("sentence", "llava_video") and every is not None:
             write = llava_video_instruction if self.time_marks == "llava_video" else time_instruction
             # One time a scene, its representative's.
             text += "\n" + write([times[-1] for times in timestamps], duration, every)
-        if spoken is not None and self.time_marks != "per_scene":
-            for times, words in zip(timestamps, spoken, strict=True):
-                text += f"{self.spoken_head(times)} {words}" if words else ""
+        if not is_marked:
+            text += "".join(spoken)
         if text.count(token) != layout.total:
             raise ValueError(
                 f"{token!r} stands for a video's embeddings: no template or text around them can hold it."

@@ -594,3 +594,23 @@ def test_backslashes_of_words_are_kept_and_only_those_of_ass_break_lines(tmp_pat
     assert read_subtitles(ass.encode())[0].text == "One two three"
     film = film_with_tracks(tmp_path / "film.mkv", [("eng", srt.replace("\\Nabla", "nabla"))])
     assert read_subtitles("eng", film)[0].text == "Open C:\\new\\house and type nabla now"
+
+
+def test_a_track_of_pictures_is_an_error_that_says_so(tmp_path) -> None:
+    # One picture of 8 x 2 pixels, as DVDs hold them: sizes and places, two lines, and when it comes and goes.
+    picture = bytes.fromhex(
+        "002c0008 00010001 00000026 01 033210 04ffff 05 000007 000001 06 00040006 ff".replace(" ", "")
+    )
+    picture += bytes.fromhex("ff" * (0x26 - len(picture))) + bytes.fromhex("0064002602ff")
+    film = tmp_path / "film.mkv"
+    with av.open(str(film), "w") as container:
+        video, subtitles = container.add_stream("mpeg4", rate=10), container.add_stream("dvdsub")
+        video.width = video.height = 64
+        for packet in [*video.encode(av.VideoFrame(64, 64, "yuv420p")), *video.encode()]:
+            container.mux(packet)
+        packet = av.Packet(picture)
+        packet.pts = packet.dts = 500
+        packet.duration, packet.time_base, packet.stream = 500, Fraction(1, 1000), subtitles
+        container.mux(packet)
+    with pytest.raises(VideoReadError, match="its subtitles are pictures, not text"):
+        read_subtitles(0, film)
