@@ -175,7 +175,7 @@ def _index(track: "Track") -> Index:
         not_coded = codec.name == "mpeg4" and sizes.min() < _NOT_CODED
         twice = len(np.unique(pts[kept])) < len(pts)
         is_timed = not (codec.has_b_frames or reordered or twice or not_coded)
-    groups = np.append(np.flatnonzero(keys), len(pts))
+    groups = np.append(marked, len(pts))
     following = min(groups[np.searchsorted(groups, opening)], opening + _REORDERED)
     begin, wild = pts_of(first), 0
     if is_timed and not is_untimed:
@@ -201,9 +201,7 @@ def _index(track: "Track") -> Index:
             if len(came) > 1 and came[1] >= 0 and keys[came[1]] and not first.interlaced_frame:
                 keys = np.arange(len(pts)) == 0 if int(frames[1].pict_type) in _INTER else keys
     if not is_timed:
-        index = _count(track, undated, size, is_sparse)
-        index.damage = _damage(track, index, len(pts))
-        return index
+        return _count(track, undated, len(pts), size, is_sparse)
     stray = damaged_times(pts[kept] * float(time_base), bool(reordered or codec.has_b_frames))
     kept[kept] = ~stray
     wild += int(stray.sum())
@@ -216,29 +214,29 @@ def _index(track: "Track") -> Index:
     goes_on = (dts[1:] > dts[:-1]) & (dts[:-1] != NOPTS) & (dts[1:] <= shown[1:])
     if ((shown[1:] < shown[:-1]) & goes_on).any():
         keys = np.arange(len(pts)) == 0
+    # Between where a recording begins and its second keyframe, what is shown before its first frame leans on frames
+    # that the file does not hold.
     if (pts[kept] == begin).any():
-        _leave_out_leading(kept, pts, 0, following, begin)
+        kept[:following] &= pts[:following] >= begin
     held = np.flatnonzero(kept)
     restarts, mended = restarts_of(pts[held], np.flatnonzero(keys[held]))
     restarts, mended = held[restarts].tolist(), {int(held[at]): time for at, time in mended.items()}
     for at, following in zip(restarts, groups[np.searchsorted(groups, restarts) + 1], strict=True):
-        _leave_out_leading(kept, pts, at, min(following, at + _REORDERED), pts[at])
+        leading = slice(at, min(following, at + _REORDERED))
+        kept[leading] &= pts[leading] >= pts[at]
     moments = on_one_clock(pts, restarts, mended)[kept]
     times = np.sort(moments)
     if name == "mpeg" and (times[1:] == times[:-1]).any():
         # FFmpeg made times up for packets without, which are those of other frames.
-        index = _count(track, np.array([], dtype=np.int64), size, is_sparse=True)
-        index.damage = _damage(track, index, len(pts))
-        return index
+        return _count(track, np.array([], dtype=np.int64), len(pts), size, is_sparse=True)
     times = times[np.append(True, times[1:] > times[:-1])]  # `np.unique` would take four times the memory
     frames = np.full(len(pts), -1, dtype=np.int32)
     frames[kept] = np.searchsorted(times, moments)
-    again = int((frames >= 0).sum()) - len(times)
-    if first.interlaced_frame:  # the fields of a frame may have one time
-        again = 0
+    # The fields of a frame may have one time.
+    again = 0 if first.interlaced_frame else len(moments) - len(times)
     if again:
         last = np.zeros(len(times), dtype=np.int64)
-        last[frames[frames >= 0]] = np.flatnonzero(frames >= 0)
+        last[frames[kept]] = np.flatnonzero(kept)
         frames[np.setdiff1d(np.arange(len(frames)), last)] = -1
     length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
     if length <= 0 or length * float(time_base) > max(_FAR, 20 * float(np.ptp(times) * time_base)):
@@ -277,25 +275,19 @@ def _outlasts(track: "Track", pts: np.ndarray) -> bool:
     return abs(before - promised) < 1 and last - promised > far
 
 
-def _leave_out_leading(kept: np.ndarray, pts: np.ndarray, at: int, following: int, first: int) -> None:
-    """Of the packets `at` to `following`, where a recording begins and its second keyframe, keeps none that is shown
-    before `first`: it leans on frames that the file does not hold."""
-    kept[at:following] &= pts[at:following] >= first
-
-
 def _index_webp(track: "Track") -> Index:
     frames = [(frame.pts, frame.duration, track.display_size(frame)) for frame in track.all_frames()]
     times, (_, last, size) = np.array([pts for pts, *_ in frames]), frames[-1]
     return _counted(times, np.ones(len(times), dtype=bool), times[-1] + last, Fraction(1, 1000), size)
 
 
-def _count(track: "Track", dts: np.ndarray, size: tuple[int, int], is_sparse: bool) -> Index:
-    """The index of a stream that says in which order frames are decoded, but not when they are shown; or, where its
-    times `is_sparse`, of some of them only."""
+def _count(track: "Track", dts: np.ndarray, held: int, size: tuple[int, int], is_sparse: bool) -> Index:
+    """The index of a stream of `held` packets that says in which order frames are decoded, but not when they are
+    shown; or, where its times `is_sparse`, of some of them only."""
     came, keys, shown = array("q"), array("b"), array("q")
     for frame in track.all_frames():
         came.append(NOPTS if frame.dts is None else frame.dts)
-        shown.append(NOPTS if frame.pts is None else frame.pts)
+        shown.append(pts_of(frame))
         keys.append(bool(frame.key_frame))
     if not came:
         raise track.source.error("no frame of it can be decoded")
@@ -303,27 +295,27 @@ def _count(track: "Track", dts: np.ndarray, size: tuple[int, int], is_sparse: bo
     step = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
     times = _between(np.array(shown), float(stream.time_base)) if is_sparse else None
     if times is not None:
-        return _counted(times, keys, 2 * times[-1] - times[-2], stream.time_base, size)
-    slots = np.unique(dts)
-    if len(slots) < len(came) or slots[0] == NOPTS:
-        slots = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
-    # A slot without a picture of its own (not coded) shows the picture before it again.
-    times = slots_of(np.array(came), slots)
-    end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
-    return _counted(times, keys, end, stream.time_base, size)
+        end = 2 * times[-1] - times[-2]
+    else:
+        slots = np.unique(dts)
+        if len(slots) < len(came) or slots[0] == NOPTS:
+            slots = np.array([int(number * step) for number in range(len(came))], dtype=np.int64)
+        # A slot without a picture of its own (not coded) shows the picture before it again.
+        times = slots_of(np.array(came), slots)
+        end = max(int(times[-1]) + max(1, round(step)), int(slots[-1]) + 1)
+    index = _counted(times, keys, end, stream.time_base, size)
+    index.damage = _damage(track, index, held)
+    return index
 
 
 def _between(shown: np.ndarray, time_base: float) -> np.ndarray | None:
     """(T,) int64, strictly ascending: the times `shown` of T frames, in their order, and where there is none (`NOPTS`)
     evenly between those around it; `None` where too few have one, or they are no order."""
     known = np.flatnonzero(shown != NOPTS)
-    if len(known) < 2:
-        return None
-    known = known[~damaged_times(shown[known] * time_base, reordered=False)]
-    if len(known) < 2:
-        return None
+    if len(known):
+        known = known[~damaged_times(shown[known] * time_base, reordered=False)]
     times, steps = shown[known], np.diff(shown[known]) / np.diff(known)
-    if steps.min() < 1:
+    if len(steps) == 0 or steps.min() < 1:
         return None
     every, pace = np.arange(len(shown)), float(np.median(steps))
     filled = np.interp(every, known, times)

@@ -155,9 +155,9 @@ def check_video_keys(video: dict) -> None:
     if len(sources) > 1 and sources != ["bytes", "path"]:  # which `datasets` gives together
         raise ValueError(f"A video has one source, but this one has {' and '.join(f'`{name}`' for name in sources)}.")
     for name in video:
-        if name in (*SOURCE_KEYS, "video_start", "video_end", "type") or video[name] is None:
+        if name in (*SOURCE_KEYS, *CLIP_KEYS, "type") or video[name] is None:
             continue
-        if re.search("start|end|strat", name) or get_close_matches(name, ("video_start", "video_end")):
+        if re.search("start|end|strat", name) or get_close_matches(name, CLIP_KEYS):
             raise ValueError(f"`{name}` of a video is not read: a clip has `video_start` and `video_end`, in seconds.")
         logger.warning_once(f"`{name}` of a video is not read; options are passed to the processor or the pipeline.")
 
@@ -185,7 +185,7 @@ def clip_of(video: dict, depth: int = 0) -> Any:
         raise ValueError(f"A video's dictionary has `bytes`, `video`, `url` or `path`; this one has {sorted(video)}.")
     source, start, end = sources[0], video.get("video_start"), video.get("video_end")
     if isinstance(source, dict):
-        span = {name: video[name] for name in ("video_start", "video_end") if video.get(name) is not None}
+        span = {name: video[name] for name in CLIP_KEYS if video.get(name) is not None}
         return clip_of({**source, **span}, depth + 1)
     source = decoded(source) if isinstance(source, str) else source
     if start is None and end is None:

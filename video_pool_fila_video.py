@@ -91,7 +91,7 @@ class SpreadPool:
                 last = self._before[slot]
                 difference = _distance(thumbnail, self._thumbnails[last])
             else:
-                self._remove(slot, difference, seconds)
+                self._remove(slot)
         self._pixels[slot], self._thumbnails[slot] = frame, thumbnail
         self._numbers[slot], self._seconds[slot] = number, seconds
         self._before[slot], self._after[slot], self._difference[slot] = last, -1, difference
@@ -109,18 +109,15 @@ class SpreadPool:
         low, high = sorted((self._difference[slot], difference))
         return low + OTHER_NEIGHBOR_COST * high + SPACING_COST * (seconds - self._seconds[before])
 
-    def _remove(self, slot: int, difference: float, seconds: float) -> None:
-        """Unlinks a frame between two others; `difference` and `seconds` are those of the frame about to be added."""
+    def _remove(self, slot: int) -> None:
+        """Unlinks a frame between two others. Where the last one is among these, its cost waits for the frame that is
+        about to follow it."""
         before, after = self._before[slot], self._after[slot]
         self._after[before], self._before[after] = after, before
         self._difference[after] = _distance(self._thumbnails[after], self._thumbnails[before])
         for changed in (before, after):
-            following = self._after[changed]
-            if following >= 0:
-                difference_after, seconds_after = self._difference[following], self._seconds[following]
-            else:
-                difference_after, seconds_after = difference, seconds
-            self._cost[changed] = self._cost_of(changed, difference_after, seconds_after)
+            if (following := self._after[changed]) >= 0:
+                self._cost[changed] = self._cost_of(changed, self._difference[following], self._seconds[following])
 
     def frames(self, metadata: VideoMetadata) -> tuple[np.ndarray, np.ndarray]:
         """

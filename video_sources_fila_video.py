@@ -213,11 +213,9 @@ class OpenedSource(ExitStack):
             self.budget.check_frame(*canvas)
         elif self.head.startswith(b"\x89PNG") and not _first_of_png(file):
             raise self.error("it is cut off: a PNG that ends before its first picture")
-        elif is_still(file):
-            if self.head[:4] in (b"II*\0", b"MM\0*"):
-                raise self.error("it is a TIFF, not a video: pass its pages as pictures")
-            raise self.error("it is a still picture, not a video")
-        elif (kind := still_of_mp4(self.head)) in PICTURE_FORMATS:
+        elif self.head[:4] in (b"II*\0", b"MM\0*"):
+            raise self.error("it is a TIFF, not a video: pass its pages as pictures")
+        elif (kind := still_of_mp4(self.head)) in PICTURE_FORMATS or is_still(file):
             raise self.error("it is a still picture, not a video")
         elif kind:
             raise self.error(f"it is a picture that Pillow cannot read here: convert it from {kind} to JPEG or PNG")
