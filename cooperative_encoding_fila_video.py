@@ -72,9 +72,8 @@ def split_frames(
             f"A video has {num_frames} frames, {most} of them beside its scenes, which leaves no multiple of the "
             f"model's scene_size {scene_size}. Is the processor's `scene_size` the same?"
         )
-    if video_num_scenes is None:
-        counts = [(num_frames - len(row)) // scene_size for row in places]
-    else:
+    counts = [(num_frames - len(row)) // scene_size for row in places]
+    if video_num_scenes is not None:
         counts = video_num_scenes.tolist()
     if not len(counts) == len(places) == num_videos:
         raise ValueError(
@@ -329,7 +328,7 @@ class FilaVideoCooperativeEncoder(nn.Module):
         of_group = torch.cat([own, labels], dim=1)
         order = torch.cat([2 * own, 2 * labels + 1], dim=1).argsort(dim=1, stable=True)
         tokens = torch.cat([groups, clusters], dim=1) * weights.gather(1, of_group).unsqueeze(-1)
-        return tokens.gather(1, order.unsqueeze(-1).expand_as(tokens))
+        return tokens.take_along_dim(order.unsqueeze(-1), dim=1)
 
 
 def _means(points: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
@@ -393,7 +392,7 @@ def density_clusters(points: torch.Tensor, count: int, neighbors: int) -> torch.
     centers = density_peaks(points, neighbors)[0][:, :count].sort(dim=1).values
     device, points = points.device, float64(points)
     points = points - points.mean(1, keepdim=True)
-    chosen = points.gather(1, centers[..., None].expand(-1, -1, points.shape[2]))
+    chosen = points.take_along_dim(centers.unsqueeze(-1), dim=1)
     distances = torch.cdist(points, chosen, compute_mode="donot_use_mm_for_euclid_dist")
     scale = distances.amax((1, 2), keepdim=True).clamp(min=torch.finfo(distances.dtype).tiny)
     labels = (distances / scale).round(decimals=DECIMALS).argmin(2)

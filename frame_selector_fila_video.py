@@ -360,9 +360,8 @@ class FrameSelector:
         if not has_features:
             return Selection(pixels(frames[order], None), indices, background, scores)
         if patch_features is None:  # too large to keep, or nothing had to be seen to choose: each chosen frame once
-            order, repeated = order.unique(return_inverse=True)
-            patch_features = self.encode(frames[order], settings, float("inf"), pixels, progress)[1]
-            order = repeated
+            distinct, order = order.unique(return_inverse=True)
+            patch_features = self.encode(frames[distinct], settings, float("inf"), pixels, progress)[1]
         return Selection(patch_features[order.to(patch_features.device)], indices, background, scores)
 
     def _select_by(

@@ -305,8 +305,8 @@ def compressed_forward(
         )
     has_past = cache is not None and len(cache.valid) > 0
     hidden, places, states, seen = inputs_embeds, None, [], []
-    first_layers = [0, *boundaries]
-    for stage, first in enumerate(first_layers):
+    firsts, stops = [0, *boundaries], [*boundaries, len(language_model.layers)]
+    for stage, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
         # Of a model on several devices, the layers of the stage before have left the tokens on theirs.
         valid, last_layer, places = (
             each if each is None else each.to(hidden.device) for each in (valid, last_layer, places)
@@ -316,7 +316,7 @@ def compressed_forward(
             num_left = int(stays.sum(dim=1).max())
             # What stays, in its order, behind as much of what does not as makes the rows equally long.
             order = stays.int().argsort(dim=1, stable=True)[:, -num_left:]
-            hidden = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1]))
+            hidden = hidden.take_along_dim(order.unsqueeze(-1), dim=1)
             last_layer, valid = last_layer.gather(1, order), stays.gather(1, order)
             places = order if places is None else places.gather(1, order)
         # What the layers of this stage can look at: what they cached, which differs in length from stage to stage, and
@@ -341,7 +341,6 @@ def compressed_forward(
             **{CACHE_ARGUMENT: cache},
         )
         position_embeddings = language_model.rotary_emb(hidden, positions)
-        stop = first_layers[stage + 1] if stage + 1 < len(first_layers) else len(language_model.layers)
         for layer in language_model.layers[first:stop]:
             if output_hidden_states:
                 states.append(hidden)

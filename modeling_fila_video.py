@@ -138,6 +138,24 @@ class FilaVideoPreTrainedModel(PreTrainedModel, FrameScoringMixin):
         elif isinstance(module, FilaVideoModel) and module.image_newline is not None:
             init.normal_(module.image_newline, mean=0.0, std=module.image_newline.shape[0] ** -0.5)
 
+    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        Patch features of frames, before merging and projection; a processor that is bound to the model selects
+        scenes by them.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(num_frames, channels, height, width)`):
+                Normalized pixels at the vision tower's size, of any floating dtype.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, num_patches, hidden_size)` in the vision tower's dtype. Their mean
+            over the patches is the representative feature of equation 1.
+
+        Raises:
+            ValueError: If the tower gives another number of tokens than the grid has patches.
+        """
+        return self.base_model._encode_frames(pixel_values)[0]
+
 
 @auto_docstring(custom_intro="FiLA-Video without its language modeling head.")
 class FilaVideoModel(FilaVideoPreTrainedModel):
@@ -166,23 +184,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         arguments = inspect.signature(self.language_model.forward).parameters
         self.cache_argument = "cache" if "cache" in arguments else "past_key_values"
         self.post_init()
-
-    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """
-        Patch features of frames, before merging and projection.
-
-        Args:
-            pixel_values (`torch.Tensor` of shape `(num_frames, channels, height, width)`):
-                Normalised pixels at the vision tower's size, of any floating dtype.
-
-        Returns:
-            `torch.Tensor` of shape `(num_frames, num_patches, hidden_size)` in the vision tower's dtype. Their mean
-            over the patches is the representative feature of equation 1.
-
-        Raises:
-            ValueError: If the tower gives another number of tokens than the grid has patches.
-        """
-        return self._encode_frames(pixel_values)[0]
 
     def _encode_frames(
         self, pixel_values: torch.Tensor, **kwargs: Any
@@ -292,9 +293,10 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         return [self.get_input_embeddings()(row) if len(row) else None for row in rows]
 
     def _is_placeholder(
-        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.FloatTensor | None, token_id: int
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.FloatTensor | None, modality: str
     ) -> torch.BoolTensor:
         """Which tokens of `(batch_size, sequence_length)` stand for a visual; of embeddings, those of its token."""
+        token_id = getattr(self.config, f"{modality}_token_id")
         if input_ids is not None:
             return input_ids == token_id
         token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
@@ -312,13 +314,11 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         where there are no `input_ids`, that hold placeholders of an `"image"` or `"video"` that is not `given`. With
         any tokens in the cache, `past_length`, the visuals are taken to be among them.
         """
-        for modality, token_id, arguments in (
-            ("image", self.config.image_token_id, "`pixel_values`"),
-            ("video", self.config.video_token_id, "`pixel_values_videos` (or `frame_features`)"),
-        ):
+        names = {"image": "`pixel_values`", "video": "`pixel_values_videos` (or `frame_features`)"}
+        for modality, arguments in names.items():
             if modality in given:
                 continue
-            num_tokens = self._is_placeholder(input_ids, inputs_embeds, token_id).sum()
+            num_tokens = self._is_placeholder(input_ids, inputs_embeds, modality).sum()
             torch_compilable_check(
                 (num_tokens == 0) | (past_length > 0),
                 lambda num=num_tokens, modality=modality, arguments=arguments: (
@@ -332,7 +332,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None,
         inputs_embeds: torch.FloatTensor,
-        token_id: int,
         features: torch.FloatTensor,
         modality: str,
     ) -> torch.BoolTensor:
@@ -342,7 +341,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         Raises:
             ValueError: If the text has another number of `modality` tokens than there are features.
         """
-        mask = self._is_placeholder(input_ids, inputs_embeds, token_id)
+        mask = self._is_placeholder(input_ids, inputs_embeds, modality)
         num_tokens = mask.sum()
         torch_compilable_check(
             num_tokens == features.shape[0],
@@ -352,18 +351,6 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             ),
         )
         return mask.unsqueeze(-1)
-
-    def _scatter(
-        self,
-        inputs_embeds: torch.Tensor,
-        input_ids: torch.Tensor | None,
-        visuals: tuple[torch.Tensor, ...],
-        token_id: int,
-        modality: str,
-    ) -> torch.Tensor:
-        features = torch.cat(visuals).to(inputs_embeds.device, inputs_embeds.dtype)
-        mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
-        return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
 
     def _touch_unused(
         self, inputs_embeds: torch.Tensor, num_seen: int, has_image: bool, has_video: bool
@@ -375,14 +362,13 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         encoders = [self.background_encoder]
         encoders += [] if has_video else [self.scene_merger, self.cooperative_encoder]
         unused = [parameter for part in encoders if part is not None for parameter in part.parameters()]
-        tower = [*self.vision_tower.parameters()]
         if any(hasattr(part, "unshard") for part in self.vision_tower.modules()):
             blank = inputs_embeds.new_zeros(1, 3, self.config.frame_side, self.config.frame_side)
             unused += [self.encode_frames(blank) for _ in range(2 - num_seen)]
         elif not num_seen:
-            unused += tower
+            unused += self.vision_tower.parameters()
         if not (has_image or has_video):
-            unused += [*self.multi_modal_projector.parameters()]
+            unused += self.multi_modal_projector.parameters()
             unused += [] if self.image_newline is None else [self.image_newline]
         for values in unused:
             if values.requires_grad:
@@ -430,18 +416,18 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 raise ValueError("The videos are given twice, encoded and not: leave out one.")
             chosen = (pixel_values_videos, frame_features, video_num_scenes, video_background_places)
             videos = self.get_video_features(*chosen, video_question_ids, return_dict=True).pooler_output
-        if images is not None:
-            inputs_embeds = self._scatter(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
-        if videos is not None:
-            inputs_embeds = self._scatter(inputs_embeds, input_ids, videos, self.config.video_token_id, "video")
+        visuals = {name: each for name, each in (("image", images), ("video", videos)) if each is not None}
+        for modality, each in visuals.items():
+            features = torch.cat(each).to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
         # Of embeddings alone a server has replaced the placeholders already; `generate` and training look at them too.
         # A single token, a step of decoding, is not looked at: on an accelerator looking means waiting.
         cached = past_key_values if cache is None else cache
         past_length = 0 if cached is None else cached.get_seq_length()
         is_prompt = self.training or (input_ids is not None and input_ids.shape[1] > 1)
         if is_prompt and not (isinstance(past_length, int) and past_length > 0):
-            given = {name for name, features in (("image", images), ("video", videos)) if features is not None}
-            self.refuse_missing_visuals(input_ids, text_embeds, given, past_length)
+            self.refuse_missing_visuals(input_ids, text_embeds, visuals, past_length)
         if self.training and torch.is_grad_enabled():
             num_seen = sum(pixels is not None for pixels in (pixel_values, pixel_values_videos))
             inputs_embeds = self._touch_unused(inputs_embeds, num_seen, images is not None, videos is not None)
@@ -458,7 +444,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 **kwargs,
             )
         else:
-            is_video = self._is_placeholder(input_ids, text_embeds, self.config.video_token_id)
+            is_video = self._is_placeholder(input_ids, text_embeds, "video")
             read = (inputs_embeds, videos, is_video, attention_mask, position_ids, cached, use_cache)
             outputs, kept_tokens = run_compressed(self.language_model, self.config, *read, **kwargs)
         return FilaVideoModelOutputWithPast(
@@ -488,10 +474,6 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             self._keep_in_fp32_modules = {f"model.{name}" for name in self.model._keep_in_fp32_modules}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
-
-    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """See [`FilaVideoModel.encode_frames`]; a processor that is bound to the model selects scenes by them."""
-        return self.model.encode_frames(pixel_values)
 
     @auto_docstring
     def get_image_features(
@@ -672,12 +654,12 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         """
         if input_ids is not None and input_ids.numel() == 0:
             input_ids = None
-        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+        for modality in ("image", "video"):
             outputs = mm_encoder_output.get(modality)
             if outputs is None:
                 continue
             visuals = list(outputs.pooler_output)
-            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, token_id, torch.cat(visuals), modality)
+            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, torch.cat(visuals), modality)
             expanded = []
             # Which visuals are a prompt's only its placeholders tell: as many, from the first left, as fill them.
             for num_tokens in mask.flatten(1).sum(-1).tolist():

@@ -405,6 +405,7 @@ def relevant_frames(
     scores, seconds = scores.cpu().double(), times.tolist()
     count = num_selected_scenes(len(scores), num_scenes)
     ranked = scores.argsort(descending=True, stable=True).tolist()
+    order = ranked
 
     if diversity == "coverage":
         # Half of the steps by what the scores have above the lowest one, half by time alone.
@@ -423,8 +424,6 @@ def relevant_frames(
         for frame in ranked:
             best.setdefault(labels[frame].item(), frame)
         order = [*best.values(), *ranked]
-    else:
-        order = ranked
     if min_rise:
         # Against the median, since most of a video has nothing to do with a question.
         median = scores.median()

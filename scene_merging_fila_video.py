@@ -88,7 +88,7 @@ class FilaVideoBsmMerger(nn.Module):
         self.num_patches = config.num_patches
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        num_scenes, scene_size, num_patches, hidden_size = features.shape
+        num_scenes, scene_size, num_patches, _ = features.shape
         tokens = features.float().flatten(1, 2)
         sizes = tokens.new_ones(num_scenes, tokens.shape[1])
         # Raster position first, frame second: sorting by it restores the grid.
@@ -99,8 +99,7 @@ class FilaVideoBsmMerger(nn.Module):
             num_merged = min(tokens.shape[1] - self.num_patches, tokens.shape[1] // 2)
             tokens, sizes, order = merge_most_similar(tokens, sizes, order, num_merged)
 
-        order = order.argsort(dim=1)
-        return tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, hidden_size)).to(features.dtype)
+        return tokens.take_along_dim(order.argsort(dim=1).unsqueeze(-1), dim=1).to(features.dtype)
 
 
 def merge_most_similar(
@@ -127,16 +126,12 @@ def merge_most_similar(
 
     weighted = tokens * sizes.unsqueeze(-1)
     source, destination = weighted[:, ::2], weighted[:, 1::2]
-
-    def take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
-    destination = destination.scatter_add(
-        1, target.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]), take(source, merged)
-    )
+    moved = source.take_along_dim(merged.unsqueeze(-1), dim=1)
+    destination = destination.scatter_add(1, target.unsqueeze(-1).expand_as(moved), moved)
     destination_sizes = sizes[:, 1::2].scatter_add(1, target, sizes[:, ::2].gather(1, merged))
     sizes = torch.cat([sizes[:, ::2].gather(1, unmerged), destination_sizes], dim=1)
-    tokens = torch.cat([take(source, unmerged), destination], dim=1) / sizes.unsqueeze(-1)
+    tokens = torch.cat([source.take_along_dim(unmerged.unsqueeze(-1), dim=1), destination], dim=1)
+    tokens = tokens / sizes.unsqueeze(-1)
     order = torch.cat([order[:, ::2].gather(1, unmerged), order[:, 1::2]], dim=1)
     return tokens, sizes, order
 

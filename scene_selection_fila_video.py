@@ -9,12 +9,9 @@ FAISS clusters in float32, on one thread: equal features give equal scenes on on
 except where two clusterings are about equally good.
 """
 
-import contextlib
 import itertools
 import math
-from collections.abc import Iterator
 from numbers import Integral
-from types import ModuleType
 
 import torch
 
@@ -265,8 +262,13 @@ def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[in
         resources = faiss.StandardGpuResources()
         resources.setTempMemory(64 << 20)  # the default takes 1.5 GB of the model's memory
         clustering.index = faiss.index_cpu_to_gpu(resources, points.device.index, clustering.index)
-    with _one_thread(faiss):
+    # On one thread: sums then have one order, and a forked process does not wait for its parent's threads.
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
         clustering.train(points.cpu().numpy())
+    finally:
+        faiss.omp_set_num_threads(threads)
     # From here on in float64, so that which frame is nearest to a mean does not depend on how FAISS sums.
     centroids = torch.from_numpy(clustering.centroids).to(features)
     labels = torch.cdist(features, centroids).argmin(1)
@@ -274,17 +276,6 @@ def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[in
     means = sums / labels.bincount(minlength=count)[:, None]
     distances = (features - means[labels]).square().sum(1)
     return _first_of_each(labels.cpu(), _rounded(distances).cpu())
-
-
-@contextlib.contextmanager
-def _one_thread(faiss: ModuleType) -> Iterator[None]:
-    """FAISS on one thread: sums then have one order, and a forked process does not wait for its parent's threads."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def _first_of_each(labels: torch.Tensor, values: torch.Tensor) -> list[int]:

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 LIBRARY = "fila_video"
 DONE, RECORD = "repository", "source.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def convert_once(model: str | Path, **settings: Any) -> Path:
@@ -61,8 +60,7 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
     if (tower := settings.get("vision_tower")) is not None:
         record["settings"]["vision_tower"], record["tower_state"] = _identity(str(tower), fetch(str(tower)))
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
-    place = _assets() / folder.resolve().name if is_local else _assets() / name.replace("/", "--")
-    place = place / key
+    place = _assets() / (folder.resolve().name if is_local else name.replace("/", "--")) / key
     if (place / DONE).is_dir():
         return place / DONE
     place.mkdir(parents=True, exist_ok=True)
@@ -100,7 +98,7 @@ def _check_space(name: str, folder: Path, is_local: bool, place: Path) -> None:
         download = sum(file.file_size or 0 for file in planned if file.will_download)
         size = sum(file.file_size or 0 for file in planned)
     else:
-        size = sum(file.stat().st_size for file in folder.glob(WEIGHTS[0]))
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     message = "%s is converted once: %.1f GB to download, about %.1f GB to write to %s."
     logger.warning(message, name, download / 1e9, size / 1e9, place)
     hub = Path(constants.HF_HUB_CACHE)

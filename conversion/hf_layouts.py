@@ -11,7 +11,7 @@ from transformers.models.llava_onevision import LlavaOnevisionConfig
 from transformers.models.smolvlm import SmolVLMConfig, processing_smolvlm
 
 from .files import foreign, read_json
-from .recipes import TIED, Layout, Recipe, pixel_settings
+from .recipes import TIED, Layout, Recipe, pixel_settings, require
 from .templates import INTERNVL, SMOLVLM
 from .towers import without_head
 
@@ -45,10 +45,10 @@ class HfLayout(Layout):
         with foreign(folder / "config.json", f"describes no {self.name}"):
             source = self.config_class.from_dict(config)
         remarks = []
-        tied = self.is_tied(source, config, "lm_head.weight" in shapes)
-        if tied and "lm_head.weight" not in shapes and not source.tie_word_embeddings:
+        has_head = "lm_head.weight" in shapes
+        if not has_head and not source.tie_word_embeddings:
             remarks.append(TIED)
-        source.text_config.tie_word_embeddings = tied
+        source.text_config.tie_word_embeddings = not has_head or self.is_tied(source, config)
         num_frames = pixel_settings(folder).get("num_frames") or 32
         if not isinstance(num_frames, int) or num_frames < 1:
             raise ValueError(f"{folder}: the video processor's `num_frames` is {num_frames!r}, no number of frames.")
@@ -58,10 +58,10 @@ class HfLayout(Layout):
             self.fill(recipe, source, folder)
         return recipe
 
-    def is_tied(self, source: PreTrainedConfig, config: dict, has_head: bool) -> bool:
-        # A head of its own that is there is used, unless the file says otherwise; defaults differ between releases.
+    def is_tied(self, source: PreTrainedConfig, config: dict) -> bool:
+        """Whether a head that is there is the embedding: not unless the file says so, as defaults have changed."""
         text = config.get("text_config") or {}
-        return not has_head or (config.get("tie_word_embeddings", False) and text.get("tie_word_embeddings", True))
+        return config.get("tie_word_embeddings", False) and text.get("tie_word_embeddings", True)
 
     def fill(self, recipe: Recipe, source: Any, folder: Path) -> None:
         """Adds what this kind of model says to `recipe`."""
@@ -81,8 +81,8 @@ class LlavaHf(HfLayout):
     model_type = "llava_onevision"
     config_class = LlavaOnevisionConfig
 
-    def is_tied(self, source: LlavaOnevisionConfig, config: dict, has_head: bool) -> bool:
-        return source.tie_word_embeddings or not has_head
+    def is_tied(self, source: LlavaOnevisionConfig, config: dict) -> bool:
+        return source.tie_word_embeddings
 
     def fill(self, recipe: Recipe, source: LlavaOnevisionConfig, folder: Path) -> None:
         recipe.model |= _settings(source) | {
@@ -103,10 +103,9 @@ class LlavaNextVideo(HfLayout):
 
     def check(self, config: dict) -> None:
         super().check(config)
-        for name, allowed in (("spatial_pool_mode", ("average", "max")), ("multimodal_projector_bias", (True,))):
-            if config.get(name, allowed[0]) not in allowed:
-                known = ", ".join(repr(value) for value in allowed)
-                raise ValueError(f"`{name}` is {config[name]!r}, which FiLA-Video does not have; only {known}.")
+        config = {"spatial_pool_mode": "average", "multimodal_projector_bias": True} | config
+        require(config, "spatial_pool_mode", ("average", "max"))
+        require(config, "multimodal_projector_bias", (True,))
 
     def fill(self, recipe: Recipe, source: LlavaNextVideoConfig, folder: Path) -> None:
         recipe.model |= _settings(source) | {

@@ -5,9 +5,8 @@ and cannot be converted are refused by their names, with what to use instead.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
-from typing import Never
 
 from transformers import Qwen2Config
 from transformers.configuration_utils import PreTrainedConfig
@@ -169,7 +168,19 @@ def find_layout(name: str, config: dict, names: Iterable[str] = ()) -> Layout:
             refuse_quantized(name, config)
             layout.check(config)
             return layout
-    refuse(name, config)
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in RELATIVES:
+        what, why = RELATIVES[model_type]
+        instead = (SELECT_FRAMES if model_type in READ_VIDEOS else "") + INSTEAD
+        raise ValueError(
+            f"{name} is {what} (`model_type` {model_type!r}), which cannot be converted: {why}. {instead}"
+        )
+    if model_type is None:
+        raise ValueError(
+            f"{name} is of no layout that can be converted: its config.json says neither `model_type` nor "
+            f"`mm_projector_type`. {INSTEAD}"
+        )
+    raise ValueError(f"{name} is of `model_type` {model_type!r}, which cannot be converted. {INSTEAD}")
 
 
 def rename(name: str, layout: Layout) -> str:
@@ -273,33 +284,7 @@ _QWEN2_SETTINGS = {
 }
 
 
-def refuse(name: str, config: dict) -> Never:
-    """
-    Says what a checkpoint is that has none of the layouts.
-
-    Args:
-        name (`str`): Of the checkpoint, for the message.
-        config (`dict`): Its `config.json`.
-
-    Raises:
-        ValueError: Always.
-    """
-    model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in RELATIVES:
-        what, why = RELATIVES[model_type]
-        instead = (SELECT_FRAMES if model_type in READ_VIDEOS else "") + INSTEAD
-        raise ValueError(
-            f"{name} is {what} (`model_type` {model_type!r}), which cannot be converted: {why}. {instead}"
-        )
-    if model_type is None:
-        raise ValueError(
-            f"{name} is of no layout that can be converted: its config.json says neither `model_type` nor "
-            f"`mm_projector_type`. {INSTEAD}"
-        )
-    raise ValueError(f"{name} is of `model_type` {model_type!r}, which cannot be converted. {INSTEAD}")
-
-
-def refuse_language_model(config: dict, tensors: dict[str, tuple[int, ...]] | None = None) -> None:
+def refuse_language_model(config: dict, tensors: Container[str] = ()) -> None:
     """
     LLaVA-NeXT's layout holds a Qwen2 only; by its configuration, or by its tensors where these are known.
 
@@ -308,10 +293,9 @@ def refuse_language_model(config: dict, tensors: dict[str, tuple[int, ...]] | No
     """
     architecture = str((config.get("architectures") or ["unknown"])[0])
     other = architecture.startswith(tuple(f"Llava{name}" for name in OTHER_LANGUAGE_MODELS))
-    if tensors is not None:
-        first = "model.language_model.layers.0."
-        other |= f"{first}self_attn.q_proj.weight" in tensors and f"{first}self_attn.q_proj.bias" not in tensors
-        other |= any(f"{first}{name}" in tensors for name in ("self_attn.q_norm.weight", "mlp.gate.weight"))
+    first = "model.language_model.layers.0."
+    other |= f"{first}self_attn.q_proj.weight" in tensors and f"{first}self_attn.q_proj.bias" not in tensors
+    other |= any(f"{first}{name}" in tensors for name in ("self_attn.q_norm.weight", "mlp.gate.weight"))
     if other:
         raise ValueError(
             f"The language model of this LLaVA checkpoint ({architecture}) is not Qwen2, the only one that is known "

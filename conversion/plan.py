@@ -294,7 +294,6 @@ def initial_tensors(model: FilaVideoForConditionalGeneration, names: list[str], 
     The first values of parameters, as the model itself initializes them: it is on the meta device, which their modules
     leave. The global random states, also those of accelerators, are left as they were.
     """
-    tensors = {}
     with torch.random.fork_rng(devices=[]):
         # The CPU's, where the values are drawn: `torch.manual_seed` would seed every accelerator too.
         torch.random.default_generator.manual_seed(seed)
@@ -302,10 +301,7 @@ def initial_tensors(model: FilaVideoForConditionalGeneration, names: list[str], 
             module = model.get_submodule(owner)
             module.to_empty(device="cpu", recurse=False)
             model._init_weights(module)
-            for name in names:
-                if name.rpartition(".")[0] == owner:
-                    tensors[name] = getattr(module, name.rpartition(".")[2]).detach()
-    return tensors
+    return {name: model.get_parameter(name).detach() for name in names}
 
 
 __all__ = ["Conversion", "initial_tensors", "plan_conversion"]

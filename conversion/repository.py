@@ -145,7 +145,10 @@ def build_processor(
             raise ValueError(f"The source's `{name}` must be three numbers, one a color channel, got {value!r}.")
     selection = {"num_scenes": recipe.num_scenes, "scene_size": config.scene_size}
     selection["background_tokens"] = config.background_tokens
-    selection["time_marks"] = time_marks(config, recipe)
+    # As the source tells times where every scene is a frame, as in its training. With several frames a scene
+    # LLaVA-Video's sentence ("uniformly sampled") would not be true, and the paper's takes its place.
+    is_untrue = recipe.time_marks == "llava_video" and config.scene_size > 1
+    selection["time_marks"] = "sentence" if is_untrue else recipe.time_marks
     if recipe.time_template is not None:
         selection["time_template"] = recipe.time_template
     if as_source:
@@ -170,16 +173,6 @@ def build_processor(
         newline_position=config.newline_position,
         **recipe.texts,
     )
-
-
-def time_marks(config: FilaVideoConfig, recipe: Recipe) -> str:
-    """
-    How times are told: as the source does where every scene is a frame, as in its training. With several frames a
-    scene LLaVA-Video's sentence ("uniformly sampled") would not be true, and the paper's takes its place.
-    """
-    if recipe.time_marks == "llava_video" and config.scene_size > 1:
-        return "sentence"
-    return recipe.time_marks
 
 
 def generation_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -247,5 +240,4 @@ __all__ = [
     "generation_config",
     "load_tokenizer",
     "source_license",
-    "time_marks",
 ]

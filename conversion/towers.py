@@ -4,9 +4,10 @@ from math import isqrt
 from pathlib import Path
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModel, SiglipVisionConfig
+from transformers import CONFIG_MAPPING, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 
+from ..configuration_fila_video import FilaVideoConfig
 from .files import foreign, read_json
 
 BACKBONE_SETTINGS = ("out_features", "out_indices", "stage_names")
@@ -49,7 +50,7 @@ def without_head(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
-def so400m_config(shapes: dict[str, tuple[int, ...]], name: str | None) -> SiglipVisionConfig:
+def so400m_config(shapes: dict[str, tuple[int, ...]], name: str | None) -> PreTrainedConfig:
     """
     The configuration of SigLIP so400m/14-384 without its last layer; LLaVA-NeXT saves the tower's name alone.
 
@@ -65,15 +66,7 @@ def so400m_config(shapes: dict[str, tuple[int, ...]], name: str | None) -> Sigli
             "so400m/14-384: say with `--vision-tower` where its configuration is (`fila-video convert SOURCE OUTPUT "
             "--vision-tower FOLDER`; then OUTPUT is the model to name)."
         )
-    return SiglipVisionConfig(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=26,
-        num_attention_heads=16,
-        image_size=384,
-        patch_size=14,
-        vision_use_head=False,
-    )
+    return FilaVideoConfig().vision_config
 
 
 @torch.no_grad()
