@@ -3,13 +3,15 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from string import ascii_uppercase
 
 # Of punctuation and of what Unicode calls other symbols (® ★ 😀), what always has a meaning; what it calls symbols of
 # mathematics and of currencies (+ < > = $ ...) has too, but for a line that parts (|).
-KEPT = "%‰&@°♭♮♀♂✓✔✗✘"
+KEPT = "%‰&@^°♭♮♀♂✓✔✗✘" + "".join(map(chr, range(0x1F1E6, 0x1F200)))  # letters of flags
 ORNAMENTS = "®©"  # and what never has
-FLAGS = ("\N{REGIONAL INDICATOR SYMBOL LETTER A}", "\N{REGIONAL INDICATOR SYMBOL LETTER Z}")
+TONES = "".join(map(chr, range(0x1F3FB, 0x1F400)))  # of skin
+SET_AS = {"sign": " {} ", "word": "{}", "nothing": "", "symbol": " ", "gap": " "}  # a sign is a word of its own
 DASHES = re.compile("[\u2010-\u2015\u2212]")  # hyphens, dashes, and the sign of minus
 # NFKC alone would make 102 of 10², 11/2 of 1½, and letters of ™.
 POWERS, FRACTIONS = re.compile("[⁰¹²³⁴-⁹⁺⁻]+"), re.compile("[¼-¾⅐-⅞]")
@@ -31,55 +33,57 @@ SIGNS = re.compile(
 # How options are marked; what Chinese sets wide is made narrow first. On a line of its own, also "A.red", "A - red",
 # "a) red", "**A.** red" and "- A. red".
 NARROW = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | str.maketrans("【】", "[]")
-LINE_START = r"(?:^|<br\s*/?>)[^\S\n]*(?:[-*•>]+[^\S\n]+)?[*_]*[(\[]?"
-LINE_REST = r"[*_]*[^\S\n]*"
-ON_LINES = re.compile(
-    rf"{LINE_START}([A-Z])(?:[^\S\n]*[.:)\]、]|[^\S\n]+-(?=\s)|\t){LINE_REST}", re.MULTILINE | re.IGNORECASE
-)
-NUMBERED = re.compile(rf"{LINE_START}([1-9]\d?)[.:)\]、]{LINE_REST}(?!\d)", re.MULTILINE | re.IGNORECASE)
+LINE_START = r"(?:^|(?i:<br\s*/?>))[^\S\n]*(?:[-*•>]+[^\S\n]+)?[*_]*[(\[]?"
+LINE_REST = r"(?:[*_]+[^\S\n]+|[^\S\n]*)"  # a * that no blank follows is an option
+ON_LINES = re.compile(rf"{LINE_START}([A-Za-z])(?:[^\S\n]*[.:)\]、]|[^\S\n]+-(?=\s)|\t){LINE_REST}", re.MULTILINE)
+NUMBERED = re.compile(rf"{LINE_START}([1-9]\d?)[.:)\]、]{LINE_REST}(?!\d)", re.MULTILINE)
 # Within a line: "A. red", "(A) red", "(a)red", "A、红".
 ANYWHERE = re.compile(
     r"(?<![^\s,?:;。])(?:[(\[]([A-Za-z])[)\]][^\S\n]*|[(\[]?([A-Z])(?:[.:)\]][^\S\n]+|、[^\S\n]*))(?=\S)"
 )
 LINE = re.compile(r"(?:(?!<br).)*", re.IGNORECASE)
-# A request behind the last option, on its line.
+# A request behind the last option, on its line: "Answer with the letter.", "Choose one.", "Answer (A) or (B) only."
 REQUEST = re.compile(
-    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?(?:answer|choose|select|pick|respond|reply|give|write)\b.*", re.IGNORECASE
-)
-# An answer that names an option. What is set around it, and what leads to it:
-SET_AROUND = re.compile(r"[*`$]+|<[/|a-z][^<>]*>|\\(?:boxed|text|mathrm|mathbf)\b")
-QUOTES = "\"'\u2018\u2019“”「」 \n\t"
-LEADS = re.compile(
-    r"(?:(?:so|thus|therefore|hence)\b,?\s*)?(?:(?:the|my)\s+)?(?:(?:final|correct|right|best)\s+)*"
-    r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(?:option\s+|choice\s+)?(?=\W|[A-Z0-9]\b|$)|答案[是为]?\s*[::]?\s*",
+    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?(?:answer\s*:?\s*$|(?:answer|choose|select|pick|respond|reply|give|write)\b"
+    r"[^.?!;]*\b(?:letters?|options?|choices?|answers?|numbers?|one|only|(?-i:[A-Z]))\b.*)",
     re.IGNORECASE,
 )
-NAMED = re.compile(r"[(\[{]+\s*([A-Z]|\d\d?)\s*[)\]}]+(.*)|[(\[{]?([A-Z]|\d\d?)(?!\w)(.*)", re.IGNORECASE | re.DOTALL)
-MARK, STOP = re.compile(r"[.:)\]}][.:)\]},;!?]*"), re.compile("[,;!?。、]+(?!.*[A-Za-z0-9])", re.DOTALL)
-ABBREVIATES = re.compile(r"[A-Z](?![A-Z])|\d", re.IGNORECASE)  # D.C., A.M., 2.5
-ANOTHER = re.compile(r"\W*(?:(?:and|or)\b)?\W*([A-Z]|\d\d?)(?=\W*$|\s+(?:and|or)\b|[^\w\s'\u2019-])", re.IGNORECASE)
-THOUGHTS = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*", re.IGNORECASE | re.DOTALL)
-# Behind a capital letter alone, what tells that it is no word: "B because", "C, since", "B is correct", a line break.
-REASONED = re.compile(
-    r"\s*(?:because|since)\b|\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b|[^\S\n]*\n|[,;]\s|\s+-\s|[。、]",
-    re.IGNORECASE,
-)
-# Behind an option's mark, what denies it: "B) is incorrect", "(A) isn't it", "A: it is wrong".
-DENIED = re.compile(
-    r"\W*(?:(?:is|was)\s+(?:\w+ly\s+)?not\b|(?:isn|wasn)['\u2019]t\b"
-    r"|(?:(?:it|this|that|which)\W+)?(?:(?:is|was|s)\s+)?(?:\w+ly\s+)?(?:incorrect|wrong|false)\b)",
-    re.IGNORECASE,
-)
-# Another option within what stands behind: "(B)", "not B", "it is b", "red and B", "Answer: B", a line "B".
-BRACKETED = re.compile(r"(?<!\w)[(\[{]\s*([A-Z]|\d\d?)\s*[)\]}]|(?<=\s)(\d\d?)\)(?=\s)", re.IGNORECASE)
-AT_END = r"[AI](?=\s*(?:$|[.,;:!?]))"  # else they may be words
-LED_TO = re.compile(
-    rf"(?:\b(?:not|but|is|[Oo]ption|[Cc]hoice|[Aa]nswer)\b[\s:\"'\u201c\u2018]*([b-hj-zB-HJ-Z]|{AT_END})"
-    rf"|(?:^[^\S\n]*|\b(?:and|or|nor)\s+|[,/&+]\s*)([B-HJ-Z]|{AT_END}))(?![\w'\u2019-]|\.\w)",
+# What is set around an answer, what leads to it ("So the correct answer is", "Actually,"), and what ends a sentence,
+# but not a label ("B. green").
+SET_AROUND = re.compile(
+    r"[*`$\"“”「」]|(?<!\w)['\u2018]|['\u2019](?!\w)|^#+\s|<[/|a-z][^<>]*>|\\(?:(?:boxed|text|mathrm|mathbf)\b|[()\[\]])",
     re.MULTILINE,
 )
+LEADS = re.compile(
+    r"\A(?:(?:[^\W\d]{2}.*?[,:;] ?)??(?:(?:so|thus|therefore|hence|actually|it is|it['\u2019]s|(?:the |my )?"
+    r"(?:(?:final|correct|right|best) )*(?:answer|option|choice)(?: is)?)\b ?[,:-]? ?)+"
+    r"|(?:正确)?(?:答案|选[项择]?)[是为]? ?:? ?)",
+    re.IGNORECASE,
+)
+SENTENCE_END = re.compile(r"\s*\n\s*|(?<=\w\w[.!?;]) |(?<=。)")
+# A label, and what tells that it is no word, name or number: "(B)", "B.", but not "D.C.", "B!", "B because".
+LETTER = r"(?:[A-Za-z]|\d\d?)"
+LETTERS = re.compile(rf"\b{LETTER}\b")
+LABEL = re.compile(
+    rf"[(\[{{<]+ ?{LETTER} ?[)\]}}>]+|{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
+    r"|(?:[A-Z]|\d\d?)(?: is (?:the )?(?:correct|right|best|answer)\b(?: (?:answer|option|choice)\b)?"
+    r"|(?=,|; | - | ?\(| (?:because|since)\b))"
+)
+# Behind it, what denies it ("is wrong", "isn't it", ": no."), or joins it with others ("or B", "/B", ", maybe B").
+DENIED = re.compile(
+    r"\W*(?:(?:is|are|was|were)(?: (?:\w+ly )?not|n['\u2019]t)\b|no(?= ?[^\w\s]|$)"
+    r"|(?:(?:it|this|that|which)\W)?(?:(?:is|are|was|were|s) )?(?:\w+ly )?(?:incorrect|wrong|false)\b)",
+    re.IGNORECASE,
+)
+JOINED = re.compile(
+    r"(?:[ ,;/&|+、]*(?:\(?(?:and|or|but|else|also|maybe|perhaps|possibly|it|is|could|may|might|be|option)\b[ ,]*)*"
+    rf"(?:[(\[]{LETTER}[)\]]|{LETTER}(?!\.\w)(?=[^\w\s'\u2019-]|\W*$| (?:and|or|is|are)\b)))+"
+)
+DENIES = re.compile(r"\b(?:not?|none|neither|never|false|incorrect|wrong)\b|n['\u2019]t\b", re.IGNORECASE)
+THOUGHTS = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*", re.IGNORECASE | re.DOTALL)
 
 
+@lru_cache(64)
 def normalize(text: str) -> str:
     """
     Lower case, without articles, without the punctuation that carries no meaning, and in one form where Unicode has
@@ -87,41 +91,34 @@ def normalize(text: str) -> str:
     """
     text = WRAPPED.sub(r"\1\2", text) if WRAPPED.fullmatch(text := text.strip()) else text
     text = TRADE_MARKS.sub("", FRACTIONS.sub(r" \g<0>", POWERS.sub(r"^\g<0>", text)))
-    text = DASHES.sub("-", _in_one_form(text)).replace("\N{FRACTION SLASH}", "/").strip()
+    text = _in_one_form(text).replace("\N{FRACTION SLASH}", "/").strip()
     text = SPACED_SIGNS.sub(r"\1", ARROWS.sub(" ", text))
     text = ARTICLES.sub("", THOUSANDS.sub(lambda number: number[0].replace(",", ""), text))
     signs = {place for found in SIGNS.finditer(text) for place in range(*found.span())}
-    return " ".join("".join(_kept(letter, place in signs) for place, letter in enumerate(text)).split())
+    kinds = [_kind(letter) for letter in text]
+    kinds = ["word" if place in signs and kind != "sign" else kind for place, kind in enumerate(kinds)]
+    return " ".join("".join(SET_AS[kind].format(letter) for letter, kind in zip(text, kinds, strict=True)).split())
 
 
 def _in_one_form(text: str) -> str:
-    return LOOSE.sub("", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return DASHES.sub("-", LOOSE.sub("", text))
 
 
-def _is_kept(letter: str) -> bool:
-    is_of_sums = unicodedata.category(letter) in ("Sc", "Sm") and letter != "|"
-    return is_of_sums or letter in KEPT or letter == "^" or FLAGS[0] <= letter <= FLAGS[1]
-
-
-def _kept(letter: str, is_sign: bool) -> str:
-    """What is left of one character; a symbol is a word of its own, however it is set."""
-    if _is_kept(letter):
-        return f" {letter} "
+def _kind(letter: str) -> str:
+    """What a character is: a sign always counts, a symbol may be an ornament, or all that tells two answers apart."""
     kind = unicodedata.category(letter)
-    if is_sign or kind[0] in "LMN":
-        return letter
-    return "" if kind == "Cf" or letter in ORNAMENTS else " "  # marks of direction and joints of letters are not seen
+    if letter in KEPT or (kind in ("Sc", "Sm") and letter != "|"):
+        return "sign"
+    if letter in TONES or (kind == "So" and letter not in ORNAMENTS):
+        return "symbol"
+    if kind == "Cf" or letter in ORNAMENTS:  # marks of direction and joints of letters are not seen
+        return "nothing"
+    return "word" if kind[0] in "LMN" else "gap"
 
 
 def _symbols(text: str) -> list[str]:
-    """The symbols that [`normalize`] leaves out: they may be ornaments, or all that tells two answers apart."""
-    text = ARROWS.sub(" ➡ ", DASHES.sub("-", _in_one_form(text)))
-    return [letter for letter in text if _is_symbol(letter)]
-
-
-def _is_symbol(letter: str) -> bool:
-    is_tone = "\N{EMOJI MODIFIER FITZPATRICK TYPE-1-2}" <= letter <= "\N{EMOJI MODIFIER FITZPATRICK TYPE-6}"
-    return is_tone or (unicodedata.category(letter) == "So" and letter not in ORNAMENTS and not _is_kept(letter))
+    return [letter for letter in ARROWS.sub(" ➡ ", _in_one_form(text)) if _kind(letter) == "symbol"]
 
 
 def is_same(one: str, other: str) -> bool:
@@ -146,21 +143,21 @@ def split_choice(question: str) -> tuple[str, dict[str, str]]:
     for marks in (ON_LINES, ANYWHERE, NUMBERED):
         found = list(marks.finditer(marked))
         known = inline | set(map(_label, found))
+        starts = [*(mark.start() for mark in found), len(question)]
         for start in range(len(found) - 2, -1, -1):
-            row = list(_row(found[start:], known, marks is not ANYWHERE))
+            row = list(_row(found[start : start + 100], known, marks is not ANYWHERE))
             if len(row) < 2:
                 continue
-            ends = [*(mark.start() for mark in found[start + 1 :]), len(question)][: len(row)]
+            ends = starts[start + 1 : start + 1 + len(row)]
             texts = [LINE.match(question, mark.end(), end)[0] for mark, end in zip(row, ends, strict=True)]
             texts[-1] = REQUEST.sub("", texts[-1])
-            # "Answer (A) or (B) only." has no options.
-            if marks is ANYWHERE and any(
-                not re.search(r"\w", text) or text.strip() in ("or", "and") for text in texts
-            ):
-                continue
             behind = [question[mark.end() + len(text) : end] for mark, text, end in zip(row, texts, ends, strict=True)]
+            texts = [text.strip(" \t\r*_") or text.strip() for text in texts]  # a lone * is a sign
+            # "Answer (A) or (B) only." has no options.
+            if marks is ANYWHERE and any(text in ("or", "and") or not re.search(r"\w", text) for text in texts):
+                continue
             stem = "\n".join([question[: row[0].start()], *behind, question[ends[-1] :]])
-            return stem, {_label(mark): text.strip(" \t\r*_") for mark, text in zip(row, texts, strict=True)}
+            return stem, dict(zip(map(_label, row), texts, strict=True))
     return question, {}
 
 
@@ -182,67 +179,58 @@ def _row(found: list[re.Match], known: set[str], may_skip: bool) -> Iterator[re.
 
 def chosen_option(options: dict[str, str], answer: str) -> str | None:
     """
-    The letter of the option that an answer names: by its very text, else by its letter ("B", "(b)", "B. green", "The
-    answer is B"), else by a text that is the same after [`normalize`]; `None` where it names none, or several. Where
-    no options are known, any letter is one.
+    The letter of the option that an answer names: by its very text, else by the letter that it leads with ("B", "(b)",
+    "B. green", "The answer is B"), else by a text that is the same after [`normalize`]. `None` where it names none,
+    denies its letter ("A is wrong"), joins it with another ("A or B"), or leads another sentence with another, alone
+    or with its text (a list of options). What else it explains does not count. Of unknown options, any letter is one.
     """
     options = options or dict.fromkeys(ascii_uppercase, "")
     answer = THOUGHTS.sub("", answer).strip()
-    if not answer:
-        return None
-    letters = [letter for letter, text in options.items() if text == answer]
-    if len(letters) == 1:
-        return letters[0]
-    said = SET_AROUND.sub("", unicodedata.normalize("NFKC", answer)).strip(QUOTES)
-    said = LEADS.sub("", said, count=1) if LEADS.match(said) else said
-    if (letter := _named(options, said.strip(QUOTES), answer)) is not None:
-        return letter
-    for words in (answer, said):
-        letters = [letter for letter, text in options.items() if text and is_same(text, words)]
-        if letters:
-            return letters[0] if len(letters) == 1 else None
-    return None
+    exact = [letter for letter, text in options.items() if answer and text == answer]
+    if len(exact) == 1:
+        return exact[0]
+    said = SET_AROUND.sub("", unicodedata.normalize("NFKC", answer)).strip()
+    said = LEADS.sub("", re.sub(r"[^\S\n]+", " ", said))
+    named = set(_named(options, said))
+    if not (named and LABEL.fullmatch(said)):  # "A. Einstein" is the text of one option, not the letter of another
+        forms = [(letter, form) for letter, text in options.items() if text for form in (text, f"{letter}. {text}")]
+        for words in (answer, said):
+            if same := {letter for letter, form in forms if is_same(form, words)}:
+                return same.pop() if len(same) == 1 else None
+    return named.pop() if len(named) == 1 else None
 
 
-def _named(options: dict[str, str], said: str, answer: str) -> str | None:
-    """The option whose letter an answer begins with, as a letter and not as a word or an initial."""
-    named = NAMED.fullmatch(said)
-    if named is None:
-        return None
-    letter, behind = _of_options(options, named[1] or named[3]), named[2] if named[1] else named[4]
-    if letter not in options:
-        return None
-    mark = MARK.match(behind) or STOP.match(behind)
-    text = behind[mark.end() :] if mark else behind
-    if not text.strip() or is_same(text, options[letter]):
-        return letter
-    # The option's own text may hold what looks like a denial or a mark: "D. Vitamin C. It is ..."
-    own, rest = options[letter].casefold(), text.strip(QUOTES)
-    rest = rest[len(own) :] if own and rest.casefold().startswith(own) else rest
-    another = ANOTHER.match(rest)
-    if another and another[1].upper() in options and another[1].upper() != letter:
-        return None
-    # "A. Einstein" is the text of one option, not the letter of another.
-    if any(is_same(option, words) for option in options.values() if option for words in (said, answer)):
-        return None
-    if DENIED.match(rest) or _others(options, letter, rest):
-        return None
-    if named[1] or (mark and text[0].isspace()) or (not named[3].islower() and REASONED.match(behind)):
-        return letter
-    return letter if mark and not ABBREVIATES.match(text) else None  # "D.C." is no option D
+def _named(options: dict[str, str], said: str) -> Iterator[str | None]:
+    """
+    The letter that each sentence leads with, `None` where it is denied or joined with another. Of later sentences,
+    only those count that say no more than the label, or affirm its option's own text.
+    """
+    letters = {letter: letter for letter in options}
+    if "1" in options:  # the second of numbered options is B too
+        letters |= zip(ascii_uppercase, options, strict=False)
+    for place, sentence in enumerate(SENTENCE_END.split(said)):
+        sentence = LEADS.sub("", sentence)
+        found = LABEL.match(sentence)
+        label = LETTERS.search(found[0])[0] if found else ""
+        if (letter := letters.get(label.upper())) is None:
+            continue
+        text, behind = options[letter], sentence[found.end() :]
+        own = re.escape(text.strip(" .,;:!?")) or "(?!)"
+        parts = re.split(rf"(?<!\w){own}(?!\w)", behind, maxsplit=1, flags=re.IGNORECASE)
+        words = normalize(behind)
+        if not words or (" " in words and f" {words} " in f" {normalize(text)} "):
+            parts = ["", ""]  # "C. A and B" of "Both A and B"
+        if place > 0 and (len(parts) == 1 or DENIES.search(" ".join(parts))):
+            continue
+        is_void = any(_is_denied(text, part, 0) for part in parts)
+        for joined in filter(None, map(JOINED.match, parts)):
+            labels = [one for one in LETTERS.findall(joined[0]) if one.islower() == label.islower()]
+            if others := {letters.get(one.upper()) for one in labels} - {letter, None}:
+                is_void |= not _is_denied(" ".join(map(options.get, others)), joined.string, joined.end())
+        yield None if is_void else letter
 
 
-def _of_options(options: dict[str, str], label: str) -> str:
-    """A label as the options have it: the second of numbered options is B too."""
-    label = label.upper()
-    return str(ascii_uppercase.index(label) + 1) if label not in options and label.isalpha() else label
-
-
-def _others(options: dict[str, str], letter: str, text: str) -> bool:
-    """Whether the text names another option than that of the letter."""
-    marks = (ANYWHERE, ON_LINES, BRACKETED, LED_TO, *([NUMBERED] if letter.isdigit() else []))
-    labels = {_of_options(options, _label(mark)) for pattern in marks for mark in pattern.finditer(text)}
-    return bool(labels & options.keys() - {letter})
-
-
-__all__ = ["chosen_option", "is_same", "normalize", "split_choice"]
+def _is_denied(text: str, said: str, place: int) -> bool:
+    """Whether what is said behind the label of an option denies it; "It is false" affirms the option "False"."""
+    found = DENIED.match(said, place)
+    return bool(found) and (found[0].startswith((" is ", " are ")) or not DENIES.search(text))

@@ -265,6 +265,8 @@ def test_numbered_options_are_named_by_their_numbers() -> None:
     for answer, right in {"2": True, "2.": True, "(2) green": True, "green": True, "3": False, "2, 3": False}.items():
         assert is_right(question, answer) is right, answer
     assert not is_right(question, "2.5") and not is_right(question, "12")
+    for answer in ("2", "2.", "(2)", "B. 2"):
+        assert chosen_option({"A": "1", "B": "2", "C": "3"}, answer) == "B", answer
 
 
 COLOURS = "Which?\nA. red\nB. green\nC. blue\nD. yellow"
@@ -349,3 +351,150 @@ def test_what_an_option_itself_says_neither_denies_it_nor_names_another() -> Non
     assert chosen_option(options, "A. False alarm, as the bell rings") == "A"
     assert chosen_option(options, "(B) Vitamin (A) or C. D, as the label says") == "B"
     assert chosen_option(options, "D: is not shown at all") == "D"
+
+
+RINGS = split_choice(COLOURS)[1]
+BOTH = {"A": "red", "B": "green", "C": "Both A and B", "D": "None of the above"}
+ALL = {"A": "red", "B": "green", "C": "blue", "D": "All of the above"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "B, not C",
+        "B. green (not A)",
+        "B. green, not C. blue",
+        "B. green. It is not A, C or D.",
+        "B. green. Option C is wrong because it is not blue.",
+        "B. green. A, C and D are wrong.",
+        "B. green, A and C are wrong",
+        "B: green. The others (A, C, D) are not shown.",
+        "B. green, rather than (C) blue",
+        "B. None of A, C or D",
+        "B. green\nA is not shown",
+        "B. green\nA: wrong, it is not red",
+        "B\n\nOption C is not right",
+        "(B) green\n\n(A) is wrong because the ring is not red.",
+        "The correct answer is B. The ring is green, so options A, C and D are wrong.",
+        "The answer is (B) green. (C) is wrong.",
+        "The answer is (B) green; A is wrong.",
+        "B. The letter shown is C",
+    ],
+)
+def test_an_explanation_may_speak_of_other_options(answer) -> None:
+    assert chosen_option(RINGS, answer) == "B"
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "letter"),
+    [
+        (BOTH, "C. A and B", "C"),
+        (BOTH, "C. Both A and B. The video shows A and then B.", "C"),
+        (BOTH, "D. None of the above, as neither A nor B is shown", "D"),
+        (BOTH, "D. Neither A nor B", "D"),
+        (BOTH, "C, B", None),
+        (ALL, "D. All of the above (A, B and C)", "D"),
+        (ALL, "D. All of the above: A, B, and C are shown.", "D"),
+        (ALL, "D. All of the above. A, B and C are shown.", "D"),
+    ],
+)
+def test_an_option_that_speaks_of_others_is_named_like_any_other(options, answer, letter) -> None:
+    assert chosen_option(options, answer) == letter
+
+
+@pytest.mark.parametrize("texts", [("True", "False"), ("Yes", "No"), ("Correct", "Incorrect")])
+def test_an_option_that_denies_is_affirmed_by_a_denial(texts) -> None:
+    options = dict(zip("AB", texts, strict=True))
+    said = ("This is false because no dog is shown.", "It is incorrect.", "Incorrect", "It's wrong, no dog is shown.")
+    for answer in said:
+        assert chosen_option(options, f"B. {answer}") == "B", answer
+    for answer in ("B is wrong", "(B) is wrong", "A. It is false", f"A. {texts[0]} or B. {texts[1]}"):
+        assert chosen_option(options, answer) is None, answer
+    assert chosen_option({"A": "It is not raining", "B": "It is raining"}, "A. Is not raining") == "A"
+
+
+def test_small_letters_of_an_explanation_are_no_labels() -> None:
+    options = RINGS | {"E": "none"}
+    for answer in (
+        "B. green (a.k.a. lime)",
+        "B. green, a.k.a. lime",
+        "B. green (c. 1900)",
+        "B. green, c. 1900",
+        "B. green: d. 1950",
+        "B. green, e.g. a leaf",
+        "B. green (e.g. a leaf)",
+        "B. green and a ring",
+    ):
+        assert chosen_option(options, answer) == "B", answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *('The answer is "B".', "The answer is 'B'.", "'B'.", '"B".', "### Answer: B", "# B", "## B", r"\(B\)", "<B>"),
+        *("\u6b63\u786e\u7b54\u6848\u662fB", "\u9009B", "\u9009\u9879B", "Answer - B", "It is B.", "\n\nB"),
+        *("Based on the video, the answer is B.", "The ring is green. So the answer is B."),
+    ],
+)
+def test_what_is_set_around_a_letter_or_leads_to_it_is_not_read(answer) -> None:
+    assert chosen_option(RINGS, answer) == "B"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("A/B", "A (or B)", "A. or B.", "A. red or B. green", "A. red; B. green; C. blue", "A, maybe B", "b) or c)"),
+        *("A, but B is also possible", "A. red. Actually, B.", "A. Hmm, no. C", "A. red\nNo, it is B."),
+        *("not B", "Not (B)", "It is not B.", "The answer is not B", "neither", "Neither A nor B", "Either A or B"),
+        *("(A) is wrong, it is B", "A. red. B. green.", "- A. red\n- B. green", "a. red\nb. green", "I doubt it is B"),
+    ],
+)
+def test_an_answer_that_hedges_or_only_denies_names_none(answer) -> None:
+    assert chosen_option(RINGS, answer) is None
+
+
+def test_only_a_request_is_cut_from_the_last_option() -> None:
+    story = "Next?\nA. Bake it.\nB. Chop the onion. Give it a stir."
+    assert split_choice(story)[1] == {"A": "Bake it.", "B": "Chop the onion. Give it a stir."}
+    for request in (
+        "Answer with the letter.",
+        "Please select the best option.",
+        "Choose one.",
+        "Answer A or B.",
+        "Answer:",
+    ):
+        for text in (f"Which?\nA. red\nB. green. {request}", f"Which? A. red B. green. {request}"):
+            stem, options = split_choice(text)
+            assert options == {"A": "red", "B": "green."} and request in stem, text
+
+
+def test_options_may_be_signs_that_also_set_text() -> None:
+    text = "Which sign?\nA. +\nB. *\nC. /\nD. _"
+    assert split_choice(text)[1] == {"A": "+", "B": "*", "C": "/", "D": "_"}
+    assert is_right(Question(text, "B", "sign", "choice"), "*")
+
+
+@pytest.mark.parametrize("label", ["\u0130", "\u0131"])  # of Turkish, I in another case
+def test_letters_beyond_a_to_z_are_no_labels(label) -> None:
+    for answer, letter in {label: None, f"{label}.": None, f"({label})": None, f"B. green\n{label}) no": "B"}.items():
+        assert chosen_option(RINGS, answer) == letter, answer
+        assert chosen_option({"1": "red", "2": "green"}, answer) == (letter and "2"), answer
+    assert split_choice(f"Which?\nA. red\nB. green\n{label}. no")[1] == {"A": "red", "B": "green"}
+
+
+@pytest.mark.parametrize(
+    ("piece", "letter"),
+    [
+        (",", "A"),
+        (" ", "A"),
+        ("* ", "A"),
+        ("so, ", "A"),
+        ("1,000", "A"),
+        ("A, ", "A"),
+        ("B. green. ", None),
+    ],
+)
+def test_an_answer_without_end_is_judged_all_the_same(piece, letter) -> None:
+    answer = "A. " + piece * (60_000 // len(piece))  # which would take minutes, were the time to grow with the square
+    assert chosen_option(RINGS, answer) == letter
+    assert split_choice(answer)[1].keys() <= {"A", "B"}
