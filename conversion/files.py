@@ -20,6 +20,8 @@ SHARD_BYTES = 2 << 30
 # As the safetensors format calls them. Other types are buffers or quantized weights, whose scales are elsewhere.
 WEIGHT_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 ADAPTER = "is an adapter (adapter_config.json): merge it into its base first, and convert the model that this gives."
+# More layers than any model has: a configuration with more takes hours, and gigabytes, to build.
+MAX_LAYERS = 1000
 INDICES = {"model.safetensors.index.json": "*.safetensors", "pytorch_model.bin.index.json": "pytorch_model*.bin"}
 
 
@@ -100,11 +102,15 @@ def read_config(folder: Path) -> dict:
     The `config.json` of a checkpoint, empty where there is none.
 
     Raises:
-        ValueError: If the folder is an adapter's.
+        ValueError: If the folder is an adapter's, or the checkpoint has more layers than any model.
     """
     config = read_json(folder / "config.json")
     if not config and find_file(folder / "adapter_config.json"):
         raise ValueError(f"{folder} {ADAPTER}")
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        depth = part.get("num_hidden_layers")
+        if isinstance(depth, int) and depth > MAX_LAYERS:
+            raise ValueError(f"{folder}: `num_hidden_layers` must be at most {MAX_LAYERS}, got {depth}.")
     return config
 
 

@@ -8,11 +8,9 @@ from transformers import CONFIG_MAPPING, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..configuration_fila_video import FilaVideoConfig
-from .files import foreign, read_json
+from .files import MAX_LAYERS, foreign, read_json
 
 BACKBONE_SETTINGS = ("out_features", "out_indices", "stage_names")
-# More layers than any model has: a configuration with more would be built for hours.
-MAX_LAYERS = 1000
 
 
 def tower_config(folder: Path) -> PreTrainedConfig:

@@ -1,5 +1,8 @@
 """A language model and a vision tower become a model to train."""
 
+import json
+import tracemalloc
+
 import pytest
 import torch
 from fila_video import ChatCollator, FilaVideoProcessor
@@ -179,6 +182,18 @@ def test_a_vision_tower_with_other_names_than_siglips_is_taken(tmp_path, qwen2) 
     with torch.no_grad():
         theirs = dino(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
         assert (model.encode_frames(pixels) - theirs).abs().max() < 1e-5
+
+
+def test_a_tower_with_layers_without_end_is_refused_before_it_is_built(tmp_path, qwen2) -> None:
+    settings = {"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 10**7, "image_size": 28}
+    (tmp_path / "dino").mkdir()
+    (tmp_path / "dino" / "config.json").write_text(json.dumps(settings))
+    folders = {"language_model": tmp_path / "qwen2", "vision_tower": tmp_path / "dino"}
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="`num_hidden_layers` must be at most 1000, got 10000000"):
+        convert(None, tmp_path / "out", **folders, progress=False)
+    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    tracemalloc.stop()
 
 
 def test_answers_are_learned_by_a_qwen2_whose_own_template_marks_none(tmp_path, qwen2, siglip) -> None:
