@@ -376,7 +376,14 @@ class FilaVideoProcessor(ProcessorMixin):
         """How the text of a video is made: the processor's settings, and a call's over them; others are left out."""
         values = {field.name: getattr(self, field.name) for field in fields(VideoPrompt)}
         values |= {name: overrides[name] for name in TIME_SETTINGS if overrides.get(name) is not None}
-        return VideoPrompt(**values)
+        prompt = VideoPrompt(**values)
+        is_cooperative = self.video_processor.scene_settings(**overrides).frame_encoding == "cooperative"
+        if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
+            raise ValueError(
+                "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "
+                "`time_marks='per_scene'`, `visual_start` and `visual_end` cannot be used."
+            )
+        return prompt
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.visual_start + self.image_token * self._counter().of_scenes(1) + self.visual_end
@@ -395,11 +402,6 @@ class FilaVideoProcessor(ProcessorMixin):
         # CODEPATH: of the many frames of DynFocus, as many times are named as there would be scenes.
         is_cooperative = counter.scenes.frame_encoding == "cooperative"
         every = -(-num_scenes // counter.scenes.num_scenes) if is_cooperative else 1
-        if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
-            raise ValueError(
-                "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "
-                "`time_marks='per_scene'`, `visual_start` and `visual_end` cannot be used."
-            )
         return prompt.text(self.video_token, layout, scenes, every, self.tokenizer if thin_times else None)
 
     @property

@@ -148,7 +148,7 @@ class FrameReader(ExitStack):
             track, index = tracks[key], tracks[key].index
             start, last = span_of(segment)
             end = min(last, index.duration)
-            if not 0 <= start < end:
+            if start >= end:
                 raise track.source.error(
                     f"its segment from {segment.start} to {segment.end} seconds does not lie within its "
                     f"{index.duration:.3f} seconds"

@@ -65,15 +65,16 @@ def span_of(segment: VideoSegment) -> tuple[float, float]:
     Its start and its end, 0 and infinity where none is given.
 
     Raises:
-        VideoReadError: If one is no number.
+        VideoReadError: If one is no number, or the start is negative or not before the end.
     """
+    its = f"Cannot read the video {source_name(segment.source)}: its segment from {segment.start!r} to {segment.end!r}"
     for time in (segment.start, segment.end):
         if time is not None and (isinstance(time, bool) or not isinstance(time, Real)):
-            raise VideoReadError(
-                f"Cannot read the video {source_name(segment.source)}: its segment from {segment.start!r} to "
-                f"{segment.end!r} has no times in seconds; pass numbers, or `None` for its own start or end."
-            )
-    return segment.start or 0.0, math.inf if segment.end is None else segment.end
+            raise VideoReadError(f"{its} has no times in seconds; pass numbers, or `None` for its own start or end.")
+    start, end = segment.start or 0.0, math.inf if segment.end is None else segment.end
+    if not 0 <= start < end:
+        raise VideoReadError(f"{its} does not lie within it: a segment starts at 0 seconds or later, before its end.")
+    return start, end
 
 
 class OpenedSource(ExitStack):

@@ -25,6 +25,16 @@ def test_the_sentence_of_a_cooperative_video_names_as_many_times_as_were_set_whe
     assert text.index("one in 12 at") < text.index("one in 6 at")
 
 
+@pytest.mark.parametrize("marks", [{"time_marks": "per_scene"}, {"visual_start": "<b>"}, {"visual_end": "<e>"}])
+def test_marks_of_scenes_that_only_the_model_knows_are_refused_before_a_video_is_read(marks) -> None:
+    processor, read = tiny_processor(**COOPERATIVE), []
+    for name, value in marks.items():
+        setattr(processor, name, value)
+    with pytest.raises(ValueError, match="only the model knows which tokens are of which frame"):
+        processor(text="<video>\nWhat?", videos=[clip(24)], progress=lambda *done: read.append(done))
+    assert not read
+
+
 def test_a_call_that_sets_what_a_model_would_fix_gets_the_tokens_of_its_frames() -> None:
     processor, frames = tiny_processor(), clip(24)
     for options in ({"background_tokens": 1}, COOPERATIVE):

@@ -6,12 +6,14 @@ import io
 import os
 import pickle
 from fractions import Fraction
+from functools import partial
 from typing import Never
 
 import av
 import numpy as np
 import PIL.Image
 import pytest
+from fila_video.subtitles_fila_video import read_subtitles
 from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
 from fila_video.video_sources_fila_video import OpenedSource
 from helpers.video_files import make_video, number_of, picture, straight_decode
@@ -422,6 +424,17 @@ def test_wrong_arguments_say_what_is_wrong(video, arguments, message) -> None:
 def test_a_segment_outside_its_video_is_an_error(video) -> None:
     with pytest.raises(VideoReadError, match="does not lie within"):
         read_frames(VideoSegment(video("h264.mp4"), 3, 4), num_frames=1)
+
+
+@pytest.mark.parametrize("times", [(-5, None), (2, 1), (1, 1), (float("nan"), None), (0, float("nan"))])
+def test_a_segment_that_is_none_is_an_error_also_of_its_subtitles(video, times) -> None:
+    segment = VideoSegment(video("h264.mp4"), *times)
+    for read in (
+        partial(read_frames, num_frames=1),
+        partial(read_subtitles, b"1\n00:00:00,500 --> 00:00:01,000\nHello\n"),
+    ):
+        with pytest.raises(VideoReadError, match="does not lie within it: a segment starts at 0 seconds or later"):
+            read(segment)
 
 
 def test_a_segment_that_would_end_behind_its_video_is_told_and_read_to_the_end(video, warnings) -> None:
