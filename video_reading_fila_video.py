@@ -422,7 +422,8 @@ def read_frames(source: Any, **options: Any) -> VideoFrames:
 
     Returns:
         [`VideoFrames`]: The frames. Where a file is damaged, frames that cannot be decoded are left out, with a
-        warning.
+        warning, and what the decoder puts where parts of a frame are lost may differ between readings on several
+        cores.
 
     Raises:
         VideoReadError: If the source cannot be read.
