@@ -24,12 +24,14 @@ import dis
 import inspect
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import MistralModel, Qwen2Model
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
@@ -41,6 +43,7 @@ from .configuration_fila_video import FilaVideoConfig, pooled_grid_size
 # The name of the cache's argument: `past_key_values` before transformers 5.24.
 CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 DECODER_PARTS = ("layers", "norm", "rotary_emb")  # beside the embedding
+HARMLESS = {"set", "copy", "embedding_multiplier"}  # in the code of a forward; the last is looked at by its value
 # What makes the weights of an attention, and what stands behind them.
 ATTENTION_PARTS = {"q_proj", "k_proj", "q_norm", "k_norm"} | {"v_proj", "gate_proj", "attn_sub_norm", "o_proj"}
 
@@ -190,9 +193,22 @@ def unlike_llama(language_model: nn.Module) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def norms_of(kind: type[nn.Module]) -> int:
-    """How many times a language model's code takes its norm, which in NanoChat stands before the layers too."""
-    return sum(step.argval == "norm" for step in dis.get_instructions(inspect.unwrap(kind.forward)))
+def names_in_forward(kind: type[nn.Module]) -> Counter[str]:
+    """How often the code of a module's forward takes each attribute, global and the like."""
+    forward = inspect.unwrap(kind.forward)
+    names = forward.__code__.co_names
+    return Counter(step.argval for step in dis.get_instructions(forward) if step.argval in names)
+
+
+def forward_unlike(kind: type[nn.Module]) -> str | None:
+    """What a language model's forward does besides Qwen2's and Mistral's, by the names in its code."""
+    names = names_in_forward(kind)
+    if names["norm"] > 1:  # NanoChat's stands before the layers too
+        return "its norm does not stand behind the layers alone"
+    # Such as a factor of the embeddings (AFMoE's `mup_enabled`) or their dropout (Starcoder2).
+    known = HARMLESS.union(names_in_forward(Qwen2Model), names_in_forward(MistralModel))
+    others = sorted(name for name in names.keys() - known if not name.endswith("OutputWithPast"))
+    return f"its forward also takes {', '.join(others)}" if others else None
 
 
 def is_plain_attention(attention: nn.Module | None, config: PreTrainedConfig) -> bool:
@@ -230,8 +246,8 @@ def check_decoder(language_model: nn.Module) -> None:
         taken = inspect.signature(language_model.layers[0].forward).parameters
         if not {"position_embeddings", CACHE_ARGUMENT} <= taken.keys():
             unlike = f"its layers take {', '.join(taken)}"
-        elif norms_of(type(language_model)) > 1:
-            unlike = "its norm does not stand behind the layers alone"
+        else:
+            unlike = forward_unlike(type(language_model))
     if unlike is not None:
         raise ValueError(
             f"`layer_compression` knows no language model like {name}, since {unlike}: set it to None, or take "

@@ -25,6 +25,7 @@ from helpers.tiny_models import (
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
+    AfmoeConfig,
     AutoModel,
     Gemma3TextConfig,
     GraniteConfig,
@@ -34,6 +35,7 @@ from transformers import (
     OlmoConfig,
     Qwen2Config,
     Qwen3Config,
+    Starcoder2Config,
 )
 from transformers.cache_utils import DynamicCache
 
@@ -305,6 +307,12 @@ def test_language_models_that_do_more_than_run_their_layers_are_refused_by_name(
     normed = AutoModel.from_config(NanoChatConfig(**SIZES, final_logit_softcapping=None, pad_token_id=0))
     with pytest.raises(ValueError, match="NanoChatModel, since its norm does not stand behind the layers alone"):
         check_decoder(normed)
+    factor = AutoModel.from_config(AfmoeConfig(**SIZES, layer_types=["full_attention"] * NUM_LAYERS, num_experts=2))
+    with pytest.raises(ValueError, match="AfmoeModel, since its forward also takes hidden_size, mup_enabled"):
+        check_decoder(factor)
+    dropping = AutoModel.from_config(Starcoder2Config(**SIZES))
+    with pytest.raises(ValueError, match="Starcoder2Model, since its forward also takes dropout, embedding_dropout"):
+        check_decoder(dropping)
     with_more = language_model()
     with_more.embed_images = torch.nn.Linear(4, 4)
     with pytest.raises(ValueError, match="Qwen2Model, since it also has embed_images"):
