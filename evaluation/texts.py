@@ -51,23 +51,27 @@ REQUEST = re.compile(
 # What is set around an answer, what leads to it ("So the correct answer is", "Actually,"), and what ends a sentence,
 # but not a label ("B. green").
 SET_AROUND = re.compile(
-    r"[*`$\"“”「」]|(?<!\w)['\u2018]|['\u2019](?!\w)|^#+\s|<[/|a-z][^<>]*>|\\(?:(?:boxed|text|mathrm|mathbf)\b|[()\[\]])",
+    r"[*`$\"“”「」]|(?<!\w)['\u2018]|['\u2019](?!\w)|^[#>✅]+\s|<(?:[/|a-z]|\w\w)[^<>]*>"
+    r"|\\(?:(?:boxed|text|mathrm|mathbf)\b|[()\[\]])",
     re.MULTILINE,
 )
 LEADS = re.compile(
-    r"\A(?:(?:[^\W\d]{2}.*?[,:;] ?)??(?:(?:so|thus|therefore|hence|actually|it is|it['\u2019]s|(?:the |my )?"
-    r"(?:(?:final|correct|right|best) )*(?:answer|option|choice)(?: is)?)\b ?[,:-]? ?)+"
-    r"|(?:正确)?(?:答案|选[项择]?)[是为]? ?:? ?)",
+    r"\A\{?(?:[^\W\d]{2}.*?[,:;] ?)??(?:(?:(?:so|thus|therefore|hence|actually|likely|probably|but(?= the| i\b)"
+    r"|i(?:['\u2019]d| would)? (?:think|believe|say|choose|select|go with)(?: that)?|it is|it['\u2019]s"
+    r"|(?:it |the |my )?(?:(?:final|correct|right|best|most \w+) )*(?:answer|option|choice|(?:sh|w)ould be)"
+    r"(?: to the question)?(?: is)?)\b ?[,:=-]? ?)+"
+    r"|(?:因此|所以)?,? ?(?:我|应该?)?(?:(?:正确|最佳)的?)?(?:答案|选[项择]?)(?:应该)?[是为]? ?:? ?)",
     re.IGNORECASE,
 )
-SENTENCE_END = re.compile(r"\s*\n\s*|(?<=\w\w[.!?;]) |(?<=。)")
+SENTENCE_END = re.compile(r"\s*\n\s*|(?<=\w\w[.!?;]) (?!(?:and|or) )|(?<=。)")
 # A label, and what tells that it is no word, name or number: "(B)", "B.", but not "D.C.", "B!", "B because".
 LETTER = r"(?:[A-Za-z]|\d\d?)"
 LETTERS = re.compile(rf"\b{LETTER}\b")
 LABEL = re.compile(
-    rf"[(\[{{<]+ ?{LETTER} ?[)\]}}>]+|{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
-    r"|(?:[A-Z]|\d\d?)(?: is (?:the )?(?:correct|right|best|answer)\b(?: (?:answer|option|choice)\b)?"
-    r"|(?=,|; | - | ?\(| (?:because|since)\b))"
+    rf"[(\[{{<]+ ?{LETTER} ?(?:[)\]}}>]+|$)"
+    rf"|{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
+    r"|(?:[A-Z]|\d\d?)(?: is (?:the )?(?:correct|right|best|most|answer)\b(?: (?:answer|option|choice)\b)?"
+    r"|(?=,|; | - | ?\(| (?:because|since|as(?! well)|based on|according to|rather than|instead of|best)\b))"
 )
 # Behind it, what denies it ("is wrong", "isn't it", ": no."), or joins it with others ("or B", "/B", ", maybe B").
 DENIED = re.compile(
@@ -76,11 +80,12 @@ DENIED = re.compile(
     re.IGNORECASE,
 )
 JOINED = re.compile(
-    r"(?:[ ,;/&|+、]*(?:\(?(?:and|or|but|else|also|maybe|perhaps|possibly|it|is|could|may|might|be|option)\b[ ,]*)*"
+    r"(?:[ .,;/&|+、]*(?:\(?(?i:and|or|but|else|also|maybe|perhaps|possibly|it|is|could|may|might|be|option|so|however"
+    r"|then|wait|no|the|answer|otherwise)\b[ ,]*)*"
     rf"(?:[(\[]{LETTER}[)\]]|{LETTER}(?!\.\w)(?=[^\w\s'\u2019-]|\W*$| (?:and|or|is|are)\b)))+"
 )
 DENIES = re.compile(r"\b(?:not?|none|neither|never|false|incorrect|wrong)\b|n['\u2019]t\b", re.IGNORECASE)
-THOUGHTS = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*", re.IGNORECASE | re.DOTALL)
+THOUGHTS = re.compile(r"\A.*[<◁]/think(?:ing)?[>▷]|[<◁]think(?:ing)?[>▷].*", re.IGNORECASE | re.DOTALL)
 
 
 @lru_cache(64)
@@ -190,11 +195,13 @@ def chosen_option(options: dict[str, str], answer: str) -> str | None:
     if len(exact) == 1:
         return exact[0]
     said = SET_AROUND.sub("", unicodedata.normalize("NFKC", answer)).strip()
-    said = LEADS.sub("", re.sub(r"[^\S\n]+", " ", said))
+    # What is weighed in a list of the options before a verdict is none.
+    *weighed, verdict = re.split(r"(?i)\banswer(?: is\b|(?= ?:))", said := re.sub(r"[^\S\n]+", " ", said))
+    said = LEADS.sub("", f"answer is {verdict}" if split_choice("\n".join(weighed))[1] else said)
     named = set(_named(options, said))
     if not (named and LABEL.fullmatch(said)):  # "A. Einstein" is the text of one option, not the letter of another
         forms = [(letter, form) for letter, text in options.items() if text for form in (text, f"{letter}. {text}")]
-        for words in (answer, said):
+        for words in (answer, said, *([] if named else re.split("(?<=[.!?]) ", said)[:1])):
             if same := {letter for letter, form in forms if is_same(form, words)}:
                 return same.pop() if len(same) == 1 else None
     return named.pop() if len(named) == 1 else None
@@ -209,20 +216,22 @@ def _named(options: dict[str, str], said: str) -> Iterator[str | None]:
     if "1" in options:  # the second of numbered options is B too
         letters |= zip(ascii_uppercase, options, strict=False)
     for place, sentence in enumerate(SENTENCE_END.split(said)):
-        sentence = LEADS.sub("", sentence)
+        lead = LEADS.match(sentence)
+        sentence = sentence[lead.end() :] if lead else sentence
         found = LABEL.match(sentence)
         label = LETTERS.search(found[0])[0] if found else ""
         if (letter := letters.get(label.upper())) is None:
             continue
         text, behind = options[letter], sentence[found.end() :]
-        own = re.escape(text.strip(" .,;:!?")) or "(?!)"
+        own = re.escape(SET_AROUND.sub("", text).strip(" .,;:!?")) or "(?!)"
         parts = re.split(rf"(?<!\w){own}(?!\w)", behind, maxsplit=1, flags=re.IGNORECASE)
         words = normalize(behind)
         if not words or (" " in words and f" {words} " in f" {normalize(text)} "):
             parts = ["", ""]  # "C. A and B" of "Both A and B"
-        if place > 0 and (len(parts) == 1 or DENIES.search(" ".join(parts))):
-            continue
         is_void = any(_is_denied(text, part, 0) for part in parts)
+        is_led = lead and re.search(r"(?:\bis|\bbe|[:是为])\W*$", lead[0]) and not is_void
+        if place > 0 and not is_led and (len(parts) == 1 or DENIES.search(" ".join(parts))):
+            continue
         for joined in filter(None, map(JOINED.match, parts)):
             labels = [one for one in LETTERS.findall(joined[0]) if one.islower() == label.islower()]
             if others := {letters.get(one.upper()) for one in labels} - {letter, None}:

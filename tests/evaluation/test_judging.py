@@ -498,3 +498,67 @@ def test_an_answer_without_end_is_judged_all_the_same(piece, letter) -> None:
     answer = "A. " + piece * (60_000 // len(piece))  # which would take minutes, were the time to grow with the square
     assert chosen_option(RINGS, answer) == letter
     assert split_choice(answer)[1].keys() <= {"A", "B"}
+
+
+SENTENCES = {
+    "A": "The man falls off his bike.",
+    "B": "The woman hands him a red cup.",
+    "C": "A dog runs across the street.",
+    "D": "They both leave the room.",
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        # Options that are weighed before the verdict.
+        (
+            "A. He stays on it.\nB. She hands it over.\nC. No dog.\nD. They stay.\n\nThe answer is B, as she does.",
+            "B",
+        ),
+        ("A. The man falls off his bike. He does not.\nB. The woman hands him a red cup. Yes.\nAnswer: B", "B"),
+        ("A: he falls.\nB: she hands it.\nThe answer is unclear.", None),
+        # Hedges and corrections behind the letter.
+        ("A. The man falls off his bike. or B. The woman hands him a red cup.", None),
+        ("A. However, B is also possible.", None),
+        ("A is correct, and so is B.", None),
+        ("The answer is A. Wait, no, the answer is B.", None),
+        ("B. The woman hands him a red cup. But the answer is A because he falls.", None),
+        # Reasons first, then a verdict that goes on.
+        ("The video shows a kitchen. The answer is B because it is seen.", "B"),
+        ("She picks it up.\n\nThe correct answer is B) The woman gives him the cup.", "B"),
+        ("It is a cup. The answer is B, not A.", "B"),
+        # What a verdict begins with.
+        ("I think the answer is B.", "B"),
+        ("I would choose B.", "B"),
+        ("I'd go with B.", "B"),
+        ("The answer should be B.", "B"),
+        ("The most likely answer is B.", "B"),
+        ("The answer to the question is B.", "B"),
+        ("This is not clear, but the best answer is B.", "B"),
+        ('{"answer": "B"}', "B"),
+        ("因此, 正确答案是B", "B"),
+        ("我选择B", "B"),
+        ("I don't think the answer is A", None),
+        ("I doubt that it is A", None),
+        ("It would be A or C", None),
+        # What stands behind the letter.
+        ("The answer is B as shown in the video.", "B"),
+        ("The correct answer is B according to the video.", "B"),
+        ("Option B best describes the video.", "B"),
+        ("(B", "B"),
+        ("Best option: (B", "B"),
+        # An option's text with an explanation, and marks of thoughts.
+        ("The woman hands him a red cup. This is shown at the start.", "B"),
+        ("◁think▷A or B◁/think▷B", "B"),
+        ("<REASONING>It is red.</REASONING>\n<CONCLUSION>B</CONCLUSION>", "B"),
+    ],
+)
+def test_verdicts_are_told_from_what_leads_to_them_and_what_follows(answer, letter) -> None:
+    assert chosen_option(SENTENCES, answer) == letter
+
+
+def test_options_in_quotation_marks_are_their_own_texts() -> None:
+    options = {"A": '"Happy Birthday"', "B": '"Don\'t stop"', "C": '"The End"'}
+    assert chosen_option(options, 'A. "Happy Birthday" or B. "Don\'t stop"') is None
+    assert chosen_option(options, 'The text is shown. The answer is C. "The End"') == "C"
