@@ -287,6 +287,7 @@ class FilaVideoProcessor(ProcessorMixin):
         metadata = flatten_metadata(given.pop("video_metadata", None), len(videos))
         subtitles = subtitles_of_videos(subtitles, videos, self.tokenizer, self.video_processor.access(**given))
         settings = self.video_processor.scene_settings(**given)
+        prompt.check_encoding(settings.frame_encoding)
         check_shared_settings(self._selector.model, self, settings)
         for text in (*questions, settings.asking.neutral_question) if self._selector.scorer is None else ():
             self._check_question(text)
@@ -376,14 +377,7 @@ class FilaVideoProcessor(ProcessorMixin):
         """How the text of a video is made: the processor's settings, and a call's over them; others are left out."""
         values = {field.name: getattr(self, field.name) for field in fields(VideoPrompt)}
         values |= {name: overrides[name] for name in TIME_SETTINGS if overrides.get(name) is not None}
-        prompt = VideoPrompt(**values)
-        is_cooperative = self.video_processor.scene_settings(**overrides).frame_encoding == "cooperative"
-        if is_cooperative and (prompt.time_marks == "per_scene" or prompt.visual_start or prompt.visual_end):
-            raise ValueError(
-                "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "
-                "`time_marks='per_scene'`, `visual_start` and `visual_end` cannot be used."
-            )
-        return prompt
+        return VideoPrompt(**values)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.visual_start + self.image_token * self._counter().of_scenes(1) + self.visual_end
@@ -402,6 +396,7 @@ class FilaVideoProcessor(ProcessorMixin):
         # CODEPATH: of the many frames of DynFocus, as many times are named as there would be scenes.
         is_cooperative = counter.scenes.frame_encoding == "cooperative"
         every = -(-num_scenes // counter.scenes.num_scenes) if is_cooperative else 1
+        prompt.check_encoding(counter.scenes.frame_encoding)  # which an encoded video may have of its own
         return prompt.text(self.video_token, layout, scenes, every, self.tokenizer if thin_times else None)
 
     @property

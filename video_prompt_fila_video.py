@@ -236,6 +236,19 @@ class VideoPrompt:
                 f"{', '.join(f'{{{name}}}' for name in TEMPLATE_FIELDS)}."
             )
 
+    def check_encoding(self, frame_encoding: str) -> None:
+        """
+        Raises:
+            ValueError: If scenes are to be marked that only the model tells apart.
+        """
+        if frame_encoding == "cooperative" and (
+            self.time_marks == "per_scene" or self.visual_start or self.visual_end
+        ):
+            raise ValueError(
+                "With `frame_encoding='cooperative'` only the model knows which tokens are of which frame: "
+                "`time_marks='per_scene'`, `visual_start` and `visual_end` cannot be used."
+            )
+
     def text(
         self,
         token: str,

@@ -191,7 +191,7 @@ class WorkList:
             # (`<id>/video.mp4`).
             if os.path.isabs(was) and not os.path.exists(was) and before[-2:] == Path(now).parts[-2:]:
                 return True
-            if not self._has_inside(now):
+            if self._has_inside(was) or not self._has_inside(now):
                 return False
         written = Path(os.path.relpath(now, self._folder())).parts
         return before[-len(written) :] == written

@@ -33,6 +33,7 @@ def test_marks_of_scenes_that_only_the_model_knows_are_refused_before_a_video_is
     with pytest.raises(ValueError, match="only the model knows which tokens are of which frame"):
         processor(text="<video>\nWhat?", videos=[clip(24)], progress=lambda *done: read.append(done))
     assert not read
+    assert processor(text="What?", images=None)["input_ids"]  # of a prompt without a video, nothing is refused
 
 
 def test_a_call_that_sets_what_a_model_would_fix_gets_the_tokens_of_its_frames() -> None:
