@@ -73,7 +73,7 @@ def span_of(segment: VideoSegment) -> tuple[float, float]:
             raise VideoReadError(f"{its} has no times in seconds; pass numbers, or `None` for its own start or end.")
     start, end = segment.start or 0.0, math.inf if segment.end is None else segment.end
     if not 0 <= start < end:
-        raise VideoReadError(f"{its} does not lie within it: a segment starts at 0 seconds or later, before its end.")
+        raise VideoReadError(f"{its} seconds does not lie within it: a segment starts at 0 or later, before its end.")
     return start, end
 
 

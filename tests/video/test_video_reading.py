@@ -433,7 +433,7 @@ def test_a_segment_that_is_none_is_an_error_also_of_its_subtitles(video, times) 
         partial(read_frames, num_frames=1),
         partial(read_subtitles, b"1\n00:00:00,500 --> 00:00:01,000\nHello\n"),
     ):
-        with pytest.raises(VideoReadError, match="does not lie within it: a segment starts at 0 seconds or later"):
+        with pytest.raises(VideoReadError, match="seconds does not lie within it: a segment starts at 0 or later"):
             read(segment)
 
 
