@@ -44,8 +44,8 @@ ANYWHERE = re.compile(
 LINE = re.compile(r"(?:(?!<br).)*", re.IGNORECASE)
 # A request behind the last option, on its line: "Answer with the letter.", "Choose one.", "Answer (A) or (B) only."
 REQUEST = re.compile(
-    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?(?:answer\s*:?\s*$|(?:answer|choose|select|pick|respond|reply|give|write)\b"
-    r"[^.?!;]*\b(?:letters?|options?|choices?|answers?|numbers?|one|only|(?-i:[A-Z]))\b.*)",
+    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?(?:(?:answer|respond|reply)\b.*|(?:choose|select|pick|give|write)\b"
+    r"[^.?!;]*\b(?:letters?|options?|choices?|answers?|numbers?|one|only|best|apply|(?-i:[A-Z]))\b.*)",
     re.IGNORECASE,
 )
 # What is set around an answer, what leads to it ("So the correct answer is", "Actually,"), and what ends a sentence,
@@ -56,7 +56,8 @@ SET_AROUND = re.compile(
     re.MULTILINE,
 )
 LEADS = re.compile(
-    r"\A\{?(?:[^\W\d]{2}.*?[,:;] ?)??(?:(?:(?:so|thus|therefore|hence|actually|likely|probably|but(?= the| i\b)"
+    r"\A\{?(?:(?!if\b)[^\W\d]{2}.*?[,:;] ?)??"
+    r"(?:(?:(?:so|thus|therefore|hence|actually|likely|probably|but(?= the| i\b)"
     r"|i(?:['\u2019]d| would)? (?:think|believe|say|choose|select|go with)(?: that)?|it is|it['\u2019]s"
     r"|(?:it |the |my )?(?:(?:final|correct|right|best|most \w+) )*(?:answer|option|choice|(?:sh|w)ould be)"
     r"(?: to the question)?(?: is)?)\b ?[,:=-]? ?)+"
@@ -69,7 +70,7 @@ LETTER = r"(?:[A-Za-z]|\d\d?)"
 LETTERS = re.compile(rf"\b{LETTER}\b")
 LABEL = re.compile(
     rf"[(\[{{<]+ ?{LETTER} ?(?:[)\]}}>]+|$)"
-    rf"|{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
+    rf"|[(\[{{]?{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
     r"|(?:[A-Z]|\d\d?)(?: is (?:the )?(?:correct|right|best|most|answer)\b(?: (?:answer|option|choice)\b)?"
     r"|(?=,|; | - | ?\(| (?:because|since|as(?! well)|based on|according to|rather than|instead of|best)\b))"
 )
@@ -195,13 +196,18 @@ def chosen_option(options: dict[str, str], answer: str) -> str | None:
     if len(exact) == 1:
         return exact[0]
     said = SET_AROUND.sub("", unicodedata.normalize("NFKC", answer)).strip()
-    # What is weighed in a list of the options before a verdict is none.
+    # What is weighed in a list of the options before a verdict is none; one behind an answer asks something else.
     *weighed, verdict = re.split(r"(?i)\banswer(?: is\b|(?= ?:))", said := re.sub(r"[^\S\n]+", " ", said))
-    said = LEADS.sub("", f"answer is {verdict}" if split_choice("\n".join(weighed))[1] else said)
+    before, listed = split_choice("\n".join(weighed))
+    whole = said.strip("{} ")  # an option may begin as an answer does: "It is raining"
+    said = LEADS.sub("", f"answer is {verdict}" if listed and not LABEL.match(before) else said)
     named = set(_named(options, said))
-    if not (named and LABEL.fullmatch(said)):  # "A. Einstein" is the text of one option, not the letter of another
+    # "A. Einstein" is the text of one option, not the letter of another.
+    if not (named and LABEL.fullmatch(said.rstrip(",;!?。"))):
         forms = [(letter, form) for letter, text in options.items() if text for form in (text, f"{letter}. {text}")]
-        for words in (answer, said, *([] if named else re.split("(?<=[.!?]) ", said)[:1])):
+        only = [verdict.strip(" :{}")] if len(weighed) == 1 else []
+        first = [] if named else re.split("(?<=[.!?]) ", said)[:1]
+        for words in (answer, whole, *only, said, *first):
             if same := {letter for letter, form in forms if is_same(form, words)}:
                 return same.pop() if len(same) == 1 else None
     return named.pop() if len(named) == 1 else None
@@ -225,6 +231,8 @@ def _named(options: dict[str, str], said: str) -> Iterator[str | None]:
         text, behind = options[letter], sentence[found.end() :]
         own = re.escape(SET_AROUND.sub("", text).strip(" .,;:!?")) or "(?!)"
         parts = re.split(rf"(?<!\w){own}(?!\w)", behind, maxsplit=1, flags=re.IGNORECASE)
+        if len(parts) > 1:
+            parts[0] = re.sub(r"(?<!\w)A ?$", "", parts[0])  # the article of "B. A green ring" is no letter
         words = normalize(behind)
         if not words or (" " in words and f" {words} " in f" {normalize(text)} "):
             parts = ["", ""]  # "C. A and B" of "Both A and B"
@@ -235,6 +243,8 @@ def _named(options: dict[str, str], said: str) -> Iterator[str | None]:
         for joined in filter(None, map(JOINED.match, parts)):
             labels = [one for one in LETTERS.findall(joined[0]) if one.islower() == label.islower()]
             if others := {letters.get(one.upper()) for one in labels} - {letter, None}:
+                # "B. A and C are wrong" denies the others alone, "B, A and C are wrong" B too.
+                is_void |= joined.string is parts[0] and found[0] == label
                 is_void |= not _is_denied(" ".join(map(options.get, others)), joined.string, joined.end())
         yield None if is_void else letter
 

@@ -462,6 +462,11 @@ def test_only_a_request_is_cut_from_the_last_option() -> None:
         "Choose one.",
         "Answer A or B.",
         "Answer:",
+        "Answer directly.",
+        "Please answer the question.",
+        "Respond with text.",
+        "Select all that apply.",
+        "Choose the best.",
     ):
         for text in (f"Which?\nA. red\nB. green. {request}", f"Which? A. red B. green. {request}"):
             stem, options = split_choice(text)
@@ -552,10 +557,30 @@ SENTENCES = {
         ("The woman hands him a red cup. This is shown at the start.", "B"),
         ("◁think▷A or B◁/think▷B", "B"),
         ("<REASONING>It is red.</REASONING>\n<CONCLUSION>B</CONCLUSION>", "B"),
+        # A letter and its words in one pair of brackets, and an article that is no letter.
+        (r"\boxed{B. The woman hands him the cup}", "B"),
+        ("(B: she hands it)", "B"),
+        ("B. A red cup is what the woman hands him.", "B"),
+        # Others that are denied together with the first, or apart from it.
+        ("A, C and D are wrong, so B.", None),
+        ("B. A, C and D are wrong.", "B"),
+        # A condition is no verdict, nor is what is asked behind an answer.
+        ("If he fell, the answer would be A.", None),
+        ("B. She hands it.\nQuestion: what now?\nA. He falls.\nB. She hands it.\nAnswer: A", None),
     ],
 )
 def test_verdicts_are_told_from_what_leads_to_them_and_what_follows(answer, letter) -> None:
     assert chosen_option(SENTENCES, answer) == letter
+
+
+def test_options_may_begin_as_answers_do() -> None:
+    options = {"A": "It is raining.", "B": "So what", "C": "I think so", "D": "Option 1"}
+    for letter, text in options.items():
+        for answer in (f"Answer: {text}", f"The answer is {text}", f"\\boxed{{{text}}}"):
+            assert chosen_option(options, answer) == letter, answer
+    assert chosen_option(options, "The answer is It is raining. The answer is So what") is None
+    assert chosen_option({"A": "Vitamin C", "B": "C", "C": "C++"}, "C\u3002") == "C"
+    assert chosen_option(RINGS, "B. A green ring") == "B"
 
 
 def test_options_in_quotation_marks_are_their_own_texts() -> None:
