@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -182,8 +183,9 @@ class WorkList:
         if os.path.exists(was) and os.path.exists(now):
             if os.path.samefile(was, now):
                 return True
-            # No copy; or that of now is another of the folder in which that of then still lies.
-            if os.path.getsize(was) != os.path.getsize(now) or self._has_inside(was):
+            if os.path.isfile(was) and os.path.isfile(now):
+                return _samples(was) == _samples(now)
+            if self._has_inside(was):  # that of now is another of the folder in which that of then still lies
                 return False
         before = Path(was).parts
         if is_whole:
@@ -191,7 +193,8 @@ class WorkList:
             # (`<id>/video.mp4`).
             if os.path.isabs(was) and not os.path.exists(was) and before[-2:] == Path(now).parts[-2:]:
                 return True
-            if self._has_inside(was) or not self._has_inside(now):
+            # With a folder that has another name now, that of then is gone.
+            if self._has_inside(was) or not self._has_inside(now) or os.path.exists(os.path.dirname(was)):
                 return False
         written = Path(os.path.relpath(now, self._folder())).parts
         return before[-len(written) :] == written
@@ -218,6 +221,16 @@ class WorkList:
             group.asked.append(Asked(name, question, error))
         if group is not None:
             yield group
+
+
+def _samples(file: str) -> tuple[int, list[bytes]]:
+    """Size, first and last megabyte of a file: no two videos have all in common, and long ones are not read whole."""
+    size, samples = os.path.getsize(file), []
+    with suppress(OSError), open(file, "rb") as opened:  # answering it says what is wrong
+        for number in range(16):
+            opened.seek(max(size - 2**16, 0) * number // 15)
+            samples.append(opened.read(2**16))
+    return size, samples
 
 
 def _address(url: str) -> str:

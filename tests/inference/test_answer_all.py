@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -539,6 +540,8 @@ def test_videos_that_whole_paths_name_may_move_to_another_disk_with_their_folder
     records = write_records(tmp_path, {**CLIP, "video": str(tmp_path / "one" / "films" / "0.mp4")})
     answer(pipe, records, tmp_path / "out.jsonl")
     write_records(tmp_path, {**CLIP, "video": str(tmp_path / "other" / "films" / "0.mp4")})
+    assert answer(pipe, records, tmp_path / "out.jsonl").answered == 0  # a copy
+    (tmp_path / "one" / "films" / "0.mp4").write_bytes((videos / "0.mp4").read_bytes()[::-1])
     with pytest.raises(ValueError, match="its record has changed"):  # both are there
         answer(pipe, records, tmp_path / "out.jsonl")
     os.remove(tmp_path / "one" / "films" / "0.mp4")
@@ -560,6 +563,41 @@ def test_a_video_of_the_same_name_in_another_folder_is_another(tmp_path, is_whol
     row = {"id": "a", "video": before.video, "media": before.settings, "question": "What?"}
     with pytest.raises(ValueError, match="its record has changed"):
         WorkList(write_records(tmp_path, {**CLIP, "video": name("id2")})).remove(row)
+
+
+def test_whole_paths_to_files_of_one_name_beside_records_of_their_own_are_of_several_videos(tmp_path) -> None:
+    def work(folder: str) -> WorkList:
+        return WorkList(write_records(tmp_path / folder, {**CLIP, "video": str(tmp_path / folder / "video.mp4")}))
+
+    for folder in ("id1", "id2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "video.mp4").write_bytes(folder.encode())
+    (video,) = work("id1")
+    row = {"id": "a", "video": video.video, "media": video.settings, "question": "What?"}
+    with pytest.raises(ValueError, match="its record has changed"):
+        work("id2").remove(row)
+    os.remove(tmp_path / "id1" / "video.mp4")
+    with pytest.raises(ValueError, match="its record has changed"):
+        work("id2").remove(row)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_folder_may_be_copied_into_that_above_it(tmp_path, is_whole) -> None:
+    def work(folder: Path) -> WorkList:
+        video = str(folder / "films" / "0.mp4") if is_whole else "films/0.mp4"
+        return WorkList(write_records(folder, {**CLIP, "video": video}))
+
+    (tmp_path / "run" / "films").mkdir(parents=True)
+    (tmp_path / "run" / "films" / "0.mp4").write_bytes(b"film")
+    (video,) = work(tmp_path / "run")
+    row = {"id": "a", "video": video.video, "media": video.settings, "question": "What?"}
+    shutil.copytree(tmp_path / "run", tmp_path, dirs_exist_ok=True)
+    assert work(tmp_path).remove(row)
+    for film in (b"film", bytes(2**21) + b"film" * 2**18 + bytes(2**21)):
+        for name, content in (("run/films/0.mp4", film), ("films/0.mp4", film.replace(b"film", b"mlif"))):
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match="its record has changed"):
+            work(tmp_path).remove(row)
 
 
 @pytest.mark.parametrize("was_whole", [False, True])
