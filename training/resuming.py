@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def check_goes_on(output: str | Path, now: dict) -> None:
         ) from error
     if not before:
         return
-    was, has = (_flat(_in_effect(_settings(values))) for values in (before, _with_phases_of(before, now)))
+    both = _settings(before), _settings(_with_phases_of(before, now))
+    was, has = _flat(_in_effect(*both)), _flat(_in_effect(*reversed(both)))
     start = _start(now["model"])
     has_marks = "data" in (before.get("resolved") or {})
     different = [
@@ -114,6 +116,8 @@ def _resolved_differences(before: dict, now: dict) -> list[str]:
         batch = [one[sizes[0]] * one[sizes[1]] * one[sizes[2]] for one in (was, has)]
         if batch[0] != batch[1]:
             found.append(f"samples of a step: {batch[0]} there, {batch[1]} now")
+    elif "batch_size" in before and before["batch_size"] != now["batch_size"]:
+        found.append(f"batch_size: {before['batch_size']} there, {now['batch_size']} now")
     if not before.get("phases"):  # whose steps are settings
         steps = [_steps(one.get("training") or {}, has["steps_of_an_epoch"]) for one in (before, now)]
         if steps[0] > steps[1]:
@@ -165,14 +169,21 @@ def _with_phases_of(before: dict, now: dict) -> dict:
     return now
 
 
-def _in_effect(settings: dict) -> dict:
-    """The settings with each phase's sets and sampling; what it has none of its own of is the run's as a whole."""
-    own = {name: settings.get(name) for name in ("data", "sampling")}
-    phases = [
-        {**phase, **{name: phase.get(name) or value for name, value in own.items()}}
-        for phase in settings.get("phases") or []
-    ]
-    return {**settings, **dict.fromkeys(own), "phases": phases} if phases else settings
+def _in_effect(settings: dict, other: dict) -> dict:
+    """
+    The settings with the run's sets and sampling written into each phase that has none where its twin of the other
+    settings has. Elsewhere they are compared once, as the run's; and not at all where no phase takes them.
+    """
+    phases, twins = ([dict(phase) for phase in one.get("phases") or []] for one in (settings, other))
+    in_effect = {**settings, "phases": phases}
+    for name in ("data", "sampling") if phases else ():
+        own = [bool(phase.get(name) or twin.get(name)) for phase, twin in zip_longest(phases, twins, fillvalue={})]
+        for phase, has_own in zip(phases, own, strict=False):
+            if has_own:
+                phase[name] = phase.get(name) or settings.get(name)
+        if all(own):
+            in_effect[name] = None
+    return in_effect
 
 
 def _flat(values: dict | list | tuple, before: str = "") -> dict:

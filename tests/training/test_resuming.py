@@ -46,7 +46,7 @@ def begun(tmp_path_factory):
         ("training.lr_scheduler_kwargs={num_cycles: 1}", "lr_scheduler_kwargs.num_cycles: None there, 1 now"),
         ("config.scene_size=2", "config.scene_size: None there, 2 now"),
         ("unseen_pairs=[[red, ring]]", "unseen_pairs.0.0: None there, red now"),
-        ("sampling.num_scenes=1", "sampling.num_scenes: 2 there, 1 now"),
+        ("sampling.num_scenes=1", r"\(sampling.num_scenes: 2 there, 1 now\)"),
         ("phases.1.sampling={selection: uniform}", "phases.1.sampling.num_scenes: 2 there, None now"),
         ("phases.1.sampling={num_scenes: 2, selection: kmeans}", "phases.1.sampling.selection: uniform there, kmeans"),
         ("phases.0.steps=2", "phases.0.steps: 1 there, 2 now"),
@@ -116,6 +116,9 @@ def test_steps_can_be_added_to_a_run_of_an_earlier_version_but_not_taken(tmp_pat
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(TrainingError, match=r"steps: 2 there, 1 now"):
         run(tmp_path / "out", {**KEPT, "max_steps": 1})
+    file.write_text(yaml.safe_dump({name: value for name, value in values.items() if name != "resolved"}))
+    with pytest.raises(TrainingError, match=r"batch_size: 4 there, 2 now"):
+        run(tmp_path / "out", {**KEPT, "max_steps": 3}, batch_size=2)
     run(tmp_path / "out", {**KEPT, "max_steps": 3})
     assert list(losses(tmp_path / "out")) == [1, 2, 3]
 
