@@ -224,7 +224,7 @@ class WorkList:
 
 
 def _samples(file: str) -> tuple[int, list[bytes]]:
-    """Size, first and last megabyte of a file: no two videos have all in common, and long ones are not read whole."""
+    """Size and bytes of a file: to a megabyte whole, of a larger one at places from its start to its end."""
     size, samples = os.path.getsize(file), []
     with suppress(OSError), open(file, "rb") as opened:  # answering it says what is wrong
         for number in range(16):
