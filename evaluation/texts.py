@@ -44,8 +44,11 @@ ANYWHERE = re.compile(
 LINE = re.compile(r"(?:(?!<br).)*", re.IGNORECASE)
 # A request behind the last option, on its line: "Answer with the letter.", "Choose one.", "Answer (A) or (B) only."
 REQUEST = re.compile(
-    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?(?:(?:answer|respond|reply)\b.*|(?:choose|select|pick|give|write)\b"
-    r"[^.?!;]*\b(?:letters?|options?|choices?|answers?|numbers?|one|only|best|apply|(?-i:[A-Z]))\b.*)",
+    r"(?<=[.?!;])\s+(?:please\s+|only\s+)?"
+    r"(?:(?:answer|respond|reply)(?: directly| briefly| the question| with text)?[.:]?\s*$"
+    r"|(?:choose|select|pick|give|write)(?: the best| all that apply)[.:]?\s*$"
+    r"|(?:answer|respond|reply|choose|select|pick|give|write)\b"
+    r"[^.?!;]*\b(?:letters?|options?|choices?|answers?|numbers?|one|only|words?|sentences?|(?-i:[A-Z]))\b.*)",
     re.IGNORECASE,
 )
 # What is set around an answer, what leads to it ("So the correct answer is", "Actually,"), and what ends a sentence,
@@ -56,7 +59,7 @@ SET_AROUND = re.compile(
     re.MULTILINE,
 )
 LEADS = re.compile(
-    r"\A\{?(?:(?!if\b)[^\W\d]{2}.*?[,:;] ?)??"
+    r"\A\{?(?:(?!if\b(?! (?:i|we|you)\b)[^.!?\n]*\bwould\b)[^\W\d]{2}.*?[,:;] ?)??"
     r"(?:(?:(?:so|thus|therefore|hence|actually|likely|probably|but(?= the| i\b)"
     r"|i(?:['\u2019]d| would)? (?:think|believe|say|choose|select|go with)(?: that)?|it is|it['\u2019]s"
     r"|(?:it |the |my )?(?:(?:final|correct|right|best|most \w+) )*(?:answer|option|choice|(?:sh|w)ould be)"
@@ -70,7 +73,7 @@ LETTER = r"(?:[A-Za-z]|\d\d?)"
 LETTERS = re.compile(rf"\b{LETTER}\b")
 LABEL = re.compile(
     rf"[(\[{{<]+ ?{LETTER} ?(?:[)\]}}>]+|$)"
-    rf"|[(\[{{]?{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
+    rf"|(?:[(\[{{](?=[A-Z\d][^)\]}}]*[)\]}}]\W*$))?{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
     r"|(?:[A-Z]|\d\d?)(?: is (?:the )?(?:correct|right|best|most|answer)\b(?: (?:answer|option|choice)\b)?"
     r"|(?=,|; | - | ?\(| (?:because|since|as(?! well)|based on|according to|rather than|instead of|best)\b))"
 )
@@ -81,11 +84,13 @@ DENIED = re.compile(
     re.IGNORECASE,
 )
 JOINED = re.compile(
-    r"(?:[ .,;/&|+、]*(?:\(?(?i:and|or|but|else|also|maybe|perhaps|possibly|it|is|could|may|might|be|option|so|however"
-    r"|then|wait|no|the|answer|otherwise)\b[ ,]*)*"
-    rf"(?:[(\[]{LETTER}[)\]]|{LETTER}(?!\.\w)(?=[^\w\s'\u2019-]|\W*$| (?:and|or|is|are)\b)))+"
+    r"(?:[ .,;?/&|+、)\]}]*(?:[(\[{]?(?i:and|or|but|else|also|maybe|perhaps|possibly|it|is|could|may|might|be|option"
+    r"|so|however|then|wait|no|the|answer|otherwise)\b[ ,]*)*"
+    rf"(?:[(\[{{]{LETTER}[)\]}}.:]|{LETTER}(?!\.\w)(?=[^\w\s'\u2019-]|\W*$| (?:and|or|is|are)\b)))+"
 )
+ROW = re.compile(rf", {LETTER}(?:,? (?:and )?{LETTER})*")
 DENIES = re.compile(r"\b(?:not?|none|neither|never|false|incorrect|wrong)\b|n['\u2019]t\b", re.IGNORECASE)
+UNSURE = re.compile(rf"\?|{DENIES.pattern}|\b(?:if|whether|doubt|impossible|another|other|some)\b", re.IGNORECASE)
 THOUGHTS = re.compile(r"\A.*[<◁]/think(?:ing)?[>▷]|[<◁]think(?:ing)?[>▷].*", re.IGNORECASE | re.DOTALL)
 
 
@@ -196,17 +201,22 @@ def chosen_option(options: dict[str, str], answer: str) -> str | None:
     if len(exact) == 1:
         return exact[0]
     said = SET_AROUND.sub("", unicodedata.normalize("NFKC", answer)).strip()
-    # What is weighed in a list of the options before a verdict is none; one behind an answer asks something else.
+    # What is weighed in a list of the options before a verdict is none; behind another answer, it asks something else.
     *weighed, verdict = re.split(r"(?i)\banswer(?: is\b|(?= ?:))", said := re.sub(r"[^\S\n]+", " ", said))
     before, listed = split_choice("\n".join(weighed))
     whole = said.strip("{} ")  # an option may begin as an answer does: "It is raining"
-    said = LEADS.sub("", f"answer is {verdict}" if listed and not LABEL.match(before) else said)
+    alone = LEADS.sub("", f"answer is {verdict}")
+    names = [LETTERS.search(mark[0])[0].upper() if mark else None for mark in map(LABEL.match, (before, alone))]
+    said = alone if listed and (names[0] not in options or names[0] == names[1]) else LEADS.sub("", said)
     named = set(_named(options, said))
     # "A. Einstein" is the text of one option, not the letter of another.
     if not (named and LABEL.fullmatch(said.rstrip(",;!?。"))):
         forms = [(letter, form) for letter, text in options.items() if text for form in (text, f"{letter}. {text}")]
-        only = [verdict.strip(" :{}")] if len(weighed) == 1 else []
         first = [] if named else re.split("(?<=[.!?]) ", said)[:1]
+        # Behind a verdict without a letter; where one names another letter, that counts.
+        is_label = verdict.strip(" :{}().").upper() in options
+        is_sure = len(weighed) == 1 and not (named or is_label or UNSURE.search(weighed[0]))
+        only = [verdict.strip(" :{}")] if is_sure else []
         for words in (answer, whole, *only, said, *first):
             if same := {letter for letter, form in forms if is_same(form, words)}:
                 return same.pop() if len(same) == 1 else None
@@ -232,7 +242,7 @@ def _named(options: dict[str, str], said: str) -> Iterator[str | None]:
         own = re.escape(SET_AROUND.sub("", text).strip(" .,;:!?")) or "(?!)"
         parts = re.split(rf"(?<!\w){own}(?!\w)", behind, maxsplit=1, flags=re.IGNORECASE)
         if len(parts) > 1:
-            parts[0] = re.sub(r"(?<!\w)A ?$", "", parts[0])  # the article of "B. A green ring" is no letter
+            parts[0] = re.sub(r"\A(\W*)A ?\Z", r"\1", parts[0])  # the article of "B. A green ring" is no letter
         words = normalize(behind)
         if not words or (" " in words and f" {words} " in f" {normalize(text)} "):
             parts = ["", ""]  # "C. A and B" of "Both A and B"
@@ -244,7 +254,8 @@ def _named(options: dict[str, str], said: str) -> Iterator[str | None]:
             labels = [one for one in LETTERS.findall(joined[0]) if one.islower() == label.islower()]
             if others := {letters.get(one.upper()) for one in labels} - {letter, None}:
                 # "B. A and C are wrong" denies the others alone, "B, A and C are wrong" B too.
-                is_void |= joined.string is parts[0] and found[0] == label
+                is_row = joined.string is parts[0] and found[0] == label and ROW.fullmatch(joined[0])
+                is_void |= bool(is_row and re.match(r" (?:are|were)\b", behind[joined.end() :]))
                 is_void |= not _is_denied(" ".join(map(options.get, others)), joined.string, joined.end())
         yield None if is_void else letter
 

@@ -185,8 +185,9 @@ class WorkList:
                 return True
             if os.path.isfile(was) and os.path.isfile(now):
                 return _samples(was) == _samples(now)
-            if self._has_inside(was):  # that of now is another of the folder in which that of then still lies
-                return False
+            if os.path.isdir(was) and os.path.isdir(now):
+                return _pictures(was) == _pictures(now)
+            return False
         before = Path(was).parts
         if is_whole:
             # It may move to another disk, with the folder that it lies in: many files may have one name
@@ -231,6 +232,10 @@ def _samples(file: str) -> tuple[int, list[bytes]]:
             opened.seek(max(size - 2**16, 0) * number // 15)
             samples.append(opened.read(2**16))
     return size, samples
+
+
+def _pictures(folder: str) -> list[tuple[str, tuple[int, list[bytes]]]]:
+    return [(name, _samples(os.path.join(folder, name))) for name in sorted(os.listdir(folder))]
 
 
 def _address(url: str) -> str:

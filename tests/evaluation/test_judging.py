@@ -471,6 +471,8 @@ def test_only_a_request_is_cut_from_the_last_option() -> None:
         for text in (f"Which?\nA. red\nB. green. {request}", f"Which? A. red B. green. {request}"):
             stem, options = split_choice(text)
             assert options == {"A": "red", "B": "green."} and request in stem, text
+    for last in ("Stop. Answer the phone.", "Chop the onion. Pick the best tomatoes.", "Read it; reply by mail"):
+        assert split_choice(f"Next?\nA. Bake it.\nB. {last}")[1]["B"] == last
 
 
 def test_options_may_be_signs_that_also_set_text() -> None:
@@ -564,7 +566,17 @@ SENTENCES = {
         # Others that are denied together with the first, or apart from it.
         ("A, C and D are wrong, so B.", None),
         ("B. A, C and D are wrong.", "B"),
+        ("B, but C is wrong.", "B"),
+        ("B; A and C are wrong", "B"),
+        ("(A. He falls) or (B. She hands it)", None),
+        # Reasons by numbers, and a verdict that says the same again.
+        ("1. A cup is seen.\n2. It is red.\n\nA: he falls.\nB: she hands it.\n\nThe answer is B.", "B"),
+        ("B.\n\nA: he falls, no.\nB: she hands it, yes.\n\nThe answer is B.", "B"),
         # A condition is no verdict, nor is what is asked behind an answer.
+        ("If we look at the end, the answer is B.", "B"),
+        ("If he fell, the answer would be the man falls off his bike.", None),
+        ("I doubt that the answer is the man falls off his bike.", None),
+        ("B\nQuestion: what now?\nAnswer: The man falls off his bike.", "B"),
         ("If he fell, the answer would be A.", None),
         ("B. She hands it.\nQuestion: what now?\nA. He falls.\nB. She hands it.\nAnswer: A", None),
     ],
@@ -581,6 +593,7 @@ def test_options_may_begin_as_answers_do() -> None:
     assert chosen_option(options, "The answer is It is raining. The answer is So what") is None
     assert chosen_option({"A": "Vitamin C", "B": "C", "C": "C++"}, "C\u3002") == "C"
     assert chosen_option(RINGS, "B. A green ring") == "B"
+    assert chosen_option(RINGS, "(B) or A green") is None
 
 
 def test_options_in_quotation_marks_are_their_own_texts() -> None:

@@ -600,6 +600,23 @@ def test_a_folder_may_be_copied_into_that_above_it(tmp_path, is_whole) -> None:
             work(tmp_path).remove(row)
 
 
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_copied_folder_of_pictures_is_the_same_video_while_its_pictures_are(tmp_path, is_whole) -> None:
+    def work(folder: Path) -> WorkList:
+        return WorkList(write_records(folder, {**CLIP, "video": str(folder / "film") if is_whole else "film"}))
+
+    (tmp_path / "one" / "film").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "one" / "film" / f"{number}.png").write_bytes(b"picture %d" % number)
+    (video,) = work(tmp_path / "one")
+    row = {"id": "a", "video": video.video, "media": video.settings, "question": "What?"}
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    assert work(tmp_path / "other").remove(row)
+    (tmp_path / "other" / "film" / "3.png").write_bytes(b"picture 3")
+    with pytest.raises(ValueError, match="its record has changed"):
+        work(tmp_path / "other").remove(row)
+
+
 @pytest.mark.parametrize("was_whole", [False, True])
 @pytest.mark.parametrize("is_whole", [False, True])
 def test_paths_of_a_moved_folder_may_be_written_anew(tmp_path, was_whole, is_whole) -> None:
