@@ -73,7 +73,8 @@ LETTER = r"(?:[A-Za-z]|\d\d?)"
 LETTERS = re.compile(rf"\b{LETTER}\b")
 LABEL = re.compile(
     rf"[(\[{{<]+ ?{LETTER} ?(?:[)\]}}>]+|$)"
-    rf"|(?:[(\[{{](?=[A-Z\d][^)\]}}]*[)\]}}]\W*$))?{LETTER}(?:[.:)\]}}、][.:)\]}},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
+    rf"|(?:[(\[{{](?=[A-Z\d][^)\]}}]*[)\]}}]\W*$))?{LETTER}"
+    r"(?:[.:)\]}、][.:)\]},;!?]*(?![A-Za-z](?![A-Za-z])|\d)|(?=[,;!?。]*$))"
     r"|(?:[A-Z]|\d\d?)(?: is (?:the )?(?:correct|right|best|most|answer)\b(?: (?:answer|option|choice)\b)?"
     r"|(?=,|; | - | ?\(| (?:because|since|as(?! well)|based on|according to|rather than|instead of|best)\b))"
 )
@@ -88,6 +89,7 @@ JOINED = re.compile(
     r"|so|however|then|wait|no|the|answer|otherwise)\b[ ,]*)*"
     rf"(?:[(\[{{]{LETTER}[)\]}}.:]|{LETTER}(?!\.\w)(?=[^\w\s'\u2019-]|\W*$| (?:and|or|is|are)\b)))+"
 )
+# "A, B and C", behind the A.
 ROW = re.compile(rf", {LETTER}(?:,? (?:and )?{LETTER})*")
 DENIES = re.compile(r"\b(?:not?|none|neither|never|false|incorrect|wrong)\b|n['\u2019]t\b", re.IGNORECASE)
 UNSURE = re.compile(rf"\?|{DENIES.pattern}|\b(?:if|whether|doubt|impossible|another|other|some)\b", re.IGNORECASE)
