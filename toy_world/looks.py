@@ -11,9 +11,10 @@ from random import Random
 import av
 import numpy as np
 
-# The encoder of each, and what makes it fast on small pictures and equal for equal frames.
+# The encoder of each, and what makes it fast on small pictures and equal for equal frames. With B-frames, what libx264
+# makes of small pictures depends on what its memory held before.
 CODECS = {
-    "h264": ("libx264", {"crf": "20", "preset": "veryfast"}),
+    "h264": ("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}),
     "hevc": (
         "libx265",
         {"crf": "24", "preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1"},

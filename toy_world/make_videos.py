@@ -242,9 +242,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ask",
         nargs="+",
-        choices=(*FILM_KINDS, *MORE_KINDS),
+        choices=(*FILM_KINDS, *MORE_KINDS, "all"),
         default=default.ask,
-        help="kinds (default: all but motion and there)",
+        help="kinds, or all (default: all but motion and there)",
     )
     parser.add_argument(
         "--wordings", choices=SETS, default=default.wordings, help="of each kind (default: plain, which is one)"
@@ -287,6 +287,8 @@ def run(args: argparse.Namespace) -> int:
         duration = shortest, max(longest, shortest) if args.max_duration is None else args.max_duration
     given = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name != "duration"}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if "all" in args.ask:
+        given["ask"] = (*FILM_KINDS, *MORE_KINDS)
     given["fps"] = Settings.fps if args.fps is None else args.fps
     settings = Settings(**given, duration=duration)
     if args.joined is not None:

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from random import Random
 
@@ -9,8 +12,17 @@ import av
 import numpy as np
 import pytest
 from fila_video.commands import cli
+from fila_video.toy_world.looks import CODECS
 from fila_video.toy_world.make_videos import KINDS, Settings, make_one, make_videos
-from fila_video.toy_world.questions import NUMBERS, PARTS, Question, ask_about_film, caption_film_with_times
+from fila_video.toy_world.questions import (
+    FILM_KINDS,
+    MORE_KINDS,
+    NUMBERS,
+    PARTS,
+    Question,
+    ask_about_film,
+    caption_film_with_times,
+)
 from fila_video.toy_world.world import COLORS, SHAPES, Thing, draw_film, draw_thing
 from fila_video.video_reading_fila_video import probe_video, read_frames
 from PIL import Image
@@ -173,6 +185,28 @@ def test_the_same_settings_make_the_same_files_and_a_larger_set_begins_with_the_
     assert small.read_text().splitlines() == large.read_text().splitlines()[:2]
     for record in records_of(small):
         assert (tmp_path / "a" / record["video"]).read_bytes() == (tmp_path / "b" / record["video"]).read_bytes()
+
+
+def test_a_file_does_not_depend_on_what_was_in_memory_before(tmp_path) -> None:
+    program = "import sys; from fila_video.commands import cli; sys.exit(cli.main(sys.argv[1:]))"
+    looks = ["--side", "64", "--moving", "0.2", "--rates", "6", "8", "12", "--codecs", *CODECS]
+    made = []
+    for byte in ("1", "85", "170"):  # what glibc fills new memory with; elsewhere this says less
+        folder = tmp_path / byte
+        arguments = ["make-videos", "--output", str(folder), "--kind", "few", "--count", "20", *looks, "--no-progress"]
+        subprocess.run(
+            [sys.executable, "-c", program, *arguments], env={**os.environ, "MALLOC_PERTURB_": byte}, check=True
+        )
+        made.append([path.read_bytes() for path in sorted((folder / "videos").iterdir())])
+    assert len(made[0]) == 20 and made[0] == made[1] == made[2]
+
+
+def test_all_kinds_are_asked_where_that_is_said(tmp_path) -> None:
+    arguments = ["--kind", "few", "--count", "3", "--side", "32", "--questions", "16", "--no-progress"]
+    for name, kinds in (("all", ["all"]), ("named", [*FILM_KINDS, *MORE_KINDS])):
+        assert cli.main(["make-videos", "--output", str(tmp_path / name), *arguments, "--ask", *kinds]) == 0
+    every, named = ((tmp_path / name / "train_few.jsonl").read_text() for name in ("all", "named"))
+    assert every == named and '"there"' in every and '"motion"' in every
 
 
 def test_splits_and_seeds_share_no_video(tmp_path) -> None:

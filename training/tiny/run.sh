@@ -26,28 +26,7 @@ train() { # STAGE [OVERRIDES FOR SMOKE]
     local quick=("${@:2}" batch_size=4 training.per_device_train_batch_size=4 training.logging_steps=1)
     once "$1" python -m fila_video.training.train "$settings/$1.yaml" training.seed="$seed" "${quick[@]:0:smoke * 99}"
 }
-every="--ask what color order before after count when first motion there"
-film world picture 24000
-film world/shapes picture 40000 --compositions shapes
-film world/colors picture 12000 --compositions colors
-film world picture-questions 12000 --refusals 2
-film world few 8000 --questions 12 --choice-share 0.1 --refusals 6 $every
-film world pair 6000 --questions 14 --choice-share 0.1 --refusals 2 $every
-film world row 9000 --questions 18 --choice-share 0.1 --refusals 4 $every
-film world travel 3000 --questions 9 --choice-share 0.1 --refusals 3 --ask motion what color there
-film world/shapes travel 2700 --compositions shapes --questions 6 --choice-share 0.1 --ask motion what there
-film world/shapes few 3000 --compositions shapes --questions 14 --choice-share 0.1 $every
-film world/colors few 900 --compositions colors --questions 12 --choice-share 0.1 $every
-film world short 10000 --questions 14 --choice-share 0.1 --refusals 6 $every
-film world rare 1800 --questions 14 --choice-share 0.2 --refusals 6 $every --min-duration 60 --max-duration 300
-film world/long_rare rare 700 --questions 16 --choice-share 0.1 --refusals 4 $every --min-duration 300 --max-duration 600
-film world crowded 300 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300
-film world/longer rare 2400 --questions 16 --choice-share 0.1 --refusals 4 $every --min-duration 240 --max-duration 600 --rates 2 3 4
-film world/longer crowded 400 --questions 16 --choice-share 0.2 --refusals 3 $every --min-duration 150 --max-duration 300 --rates 2 3 4
-film world empty 600 --questions 4 --refusals 8
-film world clip 2000
-film world/alike pair 4000 --questions 14 --choice-share 0.1 --colors 1 --refusals 2 $every
-film world/alike short 3000 --questions 14 --choice-share 0.2 --colors 2 --refusals 4 $every
+grep "^world" "$settings/films.txt" | while read -r -a line; do film "${line[@]}" </dev/null; done
 once long fila-video build-dataset --annotations world/train_clip.jsonl --videos world --output world/long \
     --count $((smoke ? 4 : 600)) --min-duration 40 --max-duration 120
 
