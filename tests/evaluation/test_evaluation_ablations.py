@@ -280,7 +280,8 @@ def test_the_files_of_settings_that_come_along_can_be_read() -> None:
     assert sorted(found) == ["table2", "table3", "table5", "table_compression", "table_details", "table_frames"]
     for name, runs in (("table_compression", 4 * 3), ("table_details", 4 * 3), ("table_frames", 6 * 3 + 6)):
         assert len({folder for group in model_folders(found[name]).values() for folder in group}) == runs
-    assert len(found["table2"].models) == 1 and len(found["table3"].seeds) == len(found["table5"].seeds) == 3
+    assert found["table2"].models == ["stage4", "sixth_default"]
+    assert len(found["table3"].seeds) == len(found["table5"].seeds) == 3
     for name, runs in (("table3", 6 * 3), ("table5", 4 * 3)):
         folders = model_folders(found[name])
         assert len({folder for group in folders.values() for folder in group}) == runs
