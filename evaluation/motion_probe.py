@@ -11,6 +11,7 @@ language model makes of it. The films are made in `--work` and kept.
 
 import argparse
 import copy
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ ROWS = {
     "all three frames, three times the tokens": (None, slice(None)),
 }
 REFERENCE = "temporal averaging"
+TAUGHT = ("scene_merger", "multi_modal_projector")
 
 
 @dataclass
@@ -146,6 +148,22 @@ def right(probe: Probe, scenes: Scenes, frames: slice) -> dict[str, list[int]]:
     return {kind: np.bincount(scenes.films, hits, count).astype(int).tolist() for kind, hits in found.items()}
 
 
+def save_taught(
+    folder: Path, probe: Probe, model: FilaVideoForConditionalGeneration, processor: FilaVideoProcessor
+) -> None:
+    """Keeps the model with the merger and projector that the probe has learned: where table 3 begins."""
+    config = copy.deepcopy(model.config)
+    config.merger_type, config.scene_size = probe.config.merger_type, probe.config.scene_size
+    taught = FilaVideoForConditionalGeneration(config)
+    taught.model.scene_merger, taught.model.multi_modal_projector = probe.merger, probe.projector
+    others = {name: weight for name, weight in model.state_dict().items() if name.split(".")[1] not in TAUGHT}
+    taught.load_state_dict(taught.state_dict() | others)
+    taught.save_pretrained(folder)
+    processor = copy.deepcopy(processor)
+    processor.scene_size = config.scene_size
+    processor.save_pretrained(folder)
+
+
 def table(results: dict[str, list[dict[str, list[int]]]], asked: np.ndarray) -> str:
     """Percent right of each row and kind, and of motion the difference to averaging."""
     counts = {
@@ -177,6 +195,9 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--merger-rate", type=float, default=1e-2, help="learning rate of the merger (default: 0.01)")
+    parser.add_argument(
+        "--save", type=Path, metavar="FOLDER", help="keep the model of each row here, taught with the first seed"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that film (default: 1)")
     parser.add_argument("--device", help="of the tower (default: the best there is)")
     parser.add_argument(
@@ -207,6 +228,8 @@ def main(argv: Iterable[str] | None = None) -> int:
                 probe = Probe(model.config, merger, len(range(*frames.indices(SCENE_SIZE))))
                 train(probe, known, frames, args.epochs, args.batch_size, rates)
                 results[row].append(right(probe, asked, frames))
+                if args.save and seed == args.seeds[0]:
+                    save_taught(args.save / re.sub(r"\W+", "_", row), probe, model, processor)
         number = np.bincount(asked.films)
         text = (
             "# What merging keeps of three frames\n\n"
@@ -218,7 +241,9 @@ def main(argv: Iterable[str] | None = None) -> int:
             f"{table(results, number)}"
         )
         settings = {
-            name: value for name, value in vars(args).items() if name not in ("model", "work", "output", "device")
+            name: value
+            for name, value in vars(args).items()
+            if name not in ("model", "work", "output", "save", "device")
         }
         write(args.output, "motion_probe", text, {"settings": settings, "asked": number.tolist(), "right": results})
     except (ValueError, OSError, ImportError) as error:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from fila_video.evaluation import motion_probe
 from fila_video.evaluation.motion_probe import ANSWERS, ROWS, Probe, Scenes, read_scenes, right, train
+from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
+from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.toy_world.make_videos import make_videos
 from fila_video.toy_world.sets import Settings
 from helpers.tiny_processor import model_for, tiny_processor
@@ -26,6 +28,7 @@ def test_the_command_films_measures_every_row_and_writes_no_path(tmp_path: Path,
     given = ["--work", str(tmp_path), "--output", str(tmp_path / "out"), "--films", "3", "--test-films", "2"]
     given += ["--epochs", "1", "--batch-size", "4", "--seeds", "0", "1"]
     assert motion_probe.main(given) == 0
+    assert not (tmp_path / "taught").exists()
     text = (tmp_path / "out/motion_probe.md").read_text()
     assert capsys.readouterr().out == text
     assert all(text.count(f"| {row} |") == 1 for row in ROWS)
@@ -41,6 +44,29 @@ def test_the_command_films_measures_every_row_and_writes_no_path(tmp_path: Path,
     made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("films/*/videos/*.mp4")}
     assert motion_probe.main(given) == 0
     assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("films/*/videos/*.mp4")} == made
+
+
+def test_the_model_of_each_row_is_kept_with_its_merger_and_projector_and_answers(tmp_path: Path, tiny) -> None:
+    model, processor = tiny
+    given = ["--work", str(tmp_path), "--output", str(tmp_path / "out"), "--films", "3", "--test-films", "2"]
+    given += ["--epochs", "1", "--batch-size", "4", "--seeds", "3", "4", "--save", str(tmp_path / "taught")]
+    assert motion_probe.main(given) == 0
+    kinds = {"temporal_averaging": "mean", "attention_pooling": "attention", "BSM": "bsm"}
+    kinds |= {"weighted_fusion": "weighted"}
+    single = {"the_middle_frame_alone": "mean", "all_three_frames_three_times_the_tokens": "mean"}
+    assert {path.name for path in (tmp_path / "taught").iterdir()} == {*kinds, *single}
+    film = next(tmp_path.glob("films/*/videos/*.mp4"))
+    before = model.state_dict()
+    for row, merger in (kinds | single).items():
+        taught = FilaVideoForConditionalGeneration.from_pretrained(tmp_path / "taught" / row)
+        assert (taught.config.merger_type, taught.config.scene_size) == (merger, 1 if row in single else 3)
+        for name, weight in taught.state_dict().items():
+            is_taught = "scene_merger" in name or "multi_modal_projector" in name
+            assert torch.equal(weight, before[name]) != is_taught if name in before else is_taught, name
+        reader = FilaVideoProcessor.from_pretrained(tmp_path / "taught" / row)
+        inputs = reader(text="<video>What moves?", videos=[str(film)], return_tensors="pt")
+        assert torch.isfinite(taught(**inputs).logits).all()
+    assert (model.config.merger_type, processor.scene_size) == ("weighted", 3)
 
 
 @pytest.mark.parametrize(

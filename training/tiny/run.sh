@@ -8,7 +8,7 @@
 set -euo pipefail
 settings=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/done" && cd "$1"
-seed=${2:-42} smoke=${SMOKE:-0}
+seed=${2:-43} smoke=${SMOKE:-0}
 [ -e asked ] || echo "seed $seed, SMOKE=$smoke" >asked
 grep -qxF "seed $seed, SMOKE=$smoke" asked || { echo "$PWD was begun with $(cat asked): name another folder." >&2; exit 2; }
 # Threads that spin while they wait cost more than they gain on so small a model.
