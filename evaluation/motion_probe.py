@@ -240,11 +240,8 @@ def main(argv: Iterable[str] | None = None) -> int:
             "intervals over films and seeds.\n\n"
             f"{table(results, number)}"
         )
-        settings = {
-            name: value
-            for name, value in vars(args).items()
-            if name not in ("model", "work", "output", "save", "device")
-        }
+        places = ("model", "work", "output", "save", "device")
+        settings = {name: value for name, value in vars(args).items() if name not in places}
         write(args.output, "motion_probe", text, {"settings": settings, "asked": number.tolist(), "right": results})
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"motion_probe: {' '.join(str(error).split())}\n")

@@ -26,7 +26,7 @@ train() { # STAGE [OVERRIDES FOR SMOKE]
     local quick=("${@:2}" batch_size=4 training.per_device_train_batch_size=4 training.logging_steps=1)
     once "$1" python -m fila_video.training.train "$settings/$1.yaml" training.seed="$seed" "${quick[@]:0:smoke * 99}"
 }
-grep "^world" "$settings/films.txt" | while read -r -a line; do film "${line[@]}" </dev/null; done
+grep "^[^#]" "$settings/films.txt" | while read -r -a line; do film "${line[@]}" </dev/null; done
 once long fila-video build-dataset --annotations world/train_clip.jsonl --videos world --output world/long \
     --count $((smoke ? 4 : 600)) --min-duration 40 --max-duration 120
 
