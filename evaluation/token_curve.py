@@ -31,13 +31,17 @@ from .records import Record
 from .results import markdown
 from .selections import event_recall
 
-# By selection, the name in the tables and the color.
+# By selection, the name in the tables and the color in the picture, which has room for four.
 WAYS = {
     "uniform": ("uniform frames", FAINT),
+    "bsm": ("BSM", None),
     "kmeans": ("k-means", COLORS[0]),
+    "kmeans_dissimilar": ("k-means, dissimilar frames", None),
+    "prototypes": ("prototypes", None),
     "farthest": ("farthest", ACCENT),
     "question": ("by the question", COLORS[2]),
 }
+BY_TIME = ("uniform", "bsm")
 SCENES = (4, 8, 16, 32, 48, 64)
 SETS = {"short": "Short films", "long": "Long films"}
 COMPRESSED = ", LP-Comp"
@@ -84,7 +88,7 @@ def measure(watcher: Watcher, ways: list[str], scenes: list[int], record: Record
     for count in scenes:
         pools = shared or watcher.pools(record, count)
         for way in ways:
-            pool = pools["even" if way == "uniform" else "adaptive"]
+            pool = pools["even" if way in BY_TIME else "adaptive"]
             prompts[way, count], times = watcher.choose(record, pool, way, count)
             found = sum(event_recall([event], times[number]).found for number, event in named)
             counts[f"{way}, {count}"] = {"found": (found, len(named))}
@@ -180,11 +184,12 @@ def main(argv: Iterable[str] | None = None) -> int:
                 lines[label][name] = series_of(measured, ways, scenes, place, suffix)
         text = report(args, scenes, lines)
         write(args.output, "token_curve", text, results)
+        drawn = {
+            name: [line for sets in lines.values() for line in sets[name] if line.style["color"] is not None]
+            for name in SETS
+        }
         panels = [
-            [
-                (f"{title}: {what} (%)", [line for sets in lines.values() for line in sets[name]], column)
-                for name, title in SETS.items()
-            ]
+            [(f"{title}: {what} (%)", drawn[name], column) for name, title in SETS.items()]
             for column, what in (("right", "right"), ("found", "named event found"))
         ]
         places = [x for sets in lines.values() for series in sets.values() for line in series for x, *_ in line.points]
