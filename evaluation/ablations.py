@@ -54,6 +54,7 @@ class Ablation:
     `sets`: records by label, or `records` with the `kinds` of questions that this set asks and the `num_scenes` it is
     seen in, by default the model's; `kinds`: of the questions that are asked, by default all; `groups`: kinds that are
     counted together, by label; `annotations`: of training, for the blind guesses; `work`: where runs and answers go.
+    `reference`: rows of which the best is compared with each row; `main`: one more row for that.
     Either `models`, trained already, of which the first is what the table is about and the others are its further
     seeds; or `settings` (of training, a path from this file on) and `seeds`, over which a row's mean is taken.
     """
@@ -68,6 +69,7 @@ class Ablation:
     seeds: list[int] = field(default_factory=list)
     overrides: dict = field(default_factory=dict)
     reference: list[str] = field(default_factory=list)
+    main: str | None = None
     kinds: list[str] = field(default_factory=list)
     groups: dict[str, list[str]] = field(default_factory=dict)
     paper: str | None = None
@@ -342,9 +344,9 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     sets = {label: {models[one]: result for one, result in results.items()} for label, results in sets.items()}
     rows = [{**row, "models": [models[one] for one in row["models"]]} for row in rows]
     reference = [label for label in ablation.reference if folders.get(label) != []]
-    return Table(
-        name, ablation.title, rows, sets, reference, ablation.groups, ablation.paper, apart=bool(ablation.models)
-    )
+    main = None if folders.get(ablation.main) == [] else ablation.main
+    about = ablation.groups, ablation.paper, bool(ablation.models), main
+    return Table(name, ablation.title, rows, sets, reference, *about)
 
 
 def _model_name(folder: str, place: int) -> str:

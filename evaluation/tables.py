@@ -68,6 +68,7 @@ class Table:
             (without them, the n-th models of all rows have the same), and `paper`.
         sets (`dict[str, dict]`): By label, what [`evaluate`] returns: a result for each name of a model.
         reference (`list[str]`, *optional*): Labels of rows; each row is compared with the best of them.
+        main (`str`, *optional*): The label of a row that each row is compared with too.
         groups (`dict[str, list[str]]`, *optional*): Kinds of questions that are counted together, by label.
         paper (`str`, *optional*): What the rows' `paper` is.
         apart (`bool`, *optional*, defaults to `False`):
@@ -85,13 +86,15 @@ class Table:
         groups: dict[str, list[str]] | None = None,
         paper: str | None = None,
         apart: bool = False,
+        main: str | None = None,
     ) -> None:
         self.name, self.title, self.rows, self.sets, self.reference = name, title, rows, sets, list(reference)
-        self.groups, self.paper, self.apart = groups or {}, paper, apart
+        self.groups, self.paper, self.apart, self.main = groups or {}, paper, apart, main
         known = [row["label"] for row in rows]
-        for label in self.reference:
-            if label not in known:
-                raise ValueError(f"{name}: the reference {label!r} is none of its rows {', '.join(known)}.")
+        for what, labels in (("reference", self.reference), ("main row", [main] if main else [])):
+            for label in labels:
+                if label not in known:
+                    raise ValueError(f"{name}: the {what} {label!r} is none of its rows {', '.join(known)}.")
 
     def save(self, file: str | Path) -> None:
         parts = {
@@ -102,6 +105,7 @@ class Table:
             "groups": self.groups,
             "paper": self.paper,
             "apart": self.apart,
+            "main": self.main,
             "sets": {label: pack(results) for label, results in self.sets.items()},
         }
         Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +121,7 @@ class Table:
             parts = json.loads(Path(file).read_text(encoding="utf-8"))
             sets = {label: unpack(packed) for label, packed in parts["sets"].items()}
             named = [parts[name] for name in ("name", "title", "rows")]
-            others = {name: parts[name] for name in ("groups", "paper", "apart") if name in parts}
+            others = {name: parts[name] for name in ("groups", "paper", "apart", "main") if name in parts}
             return cls(*named, sets, parts["reference"], **others)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} holds no results of an ablation: {error!r}.") from error
@@ -150,12 +154,19 @@ class Table:
             return accuracy(parts, wholes[0])
         return float(parts.sum() / wholes.sum())
 
-    def gain(self, row: dict, label: str, where: Callable[[dict], bool] = is_question) -> Interval | None:
+    def gain(
+        self,
+        row: dict,
+        label: str,
+        where: Callable[[dict], bool] = is_question,
+        to: Iterable[str] | None = None,
+    ) -> Interval | None:
         """
-        By how much a row is better than the best reference, with its interval, over the seeds that both have; `None`
-        for that one itself, where they share no seed, and where there is no such question.
+        By how much a row is better than the best reference, or the best of the rows `to`, with its interval, over the
+        seeds that both have; `None` for that one itself, if they share no seed, or if there is no such question.
         """
-        references = [other for other in self.rows if other["label"] in self.reference]
+        labels = self.reference if to is None else to
+        references = [other for other in self.rows if other["label"] in labels]
         best = max(references, key=lambda other: _middle(self.accuracy(other, label)) or 0.0)
         own, others = self._by_seed(row, label), self._by_seed(best, label)
         shared = [seed for seed in own if seed in others]
@@ -181,6 +192,7 @@ class Table:
         header = ["", *([] if self.apart else ["seeds"]), "accuracy", *(["other seeds"] if apart else [])]
         header += [
             *(["difference"] if self.reference else []),
+            *([f"to {self.main}"] if self.main else []),
             *([f"paper: {self.paper}"] if self.paper else []),
             BLIND,
         ]
@@ -191,6 +203,7 @@ class Table:
             cells.append(percent(self.accuracy(row, label)))
             cells += [", ".join(map(percent, self.other_seeds(row, label))) or "-"] if apart else []
             cells += [_signed(self.gain(row, label))] if self.reference else []
+            cells += [_signed(self.gain(row, label, to=[self.main]))] if self.main else []
             cells += [str(row.get("paper", "-"))] if self.paper else []
             cells.append(percent(self.accuracy(row, label, BLIND)))
             if has_events:

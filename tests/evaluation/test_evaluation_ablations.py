@@ -95,16 +95,18 @@ def test_a_set_may_ask_its_own_kinds_of_question_in_its_own_number_of_scenes(wor
 def test_models_that_are_trained_already_stand_apart_beside_what_the_paper_found(world, tmp_path, capsys) -> None:
     models = [str(world / "model"), str(tmp_path / "second")]
     shutil.copytree(models[0], models[1])
-    changes = {"models": models, "paper": "VideoMME", "reference": ["Evenly"]}
+    changes = {"models": models, "paper": "VideoMME", "reference": ["Evenly"], "main": "By clusters"}
     values = settings_of(world, tmp_path / "work", **changes)
     values["rows"][1]["paper"] = "+0.6, +1.6"
     file = write_yaml(tmp_path / "table9.yaml", **values)
     assert main([file, "--results", str(tmp_path / "results"), "--limit", "1"]) == 0
     printed = capsys.readouterr().out
     head = next(line for line in printed.splitlines() if "accuracy" in line)
-    columns = ["", "accuracy", "other seeds", "difference", "paper: VideoMME", "blind"]
-    assert [cell.strip() for cell in head.strip("|").split("|")][:6] == columns
-    assert cells(printed, "Evenly")[3:5] == ["-", "-"] and cells(printed, "By clusters")[4] == "+0.6, +1.6"
+    columns = ["", "accuracy", "other seeds", "difference", "to By clusters", "paper: VideoMME", "blind"]
+    assert [cell.strip() for cell in head.strip("|").split("|")][:7] == columns
+    evenly, clusters = cells(printed, "Evenly"), cells(printed, "By clusters")
+    assert evenly[3] == evenly[5] == clusters[4] == "-" and clusters[5] == "+0.6, +1.6"
+    assert [float(cell.split(" ")[0]) for cell in (evenly[4], clusters[3])] in ([0, 0], [-100, 100], [100, -100])
     assert cells(printed, "Evenly")[2] == cells(printed, "Evenly")[1].split(" ")[0]
     assert main(["--from-results", "--results", str(tmp_path / "results")]) == 0
     assert capsys.readouterr().out == printed
@@ -255,6 +257,7 @@ def test_what_would_share_a_folder_or_file_by_its_label_is_refused(world, tmp_pa
         ({"kinds": ["motion"]}, "has no question of the kinds motion, which 'all' asks"),
         ({"color": "red"}, "it must have rows, sets, title, work"),
         ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
+        ({"main": "C"}, "the main row 'C' is none of its rows Evenly, By clusters"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, message, world, tmp_path, capsys) -> None:
