@@ -6,9 +6,11 @@ other pictures, unseen things, and questions that cannot be answered.
 
 It films its own sets (of the split `validation`, unless another is named) and keeps films and answers in `--work`:
 started again, it goes on. For a last look at the split `test`, take a seed that `evaluation/seeds.md` does not name.
+With `--output` it keeps what was right and what was refused, question by question.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,11 +29,13 @@ from .intervals import accuracy, difference
 from .records import read_records
 from .results import counts, evaluate, explained, is_question, load_results, markdown, percent, save_results
 from .selections import find_selection, own_selection
+from .tables import pack
 from .texts import normalize
 
 logger = logging.get_logger(__name__)
 
 UNIFORM = "uniform"
+REFUSED = ", refused"  # behind the name of a column: how many of its answers refuse
 # What differs from plain short films in each set. Of the pairs of color and shape, those of training are shown in all
 # but one; short films are asked in vain too.
 SETS = {
@@ -119,7 +123,8 @@ def answer_sets(
     workers: int = 1,
 ) -> dict[str, dict]:
     """
-    The results of every set by its name, as [`evaluate`] gives them. What was filmed or answered before is kept.
+    The results of every set by its name, as [`evaluate`] gives them, with a column of refusals beside each of right
+    answers. What was filmed or answered before is kept.
 
     Raises:
         ValueError: If the folder holds the answers of another model, also of one of the same name, or with other
@@ -148,6 +153,8 @@ def answer_sets(
             raise ValueError(f"{saved} holds the answers of another model than {model}: name another --work.")
         (results[name],) = found.values()
         _check_settings(saved, results[name].get("settings"), answerer.settings)
+        for row in results[name]["questions"]:
+            row["right"] |= {column + REFUSED: int(is_refusal(text)) for column, text in row["answers"].items()}
     return results
 
 
@@ -191,20 +198,12 @@ def by_kind(results: dict[str, dict], selection: str) -> str:
 
 def _measure(row: Row, results: dict[str, dict], column: str) -> tuple[tuple[float, float, float], int]:
     where: Callable[[dict], bool] = is_in_vain if row.in_vain else is_true
-    result = results[row.name]
-    if row.refused:
-        result = _refusals(result, column)
+    result, column = results[row.name], column + (REFUSED if row.refused else "")
     if row.change:  # the same films are asked the same
         right, asked = counts([result, results["short"]], column, where)
         return difference(right[:1], right[1:], asked), int(asked.sum())
     right, asked = counts([result], column, where)
     return accuracy(right, asked), int(asked.sum())
-
-
-def _refusals(result: dict, column: str) -> dict:
-    """The result with refusals as what is counted."""
-    rows = [{**row, "right": {column: int(is_refusal(row["answers"][column]))}} for row in result["questions"]]
-    return {**result, "questions": rows}
 
 
 def is_in_vain(row: dict) -> bool:
@@ -224,6 +223,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long-films", type=int, default=24, help="of ten minutes (default: 24)")
     parser.add_argument("--workers", type=int, default=1, help="processes that film (default: 1)")
     parser.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="of what was right and what was refused, as JSON")
 
 
 def main(argv: Iterable[str] | None = None) -> int:
@@ -236,6 +236,11 @@ def main(argv: Iterable[str] | None = None) -> int:
         sizes = args.split, args.seed, args.films, args.long_films
         results = answer_sets(answerer, args.model, args.work, *sizes, workers=args.workers)
         selection = answerer.processor.selection
+        if args.output is not None:
+            sets = {name: pack({"model": result}) for name, result in results.items()}
+            kept = {"split": args.split, "seed": args.seed, "selection": selection, "sets": sets}
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            args.output.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
         sys.stdout.write(explained(f"{table(results, selection)}\n{by_kind(results, selection)}"))
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"goals: {' '.join(str(error).split())}\n")

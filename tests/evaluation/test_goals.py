@@ -1,19 +1,26 @@
 """The table of goals: what each row counts, whether it is met, and a whole small run that is kept."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from fila_video.evaluation import goals
 from fila_video.evaluation.answering import Answerer
-from fila_video.evaluation.goals import ROWS, SETS, answer_sets, by_kind, is_refusal, main, set_of, table
+from fila_video.evaluation.goals import REFUSED, ROWS, SETS, answer_sets, by_kind, is_refusal, main, set_of, table
+from fila_video.evaluation.results import explained
+from fila_video.evaluation.tables import unpack
 from helpers.tiny_processor import model_for, tiny_processor
+
+RESULTS = Path(goals.__file__).parent / "results"
 
 
 def question(kind: str, right: bool, answer: str = "red", video: str = "a") -> dict:
     answers = {"kmeans": answer, "uniform": answer}
     given = {"id": video, "number": 0, "kind": kind, "form": "free", "expected": "red"}
-    return {**given, "right": dict.fromkeys(answers, int(right)), "answers": answers}
+    refused = {name + REFUSED: int(is_refusal(answer)) for name in answers}
+    return {**given, "right": dict.fromkeys(answers, int(right)) | refused, "answers": answers}
 
 
 def result(*questions: dict) -> dict:
@@ -63,7 +70,7 @@ def test_false_premises_and_true_questions_are_counted_apart() -> None:
 
 def test_changes_are_those_of_the_same_questions_about_the_same_films() -> None:
     films = [question("color", True, video=name) for name in "abcd"]
-    worse = [*films[:3], {**films[3], "right": {"kmeans": 0, "uniform": 0}}]
+    worse = [*films[:3], question("color", False, video="d")]
     films.append(question("absent", True, NO_STAR))
     rows = cells(table(made(short=result(*films), lower=result(*worse), upper=result(*films)), "kmeans"))
     assert rows["lower case, change"][1].startswith("-25.0 (") and rows["lower case, change"][-1] == "no"
@@ -138,8 +145,25 @@ def test_a_whole_small_run_is_kept_and_another_model_needs_another_folder(tmp_pa
 
     monkeypatch.setattr(goals, "load_answerer", lambda model, device: answerer)
     monkeypatch.setattr(goals, "answer_sets", lambda *args, **options: results)
-    assert main(["--model", "tiny", "--work", str(tmp_path)]) == 0
-    assert "false premises" in capsys.readouterr().out
+    file = tmp_path / "out" / "goals.json"
+    assert main(["--model", "tiny", "--work", str(tmp_path), "--output", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "false premises" in printed and tables_of(file) == printed
+
+
+def tables_of(file: Path) -> str:
+    """What the command prints, from what it keeps."""
+    kept = json.loads(file.read_text())
+    results = {name: unpack(packed)["model"] for name, packed in kept["sets"].items()}
+    return explained(f"{table(results, kept['selection'])}\n{by_kind(results, kept['selection'])}")
+
+
+def test_the_published_tables_are_those_of_the_answers_that_are_kept() -> None:
+    assert (RESULTS / "goals.md").read_text().endswith("\n\n" + tables_of(RESULTS / "goals" / "seed_43.json"))
+    recipe = (RESULTS.parent.parent / "training" / "tiny" / "README.md").read_text()
+    for file in (RESULTS / "goals").glob("*.json"):
+        cells = re.findall(r"(?m)^\| [^|]+ \| \d+ \| ([^|]+ \([^|]+\)) \|", tables_of(file))
+        assert sum(cell in recipe for cell in cells) >= 9, file
 
 
 def test_a_model_that_is_not_there_is_one_line_on_standard_error(tmp_path, capsys) -> None:
