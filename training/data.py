@@ -176,6 +176,8 @@ class RecordSet:
     def _is_asked(self, index: int) -> bool:
         try:
             return bool(keep_questions(self.records[index], self.source.questions)["questions"])
+        except JsonRecordError:  # `unreadable` decides what becomes of it when it is drawn
+            return True
         except RECORD_ERRORS as error:
             raise TrainingError(
                 f"{self.name!r}, record {index + 1}: `questions` needs records as make-videos writes them, with an "

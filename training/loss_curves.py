@@ -43,7 +43,7 @@ def draw(runs: list[str | Path], output: str | Path) -> None:
         axis.set(title=Path(run).name, xlabel="step", yscale="log")
         axis.grid(alpha=0.3, which="both")
     for axis in axes[:, 0]:
-        axis.set_ylabel("loss a token")
+        axis.set_ylabel("loss")
     figure.savefig(output, dpi=130)
     pyplot.close(figure)
 

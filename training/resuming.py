@@ -61,6 +61,23 @@ def check_goes_on(output: str | Path, now: dict) -> None:
     Raises:
         TrainingError: If anything that decides its weights is another; with both values.
     """
+    if different := what_differs(output, now):
+        raise TrainingError(
+            f"The run in {output} was begun with others than these ({different}), and it goes on from its checkpoint "
+            "with its own rates and order alone. Give what it was begun with, as its settings.yaml has it; name "
+            "another `output`; or remove the folder to begin anew. What may change is how long it is, at its end, and "
+            "what does not decide its weights."
+        )
+
+
+def what_differs(output: str | Path, now: dict, may_grow: bool = True) -> str:
+    """
+    What decides the weights of a run and is not what it was begun with, with both values; nothing if the folder does
+    not say with what. Unless it `may_grow`, more steps at its end are another run.
+
+    Raises:
+        TrainingError: If what the folder says cannot be read.
+    """
     file = Path(output) / SAVED_SETTINGS
     try:
         before = yaml.safe_load(file.read_bytes()) if file.is_file() else None
@@ -71,8 +88,8 @@ def check_goes_on(output: str | Path, now: dict) -> None:
             f"{file} is not valid YAML, so that nothing can be compared: {error}. Remove it to go on without."
         ) from error
     if not before:
-        return
-    both = _settings(before), _settings(_with_phases_of(before, now))
+        return ""
+    both = _settings(before), _settings(_with_phases_of(before, now) if may_grow else now)
     was, has = _flat(_in_effect(*both)), _flat(_in_effect(*reversed(both)))
     start = _start(now["model"])
     has_marks = "data" in (before.get("resolved") or {})
@@ -83,16 +100,9 @@ def check_goes_on(output: str | Path, now: dict) -> None:
         and not (has_marks and PATH.fullmatch(name) and name in was and name in has)
         and was.get(name, _default(name, was, start)) != has.get(name, _default(name, has, start))
     ]
-    different += _resolved_differences(before, now)
-    if different:
-        more = len(different) - MOST_NAMED
-        shown = "; ".join(different[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
-        raise TrainingError(
-            f"The run in {output} was begun with others than these ({shown}), and it goes on from its checkpoint with "
-            "its own rates and order alone. Give what it was begun with, as its settings.yaml has it; name another "
-            "`output`; or remove the folder to begin anew. What may change is how long it is, at its end, and what "
-            "does not decide its weights."
-        )
+    different += _resolved_differences(before, now, may_grow)
+    more = len(different) - MOST_NAMED
+    return "; ".join(different[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
 
 
 def save_values(output: str | Path, values: dict) -> None:
@@ -108,7 +118,7 @@ def _settings(values: dict) -> dict:
     return {name: value for name, value in values.items() if name != "resolved"}
 
 
-def _resolved_differences(before: dict, now: dict) -> list[str]:
+def _resolved_differences(before: dict, now: dict, may_grow: bool) -> list[str]:
     """Of what follows from settings and files, as far as the version that began the run has noted it."""
     was, has = before.get("resolved") or {}, now["resolved"]
     found, sizes = [], ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")
@@ -120,7 +130,7 @@ def _resolved_differences(before: dict, now: dict) -> list[str]:
         found.append(f"batch_size: {before['batch_size']} there, {now['batch_size']} now")
     if not before.get("phases"):  # whose steps are settings
         steps = [_steps(one.get("training") or {}, has["steps_of_an_epoch"]) for one in (before, now)]
-        if steps[0] > steps[1]:
+        if steps[0] > steps[1] or (steps[0] < steps[1] and not may_grow):
             found.append(f"steps: {steps[0]} there, {steps[1]} now")
     if "model" in was:
         # A folder may have another name, and earlier versions counted more of its files.
@@ -229,4 +239,4 @@ def _defaults_of(made: Callable) -> dict:
     return {item.name: item.default for item in parameters if item.default is not item.empty}
 
 
-__all__ = ["SAVED_SETTINGS", "check_goes_on", "run_values", "save_values"]
+__all__ = ["SAVED_SETTINGS", "check_goes_on", "run_values", "save_values", "what_differs"]

@@ -118,6 +118,43 @@ def training_arguments(settings: Settings) -> TrainingArguments:
     return arguments
 
 
+def load_config(settings: Settings) -> FilaVideoConfig:
+    """
+    That of the model that a stage starts from, with the settings' own in it.
+
+    Raises:
+        TrainingError: If there is no such model, or a setting of it cannot be.
+    """
+    with _naming(f"`model` {settings.model!r}"):
+        config = FilaVideoConfig.from_pretrained(settings.model)
+    with _naming("`config`"):
+        for name, value in settings.config.items():
+            known(name, [item for item in config.to_dict() if not item.startswith("_")], "`config`")
+            setattr(config, name, value)
+        return FilaVideoConfig.from_dict(config.to_dict())
+
+
+def load_processor(settings: Settings, config: FilaVideoConfig) -> FilaVideoProcessor:
+    """
+    The processor that fits a model of that configuration, with the settings' own in it.
+
+    Raises:
+        TrainingError: If there is none, or a setting of it cannot be.
+    """
+    with _naming(f"`model` {settings.model!r}"):
+        processor = FilaVideoProcessor.from_pretrained(settings.model)
+    for name in SHARED:
+        setattr(processor, name, getattr(config, name))
+    for name, value in settings.processor.items():
+        if name in SHARED:
+            raise TrainingError(f"`processor.{name}` is the model's as well: set `config.{name}` instead.")
+        known(name, [*processor.video_processor.to_dict(), "add_time_instruction"], "`processor`")
+        setattr(processor if name == "add_time_instruction" else processor.video_processor, name, value)
+    with _naming("`processor`"):
+        processor.video_processor.scene_settings()
+    return processor
+
+
 def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, FilaVideoProcessor]:
     """
     The model that a stage starts from, with the settings' own configuration, and the processor that fits it.
@@ -126,13 +163,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
         TrainingError: If there is no such model, a setting of it cannot be, or weights are missing or do not fit, of
             which a stage before this one has some.
     """
-    with _naming(f"`model` {settings.model!r}"):
-        config = FilaVideoConfig.from_pretrained(settings.model)
-    with _naming("`config`"):
-        for name, value in settings.config.items():
-            known(name, [item for item in config.to_dict() if not item.startswith("_")], "`config`")
-            setattr(config, name, value)
-        config = FilaVideoConfig.from_dict(config.to_dict())
+    config = load_config(settings)
     options = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
     with _naming(f"`model` {settings.model!r}, `dtype` or `attn_implementation`"):
         model, info = FilaVideoForConditionalGeneration.from_pretrained(
@@ -143,7 +174,6 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
             output_loading_info=True,
             **options,
         )
-        processor = FilaVideoProcessor.from_pretrained(settings.model)
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     new = sorted(mismatched | set(info["missing_keys"]))
     starts_new = ("scene_merger", "background_encoder", "cooperative_encoder", "image_newline")
@@ -157,16 +187,7 @@ def load_model(settings: Settings) -> tuple[FilaVideoForConditionalGeneration, F
         if model.model.scene_merger is None:
             raise TrainingError("`new_merger`: with `frame_encoding: cooperative` there is no merger to begin anew.")
         model.model.scene_merger = type(model.model.scene_merger)(config).apply(model._init_weights)
-    for name in SHARED:
-        setattr(processor, name, getattr(config, name))
-    for name, value in settings.processor.items():
-        if name in SHARED:
-            raise TrainingError(f"`processor.{name}` is the model's as well: set `config.{name}` instead.")
-        known(name, [*processor.video_processor.to_dict(), "add_time_instruction"], "`processor`")
-        setattr(processor if name == "add_time_instruction" else processor.video_processor, name, value)
-    with _naming("`processor`"):
-        processor.video_processor.scene_settings()
-    return model, processor
+    return model, load_processor(settings, config)
 
 
 @contextlib.contextmanager
@@ -249,6 +270,12 @@ def make_data(settings: Settings, processor: FilaVideoProcessor, arguments: Trai
     if not settings.phases:
         return mixtures[0]
     return Curriculum(mixtures, [phase.steps * batch for phase in settings.phases])
+
+
+def values_of(settings: Settings) -> dict:
+    """All that [`run_values`] says of a run of these settings, for which its model need not be loaded."""
+    arguments, processor = training_arguments(settings), load_processor(settings, load_config(settings))
+    return run_values(settings, DEFAULTS, arguments, make_data(settings, processor, arguments))
 
 
 def train(settings: Settings) -> FilaVideoTrainer:

@@ -116,6 +116,7 @@ class _Log(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.start = time.monotonic()
+        state.compute_steps(args, state.max_steps)  # of a run that goes on, the trainer takes its checkpoint's
 
     def on_log(
         self,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,39 @@ def test_the_command_leaves_a_repository_its_losses_and_no_checkpoints(world, tm
     assert not (output / "checkpoints").exists()
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert 0 <= lines[-1]["eval_right"] <= 1 and 0 <= lines[-1]["eval_off"] < 0.5
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--learning-rate", "--seed", "records", "model"])
+def test_a_run_that_was_broken_off_goes_on_with_the_same_arguments_alone(
+    world, tmp_path, monkeypatch, capsys, option
+) -> None:
+    for name in ("initial", "train_picture.jsonl"):
+        (shutil.copytree if (world / name).is_dir() else shutil.copy)(world / name, tmp_path / name)
+    given = ["pretrain_vision", *(str(tmp_path / name) for name in ("initial", "train_picture.jsonl", "seeing"))]
+    begun = []
+
+    def break_off(model, processor, records, arguments) -> dict:
+        checkpoint = Path(arguments.output_dir) / "checkpoint-1"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+        begun.append(arguments.learning_rate)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "pretrain_vision", break_off)
+    monkeypatch.setattr("sys.argv", given)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            program.main()
+    if option.startswith("--"):
+        given += [option, "1"]
+    else:
+        changed = tmp_path / {"records": "train_picture.jsonl", "model": "initial/config.json"}[option]
+        changed.write_text(changed.read_text() + "\n")
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    said, name = capsys.readouterr().err, option.strip("-").replace("-", "_")
+    assert f"was begun with others than these ({name}: " in said and "remove that folder to begin anew" in said
+    assert begun == [2e-3, 2e-3]
 
 
 def test_the_tower_is_taught_the_color_the_shape_and_the_place_of_a_thing(world) -> None:

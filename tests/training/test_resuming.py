@@ -68,6 +68,7 @@ def test_a_run_may_become_longer_and_say_other_things(begun) -> None:
     train(load_settings(begun, [*harmless, "phases=[{steps: 1}, {steps: 2}, {steps: 1}]"]))
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 4
     assert [phase["steps"] for phase in yaml.safe_load((output / "settings.yaml").read_text())["phases"]] == [1, 2, 1]
+    assert list(losses(output)) == [1, 2, 4] and not (output / "checkpoint-3").exists()
 
 
 def test_defaults_may_be_spelled_out_and_what_a_run_is_on_may_change(begun) -> None:

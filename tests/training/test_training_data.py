@@ -463,6 +463,20 @@ def test_a_set_can_be_left_to_some_kinds_of_question(tmp_path) -> None:
         RecordSet(DataSet(str(path), questions={"kind": ["side"]}))
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_a_record_that_is_no_json_is_left_to_what_is_done_with_unreadable_ones(tmp_path, ending) -> None:
+    records = [
+        video_record(number, questions=[{"kind": kind} for kind in ("what", "when", "is")]) for number in (0, 1)
+    ]
+    path = write_lines(tmp_path / f"asked.{ending}", [records[0], {}, records[1]])
+    path.write_text(path.read_text().replace("{}", '{"id": "torn"'))
+    found = RecordSet(DataSet(str(path), media=str(world()), questions={"kind": ["when"]}))
+    with pytest.raises(TrainingError, match=rf"asked\.{ending}, record 2, .*`unreadable: skip` goes on without it"):
+        Mixture([found], encoder(), seed=0)[0, 0, 1]
+    sample = Mixture([found], encoder(), seed=0, unreadable="skip")[0, 0, 1]
+    assert [item["record"] for item in sample["unreadable"]] == [2] and learned(sample).startswith("Only one.")
+
+
 def test_questions_of_records_without_annotations_cannot_be_chosen() -> None:
     with pytest.raises(TrainingError, match=r"record 1: `questions` needs records as make-videos writes them"):
         RecordSet(DataSet(str(world() / "videos.jsonl"), questions={"kind": ["when"]}))

@@ -7,7 +7,7 @@ model.
 
 The tower learns the color and the shape of the thing in a picture, and where it is. Of a thing whose color or shape
 has no name, it learns the rest: from such pictures, that a shape has no color of its own. Started again, it goes on
-from its last whole checkpoint; the losses are written to OUTPUT/log.jsonl.
+from its last whole checkpoint, with the same arguments alone; the losses are written to OUTPUT/log.jsonl.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import logging
 
+from ...inference.output import differences, model_mark
+from ...long_video.annotations import fingerprint
 from ...modeling_fila_video import FilaVideoForConditionalGeneration
 from ...processing_fila_video import FilaVideoProcessor
 from ...toy_world.world import COLORS, NAMELESS, SHAPES, UNSEEN_PAIRS
@@ -42,6 +44,7 @@ from ..trainer import LOG
 
 logger = logging.get_logger(__name__)
 
+ARGUMENTS = "arguments.json"  # of the run that the checkpoints are of
 WORDS = (*COLORS, *SHAPES)
 LABELS = (*WORDS, "x", "y")
 NOTHING = -1.0  # is learned of that label
@@ -157,10 +160,20 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
+    checkpoints = Path(args.output) / "checkpoints"
+    begun, now = checkpoints / ARGUMENTS, {name: value for name, value in vars(args).items() if name != "output"}
+    now |= {"model": model_mark(args.model), "records": [fingerprint(file) for file in args.records]}
+    before = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else now
+    if last_checkpoint(checkpoints) and (other := differences(before, now)):
+        parser.error(
+            f"the run in {checkpoints} was begun with others than these ({other}): give what it was begun with, name "
+            "another output, or remove that folder to begin anew"
+        )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(now) + "\n", encoding="utf-8")
     set_seed(args.seed)
     model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
     processor = FilaVideoProcessor.from_pretrained(args.model)
-    checkpoints = Path(args.output) / "checkpoints"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=args.epochs,
