@@ -11,19 +11,18 @@ repeated, and one that was broken off goes on. `evaluation/README.md` describes 
 import argparse
 import itertools
 import json
-import re
 import subprocess
 import sys
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.utils import logging
 
-from ..training.settings import DataSet, Settings, load_settings
-from ..training.train import load_model
+from ..training.resuming import SAVED_SETTINGS, save_values, what_differs
+from ..training.settings import Settings, load_settings
+from ..training.train import load_model, values_of
 from .answer_questions import load_answerer
 from .answering import Answerer
 from .charts import check_can_draw, draw
@@ -32,17 +31,11 @@ from .kept import KeptAnswers
 from .records import Record, read_records
 from .results import asked_with, evaluate, save_results
 from .selections import find_selection
-from .tables import Table
+from .tables import Table, check_labels
 
 logger = logging.get_logger(__name__)
 
 FINISHED = "trainer_state.json"  # what a run of training writes last
-DECIDES = "ablation.json"  # the settings of a run, and of those before it, as they were when it began
-# Of `training`: what is said and kept of a run, and how its data are fetched, none of which decides the weights.
-HARMLESS = re.compile(
-    r"(stages\.\d+\.)?training\.(dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|disable_tqdm|"
-    r"log_level|logging_\w+|report_to|run_name|save_(steps|strategy|total_limit))(\.\d+)?"
-)
 
 
 @dataclass
@@ -89,12 +82,17 @@ class Ablation:
             if "stages" in row and ("overrides" in row or "untrained" in row or not row["stages"]):
                 raise ValueError(f"the row {row['label']!r} has `stages`: at least one, and nothing beside them")
             find_selection(row["selection"])
+        of_training = [name for name in ("settings", "seeds", "overrides") if getattr(self, name)]
+        of_training += [name for row in self.rows for name in ("overrides", "stages", "untrained") if name in row]
+        if self.models and of_training:
+            raise ValueError(f"`models` are trained already: `{of_training[0]}` has no effect, leave it out")
         for label, one in self.sets.items():
             one = self.sets[label] = {"records": one} if isinstance(one, str) else one
             if "records" not in one or one.keys() - {"records", "kinds", "num_scenes"}:
                 raise ValueError(
                     f"the set {label!r} has `records` and perhaps `kinds` or `num_scenes`, got {', '.join(one)}"
                 )
+        check_labels(self.rows, self.reference, self.main)
         _folder_names({label: label for label in self.sets})
         model_folders(self)
 
@@ -196,22 +194,18 @@ def train(ablation: Ablation) -> None:
         ValueError: If a run fails, or was begun with other settings.
     """
     folders = model_folders(ablation)
+    for row in ablation.rows if ablation.seeds else ():  # what cannot be is said before the first run
+        for values in _runs(ablation, row, ablation.seeds[0], folders[row["label"]][0]):
+            _settings(ablation, row, values)
     for place, seed in enumerate(ablation.seeds):
         for row in ablation.rows:
             if place >= len(folders[row["label"]]):
                 continue
-            runs = _runs(ablation, row, seed, folders[row["label"]][place])
-            if _is_finished(ablation, row, runs):
-                continue
-            for number, values in enumerate(runs, 1):
-                if _is_finished(ablation, row, runs[:number]):
+            for number, values in enumerate(_runs(ablation, row, seed, folders[row["label"]][place]), 1):
+                if _is_finished(ablation, row, values):
                     continue
-                decides = json.dumps(_decides(ablation, row, runs[:number]), indent=1)
-                output = Path(values["output"])
-                output.mkdir(parents=True, exist_ok=True)
-                (output / DECIDES).write_text(f"{decides}\n", encoding="utf-8")
                 if row.get("untrained"):
-                    _save_start(ablation.settings, values)
+                    _save_start(_settings(ablation, row, values))
                     continue
                 stage = f", stage {number}" if number > 1 else ""
                 logger.warning("Training %s, seed %d%s.", row["label"], seed, stage)
@@ -229,59 +223,35 @@ def _runs(ablation: Ablation, row: dict, seed: int, last: str) -> list[dict]:
     return runs
 
 
-def _decides(ablation: Ablation, row: dict, runs: list[dict]) -> dict:
-    """All that decides the last of these runs, of which each starts from the one before, by names with dots."""
-    decides = {"untrained": True} if row.get("untrained") else {}
-    for number, values in enumerate(runs):
-        try:
-            settings = load_settings(ablation.settings, _as_arguments(values)).as_dict()
-        except ValueError as error:
-            raise ValueError(f"The row {row['label']!r}: {error}") from error
-        # Folders may be moved: a run does not depend on where it and those before it lie.
-        for name in ("output", "model") if number else ("output",):
-            del settings[name]
-        decides |= _flat(settings, f"stages.{number}." if "stages" in row else "")
-    return decides
+def _settings(ablation: Ablation, row: dict, values: dict) -> Settings:
+    try:
+        return load_settings(ablation.settings, _as_arguments(values))
+    except ValueError as error:
+        raise ValueError(f"The row {row['label']!r}: {error}") from error
 
 
-def _flat(values: dict | list, before: str = "") -> dict:
-    """Nested settings by names with dots, without those that are not set."""
-    flat = {}
-    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
-        if isinstance(value, (dict, list)):
-            flat |= _flat(value, f"{before}{name}.")
-        elif value is not None:
-            flat[f"{before}{name}"] = value
-    return flat
-
-
-def _default(name: str) -> Any:
-    """What a setting is where it does not stand, as in the file of another version: the default, else `None`."""
-    defaults = _flat(Settings().as_dict()) | _flat(asdict(DataSet()), "data.")
-    return defaults.get(re.sub(r"^stages\.\d+\.|\bphases\.\d+\.|(?<=data\.)\d+\.", "", name))
-
-
-def _is_finished(ablation: Ablation, row: dict, runs: list[dict]) -> bool:
-    """Whether the last of these runs has finished; raises where it was begun with other settings."""
-    output = Path(runs[-1]["output"])
-    finished, file = (output / FINISHED).exists(), output / DECIDES
-    if file.exists() and (finished or any(output.glob("checkpoint-*"))):  # else nothing was trained with them
-        before, now = json.loads(file.read_text(encoding="utf-8")), _decides(ablation, row, runs)
-        names = (name for name in {**now, **before} if not HARMLESS.fullmatch(name))
-        if other := [name for name in names if before.get(name, _default(name)) != now.get(name, _default(name))]:
-            pairs = "; ".join(f"{name}: {before.get(name)} there, {now.get(name)} now" for name in other[:5])
-            raise ValueError(
-                f"The run in {output} was begun with other settings ({pairs}{'; ...' if other[5:] else ''}). Remove "
-                "that folder to train it anew, name another `work`, or give it the settings that it has."
-            )
-    elif finished:
-        logger.warning_once(f"{output} has no {DECIDES}: what it was trained with is not compared.")
+def _is_finished(ablation: Ablation, row: dict, values: dict) -> bool:
+    """Whether a run has finished; raises where it was begun with other settings, data or another start."""
+    output = Path(values["output"])
+    finished = (output / FINISHED).exists()
+    if not finished and not any(output.glob("checkpoint-*")):  # nothing was trained
+        return False
+    if not (output / SAVED_SETTINGS).exists():
+        logger.warning_once(f"{output} has no {SAVED_SETTINGS}: what it was trained with is not compared.")
+        return finished
+    now = values_of(_settings(ablation, row, values)) | ({"untrained": True} if row.get("untrained") else {})
+    if different := what_differs(output, now, may_grow=False):
+        raise ValueError(
+            f"The run in {output} was begun with others than the row {row['label']!r} has ({different}). Remove that "
+            "folder to train it anew, name another `work`, or give the row what it was begun with."
+        )
     return finished
 
 
 def _run(settings: str, values: dict, what: str) -> None:
     """One run of training, in a process of its own."""
     output = Path(values["output"])
+    output.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fila_video.training.train", settings, *_as_arguments(values)]
     with open(output / "training.log", "a", encoding="utf-8") as log:
         status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
@@ -289,21 +259,22 @@ def _run(settings: str, values: dict, what: str) -> None:
         raise ValueError(f"Training {what}, failed ({status}): see {log.name}.")
 
 
-def _save_start(settings: str, values: dict) -> None:
+def _save_start(settings: Settings) -> None:
     """The model that a run would start from, and its processor, as they are before the first step."""
-    set_seed(values["training.seed"])
-    for part in load_model(load_settings(settings, _as_arguments(values))):
-        part.save_pretrained(values["output"])
-    (Path(values["output"]) / FINISHED).write_text("{}\n", encoding="utf-8")
+    set_seed(settings.training["seed"])
+    for part in load_model(settings):
+        part.save_pretrained(settings.output)
+    save_values(settings.output, {**values_of(settings), "untrained": True})
+    (Path(settings.output) / FINISHED).write_text("{}\n", encoding="utf-8")
 
 
 def _as_arguments(values: dict) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def measure(name: str, ablation: Ablation, limit: int | None = None, device: str | None = None) -> Table:
+def measure(name: str, ablation: Ablation, folder: Path, limit: int | None = None, device: str | None = None) -> Table:
     """
-    Asks all models that have finished the questions of all sets.
+    Asks all models that have finished the questions of all sets, and saves the table as `{name}.json` in `folder`.
 
     Raises:
         ValueError: If there is no model at all, or one was trained with other settings. Rows without one are left out.
@@ -311,7 +282,11 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
     folders, seeds = model_folders(ablation), {}
     for row in ablation.rows if not ablation.models else ():
         every = zip(ablation.seeds_of(row), folders[row["label"]], strict=True)
-        finished = {seed: one for seed, one in every if _is_finished(ablation, row, _runs(ablation, row, seed, one))}
+        finished = {
+            seed: one
+            for seed, one in every
+            if all(_is_finished(ablation, row, values) for values in _runs(ablation, row, seed, one))
+        }
         seeds[row["label"]], folders[row["label"]] = list(finished), list(finished.values())
     for label, group in folders.items():
         if not group:
@@ -338,15 +313,17 @@ def measure(name: str, ablation: Ablation, limit: int | None = None, device: str
         sets[label], parts = _evaluate(own, records, selections, baseline, f"{name}, {label}", file)
         save_results(sets[label], file)
         kept += parts
-    for part in kept:  # all sets are answered
-        part.remove()
     models = {one: _model_name(one, place) for place, one in enumerate(answerers)}
     sets = {label: {models[one]: result for one, result in results.items()} for label, results in sets.items()}
     rows = [{**row, "models": [models[one] for one in row["models"]]} for row in rows]
     reference = [label for label in ablation.reference if folders.get(label) != []]
     main = None if folders.get(ablation.main) == [] else ablation.main
     about = ablation.groups, ablation.paper, bool(ablation.models), main
-    return Table(name, ablation.title, rows, sets, reference, *about)
+    table = Table(name, ablation.title, rows, sets, reference, *about)
+    table.save(folder / f"{name}.json")
+    for part in kept:  # all sets are answered, and what they say is saved
+        part.remove()
+    return table
 
 
 def _model_name(folder: str, place: int) -> str:
@@ -390,12 +367,17 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.results)
     if bool(args.tables) == args.from_results:
         raise ValueError("Name the files of settings, or pass --from-results alone.")
+    if args.from_results and (args.only_finished or args.limit is not None or args.device):
+        raise ValueError("With --from-results nothing is asked: leave out --only-finished, --limit and --device.")
     check_can_draw()
     ablations = {Path(file).stem: load_ablation(file) for file in args.tables}
+    for ablation in ablations.values():  # what is wrong with a set is said before anything is trained or asked
+        for label in ablation.sets:
+            ablation.records(label, args.limit)
     for name, ablation in ablations.items():
         if not args.only_finished:
             train(ablation)
-        measure(name, ablation, args.limit, args.device).save(folder / f"{name}.json")
+        measure(name, ablation, folder, args.limit, args.device)
     # Results of other commands lie there too, and have no name.
     files = [file for file in sorted(folder.glob("*.json")) if "name" in json.loads(file.read_text(encoding="utf-8"))]
     if not files:

@@ -56,6 +56,18 @@ def unpack(packed: dict) -> dict[str, dict]:
     return results
 
 
+def check_labels(rows: list[dict], reference: Iterable[str], main: str | None) -> None:
+    """
+    Raises:
+        ValueError: If no row has the label of one that all are compared with.
+    """
+    known = [row["label"] for row in rows]
+    for what, labels in (("reference", reference), ("main row", [main] if main else [])):
+        for label in labels:
+            if label not in known:
+                raise ValueError(f"the {what} {label!r} is none of its rows {', '.join(known)}")
+
+
 class Table:
     """
     Rows that are compared on one or more sets of questions.
@@ -90,11 +102,7 @@ class Table:
     ) -> None:
         self.name, self.title, self.rows, self.sets, self.reference = name, title, rows, sets, list(reference)
         self.groups, self.paper, self.apart, self.main = groups or {}, paper, apart, main
-        known = [row["label"] for row in rows]
-        for what, labels in (("reference", self.reference), ("main row", [main] if main else [])):
-            for label in labels:
-                if label not in known:
-                    raise ValueError(f"{name}: the {what} {label!r} is none of its rows {', '.join(known)}.")
+        check_labels(rows, self.reference, main)
 
     def save(self, file: str | Path) -> None:
         parts = {
@@ -268,4 +276,4 @@ def _signed(value: tuple[float, float, float] | None) -> str:
     return f"{middle} ({low} to {high})"
 
 
-__all__ = ["Table", "pack", "unpack"]
+__all__ = ["Table", "check_labels", "pack", "unpack"]

@@ -196,35 +196,53 @@ def test_a_training_that_fails_is_named_with_its_log(world, tmp_path, capsys) ->
     assert "There is no file" in (tmp_path / "work" / "weighted_0" / "training.log").read_text()
 
 
-def start_only(world, tmp_path, **changes) -> list[str]:
+def start_only(world, tmp_path, given, **changes) -> list[str]:
     """The arguments of a table whose one model is what training starts from, so that nothing is trained."""
     rows = [{"label": "Start", "selection": "uniform", "untrained": True, **changes}]
-    settings = training_settings(world, tmp_path / "train.yaml")
+    settings = training_settings(world, tmp_path / "train.yaml", **given)
     values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[3], rows=rows)
     return [write_yaml(tmp_path / "table9.yaml", **values), "--results", str(tmp_path / "results"), "--limit", "1"]
 
 
-def test_a_model_of_other_settings_is_not_taken_for_a_rows(world, tmp_path, capsys) -> None:
-    assert main(start_only(world, tmp_path)) == 0
+def test_a_model_of_other_settings_data_or_start_is_not_taken_for_a_rows(world, tmp_path, capsys) -> None:
+    start, records = tmp_path / "start", tmp_path / "records.jsonl"
+    shutil.copytree(world / "model", start)
+    shutil.copy(world / "records.jsonl", records)
+    given = {"model": str(start), "data": [{"path": str(records)}]}
+    assert main(start_only(world, tmp_path, given)) == 0
     first = capsys.readouterr().out
-    assert main(start_only(world, tmp_path)) == 0 and capsys.readouterr().out == first
-    for mode in ([], ["--only-finished"]):
-        changed = start_only(world, tmp_path, overrides={"config.merger_type": "mean", "training.max_steps": 600})
-        assert main([*changed, *mode]) == 2
-        message = capsys.readouterr().err
-        assert f"The run in {tmp_path / 'work' / 'start_3'} was begun with other settings" in message
-        assert "training.max_steps: 1 there, 600 now" in message and "config.merger_type: None there, mean" in message
-        assert "Remove that folder to train it anew" in message
+    assert main(start_only(world, tmp_path, given)) == 0 and capsys.readouterr().out == first
+
+    def refused(*messages: str, **changes) -> None:
+        for mode in ([], ["--only-finished"]):
+            assert main([*start_only(world, tmp_path, given, **changes), *mode]) == 2
+            said = capsys.readouterr().err
+            assert f"The run in {tmp_path / 'work' / 'start_3'} was begun with others than the row 'Start' has" in said
+            assert "Remove that folder to train it anew" in said
+            for message in messages:
+                assert message in said
+
+    changed = {"config.merger_type": "mean", "training.max_steps": 600}
+    refused("config.merger_type: None there, mean", "steps: 1 there, 600 now", overrides=changed)
+    refused("untrained: True there, None now", untrained=False)
+    text, config = records.read_text(), (start / "config.json").read_text()
+    records.write_text(text + text.splitlines()[0] + "\n")
+    refused("records.jsonl: 3 records of digest", "there, 4 records of digest")
+    records.write_text(text)
+    (start / "config.json").write_text(config + "\n")
+    refused("the files of `model`: start ")
+    (start / "config.json").write_text(config)
     # What decides no weights may differ, and what another version does not write has its default there.
-    file = tmp_path / "work" / "start_3" / "ablation.json"
-    decides = json.loads(file.read_text())
-    del decides["new_merger"], decides["sampling.selection"]
-    file.write_text(json.dumps({**decides, "training.logging_steps": 7}))
-    harmless = start_only(world, tmp_path, overrides={"training.dataloader_num_workers": 1})
+    file = tmp_path / "work" / "start_3" / "settings.yaml"
+    decides = yaml.safe_load(file.read_text())
+    del decides["new_merger"], decides["sampling"]["selection"]
+    decides["training"]["logging_steps"] = 7
+    file.write_text(yaml.safe_dump(decides))
+    harmless = start_only(world, tmp_path, given, overrides={"training.dataloader_num_workers": 1})
     assert main(harmless) == 0 and capsys.readouterr().out == first
-    # One of an earlier version, which did not write what decides it, is taken as it is.
-    (tmp_path / "work" / "start_3" / "ablation.json").unlink()
-    assert main(changed) == 0 and capsys.readouterr().out == first
+    # One that does not say what decides it is taken as it is.
+    file.unlink()
+    assert main(start_only(world, tmp_path, given, overrides=changed)) == 0 and capsys.readouterr().out == first
 
 
 def test_what_would_share_a_folder_or_file_by_its_label_is_refused(world, tmp_path) -> None:
@@ -248,6 +266,8 @@ def test_what_would_share_a_folder_or_file_by_its_label_is_refused(world, tmp_pa
     [
         ({"models": []}, "give either `models`, or `settings` with `seeds`"),
         ({"settings": "train.yaml", "seeds": [0]}, "give either `models`"),
+        ({"overrides": {"batch_size": 4}}, "`models` are trained already: `overrides` has no effect"),
+        ({"rows": [{"label": "A", "selection": "uniform", "untrained": True}]}, "already: `untrained` has no effect"),
         ({"rows": [{"label": "A"}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "uniform", "seed": 3}]}, "a row has `label`, `selection`"),
         ({"rows": [{"label": "A", "selection": "best"}]}, "Unknown selection 'best'"),
@@ -255,15 +275,36 @@ def test_what_would_share_a_folder_or_file_by_its_label_is_refused(world, tmp_pa
         ({"rows": [{"label": "A", "selection": "uniform", "paper": "+1.0"}]}, "does not say what `paper` is"),
         ({"sets": {"all": {"file": "a.jsonl"}}}, "the set 'all' has `records` and perhaps `kinds` or `num_scenes`"),
         ({"kinds": ["motion"]}, "has no question of the kinds motion, which 'all' asks"),
+        ({"sets": {"all": "RECORDS", "none": "none.jsonl"}}, "none.jsonl"),
         ({"color": "red"}, "it must have rows, sets, title, work"),
         ({"reference": ["C"]}, "the reference 'C' is none of its rows Evenly, By clusters"),
         ({"main": "C"}, "the main row 'C' is none of its rows Evenly, By clusters"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, message, world, tmp_path, capsys) -> None:
+    changes = json.loads(json.dumps(changes).replace("RECORDS", str(world / "records.jsonl")))
     file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", **changes))
     assert main([file, "--results", str(tmp_path), "--limit", "1"]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()  # said before anything is asked
+
+
+def test_rows_that_cannot_be_trained_are_named_before_the_first_is(world, tmp_path, capsys) -> None:
+    rows = [
+        {"label": "Good", "selection": "uniform", "untrained": True},
+        {"label": "Bad", "selection": "uniform", "overrides": {"optimizer": "best"}},
+    ]
+    settings = training_settings(world, tmp_path / "train.yaml")
+    values = settings_of(world, tmp_path / "work", models=[], settings=settings, seeds=[0], rows=rows)
+    assert main([write_yaml(tmp_path / "table9.yaml", **values), "--results", str(tmp_path)]) == 2
+    assert "The row 'Bad': " in capsys.readouterr().err and not (tmp_path / "work").exists()
+
+
+def test_answers_are_kept_until_their_table_is_saved(world, tmp_path, capsys) -> None:
+    file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work"))
+    (tmp_path / "results").write_text("no folder")
+    assert main([file, "--results", str(tmp_path / "results"), "--limit", "1"]) == 2
+    assert "results" in capsys.readouterr().err and list((tmp_path / "work").glob("*.part"))
 
 
 def test_without_results_there_is_nothing_to_draw(tmp_path, capsys) -> None:
@@ -271,6 +312,9 @@ def test_without_results_there_is_nothing_to_draw(tmp_path, capsys) -> None:
     assert "holds no results yet" in capsys.readouterr().err
     assert main([]) == 2
     assert "Name the files of settings" in capsys.readouterr().err
+    for option in (["--only-finished"], ["--limit", "1"], ["--device", "cpu"]):
+        assert main(["--from-results", "--results", str(tmp_path), *option]) == 2
+        assert "leave out --only-finished, --limit and --device" in capsys.readouterr().err
     (tmp_path / "table2.json").write_text('{"name": "table2"}')
     assert main(["--from-results", "--results", str(tmp_path)]) == 2
     assert "holds no results of an ablation" in capsys.readouterr().err
