@@ -275,7 +275,7 @@ def run(args: argparse.Namespace) -> int:
     Films the set, or asks about a joined one; exit status 0.
 
     Raises:
-        ValueError: For settings that cannot be, or `--fps` beside `--rates`.
+        ValueError: For settings that cannot be, or `--fps` beside `--rates` or for pictures.
     """
     if args.fps is not None and args.rates:
         rates = " ".join(f"{rate:g}" for rate in args.rates)
@@ -285,6 +285,8 @@ def run(args: argparse.Namespace) -> int:
         shortest, longest = DURATIONS.get(args.kind, (5.0, 5.0))
         shortest = shortest if args.min_duration is None else args.min_duration
         duration = shortest, max(longest, shortest) if args.max_duration is None else args.max_duration
+    if args.fps is not None and args.kind.startswith("picture"):
+        raise ValueError(f"--fps {args.fps:g} has no effect for the kind {args.kind}: leave it out.")
     given = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name != "duration"}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "all" in args.ask:

@@ -35,6 +35,7 @@ DURATIONS = {
 ROW = (3, 8)  # things
 CROWD = 30  # things
 GRID = 8  # runs of three frames in a film of things that travel
+TRAVEL_FRAMES = 6 * GRID  # of a film, so that each of 24 even ones is no further from its place than half the next one
 # Kinds of question that can be chosen, where not all can. Pictures and clips have their own, or none but a caption.
 ASKED_OF = {"picture": (), "picture-questions": (), "clip": (), "empty": ("count", "there")}
 CAPTIONED = ("picture", "clip")  # kinds about which nothing is asked
@@ -121,11 +122,20 @@ class Settings:
             )
         if self.duration is not None and not 5 <= self.duration[0] <= self.duration[1]:
             raise ValueError(f"Durations must be at least 5 seconds and the longest no shorter, got {self.duration}.")
+        if self.is_picture and self.duration is not None:
+            raise ValueError(f"`duration` has no effect for the kind {self.kind}, got {self.duration}: leave it out.")
         if self.side < 32 or self.side % 2:
             raise ValueError(f"`side` must be an even number of at least 32 pixels, got {self.side}.")
         for rate in (self.fps, *self.rates):
             if not 1 <= rate <= 60:
                 raise ValueError(f"`fps` and `rates` must be from 1 to 60, got {rate}.")
+        rate, shortest = min(self.rates or (self.fps,)), (self.duration or DURATIONS.get(self.kind, (0.0,)))[0]
+        if self.kind == "travel" and rate * shortest < TRAVEL_FRAMES:
+            raise ValueError(
+                "A film of the kind travel shows a thing's way in three of 24 even frames, for which it must have at "
+                f"least {TRAVEL_FRAMES}: of films of {shortest:g} s, `fps` and `rates` must be "
+                f"{TRAVEL_FRAMES / shortest:g} or more, got {rate:g}."
+            )
         if not 1 <= self.colors <= len(COLORS):
             raise ValueError(f"`colors` must be from 1 to {len(COLORS)}, got {self.colors}.")
         if self.questions < 0 or not 0 <= self.choice_share <= 1:
@@ -140,7 +150,8 @@ class Settings:
                 f"Of `compositions` {self.compositions!r}, half of what is there has no name: no `refusals`."
             )
         if self.kind in CAPTIONED:
-            for name, without in (("questions", (0, Settings.questions)), ("refusals", (0,))):
+            shares = ("choice_share", (Settings.choice_share,))
+            for name, without in (("questions", (0, Settings.questions)), ("refusals", (0,)), shares):
                 if getattr(self, name) not in without:
                     raise ValueError(
                         f"`{name}` has no effect for the kind {self.kind}, which has a caption and no questions, got "

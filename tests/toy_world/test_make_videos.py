@@ -262,8 +262,8 @@ def test_things_in_a_row_come_one_soon_after_another(tmp_path) -> None:
 def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_others_have_others(
     tmp_path, count
 ) -> None:
-    for kind in ("short", "picture-questions"):
-        records = records_of(make_videos(tmp_path, Settings(kind, duration=(5, 8), side=32, colors=count), count=12))
+    for kind, duration in (("short", (5, 8)), ("picture-questions", None)):
+        records = records_of(make_videos(tmp_path, Settings(kind, duration=duration, side=32, colors=count), count=12))
         captions = [turn["answer"] for record in records for turn in record["questions"] if turn["kind"] == "caption"]
         colors = [{color for color in COLORS if color in caption.lower()} for caption in captions]
         assert max(map(len, colors)) == count
@@ -271,7 +271,7 @@ def test_the_things_of_one_video_have_as_many_colors_as_asked_for_and_those_of_o
 
 
 def test_things_that_travel_are_each_seen_by_three_even_frames_in_a_row_and_by_one_of_a_third_as_many(world) -> None:
-    settings = Settings("travel", "test", side=32, fps=6, ask=("motion", "order"), choice_share=0, rates=(4.0, 8.0))
+    settings = Settings("travel", "test", side=32, ask=("motion", "order"), choice_share=0, rates=(4.0, 8.0))
     motions = Counter()
     for record in records_of(make_videos(world / "travel", settings, count=12)):
         assert 12 <= record["duration"] <= 18 and 3 <= len(record["events"]) <= 4
@@ -329,6 +329,17 @@ def test_the_command_line_makes_every_kind(tmp_path) -> None:
         ({"kind": "picture", "refusals": 2}, "`refusals` has no effect for the kind picture, .* got 2: leave it out"),
         ({"kind": "few", "colors": 3, "compositions": "shapes"}, "`colors` has no effect .* got 3: leave it out"),
         ({"kind": "empty", "ask": ("count", "order")}, "`ask` names order, .* only count and there can be chosen"),
+        (
+            {"kind": "clip", "choice_share": 0.5},
+            "`choice_share` has no effect for the kind clip, .* got 0.5: leave",
+        ),
+        ({"kind": "picture", "duration": (5, 8)}, r"`duration` has no effect for the kind picture, got \(5, 8\)"),
+        (
+            {"kind": "travel", "fps": 1},
+            "must have at least 48: of films of 12 s, .* must be 4 or more, got 1",
+        ),
+        ({"kind": "travel", "rates": (8, 3.5)}, "must be 4 or more, got 3.5"),
+        ({"kind": "travel", "duration": (5, 8)}, "of films of 5 s, `fps` and `rates` must be 9.6 or more, got 8"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, problem) -> None:
@@ -377,6 +388,15 @@ def test_a_rate_beside_those_that_take_its_place_is_refused(tmp_path, capsys) ->
     # A recipe gives one list of options to all its sets.
     given = ["--kind", "picture", "--rates", "6", "8", "--moving", "0.2", "--codecs", "h264", "hevc"]
     assert cli.main([*command[:-2], *given, "--output", str(tmp_path / "pictures")]) == 0
+
+
+@pytest.mark.parametrize("options", [["--min-duration", "6"], ["--max-duration", "9"], ["--fps", "8"]])
+@pytest.mark.parametrize("kind", ["picture", "picture-questions"])
+def test_what_has_no_effect_on_pictures_is_refused(tmp_path, capsys, kind, options) -> None:
+    given = ["--output", str(tmp_path / "pictures"), "--kind", kind, "--count", "1", *options]
+    assert cli.main(["make-videos", *given]) == 2
+    assert f"has no effect for the kind {kind}" in capsys.readouterr().err
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_events_that_do_not_fit_are_refused() -> None:
