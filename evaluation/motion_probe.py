@@ -158,6 +158,7 @@ def save_taught(
     taught.model.scene_merger, taught.model.multi_modal_projector = probe.merger, probe.projector
     others = {name: weight for name, weight in model.state_dict().items() if name.split(".")[1] not in TAUGHT}
     taught.load_state_dict(taught.state_dict() | others)
+    taught.generation_config = copy.deepcopy(model.generation_config)
     taught.save_pretrained(folder)
     processor = copy.deepcopy(processor)
     processor.scene_size = config.scene_size

@@ -31,7 +31,7 @@ from .records import Record
 from .results import markdown
 from .selections import event_recall
 
-# By selection, the name in the tables and the color in the picture, which has room for four.
+# By selection, the name in the tables and the color in the picture, which has room for four; others alone have others.
 WAYS = {
     "uniform": ("uniform frames", FAINT),
     "bsm": ("BSM", None),
@@ -120,6 +120,8 @@ def series_of(films: list[Counts], ways: list[str], scenes: list[int], place: in
         if columns[0] not in films[0]:
             continue
         name, color = WAYS[way]
+        if not any(WAYS[each][1] for each in ways):
+            color = f"C{ways.index(way)}"
         style = {"linestyle": "none", "markerfacecolor": "white"} if suffix else {"linestyle": dash}
         points = [(mean_tokens(films, column), films, column) for column in columns]
         lines.append(Series(f"{name}{suffix}{model}", {"color": color, "marker": marker, **style}, points))

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fila_video.evaluation import charts, curves, needle, token_curve
 from fila_video.evaluation.curves import Watcher
 from fila_video.evaluation.token_curve import COMPRESSED, visual_tokens
 from helpers.tiny_processor import model_for, tiny_processor
+from PIL import Image
 
 
 @pytest.fixture
@@ -105,6 +107,13 @@ def test_tokens_are_counted_for_every_model_and_with_lp_comp_where_it_drops_some
     assert tokens["tiny"]["kmeans, 2"] == tokens["tiny"]["farthest, 2"] < tokens["tiny"]["kmeans, 3"]
     text = capsys.readouterr().out
     assert text.count("| by the question (tiny), LP-Comp |") == 0 and "| by the question, LP-Comp (tiny) |" in text
+
+
+def test_ways_that_have_no_place_beside_others_are_drawn_by_themselves(tmp_path, watch) -> None:
+    given = options(tmp_path, "--long-seconds", "30", "--films", "1", "--num-scenes", "2", "--ways", "bsm")
+    assert token_curve.main(given) == 0
+    picture = np.asarray(Image.open(tmp_path / "out/token_curve.png").convert("HSV"))
+    assert (picture[..., 1] > 150).any()  # a line or point in full color
 
 
 def test_tokens_that_fall_away_count_in_the_layers_that_they_enter() -> None:

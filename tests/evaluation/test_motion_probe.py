@@ -48,6 +48,7 @@ def test_the_command_films_measures_every_row_and_writes_no_path(tmp_path: Path,
 
 def test_the_model_of_each_row_is_kept_with_its_merger_and_projector_and_answers(tmp_path: Path, tiny) -> None:
     model, processor = tiny
+    model.generation_config.max_new_tokens = 7
     given = ["--work", str(tmp_path), "--output", str(tmp_path / "out"), "--films", "3", "--test-films", "2"]
     given += ["--epochs", "1", "--batch-size", "4", "--seeds", "3", "4", "--save", str(tmp_path / "taught")]
     assert motion_probe.main(given) == 0
@@ -60,6 +61,7 @@ def test_the_model_of_each_row_is_kept_with_its_merger_and_projector_and_answers
     for row, merger in (kinds | single).items():
         taught = FilaVideoForConditionalGeneration.from_pretrained(tmp_path / "taught" / row)
         assert (taught.config.merger_type, taught.config.scene_size) == (merger, 1 if row in single else 3)
+        assert taught.generation_config.max_new_tokens == 7
         for name, weight in taught.state_dict().items():
             is_taught = "scene_merger" in name or "multi_modal_projector" in name
             assert torch.equal(weight, before[name]) != is_taught if name in before else is_taught, name
