@@ -58,6 +58,7 @@ def normalize_chat(messages: Any) -> list[dict]:
     Args:
         messages (`list[dict]`):
             Each with a `role`, one of "system", "user" and "assistant", and a `content`: a text, or a list of blocks.
+            A dictionary that has these as its `messages`, as rows of data sets are, is such a chat too.
 
     Returns:
         `list[dict]`: Messages whose `content` is a list of blocks of the types text, image and video; of many chat
@@ -67,8 +68,10 @@ def normalize_chat(messages: Any) -> list[dict]:
         ValueError: If there is no message, one is empty or malformed or has calls of tools, or a text is not valid
         Unicode.
     """
-    messages = getattr(messages, "messages", messages)  # transformers' `Chat`
-    if not isinstance(messages, (list, tuple)) or not messages:
+    messages = _messages_of(messages)
+    if not isinstance(messages, (list, tuple)):
+        raise ValueError(f"A chat is a list of messages, got {_named(messages)}: pass a list.")
+    if not messages:
         raise ValueError("A chat has no messages: ask something.")
     chat = [normalize_message(message) for message in messages]
     if not any(_texts(message["content"]) for message in chat if message["role"] == "user"):
@@ -81,8 +84,8 @@ def normalize_chats(conversation: Any, template: str | None = None) -> tuple[lis
     One chat or several in the form of [`normalize_chat`], and whether it was several. Videos are held together:
     segments and frames that were read stay what they are.
     """
-    is_batch = isinstance(conversation, (list, tuple)) and bool(conversation)
-    is_batch = is_batch and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages"))
+    is_batch = (isinstance(conversation, (list, tuple)) or is_column(conversation)) and len(conversation) > 0
+    is_batch = is_batch and isinstance(_messages_of(conversation[0]), (list, tuple))
     chats = [normalize_chat(chat) for chat in (conversation if is_batch else [conversation])]
     wanted = _roles_of_strings(template) if isinstance(template, str) else ()
     for message in chain.from_iterable(chats):
@@ -92,6 +95,15 @@ def normalize_chats(conversation: Any, template: str | None = None) -> tuple[lis
         if message["role"] in wanted and all(block["type"] == "text" for block in message["content"]):
             message["content"] = "".join(_texts(message["content"]))
     return chats, is_batch
+
+
+def _messages_of(chat: Any) -> Any:
+    """The messages in transformers' `Chat`, or in a row of a data set."""
+    return chat["messages"] if isinstance(chat, dict) and [*chat] == ["messages"] else getattr(chat, "messages", chat)
+
+
+def _named(value: Any) -> str:
+    return f"{type(value).__name__}{' with ' + ', '.join(map(str, value)) if isinstance(value, dict) else ''}"
 
 
 @lru_cache(maxsize=32)
@@ -353,6 +365,7 @@ def chat_of_input(inputs: Any) -> tuple[list[dict], Any]:
     Raises:
         ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
     """
+    inputs = inputs if isinstance(inputs, Chat) else _messages_of(inputs)
     if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
         inputs = Chat(list(inputs))
     if isinstance(inputs, Chat):
@@ -368,10 +381,14 @@ def chat_of_input(inputs: Any) -> tuple[list[dict], Any]:
         return inputs.messages, inputs
     if isinstance(inputs, str):
         inputs = {"text": inputs}
+    if isinstance(inputs, dict) and "role" in inputs:
+        raise ValueError(
+            "A chat is a list of messages, and this is one message: pass `[message]`. Generators give chats."
+        )
     if not isinstance(inputs, dict) or not isinstance(inputs.get("text"), str):
         raise ValueError(
             "An input is a chat, a question, or a dictionary with `videos` and a question as `text`, got "
-            f"{type(inputs).__name__}{' with ' + ', '.join(inputs) if isinstance(inputs, dict) else ''}."
+            f"{_named(inputs)}."
         )
     if not inputs["text"].strip():
         raise ValueError("The question is empty: ask something.")
@@ -404,19 +421,20 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
         raise ValueError("`text` is an empty batch: pass at least one question.")
     if text is None or videos is None:
         inputs = videos if text is None else text
-        if inputs is None or (isinstance(inputs, (list, tuple)) and not inputs):
+        is_many = isinstance(inputs, (list, tuple)) or is_column(inputs)
+        if inputs is None or (is_many and not len(inputs)):
             raise ValueError("There is nothing to answer: pass a video with `text=`, or a chat.")
         columns = getattr(inputs, "column_names", None)
         if columns is not None:
             check_columns(columns)
             return _each(inputs if hasattr(inputs, "__len__") else iter(inputs), row_of_dataset)
         # One chat is a list of messages, several inputs are a list too: the first item tells which.
-        first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        first = inputs[0] if is_many else inputs
         if text is None and isinstance(first, VIDEO_TYPES):
-            raise ValueError("There is a video but no question: pass it as `text=`.")
-        is_chat = isinstance(first, dict) and "role" in first
-        are_many = _is_iterator(inputs) or isinstance(inputs, (list, tuple, Dataset))
-        return _each(inputs, _same) if are_many and not is_chat else inputs
+            raise ValueError("There is a video but no question: pass one as `text=`, alone if it is about no video.")
+        is_chat = isinstance(first, dict) and "role" in first and not is_column(inputs)
+        is_many = is_many or _is_iterator(inputs) or isinstance(inputs, Dataset)
+        return _each(inputs, _same) if is_many and not is_chat else inputs
     if isinstance(text, str):
         if isinstance(videos, (list, tuple)) and videos and isinstance(videos[0], dict) and "role" in videos[0]:
             raise ValueError("A chat holds its own question: pass the chat alone, or videos with `text`.")

@@ -9,8 +9,8 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,9 @@ SAVING = ".saving-"  # begins the name of what is half written
 REFUSED = {"num_beams": (None, 1), "num_return_sequences": (None, 1), "use_cache": (None, True)}
 REFUSED |= {"cache_implementation": (None, "dynamic"), "use_mtp": (None, False), "assistant_early_exit": (None,)}
 REFUSED |= dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens", "cache", "past_key_values"), (None,))
+# Nor has it results, which these shape.
+OF_RESULTS = ("return_full_text", "return_tensors", "return_type", "clean_up_tokenization_spaces")
+OF_RESULTS += ("skip_special_tokens", "continue_final_message", "on_error")
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,28 @@ def stream_of(
         listener.is_cancelled.set()
 
 
+@contextmanager
+def letting_go(*calls: dict[str, Any]) -> Iterator[Any]:
+    """
+    The streamer that the last of these calls' options names, if any: where an error breaks off the answer, whoever
+    waits for its text is let go.
+    """
+    streamer = None
+    for options in calls:
+        streamer = {**(options.get("generate_kwargs") or {}), **options}.get("streamer", streamer)
+    try:
+        yield streamer
+    except BaseException:
+        let_go(streamer)
+        raise
+
+
+def let_go(streamer: Any) -> None:
+    """Lets go whoever waits for the text of an answer that does not come. A `TextStreamer` prints: nobody waits."""
+    if streamer is not None and type(streamer) is not TextStreamer:
+        streamer.end()
+
+
 class ChatSession:
     """
     A conversation about videos, made by `pipe.chat(video)`. A later question costs its own tokens only: what was read
@@ -203,7 +228,8 @@ class ChatSession:
             ValueError: If the question is empty, no text or has control tokens, the conversation is longer than the
             model's context, or an option is unknown or cannot be used in a chat. The conversation is then as before.
         """
-        return self._turn(question, options).answer
+        with letting_go(self._pipe._forward_params, self.options, options):
+            return self._turn(question, options).answer
 
     def stream(self, question: str, /, **options: Any) -> Generator[Progress | Text | Result, None, None]:
         """
@@ -289,8 +315,9 @@ class ChatSession:
     def _generation_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of one turn, for `_encode` of the pipeline and for `generate`."""
         pipe = self._pipe
-        encoding, forward, of_results = pipe.options_of(self.options, options)
-        if unknown := [*of_results, *({"on_error"} & {*self.options, *options})]:
+        encoding, forward, _ = pipe.options_of(self.options, options)
+        given = {**self.options, **options}
+        if unknown := [name for name in OF_RESULTS if given.get(name) is not None]:
             raise ValueError(f"A chat has no results to shape: leave out {', '.join(map(repr, unknown))}.")
         encoding.pop("on_error", None)
         encoding["processor_kwargs"]["return_scenes"] = "pictures"
@@ -413,6 +440,9 @@ class Conversations:
                 Of the processor and of `generate`, for every question; those of pool and scenes for the reading too.
                 `subtitles` are read now, also those of a track, and saved with the conversation.
         """
+        first = videos[0] if isinstance(videos, (list, tuple)) and videos else videos
+        if isinstance(first, dict) and not first.keys().isdisjoint(("role", "messages")):
+            raise ValueError("`pipe.chat` takes videos, before any question: pass a chat to the pipeline itself.")
         found = [] if videos is None else flatten_videos(videos)
         given = self.options_of(options)[0]["processor_kwargs"]
         spoken = given.get("subtitles")
@@ -450,4 +480,15 @@ class Conversations:
         return session
 
 
-__all__ = ["Cancelled", "ChatSession", "Conversations", "Listener", "Progress", "Result", "Text", "stream_of"]
+__all__ = [
+    "Cancelled",
+    "ChatSession",
+    "Conversations",
+    "Listener",
+    "Progress",
+    "Result",
+    "Text",
+    "let_go",
+    "letting_go",
+    "stream_of",
+]

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Dataset
-from transformers import AutoModelForImageTextToText, TextStreamer
+from transformers import AutoModelForImageTextToText
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines import PIPELINE_REGISTRY, ImageTextToTextPipeline, Pipeline
@@ -20,7 +20,7 @@ from transformers.pipelines.image_text_to_text import ReturnType
 from transformers.utils.chat_template_utils import Chat
 
 from .chat_inputs_fila_video import NumberedInput, chat_of_input, is_column, pipeline_inputs
-from .chat_session_fila_video import Conversations, Listener, Progress, Result, Text, stream_of
+from .chat_session_fila_video import Conversations, Listener, Progress, Result, Text, let_go, letting_go, stream_of
 from .subtitles_fila_video import Subtitles, is_track
 from .video_processing_fila_video import FilaVideoProcessorVideosKwargs
 
@@ -35,10 +35,12 @@ OPTIONS_OF_PIPELINE = {*inspect.signature(ImageTextToTextPipeline._sanitize_para
 # `timeout` is of media that the base class loads.
 OPTIONS_OF_PIPELINE -= {"self", "kwargs", "timeout"}
 OPTIONS_OF_PROCESSOR = FilaVideoProcessorVideosKwargs.__annotations__
-# Options of `generate` that are numbers: it does not look at them, and breaks far inside.
-NUMBERS = {"max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "num_beams", "temperature"}
-NUMBERS |= {"num_return_sequences", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "top_k", "top_p"}
-NUMBERS |= {"min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"}
+# Options of `generate` that are numbers: it does not look at them, and breaks far inside or once the video is read.
+# Whole ones with the least that they can be.
+WHOLE = dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences", "prefill_chunk_size"), 1)
+WHOLE |= dict.fromkeys(("min_new_tokens", "min_length", "no_repeat_ngram_size", "top_k"), 0)
+NUMBERS = {"max_time", "temperature", "length_penalty", "repetition_penalty", "top_p", "min_p", "typical_p"}
+NUMBERS |= {"epsilon_cutoff", "eta_cutoff"}
 # What an option stands in place of, as the processor and `generate` have it.
 EXCLUDES = {"num_frames": {"fps"}, "fps": {"num_frames"}, "generation_config": GENERATION_SETTINGS}
 EXCLUDES |= {"max_length": {"max_new_tokens"}, "max_new_tokens": {"max_length"}}
@@ -75,8 +77,9 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 "A file or lines of subtitles belong to one video, not to all that a pipeline will answer about: pass "
                 "them with the call. The number or the language of a track can be set for all."
             )
-        if _is_list(own.get("question")):
-            raise ValueError("A list as `question` belongs to the videos of one call: pass it with that call.")
+        for name in ("question", "video_metadata"):
+            if _is_list(own.get(name)):
+                raise ValueError(f"A list as `{name}` belongs to the videos of one call: pass it with that call.")
 
     @property
     def processor(self) -> Any:
@@ -114,9 +117,10 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 What the questions are about: a path, URL, bytes, a file object, an array, or a list of pictures; a
                 list of these (or of lists of them) where `text` is a list of as many questions, or one question about
                 all of them; an iterator, a dataset or a column of `datasets` where one question is about each. Instead
-                of `videos` and `text` also a chat, or a list, iterator or dataset of chats and of dictionaries with
-                `videos`, `text` and *optional* `subtitles`; or a dataset of `datasets` with the columns `video` (or
-                `videos`) and `text`, for clips `video_start` and `video_end` in seconds, and `subtitles`.
+                of `videos` and `text` also a chat, a list of messages, which a dictionary may hold as its `messages`;
+                a list, iterator, dataset or column of chats, and of dictionaries with `videos`, `text` and *optional*
+                `subtitles`; or a dataset of `datasets` with the columns `video` (or `videos`) and `text`, for clips
+                `video_start` and `video_end` in seconds, and `subtitles`.
             text (`str` or `list`): The question, the questions, a chat or chats.
             **kwargs:
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,
@@ -126,7 +130,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 also adds the `pictures` of its frames. `on_error="record"` gives an input that cannot be read a row in
                 its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising. Of
                 several inputs, a list of `subtitles` has those of each, `None` for those without, and a list as
-                `question` one for each; an input's own `subtitles` go over these.
+                `question` or `video_metadata` one for each; an input's own `subtitles` go over these.
 
         Returns:
             A list with a dictionary an answer (`input_text` and `generated_text`), or for several inputs a list of
@@ -137,15 +141,10 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 control tokens, an option is unknown or of a wrong type, one file of subtitles is given for several
                 inputs, or the processor encodes by another model.
         """
-        own = self._forward_params["generate_kwargs"]
-        streamer = {**own, **(kwargs.get("generate_kwargs") or {}), **kwargs}.get("streamer")
-        try:
+        with letting_go(self._forward_params, kwargs) as streamer:
             inputs = pipeline_inputs(videos, text)
             _share_out(inputs, {**(kwargs.get("processor_kwargs") or {}), **kwargs})
             answers = Pipeline.__call__(self, inputs, **kwargs)
-        except BaseException:
-            _end(streamer)
-            raise
         return answers if streamer is None or isinstance(answers, list) else _ending(answers, streamer)
 
     def stream(
@@ -230,6 +229,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             destination[name] = value
         if return_scenes is not None:
             processor_kwargs["return_scenes"] = return_scenes
+        generate_kwargs = {name: _plain(name, value) for name, value in generate_kwargs.items()}
         _check_generation(generate_kwargs | pipeline_kwargs)
         processor_kwargs = {name: _typed(name, value) for name, value in processor_kwargs.items()}
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
@@ -313,7 +313,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         good = [row for row, error in enumerate(errors) if error is None]
         sequences, ids = [None] * len(errors), [None] * len(errors)
         if not good:
-            _end((generate_kwargs or {}).get("streamer"))
+            let_go((generate_kwargs or {}).get("streamer"))
         else:
             batch = self.processor.collate([inputs[row] for row in good]) if is_batch else inputs[0]
             # Newer transformers prepare the arguments once more, which changes nothing.
@@ -394,6 +394,13 @@ def _typed(name: str, value: Any) -> Any:
     return value
 
 
+def _plain(name: str, value: Any) -> Any:
+    """A number for `generate` as Python's own, since NumPy has its own, and JSON may have 4.0 for 4."""
+    if not _is_number(value) or name not in {*WHOLE, *NUMBERS}:
+        return value
+    return int(value) if name in WHOLE and float(value).is_integer() else float(value)
+
+
 def _check_generation(options: dict[str, Any]) -> None:
     """
     Raises:
@@ -403,6 +410,12 @@ def _check_generation(options: dict[str, Any]) -> None:
         items = list(value) if _is_list(value) else None
         if name in NUMBERS:
             wanted, is_right = "a number", _is_number(value)
+        elif name in WHOLE:
+            wanted = f"a whole number, at least {WHOLE[name]}"
+            is_right = _is_number(value) and isinstance(value, Integral) and value >= WHOLE[name]
+        elif name == "generation_config":
+            wanted, is_right = "a `GenerationConfig`", isinstance(value, GenerationConfig)
+            _check_generation(vars(value) if is_right else {})
         elif name in ("suppress_tokens", "begin_suppress_tokens"):
             wanted = "a list of whole numbers"
             is_right = items is not None and all(isinstance(item, Integral) for item in items)
@@ -447,7 +460,7 @@ def _is_list(value: Any) -> bool:
 
 def _share_out(inputs: Any, options: dict[str, Any]) -> None:
     """
-    Gives each of several inputs its own of the `question` and `subtitles` that are lists.
+    Gives each of several inputs its own of the `question`, `subtitles` and `video_metadata` that are lists.
 
     Raises:
         ValueError: If there is not one for each, or one file of subtitles for all.
@@ -455,13 +468,13 @@ def _share_out(inputs: Any, options: dict[str, Any]) -> None:
     is_stream = isinstance(inputs, (Generator, Dataset))
     if not is_stream and not (isinstance(inputs, list) and inputs and isinstance(inputs[0], NumberedInput)):
         return
-    for name in ("question", "subtitles"):
+    for name in ("question", "subtitles", "video_metadata"):
         value = options.get(name)
         is_list, is_spoken = _is_list(value), name == "subtitles"
         if value is None or not (is_list or (is_spoken and not is_track(value))):
             continue
         if is_stream:
-            instead = "each input's own as `subtitles` in its dictionary or row" if is_spoken else "one text for all"
+            instead = "each input's own as `subtitles` in its dictionary or row" if is_spoken else "one for all"
             raise ValueError(
                 f"`{name}` for a generator or a dataset, whose inputs are not counted, cannot be "
                 f"{'a list' if is_list else 'one file'}: pass {instead}."
@@ -477,19 +490,10 @@ def _share_out(inputs: Any, options: dict[str, Any]) -> None:
             each.options[name] = one
 
 
-def _end(streamer: Any) -> None:
-    """Lets go whoever waits for the text of an answer that does not come. A `TextStreamer` prints: nobody waits."""
-    if streamer is not None and type(streamer) is not TextStreamer:
-        streamer.end()
-
-
 def _ending(answers: Iterator, streamer: Any) -> GeneratorType:
     """The answers, whose streamer ends where they break off."""
-    try:
+    with letting_go({"streamer": streamer}):
         yield from answers
-    except BaseException:
-        _end(streamer)
-        raise
 
 
 def register_task() -> None:

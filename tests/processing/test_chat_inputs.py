@@ -1,6 +1,7 @@
 """Chats as people write them: what is plain is taken, what is not is refused with what is wrong."""
 
 import copy
+from collections import UserList
 
 import PIL.Image
 import pytest
@@ -68,7 +69,12 @@ def test_an_assistants_message_may_be_empty_and_other_keys_are_kept() -> None:
     ("chat", "message"),
     [
         ([], "no messages"),
-        (5, "no messages"),
+        (5, "list of messages, got int"),
+        ("What?", "list of messages, got str"),
+        ({"role": "user", "content": "What?"}, "list of messages, got dict with role, content"),
+        ({"messages": [], "id": 5}, "list of messages, got dict with messages, id"),
+        (({"role": "user", "content": "?"} for _ in "a"), "list of messages, got generator"),
+        ({"messages": []}, "no messages"),
         (["What?"], "A message is a dictionary.*got str"),
         ([{"content": "What?"}], "role is one of system, user, assistant, got None"),
         ([{"role": "tool", "content": "What?"}], "got 'tool'"),
@@ -160,3 +166,12 @@ def test_every_form_of_a_video_reaches_the_frames_through_a_chat(tmp_path, form)
             else [0, 1, 2]
         )
     assert len(chat[0]["content"]) == len(before[0]["content"]) == 2
+
+
+def test_a_row_of_a_data_set_is_its_messages_and_a_column_of_chats_is_several() -> None:
+    chat = [{"role": "user", "content": "What?"}]
+    processor = tiny_processor()
+    expected = processor.apply_chat_template(chat)
+    assert processor.apply_chat_template({"messages": chat}) == expected
+    for several in ([{"messages": chat}] * 2, UserList([chat, chat])):  # like a column, which is no list either
+        assert processor.apply_chat_template(several) == [expected] * 2

@@ -16,7 +16,13 @@ from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from helpers.tiny_processor import clip, conversation, model_for, tiny_pipeline, tiny_processor
 from helpers.video_files import make_video
 from PIL import Image
-from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUESTIONS = ["What?", "And what is to the left of it, before the end?", "Why?"]
@@ -261,6 +267,19 @@ def test_an_error_while_answering_costs_the_cache_but_not_the_conversation(pipe,
     assert answer == fresh(pipe, [file], chat.messages[:-1])[0]
 
 
+@pytest.mark.parametrize("where", ["question", "generate_kwargs", "conversation", "pipeline"])
+@pytest.mark.parametrize("wrong", [{"nothing": 1}, {"num_beams": 2}, {"stopping_criteria": StoppingCriteriaList([5])}])
+def test_an_error_lets_go_whoever_waits_for_the_text_of_an_answer(pipe, file, where, wrong) -> None:
+    streamer = TextIteratorStreamer(pipe.tokenizer, skip_prompt=True, timeout=10)
+    given = {"streamer": streamer}
+    given = {"generate_kwargs": given} if where == "generate_kwargs" else given
+    other = VideoTextToTextPipeline(pipe.model, processor=pipe.processor, **given if where == "pipeline" else {})
+    chat = other.chat(file, **given if where == "conversation" else {})
+    with pytest.raises((ValueError, TypeError)):
+        chat.ask("What?", **wrong, **given if where in ("question", "generate_kwargs") else {})
+    assert "".join(streamer) == ""
+
+
 @pytest.mark.parametrize("form", ["ask", "stream"])
 def test_a_turn_behind_an_error_counts_as_one_that_read_the_whole_prompt(pipe, file, form) -> None:
     class Broken(StoppingCriteria):
@@ -337,7 +356,9 @@ def test_the_length_of_the_whole_conversation_can_be_set(pipe, file) -> None:
         ("What?", {"use_cache": False}, "use_cache=False"),
         ("What?", {"cache_implementation": "static"}, "cache_implementation=static"),
         ("What?", {"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens"),
-        ("What?", {"return_full_text": False}, "no results to shape: leave out 'return_type'"),
+        ("What?", {"return_full_text": False}, "no results to shape: leave out 'return_full_text'"),
+        ("What?", {"return_tensors": True}, "leave out 'return_tensors'"),
+        ("What?", {"skip_special_tokens": True, "return_type": 0}, "leave out 'return_type', 'skip_special_tokens'"),
         ("What?", {"on_error": "record"}, "no results to shape"),
         ("What?", {"nothing": 1}, "`nothing` is an option neither"),
         ("What?", {"candidate_fps": 7.0}, "needs another reading"),

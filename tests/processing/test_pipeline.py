@@ -399,10 +399,36 @@ def test_of_several_inputs_each_has_its_own_question_to_select_by(pipe, file) ->
     assert [row[0]["scenes"][0]["scores"]["question"] for row in answers] == ["a cat", "a cat"]
     with pytest.raises(ValueError, match="`question` has 3 entries for 2 inputs: pass a list with one for each"):
         pipe([file, file], text=["What?", "Who?"], question=["a"] * 3, **options)
-    with pytest.raises(ValueError, match="cannot be a list: pass one text for all"):
+    with pytest.raises(ValueError, match="cannot be a list: pass one for all"):
         pipe(iter([file, file]), text="What?", question=["a", "b"], **options)
     with pytest.raises(ValueError, match="belongs to the videos of one call"):
         VideoTextToTextPipeline(pipe.model, processor=pipe.processor, question=["a", "b"])
+
+
+def test_chats_come_as_rows_and_as_a_column_of_a_dataset_too(pipe) -> None:
+    datasets = pytest.importorskip("datasets")
+    chats = [[{"role": "user", "content": text}] for text in ("What?", "Who?")]
+    expected = pipe(chats, **SHORT)
+    rows = datasets.Dataset.from_list([{"messages": chat} for chat in chats])
+    for given in (rows["messages"], iter(rows), list(rows)):
+        assert list(pipe(given, **SHORT)) == expected
+    assert list(pipe(text=rows["messages"], **SHORT)) == expected
+    assert pipe(rows[0], **SHORT) == expected[0]
+
+
+def test_of_several_inputs_each_has_its_own_metadata(pipe) -> None:
+    metadata = [{"fps": fps, "total_num_frames": 30, "duration": 30 / fps} for fps in (10.0, 3.0)]
+    options = {"return_scenes": True, "do_sample_frames": False, **SHORT}
+    for videos in ([clip(30), clip(30)], [[clip(30)], [clip(30)]]):
+        answers = pipe(videos, text=["What?", "Who?"], video_metadata=metadata, **options)
+        times = [row[0]["scenes"][0]["timestamps"].max() for row in answers]
+        assert times[0] <= 3 < times[1] <= 10
+    (answer,) = pipe([clip(30), clip(30)], text="Which?", video_metadata=metadata, **options)
+    assert [scenes["timestamps"].max() for scenes in answer["scenes"]] == times
+    with pytest.raises(ValueError, match="`video_metadata` has 1 entries for 2 inputs: pass a list with one for each"):
+        pipe([clip(30), clip(30)], text=["What?", "Who?"], video_metadata=metadata[:1], **options)
+    with pytest.raises(ValueError, match="`video_metadata` belongs to the videos of one call"):
+        VideoTextToTextPipeline(pipe.model, processor=pipe.processor, video_metadata=metadata)
 
 
 def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer) -> None:

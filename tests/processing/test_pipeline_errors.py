@@ -1,6 +1,7 @@
 """What the pipeline refuses by name, and how it goes on behind a bad video."""
 
 import copy
+from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,9 +11,7 @@ from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.video_reading_fila_video import read_frames
 from helpers.tiny_processor import clip, conversation, model_for, tiny_processor
-from transformers import (
-    TextIteratorStreamer,
-)
+from transformers import GenerationConfig, TextIteratorStreamer
 
 SHORT = {"max_new_tokens": 4, "return_full_text": False}
 # Which the signatures of transformers have, and nothing reads.
@@ -24,7 +23,12 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
     [
         (None, {}, "nothing to answer"),
         ([], {}, "nothing to answer"),
-        ("video.mp4", {}, "no question"),
+        ("video.mp4", {}, "no question: pass one as `text=`, alone if"),
+        (UserList(), {}, "nothing to answer"),
+        (conversation("a")[0], {}, r"this is one message: pass `\[message\]`"),
+        (conversation("a"), {"text": conversation("a")}, "pass the chat alone"),
+        (None, {"text": conversation("a")[0]}, "this is one message"),
+        ({"messages": conversation("a"), "id": 1}, {}, "got dict with messages, id"),
         (b"bytes", {}, "no question"),
         ([clip(2), clip(2)], {}, "no question"),
         (clip(2), {"text": ""}, "question is empty"),
@@ -83,7 +87,7 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
         (None, {"text": "a", "stop_sequence": ""}, "`stop_sequence` must be a text that is not empty, got ''"),
         (None, {"text": "a", "exponential_decay_length_penalty": [1]}, "must be two numbers"),
         (None, {"text": "a", "length_penalty": "x", "num_beams": 2}, "`length_penalty` must be a number, got 'x'"),
-        (None, {"text": "a", "max_new_tokens": [4]}, r"`max_new_tokens` must be a number, got \[4\]"),
+        (None, {"text": "a", "max_new_tokens": [4]}, r"`max_new_tokens` must be a whole number, at least 1, got \[4"),
         (None, {"text": "a", "suppress_tokens": 5}, "`suppress_tokens` must be a list of whole numbers, got 5"),
         (None, {"text": "a", "sequence_bias": [1]}, "`sequence_bias` must be a dictionary, or a list of pairs"),
         (None, {"text": "a", "early_stopping": [1], "num_beams": 2}, "`early_stopping` must be true, false or"),
@@ -122,6 +126,36 @@ def test_a_setting_of_another_type_is_named_wherever_it_was_set(name, value, mes
     setattr(processor, name, value)
     with pytest.raises(ValueError, match=f"`{name}` must be {message}"):
         processor(text="<video>What?", videos=[clip(6)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_beams", 0),
+        ("num_beams", -1),
+        ("num_beams", 2.5),
+        ("num_beams", True),
+        ("prefill_chunk_size", 0),
+        ("num_return_sequences", 0),
+        ("max_new_tokens", 2.5),
+        ("max_new_tokens", float("inf")),
+        ("max_new_tokens", 0),
+        ("min_new_tokens", -1),
+        ("top_k", "5"),
+        ("generation_config", {"max_new_tokens": 4}),
+        ("generation_config", "greedy"),
+    ],
+)
+def test_a_wrong_option_of_generate_is_named_before_a_video_is_read(pipe, name, value) -> None:
+    wanted = "a `GenerationConfig`" if name == "generation_config" else "a whole number, at least [01]"
+    for options in ({name: value}, {"generate_kwargs": {name: value}}):
+        for ask in (pipe, pipe.chat, lambda video, **given: list(pipe.stream(video, "What?", **given))):
+            with pytest.raises(ValueError, match=f"`{name}` must be {wanted}, got "):
+                ask("nowhere.mp4", **options, **{"text": "What?"} if ask is pipe else {})
+    config = GenerationConfig(max_new_tokens=4)
+    config.num_beams = 2.5
+    with pytest.raises(ValueError, match=r"`num_beams` must be a whole number, at least 1, got 2\.5"):
+        pipe("nowhere.mp4", text="What?", generation_config=config)
 
 
 def test_what_hears_of_progress_is_a_function_whatever_reads(file) -> None:
@@ -240,7 +274,8 @@ def test_an_error_ends_a_streamer_among_the_options_of_generate(pipe, tmp_path) 
 def test_options_of_generate_of_the_right_type_are_taken(pipe) -> None:
     options = {"stop_strings": ["zzz", "yyy"], "length_penalty": np.float32(0.5), "num_beams": np.int64(2)}
     options |= {"suppress_tokens": [5], "sequence_bias": [[[7], -1.0]], "early_stopping": "never"}
-    options |= {"exponential_decay_length_penalty": (2, 1.1), "max_new_tokens": 4, "top_k": None}
+    options |= {"exponential_decay_length_penalty": (2, 1.1), "max_new_tokens": 4.0, "top_k": None}
+    options |= {"num_return_sequences": np.float32(2), "min_new_tokens": np.int64(1), "max_time": np.float32(90)}
     assert pipe(text="a", **options) and pipe(text="a", stop_strings="zzz", stop_sequence="z", **SHORT)
 
 
@@ -250,6 +285,17 @@ def test_a_pipeline_with_a_track_for_all_is_asked_without_a_video_where_it_is_le
     with pytest.raises(ValueError, match="Subtitles need a video: pass it, or `subtitles=None`"):
         pipe(text="a", **SHORT)
     assert pipe(text="a", subtitles=None, **SHORT)
+
+
+def test_a_generator_of_messages_is_told_from_one_of_chats(pipe) -> None:
+    with pytest.raises(ValueError, match=r"Input 0: .* one message: .* Generators give chats"):
+        list(pipe(iter(conversation("a")), **SHORT))
+
+
+@pytest.mark.parametrize("given", [conversation("a"), conversation("a")[0], {"messages": conversation("a")}])
+def test_a_chat_about_videos_is_not_begun_with_messages(pipe, given) -> None:
+    with pytest.raises(ValueError, match=r"`pipe\.chat` takes videos"):
+        pipe.chat(given)
 
 
 def test_a_chat_without_a_video_refuses_subtitles(pipe) -> None:
