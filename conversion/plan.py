@@ -16,6 +16,7 @@ from transformers.modeling_utils import PreTrainedModel
 from ..configuration_fila_video import FilaVideoConfig, num_visual_tokens
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
+from ..video_processing_fila_video import FilaVideoVideoProcessor
 from .files import WEIGHT_DTYPES, StoredTensor, foreign, read_checkpoint, read_json
 from .layouts import (
     compare,
@@ -69,9 +70,10 @@ class Conversion:
                 raise ValueError(f"'{stored.name}' has values that {dtype} cannot hold: use bfloat16 or float32.")
             raise ValueError(f"'{stored.name}' in {stored.file} has values that are no finite numbers.")
         if tuple(tensor.shape) != shape:
-            # Rows for tokens that the vocabulary did not have: the mean of those it has.
-            mean = source.mean(dim=0, dtype=torch.float32).to(dtype)
-            tensor = torch.cat([tensor, mean.expand(shape[0] - len(tensor), *shape[1:])])
+            # Rows for tokens that the vocabulary did not have: the mean of those it has, scaled differently for each
+            # token, so that the model can tell them apart.
+            scales = 1 - 0.01 * torch.arange(shape[0] - len(tensor))
+            tensor = torch.cat([tensor, torch.outer(scales, source.mean(dim=0, dtype=torch.float32)).to(dtype)])
         return tensor
 
 
@@ -253,20 +255,26 @@ def _place_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Pa
     text_config.vocab_size = -(-needed // 64) * 64
     recipe.remarks.append(
         f"The vocabulary had no spare rows: the embedding grew from {rows} to {text_config.vocab_size} rows, by their "
-        "mean."
+        "mean, scaled a little differently for each."
     )
 
 
 def _fit_context(recipe: Recipe, config: FilaVideoConfig, longest: int) -> None:
-    """As many scenes as the context holds beside the question and the answer: half of a short one is theirs."""
+    """
+    As many scenes as the context holds beside the question, the answer, to which half of a short one belongs, and the
+    tokens of all other frames of a full pool.
+    """
     each = num_visual_tokens(
         1, config.patches_per_side, config.pooling_mode, config.pooling_stride, config.newline_position
     )
     # A mark and the tokens around a scene take about so many.
     each += 16 if recipe.time_marks == "per_scene" else 0
     room = max(longest - ROOM_FOR_TEXT, longest // 2)
-    if recipe.num_scenes * each > room:
-        fitting = max(1, room // each)
+    pool, in_scenes = FilaVideoVideoProcessor.max_candidates, config.scene_size
+    fitting = recipe.num_scenes
+    while fitting > 1 and fitting * each + max(pool - fitting * in_scenes, 0) * config.background_tokens > room:
+        fitting -= 1
+    if fitting < recipe.num_scenes:
         recipe.remarks.append(
             f"{fitting} scenes instead of {recipe.num_scenes}: the language model's context has {longest} tokens."
         )

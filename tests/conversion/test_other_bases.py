@@ -308,16 +308,22 @@ def test_a_pixel_shuffle_is_not_replaced_by_pooling(make: Callable[[], Base], tm
         convert(folder, tmp_path / "out", pooling="average", progress=False)
 
 
-def test_more_scenes_than_the_context_holds_are_not_taken(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("context", "background_tokens", "num_scenes"),
+    [(240, 0, 120 // 9), (1100, 1, 6), (1000, 1, 1)],  # a pool of 512 frames, of which each scene has three
+)
+def test_more_scenes_than_the_context_holds_are_not_taken(context, background_tokens, num_scenes, tmp_path) -> None:
     def edit(config: dict) -> None:
-        config["text_config"]["max_position_embeddings"] = 240
+        config["text_config"]["max_position_embeddings"] = context
 
     folder = edited(llava_next_video(), tmp_path, "config.json", edit)
-    out = convert(folder, tmp_path / "out", dtype="float32", progress=False)
+    out = convert(folder, tmp_path / "out", background_tokens=background_tokens, dtype="float32", progress=False)
     processor = load_model(out)[1]
-    assert processor.num_scenes == 120 // 9
-    assert "13 scenes instead of 32: the language model's context has 240 tokens" in (out / "README.md").read_text()
-    processor(text="<video>What?", videos=frames(60))
+    assert processor.num_scenes == num_scenes
+    remark = f"{num_scenes} scenes instead of 32: the language model's context has {context} tokens"
+    assert remark in (out / "README.md").read_text()
+    inputs = processor(text="<video>What?", videos=frames(600))
+    assert len(inputs["input_ids"][0]) < context
 
 
 def test_a_tokenizer_without_a_control_token_is_refused(tmp_path) -> None:
