@@ -101,6 +101,8 @@ class FilaVideoConfig(PreTrainedConfig):
         `"round"` is the schedule that XComp's code trained with, `"ceil"` the one that its paper prints.
     layer_compression_keep (`str`, *optional*, defaults to `"suffix"`):
         Which tokens of a group stay: the last ones, or in an ablation those that are `"uniform"`ly spread.
+    tie_word_embeddings (`bool`, *optional*):
+        Whether the head is the embedding; by default as `text_config` says.
 
     Example:
 
@@ -151,7 +153,7 @@ class FilaVideoConfig(PreTrainedConfig):
     layer_compression_keep: Literal["suffix", "uniform"] = "suffix"
     image_token_id: int = 151646
     video_token_id: int = 151647
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -178,16 +180,30 @@ class FilaVideoConfig(PreTrainedConfig):
             max_position_embeddings=32768,
             rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
         )
-        if self.background_tokens is None:
-            self.background_tokens = 2 if self.frame_encoding == "cooperative" else 0
-        # Language models that stand alone keep this flag in their own config.
-        self.tie_word_embeddings = self.tie_word_embeddings or bool(
-            getattr(self.text_config, "tie_word_embeddings", False)
-        )
+        # Language models that stand alone keep the flag of a tied head in their own config.
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+        self._set_background_tokens()
         # A server may point an entry elsewhere (see the model card): what is set already stays.
         self.auto_map = AUTO_MAP | (kwargs.pop("auto_map", None) or {})
         self.custom_pipelines = kwargs.pop("custom_pipelines", None) or CUSTOM_PIPELINES
         super().__post_init__(**kwargs)
+
+    def _set_background_tokens(self) -> None:
+        if self.background_tokens is None:
+            self.background_tokens = 2 if self.frame_encoding == "cooperative" else 0
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        # transformers sets what is given over the saved settings on the finished object, where nobody checks it.
+        returns_unused = kwargs.pop("return_unused_kwargs", False)
+        saved = config_dict.get("frame_encoding", cls.frame_encoding)
+        if kwargs.get("frame_encoding", saved) != saved:
+            kwargs.setdefault("background_tokens", None)  # the saved number was the other encoding's
+        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+        config._set_background_tokens()
+        config.validate()
+        return (config, unused) if returns_unused else config
 
     def validate_architecture(self) -> None:
         """Part of `@strict`: refuses sizes that no model can have."""

@@ -66,6 +66,11 @@ def split_frames(
             f"`video_background_places` has {most} frames beside the scenes of a video, but the model's "
             "`background_tokens` is 0. Is the processor's the same?"
         )
+    if most and config.frame_encoding == "cooperative":
+        raise ValueError(
+            f"`video_background_places` has {most} frames beside the scenes of a video, but with the model's "
+            "`frame_encoding='cooperative'` every frame is a scene: leave it out. Is the processor's the same?"
+        )
     # Where scenes are counted and frames stand beside them, any number is possible: what is left over is padding.
     if (video_num_scenes is None or not most) and any((num_frames - len(row)) % scene_size for row in places):
         raise ValueError(

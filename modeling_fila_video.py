@@ -117,6 +117,11 @@ class FilaVideoPreTrainedModel(PreTrainedModel, FrameScoringMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    def __init__(self, config: FilaVideoConfig, *args: Any, **kwargs: Any) -> None:
+        # Again: a setting may have changed since the configuration was made.
+        config.validate()
+        super().__init__(config, *args, **kwargs)
+
     @classmethod
     def is_custom_code(cls) -> bool:
         """
@@ -194,8 +199,10 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         layer = layer if layer < 0 else layer - num_layers - 1
         # CODEPATH: SmolVLM and InternVL take what their towers give, LLaVA a state before the last norm.
         is_final = self.config.vision_final_norm
-        asked_for_all = is_final or kwargs.get("output_hidden_states", self.config.vision_config.output_hidden_states)
-        if not asked_for_all:
+        # Whoever asks for some of them by number gets all, of which these numbers are true too.
+        wants_all = bool(kwargs.get("output_hidden_states", self.config.vision_config.output_hidden_states))
+        kwargs["output_hidden_states"] = wants_all
+        if not (is_final or wants_all):
             # Of all hidden states only one is captured. Before `select_hidden_states` existed (transformers 5.23),
             # indices could not be negative and counted from the first layer's output.
             counts_all = hasattr(output_capturing, "select_hidden_states")
@@ -203,7 +210,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
 
         outputs = self.vision_tower(pixel_values.to(dtype=self.vision_tower.dtype), return_dict=True, **kwargs)
         features = outputs.last_hidden_state if is_final else outputs.hidden_states[layer]
-        if not asked_for_all:
+        if not wants_all:
             outputs.hidden_states = None
         if self.training:
             # What the tower computes behind the chosen state (SigLIP's last norm) has no gradient otherwise.
@@ -440,6 +447,7 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
                 position_ids=position_ids,
                 inputs_embeds=inputs_embeds,
                 use_cache=use_cache,
+                return_dict=True,
                 **{self.cache_argument: cached},
                 **kwargs,
             )
@@ -537,6 +545,7 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
             **kwargs,
         )
         if outputs.kept_tokens is not None:
@@ -614,11 +623,14 @@ class FilaVideoForConditionalGeneration(FilaVideoPreTrainedModel, GenerationMixi
         for name in ("pixel_values", *VIDEO_INPUTS):
             if name in model_kwargs and model_kwargs[name] is None:
                 model_kwargs.pop(name)
+        # A copy, since what is encoded here is written into it, and the caller may use it once more.
+        encoded = model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
         if "frame_features" in model_kwargs:
+            if encoded.get("video") is not None:
+                raise ValueError("The videos are given twice, encoded and not: leave out one.")
             # The library looks for pixels only.
             video = {name: model_kwargs.pop(name) for name in VIDEO_INPUTS if name in model_kwargs}
-            outputs = {"video": self.get_video_features(**video, return_dict=True)}
-            model_kwargs["mm_encoder_outputs"] = (model_kwargs.get("mm_encoder_outputs") or {}) | outputs
+            encoded["video"] = self.get_video_features(**video, return_dict=True)
         return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
 
     def prepare_inputs_for_generation(

@@ -427,7 +427,7 @@ def relevant_frames(
     if min_rise:
         # Against the median, since most of a video has nothing to do with a question.
         median = scores.median()
-        lowest = median + min_rise * (scores.max() - median)
+        lowest = torch.minimum(median + min_rise * (scores.max() - median), scores.max())  # the sum may round up
         order = [frame for frame in order if scores[frame].item() >= lowest.item()]
 
     # First those that keep their distance, then, where all scenes are to be filled, the others.

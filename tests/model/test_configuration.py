@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from fila_video.configuration_fila_video import (
     AUTO_MAP,
     CUSTOM_PIPELINES,
@@ -11,7 +12,15 @@ from fila_video.configuration_fila_video import (
     pooled_grid_size,
 )
 from fila_video.modeling_fila_video import FilaVideoForConditionalGeneration
-from helpers.tiny_models import IMAGE, VIDEO, tiny_clip_llama_config, tiny_config, tiny_text_config, tiny_vision_config
+from helpers.tiny_models import (
+    IMAGE,
+    VIDEO,
+    tiny_clip_llama_config,
+    tiny_config,
+    tiny_model,
+    tiny_text_config,
+    tiny_vision_config,
+)
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
@@ -218,3 +227,45 @@ def test_settings_that_were_refused_can_still_be_printed() -> None:
     config = FilaVideoConfig.__new__(FilaVideoConfig)
     config.scene_size = 2
     assert "fila_video" in str(config.to_dict())
+
+
+def test_settings_given_over_saved_ones_are_checked_with_them(tmp_path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    for settings, message in (
+        ({"scene_size": 0}, "`scene_size` must be at least 1, got 0"),
+        ({"frame_encoding": "cooperative"}, "`scene_size` is 3: set it to 1"),
+        ({"image_token_id": VIDEO}, f"both {VIDEO}"),
+    ):
+        for load in (FilaVideoConfig.from_pretrained, FilaVideoForConditionalGeneration.from_pretrained):
+            with pytest.raises(StrictDataclassError, match=message):
+                load(tmp_path, **settings)
+    with pytest.raises(StrictDataclassError, match=r"`vision_feature_layer` is -2.*1 layers"):
+        FilaVideoForConditionalGeneration.from_pretrained(
+            tmp_path, vision_feature_layer=-2, vision_config={"num_hidden_layers": 1}
+        )
+    config = tiny_config()
+    config.scene_size = -1
+    with pytest.raises(StrictDataclassError, match="`scene_size` must be at least 1, got -1"):
+        FilaVideoForConditionalGeneration(config)
+
+
+def test_another_frame_encoding_over_a_saved_one_has_its_own_default_of_background_tokens(tmp_path) -> None:
+    tiny_config(scene_size=1).save_pretrained(tmp_path)
+    config, unused = FilaVideoConfig.from_pretrained(
+        tmp_path, frame_encoding="cooperative", later=1, return_unused_kwargs=True
+    )
+    assert config.background_tokens == 2 and unused == {"later": 1}
+    given = FilaVideoConfig.from_pretrained(tmp_path, frame_encoding="cooperative", background_tokens=1)
+    assert given.background_tokens == 1
+    tiny_config(background_tokens=2).save_pretrained(tmp_path)
+    assert FilaVideoConfig.from_pretrained(tmp_path, frame_encoding="scenes").background_tokens == 2
+
+
+def test_a_head_of_its_own_can_be_asked_for_beside_a_tied_language_model(tmp_path) -> None:
+    text_config = tiny_text_config(tie_word_embeddings=True)
+    model = FilaVideoForConditionalGeneration(tiny_config(text_config=text_config, tie_word_embeddings=False))
+    model.save_pretrained(tmp_path)
+    for each in (model, FilaVideoForConditionalGeneration.from_pretrained(tmp_path)):
+        assert each.config.tie_word_embeddings is False
+        assert each.lm_head.weight is not each.get_input_embeddings().weight
+        assert torch.equal(each.lm_head.weight, model.lm_head.weight)

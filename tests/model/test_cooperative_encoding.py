@@ -451,3 +451,13 @@ def test_by_default_it_has_the_papers_numbers() -> None:
     shares = itertools.product((25, 80), (0.8, 0.45, 0.28, 1.0))
     counts = [num_key_frames(512, prototypes, share) for prototypes, share in shares]
     assert counts == [20, 12, 7, 25, 64, 36, 23, 80]
+
+
+def test_frames_beside_scenes_are_refused_where_every_frame_is_one() -> None:
+    model = tiny_model(**COOPERATIVE)
+    frames = random_frames(6, model.config)[None]
+    places = {"video_num_scenes": torch.tensor([4]), "video_background_places": torch.tensor([[0, 2]])}
+    with pytest.raises(ValueError, match=r"`video_background_places` has 2 frames .* every frame is a scene"):
+        model.get_video_features(frames, **places)
+    places["video_background_places"] = torch.full((1, 2), -1)  # padding alone
+    assert len(model.get_video_features(frames, **places).pooler_output) == 1

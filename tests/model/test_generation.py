@@ -289,6 +289,26 @@ def test_outputs_of_the_encoder_may_be_used_for_several_answers(model) -> None:
     assert first.tolist() == second.tolist()
 
 
+@pytest.mark.parametrize("form", ["pixels", "features"])
+def test_what_a_caller_gave_of_the_encoder_is_left_as_it_was(model, form) -> None:
+    inputs = left_padded([prompt("image", "ask", 2, "what", config=model.config)])
+    videos = random_videos([2], model.config)
+    if form == "features":
+        pixels = videos.pop("pixel_values_videos")
+        videos["frame_features"] = model.encode_frames(pixels[0])[None]
+    images = random_frames(1, model.config)
+    given = {"image": model.get_image_features(images)}
+    expected = answer(model, inputs | videos | {"pixel_values": images})
+    for _ in range(2):
+        assert torch.equal(answer(model, inputs | videos, mm_encoder_outputs=given), expected)
+        assert list(given) == ["image"]
+    nothing = answer(model, inputs | videos | {"pixel_values": images}, mm_encoder_outputs=None)
+    assert torch.equal(nothing, expected)
+    both = {"video": model.get_video_features(**videos), **given}
+    with pytest.raises(ValueError, match=r"twice|both"):
+        answer(model, inputs | videos, mm_encoder_outputs=both)
+
+
 def test_beams_refuse_a_video_that_is_split_between_prompts(model) -> None:
     config = model.config
     ids = torch.full((2, 15), config.video_token_id)  # videos of 10 and 19 tokens in prompts of 15 and 14

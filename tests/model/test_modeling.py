@@ -145,6 +145,16 @@ def test_hidden_states_of_the_tower_come_on_demand(model) -> None:
     assert model.get_video_features(**videos).hidden_states is None
 
 
+@pytest.mark.parametrize("wanted", [[0], [-2], 1])
+def test_hidden_states_of_the_tower_can_be_asked_for_by_number(model, wanted) -> None:
+    pixels = random_frames(2, model.config)
+    expected = model.get_image_features(pixels, output_hidden_states=True)
+    output = model.get_image_features(pixels, output_hidden_states=wanted)
+    torch.testing.assert_close(output.pooler_output, expected.pooler_output)
+    for number in [wanted] if isinstance(wanted, int) else wanted:
+        torch.testing.assert_close(output.hidden_states[number], expected.hidden_states[number])
+
+
 def test_features_of_encoded_frames_give_the_logits_of_their_pixels(model) -> None:
     inputs = video_batch(model.config, (3, 1, 2))
     expected = model(**inputs).logits
@@ -230,6 +240,19 @@ def test_tuples_on_demand(model) -> None:
     logits, cache = model(**inputs, return_dict=False)[:2]
     torch.testing.assert_close(logits, model(**inputs).logits)
     assert cache.get_seq_length() == logits.shape[1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"layer_compression": "cosine"}])
+def test_a_configuration_that_asks_for_tuples_gives_tuples(settings) -> None:
+    model = tiny_model(**settings)
+    inputs = video_batch(model.config)
+    expected, answer = model(**inputs).logits, model.generate(**inputs, max_new_tokens=3)
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config.return_dict = False
+    assert isinstance(model.model(**inputs), tuple)
+    torch.testing.assert_close(model(**inputs)[0], expected)
+    torch.testing.assert_close(model(**inputs, return_dict=True).logits, expected)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=3), answer)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

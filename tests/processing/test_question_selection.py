@@ -108,6 +108,13 @@ def test_a_peaked_score_takes_fewer_scenes_than_it_may_and_a_flat_one_takes_all(
     assert len(relevant_frames(**equal, num_scenes=8, min_rise=0.9)) == 8
 
 
+def test_the_best_frame_is_taken_whatever_rise_is_asked_for() -> None:
+    for seed in range(50):
+        frames = pool(9) | {"scores": torch.randn(9, generator=torch.Generator().manual_seed(seed))}
+        frames["scores"] = frames["scores"].double() / 3
+        assert relevant_frames(**frames, num_scenes=8, min_rise=1.0).tolist() == [int(frames["scores"].argmax())]
+
+
 @pytest.mark.parametrize("setting", ["context", "min_rise"])
 def test_coverage_of_the_whole_video_goes_with_no_setting_that_narrows_it(setting) -> None:
     with pytest.raises(ValueError, match=f"question_{setting}"):
