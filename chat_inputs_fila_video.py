@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 from transformers.utils.chat_template_utils import Chat, render_jinja_template
 
 from .encoded_video_fila_video import EncodedVideo
@@ -29,6 +30,8 @@ from .video_inputs_fila_video import (
     videos_of_rows,
 )
 from .video_reading_fila_video import VideoFrames, VideoSegment
+
+logger = logging.get_logger(__name__)
 
 ROLES = ("system", "user", "assistant")
 # What is a video and can be nothing else; a list may also hold chats.
@@ -205,6 +208,9 @@ def _normalize_block(block: Any) -> dict:
     if kind == "image" and len(media) > 1:
         named = " and ".join(f"`{name}`" for name in MEDIA_KEYS["image"] if name in block)
         raise ValueError(f"An image has one source, but this one has {named}: leave out all but one.")
+    if kind == "image":
+        for name in block.keys() - {*MEDIA_KEYS["image"], "type", "detail"}:
+            logger.warning_once(f"`{name}` of an image is not read; pass options to the processor or the pipeline.")
     medium = media[0]
     if isinstance(medium, dict) and set(medium) <= {"url", "detail"} and "url" in medium:
         medium = medium["url"]  # as OpenAI nests it

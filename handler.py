@@ -200,7 +200,7 @@ def _subtitles(value: Any) -> Any:
     if isinstance(value, list):
         return [_subtitles(item) for item in value]
     # Any other text would name a file of the server.
-    is_track = isinstance(value, str) and re.fullmatch("[A-Za-z]{2,3}", value)
+    is_track = isinstance(value, str) and re.fullmatch(r"[A-Za-z]{2,3}|\d+", value)
     return _medium(value) if isinstance(value, str) and not is_track else value
 
 

@@ -224,7 +224,8 @@ def check_columns(columns: Sequence[str]) -> None:
     if "text" not in columns or not {"videos", "video"} & set(columns):
         raise ValueError(
             f"A dataset needs the columns `video` (or `videos`) and `text`, this has {', '.join(columns)}. "
-            "Rename them, or pass `pipe(dataset['...'], text='...')` or a `KeyDataset` of transformers."
+            "Rename them, or pass `pipe(dataset['...'], text='...')`, a column of chats as `pipe(dataset['...'])`, or "
+            "a `KeyDataset` of transformers."
         )
     for name in columns:
         # Not by likeness alone: a dataset has columns of anything, such as `gender` and `video_id`.

@@ -1,6 +1,7 @@
 """Chats as people write them: what is plain is taken, what is not is refused with what is wrong."""
 
 import copy
+import logging
 from collections import UserList
 
 import PIL.Image
@@ -175,3 +176,9 @@ def test_a_row_of_a_data_set_is_its_messages_and_a_column_of_chats_is_several() 
     assert processor.apply_chat_template({"messages": chat}) == expected
     for several in ([{"messages": chat}] * 2, UserList([chat, chat])):  # like a column, which is no list either
         assert processor.apply_chat_template(several) == [expected] * 2
+
+
+def test_what_is_not_read_of_a_picture_is_said(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    blocks_of({"type": "image", "image": "a.png", "detail": "low", "resized_height": 280}, "What?")
+    assert "`resized_height` of an image is not read" in caplog.text and caplog.text.count("not read") == 1

@@ -249,6 +249,8 @@ def test_subtitles_come_with_a_request_and_never_from_a_file_of_the_server(handl
             ask(handler, inputs, subtitles=subtitles, **options)
     with pytest.raises(ValueError, match=r"private|loopback|not public"):
         ask(handler, inputs, subtitles="http://127.0.0.1:1/words.srt", **options)
+    with pytest.raises(ValueError, match="subtitle"):  # a track, which this film has not
+        ask(handler, inputs, subtitles="0", **options)
 
 
 def test_the_subtitles_of_one_input_are_not_those_of_another(handler, tmp_path, monkeypatch) -> None:
