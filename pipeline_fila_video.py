@@ -231,7 +231,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             processor_kwargs["return_scenes"] = return_scenes
         generate_kwargs = {name: _plain(name, value) for name, value in generate_kwargs.items()}
         _check_generation(generate_kwargs | pipeline_kwargs)
-        processor_kwargs = {name: _typed(name, value) for name, value in processor_kwargs.items()}
+        processor_kwargs = {name: typed_option(name, value) for name, value in processor_kwargs.items()}
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
         )
@@ -373,7 +373,7 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def _typed(name: str, value: Any) -> Any:
+def typed_option(name: str, value: Any) -> Any:
     """
     An option of the processor, a number as the type that it reads: NumPy has its own, and JSON may have 4.0 for 4.
 
@@ -504,4 +504,4 @@ def register_task() -> None:
         )
 
 
-__all__ = ["VideoTextToTextPipeline", "register_task"]
+__all__ = ["VideoTextToTextPipeline", "register_task", "typed_option"]

@@ -194,7 +194,7 @@ def check_video(video: str) -> None:
     Raises:
         ValueError: If the video is a path and nothing lies there. Better before the model is loaded than after it.
     """
-    if "://" not in video and not video.startswith("data:") and not os.path.exists(video):
+    if "://" not in video and video[:5].lower() != "data:" and not os.path.exists(video):
         raise ValueError(f"Cannot read the video {video!r}: there is no such file.")
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..long_video.engines import WorkerDied, default_workers, run_workers, running
-from .options import check_counts, check_options, check_questions
+from .options import check_counts, check_options, check_paths, check_questions
 from .output import Answered, Output, model_mark, pipeline_settings, plain
 from .questions import VideoQuestions, WorkList, chunks
 from .workers import MakeWorker, PipelineWorker
@@ -123,12 +123,14 @@ def answer_all(
         raise ValueError(f"`engine` is one of {', '.join(ENGINES)}, got {engine!r}.")
     if on_error not in ("record", "raise"):
         raise ValueError(f"`on_error` is 'record' or 'raise', got {on_error!r}.")
+    source = records.records if isinstance(records, WorkList) else records
+    check_paths(records=source, output=output)
     check_questions(question=question)
     if batch_size is None:
         batch_size = VLLM_BATCH if engine == "vllm" else 1
-    check_counts(workers=workers, batch_size=batch_size)
-    check_options(options)
+    workers, batch_size = check_counts(workers=workers, batch_size=batch_size)
     is_pipeline = callable(model)  # what else is named is loaded by the workers, each for itself
+    check_options(options, model if is_pipeline else None)
     if (dtype, device) != (None, None) and (is_pipeline or engine == "vllm"):
         raise ValueError(
             "`dtype` and `device` are of models that are loaded here; a pipeline and vLLM have their own: leave them "
@@ -151,7 +153,6 @@ def answer_all(
     }
     if is_pipeline:
         settings |= pipeline_settings(model)
-    source = records.records if isinstance(records, WorkList) else records
     if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
         raise ValueError(f"The output {output} is the file of the records, which it would spoil: name another.")
     work = records if isinstance(records, WorkList) else WorkList(records, question)

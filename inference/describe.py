@@ -11,10 +11,12 @@ there.
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +27,12 @@ from .description import (
     SHORTEST,
     Chapter,
     VideoDescription,
+    check_form,
     check_youtube,
     clock,
     words_of,
 )
-from .options import check_counts, check_options, check_questions
+from .options import check_counts, check_options, check_paths, check_questions
 from .output import differences, model_mark, pipeline_settings
 from .questions import WorkList
 
@@ -95,10 +98,14 @@ def describe_video(
 
     Raises:
         ValueError: If the video is a picture or a folder of them or cannot be read as a whole, there is no room for so
-        many chapters, the form cannot have those that were found, a question is empty, is not valid Unicode or has
-        control tokens, an option is unknown or wrong, or `work` is of another call or holds anything else.
+        many chapters, there is no such form or it cannot have those that were found, a question is empty, is not valid
+        Unicode or has control tokens, an option is unknown or wrong, or `work` is of another call or holds anything
+        else.
     """
-    _check(chapters, shortest, question, summary_question)
+    chapters, shortest = _check(chapters, shortest, question, summary_question)
+    check_paths(video=video)
+    if form is not None:
+        check_form(form)
     check_options(options)
     if (dtype, device) != (None, None) and callable(model):
         raise ValueError(
@@ -106,10 +113,12 @@ def describe_video(
         )
     from ..chat_inputs_fila_video import check_control_tokens
     from ..commands.loading import load_pipeline
-    from ..subtitles_fila_video import read_subtitles
+    from ..subtitles_fila_video import lines_within, read_subtitles
     from ..video_pictures_fila_video import open_still_picture
-    from ..video_sources_fila_video import OpenedSource
+    from ..video_sources_fila_video import OpenedSource, source_name
 
+    if os.fspath(video)[:5].lower() == "data:":
+        raise ValueError("A film is named by a path or a URL of the web, this is a `data:` URL: write it to a file.")
     if os.path.isdir(video) or open_still_picture(os.fspath(video)) is not None:
         raise ValueError(
             f"{video} is {'a folder' if os.path.isdir(video) else 'a still picture'}, and chapters are parts of a "
@@ -123,6 +132,7 @@ def describe_video(
         work.mkdir(exist_ok=True)
         _check_work(work)
         pipe = model if callable(model) else load_pipeline(model, device, dtype)
+        check_options(options, pipe)
         reading = pipe._sanitize_parameters(**options)[0].get("processor_kwargs", {})
         # What would stand in the way of every chapter is refused before the film is read.
         for text in (question, summary_question):
@@ -134,8 +144,9 @@ def describe_video(
         if "://" in source:  # also file://; it is read chapter by chapter, and fetched once
             opened = finally_.enter_context(OpenedSource(source, **access))
             source = opened.path
+        words = None
         if reading.get("subtitles") is not None:
-            read_subtitles(reading["subtitles"], source, **access)
+            words = read_subtitles(reading["subtitles"], source, **access)
         settings = {"video": str(video), "size": os.path.getsize(source) if os.path.exists(source) else None}
         settings |= {"chapters": chapters, "shortest": shortest}
         # The plan alone stands in the way of other settings until the first answer is written.
@@ -146,6 +157,8 @@ def describe_video(
         description = VideoDescription(str(video), spans[-1][1], [Chapter(*span) for span in spans])
         if form == "youtube":
             check_youtube(description.chapters)
+        if words is not None:  # the chapters are clips, which leave out what is said outside of them
+            lines_within(words, description.duration, source_name(str(video)))
         _describe_chapters(pipe, source, description, question, work, options, progress)
         if any(each.text for each in description.chapters):
             description.summary = _summarize(pipe, description.chapters, summary_question, options)
@@ -166,11 +179,13 @@ def _check_work(work: Path) -> None:
         )
 
 
-def _check(chapters: int | None, shortest: float, question: str, summary_question: str) -> None:
-    check_counts(chapters=chapters)
-    if not shortest > 0:
-        raise ValueError(f"`shortest` must be positive, got {shortest}.")
+def _check(chapters: Any, shortest: Any, question: Any, summary_question: Any) -> tuple[int | None, float]:
+    """The number of chapters and the seconds of the shortest as Python's own, for the plan is written as JSON."""
+    (chapters,) = check_counts(chapters=chapters)
+    if isinstance(shortest, bool) or not isinstance(shortest, Real) or not 0 < shortest < float("inf"):
+        raise ValueError(f"`shortest` must be positive, a number of seconds, got {shortest!r}.")
     check_questions(question=question, summary_question=summary_question)
+    return chapters, float(shortest)
 
 
 def _plan(
@@ -395,9 +410,12 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(text)
     else:
         # The work goes last: killed before, the same command finds all answers in it.
-        unfinished = Path(f"{args.output}.tmp")
+        path = Path(os.path.realpath(args.output))  # a link goes on to lead to it
+        unfinished = path.with_name(f"{path.name}.tmp")
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, args.output)
+        if path.exists():
+            shutil.copymode(path, unfinished)
+        os.replace(unfinished, path)
         for name in sorted(WORK_FILES, key=PLAN.__eq__):  # the plan last, by which the rest is known
             Path(work, name).unlink(missing_ok=True)
         with suppress(OSError):  # something else is there

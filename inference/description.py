@@ -71,8 +71,23 @@ class VideoDescription:
         return "".join(f"{clock(each.start)} {words_of(each)}\n" for each in self.chapters)
 
     def to(self, form: str) -> str:
-        """In one of the forms text, json, srt, vtt and youtube."""
+        """
+        In one of the forms text, json, srt, vtt and youtube.
+
+        Raises:
+            ValueError: If it is none of them.
+        """
+        check_form(form)
         return getattr(self, f"to_{form}")()
+
+
+def check_form(form: str) -> None:
+    """
+    Raises:
+        ValueError: If a description is written in no such form.
+    """
+    if form not in FORMATS.values():
+        raise ValueError(f"`form` is one of {', '.join(FORMATS.values())}, got {form!r}.")
 
 
 def check_youtube(chapters: list[Chapter]) -> None:
@@ -114,6 +129,7 @@ __all__ = [
     "SHORTEST",
     "Chapter",
     "VideoDescription",
+    "check_form",
     "check_youtube",
     "clock",
     "words_of",

@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from ..long_video.json_records import JsonRecordError, parse_record
 from .questions import VideoQuestions, WorkList
@@ -130,8 +133,9 @@ class Output:
         return done
 
     def _leave_out(self, starts: list[int]) -> None:
-        """Writes the output anew without some of its lines, whole or not at all."""
-        unfinished = self.path.with_name(f"{self.path.name}.tmp")
+        """Writes the output anew without some of its lines, whole or not at all; a link goes on to lead to it."""
+        path = Path(os.path.realpath(self.path))
+        unfinished = path.with_name(f"{path.name}.tmp")
         starts = iter([*starts, None])
         start = next(starts)
         with open(unfinished, "wb") as target:
@@ -147,7 +151,8 @@ class Output:
             os.fsync(target.fileno())
         if os.name == "nt":  # which replaces no open file, and where none is locked
             self.file.close()
-        os.replace(unfinished, self.path)
+        shutil.copymode(path, unfinished)
+        os.replace(unfinished, path)
         self.file.close()
         self._open()
 
@@ -202,6 +207,7 @@ def plain(value: Any, without: tuple[str, ...] = ()) -> Any:
         return {str(name): plain(each, without) for name, each in kept}
     if isinstance(value, (list, tuple)):
         return [plain(each, without) for each in value]
+    value = value.item() if isinstance(value, np.generic) else value
     if value is None or type(value) in (str, bool, int, float):
         return value
     return re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))

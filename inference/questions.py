@@ -404,7 +404,7 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
             meant = "a file, or a track's number or language" if key == "subtitles" else "seconds, a float or integer"
             raise ValueError(f"its `{key}` is of the type {type(value).__name__}: give {meant}")
     subtitles = media.get("subtitles")
-    if isinstance(subtitles, str) and "://" not in subtitles and not re.fullmatch("[A-Za-z]{2,3}", subtitles):
+    if isinstance(subtitles, str) and "://" not in subtitles and not re.fullmatch(r"[A-Za-z]{2,3}|\d+", subtitles):
         media["subtitles"] = str(folder / subtitles)
 
     if data.get("question") is not None and data.get("questions") is not None:

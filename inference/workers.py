@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .options import check_options
 from .output import Answered
 from .questions import Asked, VideoQuestions
 
@@ -57,6 +58,7 @@ class PipelineWorker:
     """Answers with a `video-text-to-text` pipeline; each video is read and encoded once for all its questions."""
 
     def __init__(self, pipe: Any, batch_size: int, options: dict) -> None:
+        check_options(options, pipe)  # of a model that was loaded here, they could not be before
         self.pipe, self.batch_size = pipe, batch_size
         preprocess, self.forward, _ = pipe._sanitize_parameters(**options)
         self.reading = preprocess.get("processor_kwargs", {})

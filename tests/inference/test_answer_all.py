@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fila_video import answer_all, describe_video
@@ -222,6 +223,19 @@ def test_errors_are_asked_again_where_wanted(videos, pipe, tmp_path) -> None:
     assert {name for name, row in rows.items() if row["error"]} == {"broken.mp4"} and len(rows) == 3
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_errors_that_are_asked_again_leave_the_link_to_the_output_and_its_permissions(videos, pipe, tmp_path) -> None:
+    records = write_records(tmp_path, *({"id": name, "video": str(videos / name)} for name in ("broken.mp4", "0.mp4")))
+    (tmp_path / "disk").mkdir()
+    output, file = tmp_path / "out.jsonl", tmp_path / "disk" / "answers.jsonl"
+    output.symlink_to(file)
+    answer(pipe, records, output)
+    file.chmod(0o640)
+    assert answer(pipe, records, output, retry_errors=True).answered == 1
+    assert output.is_symlink() and len(rows_of(file)) == 2 and file.stat().st_mode & 0o777 == 0o640
+    assert list((tmp_path / "disk").iterdir()) == [file]
+
+
 def test_records_may_grow_between_runs(videos, pipe, tmp_path) -> None:
     output = tmp_path / "out.jsonl"
     answer(pipe, write_records(videos, {"video": "0.mp4"}, name="grow.jsonl"), output)
@@ -328,9 +342,61 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         "`no_such`": {"no_such": 1},
         "`question` is empty": {"question": " "},
         "`question` is not valid Unicode: character 2": {"question": "a \udce9"},
+        "`question` must be a text, got 5": {"question": 5},
     }.items():
         with pytest.raises(ValueError, match=part):
             answer(pipe, records, tmp_path / "out.jsonl", **settings)
+    for part, paths in {
+        r"`records` must be a path, got \[{'video'": ([{"video": "0.mp4"}], tmp_path / "out.jsonl"),
+        "`output` must be a path, got None": (records, None),
+    }.items():
+        with pytest.raises(ValueError, match=part):
+            answer(pipe, *paths)
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        ("`num_scenes` must be at least 1, got 0", {"num_scenes": 0}),
+        ("`candidate_fps` must be a positive number, got 0", {"candidate_fps": 0}),
+        ("`candidate_fps` must be a positive number, got nan", {"candidate_fps": float("nan")}),
+        ("`seed` must be a whole number of 32 bits", {"seed": 2**31}),
+        ("`subtitle_tokens` must be a whole number of at least 1, got 0", {"subtitle_tokens": 0}),
+        ("Unknown `selection` 'best'", {"selection": "best"}),
+        ("`time_marks` must be one of", {"processor_kwargs": {"time_marks": "all"}}),
+        ("`limits` knows no `frame_pixel`", {"limits": {"frame_pixel": 5}}),
+        ("limits must be a VideoLimits, got 5", {"limits": 5}),
+        ("`num_scenes` cannot be 'many'", {"num_scenes": "many"}),
+        ("`resample` must be one of", {"resample": 77}),
+        ("num_frames must be an integer of at least 1", {"num_frames": 0}),
+    ],
+)
+def test_options_that_stand_in_the_way_of_every_answer_leave_no_output(
+    videos, pipe, tmp_path, part, options, is_loaded
+):
+    records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")
+    model = pipe if is_loaded else str(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=part):
+        answer_all(records, tmp_path / "out.jsonl", QUESTION, model=model, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_that_does_not_fit_the_model_is_one_error_and_the_output_may_be_begun_anew(videos, pipe, tmp_path):
+    records, output = write_records(videos, {"video": "0.mp4"}, name="one.jsonl"), tmp_path / "out.jsonl"
+    with pytest.raises(ValueError, match="The processor's `scene_size` is 2, but the model's is 3"):
+        answer(pipe, records, output, scene_size=2)
+    with pytest.raises(ValueError, match="The processor's `scene_size` is 2, but the model's is 3"):
+        PipelineWorker(pipe, 1, {"scene_size": 2})
+    assert answer(pipe, records, output).failed == 0
+
+
+def test_numbers_of_numpy_are_numbers_with_which_a_run_goes_on(videos, pipe, tmp_path) -> None:
+    records, output = write_records(videos, {"video": "0.mp4"}, name="one.jsonl"), tmp_path / "out.jsonl"
+    options = {"num_scenes": np.int64(2), "candidate_fps": np.float64(2), "seed": np.int32(1)}
+    for given in (options, {name: value.item() for name, value in options.items()}):
+        assert answer(pipe, records, output, batch_size=np.int64(1), **given).failed == 0
+    assert len(rows_of(output)) == 1
 
 
 @pytest.mark.parametrize("engine", ["local", "vllm"])
@@ -411,6 +477,8 @@ def test_records_name_their_subtitles(videos, pipe, tmp_path) -> None:
         {"id": "none", "video": "0.mp4"},
         {"id": "broken", "video": "0.mp4", "subtitles": "list.srt"},
         {"id": "track", "video": "0.mp4", "subtitles": "eng"},
+        {"id": "number", "video": "0.mp4", "subtitles": "0"},
+        {"id": "float", "video": "0.mp4", "subtitles": 0.0},
         name="spoken.jsonl",
     )
     seen, forward = {}, pipe.forward
@@ -427,7 +495,8 @@ def test_records_name_their_subtitles(videos, pipe, tmp_path) -> None:
         del pipe.forward
     assert ["Hello there" in text for text in seen.values()] == [True, False, False, False]
     rows = rows_of(tmp_path / "out.jsonl")
-    assert "list.srt" in rows["broken"]["error"] and "there are none in it" in rows["track"]["error"]
+    assert "list.srt" in rows["broken"]["error"]
+    assert all("there are none in it" in rows[name]["error"] for name in ("track", "number", "float"))
     assert "subtitles_left_out" not in rows["words"]
     assert rows_of(tmp_path / "tight.jsonl")["words"]["subtitles_left_out"] == 1
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import logging
+import os
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -98,11 +100,27 @@ def test_wrong_arguments_are_named(pipe, film) -> None:
         "`chapters` must be a whole number of at least 1, got 2.5": {"chapters": 2.5},
         "`max_new_tokens` must be a whole number of at least 1, got 0": {"max_new_tokens": 0},
         "`shortest` must be positive": {"shortest": 0.0},
+        "`shortest` must be positive, a number of seconds, got '9'": {"shortest": "9"},
+        "`shortest` must be positive, a number of seconds, got nan": {"shortest": float("nan")},
+        "`form` is one of text, json, srt, vtt, youtube, got 'html'": {"form": "html"},
+        "`question` must be a text, got 5": {"question": 5},
         "`dtype` and `device`.*leave them out": {"dtype": "float32"},
         "`device` are of a model.*leave them out": {"device": "cpu"},
     }.items():
         with pytest.raises(ValueError, match=part):
             describe(pipe, film, **settings)
+    with pytest.raises(ValueError, match="`video` must be a path, got 5"):
+        describe(pipe, 5)
+    with pytest.raises(ValueError, match="this is a `data:` URL: write it to a file"):
+        describe(pipe, "data:video/mp4;base64,AAAA")
+    with pytest.raises(ValueError, match="`form` is one of text, json, srt, vtt, youtube, got 'html'"):
+        VideoDescription(film, 4.0, []).to("html")
+
+
+def test_numbers_of_numpy_are_numbers_of_chapters(pipe, film, tmp_path) -> None:
+    given = {"chapters": np.int64(2), "shortest": np.float32(0.5)}
+    for numbers in (given, {name: value.item() for name, value in given.items()}):  # the work goes on
+        assert len(describe(pipe, film, work=tmp_path / "work", **numbers).chapters) == 2
 
 
 def test_what_no_chapter_could_be_asked_is_one_error_before_reading(pipe, film, tmp_path, monkeypatch) -> None:
@@ -114,6 +132,7 @@ def test_what_no_chapter_could_be_asked_is_one_error_before_reading(pipe, film, 
         "`summary_question` is not valid Unicode: character 2": {"summary_question": "a \udce9"},
         "control token": {"question": "What <video>?"},
         "`num_scenes` must be at least 1, got 0": {"num_scenes": 0},
+        "`subtitle_tokens` must be a whole number": {"subtitle_tokens": 0},
         "missing.srt": {"subtitles": str(tmp_path / "missing.srt")},
     }.items():
         with pytest.raises(ValueError, match=part):
@@ -181,6 +200,15 @@ def test_work_with_subtitles_that_were_read_goes_on(pipe, film, tmp_path) -> Non
     words = read_subtitles(b"1\n00:00:00,100 --> 00:00:00,900\nHello there\n")
     first, second = (describe(pipe, film, work=tmp_path / "work", subtitles=words) for _ in range(2))
     assert first == second and not any(chapter.error for chapter in first.chapters)
+
+
+def test_subtitles_after_the_end_of_the_film_are_left_out_and_said(pipe, film, caplog) -> None:
+    words = b"1\n00:00:01,000 --> 00:00:02,000\nfirst\n\n2\n00:01:00,000 --> 00:01:01,000\nlate\n"
+    with caplog.at_level(logging.WARNING):
+        describe(pipe, film, chapters=2, subtitles=words)
+    (warning,) = [message for message in caplog.messages if "left out" in message]
+    assert warning.startswith("1 of 2 lines of subtitles are left out: they begin after the end of ")
+    assert "film.mp4" in warning and "the first at 60.000 seconds, while its duration is 4.000 seconds" in warning
 
 
 def test_chapters_of_another_model_or_another_pool_are_not_gone_on_with(pipe, film, tmp_path, monkeypatch) -> None:
@@ -311,6 +339,20 @@ def test_the_command_writes_the_form_that_its_output_names(film, tmp_path, capsy
     assert capsys.readouterr().err == DEMONSTRATION + "\n"
     for arguments in (["--output", str(tmp_path / "film.doc")], ["--output", str(tmp_path / "no" / "film.txt")]):
         assert main([*command, *arguments]) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_the_command_leaves_the_link_to_its_output_and_its_permissions(pipe, film, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("fila_video.commands.loading.load_pipeline", lambda *args: pipe)
+    (tmp_path / "disk").mkdir()
+    output, file = tmp_path / "film.txt", tmp_path / "disk" / "film.txt"
+    file.write_text("before")
+    file.chmod(0o640)
+    output.symlink_to(file)
+    command = ["describe", film, "--shortest", "0.5", "--chapters", "1", "--max-new-tokens", "4"]
+    assert main([*command, "--output", str(output)]) in (0, 3)
+    assert output.is_symlink() and "before" not in file.read_text() and file.stat().st_mode & 0o777 == 0o640
+    assert len(list(tmp_path.rglob("*"))) == 3
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "records.jsonl"])
