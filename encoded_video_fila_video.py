@@ -134,13 +134,14 @@ class EncodedVideo:
 
     def save(self, path: str | Path) -> None:
         """
-        Writes one safetensors file, whole or not at all.
+        Writes one safetensors file, whole or not at all. Where one is there, it is replaced, with its permissions; a
+        link goes on to lead to it.
 
         Raises:
             ValueError: If the path is a folder, or there is no folder to write it into.
             OSError: If it cannot be written, as on a full disk.
         """
-        path = Path(path)
+        path = Path(os.path.realpath(path))
         if path.is_dir():
             raise ValueError(f"{path} is a folder: name a file to write, such as {path / 'video.safetensors'}.")
         if not path.parent.is_dir():
@@ -161,7 +162,7 @@ class EncodedVideo:
         half = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             half.touch(exist_ok=False)
-            mode = half.stat().st_mode
+            mode = (path if path.exists() else half).stat().st_mode
             save_file(tensors, half, metadata={"fila_video": json.dumps(record, default=_plain)})
             half.chmod(mode)
             os.replace(half, path)

@@ -1,10 +1,12 @@
 """Words that are spoken: subtitles of files and tracks, and the lines that stand beside each scene of a video."""
 
 import io
+import os
 import re
 from collections.abc import Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 import av
@@ -74,12 +76,13 @@ def read_subtitles(
         if len(segments) > 1:
             raise ValueError("A file of subtitles belongs to one file, not to several segments: name a track instead.")
         return Subtitles(_cut(_lines_of_file(subtitles, access), segments[0], 0.0))
+    track = subtitles if isinstance(subtitles, str) and subtitles.isalpha() else int(subtitles)
     lines, at, read = [], 0.0, {}  # segments of one file share what was read of it
     followed = {source_key(segment.source) for segment in segments[:-1]}  # their lengths decide what is when
     for segment in segments:
         key, (start, end) = source_key(segment.source), span_of(segment)
         if key not in read:
-            read[key] = _lines_of_track(subtitles, segment.source, access, key in followed)
+            read[key] = _lines_of_track(track, segment.source, access, key in followed)
         words, duration = read[key]
         if start >= duration:
             where = f"its segment from {start} to {segment.end} seconds does not lie within its {duration:.3f} seconds"
@@ -90,9 +93,11 @@ def read_subtitles(
 
 
 def is_track(subtitles: Any) -> bool:
-    """Whether subtitles are named as a track of the video: by its number, or by a language."""
-    is_number = isinstance(subtitles, int) and not isinstance(subtitles, bool)
-    return is_number or (isinstance(subtitles, str) and re.fullmatch("[A-Za-z]{2,3}", subtitles) is not None)
+    """Whether subtitles are named as a track of the video: by its number, which tables may have as 0.0 or "0", or by a
+    language."""
+    if isinstance(subtitles, str):
+        return re.fullmatch(r"[A-Za-z]{2,3}|\d+", subtitles) is not None
+    return isinstance(subtitles, Real) and not isinstance(subtitles, bool) and float(subtitles).is_integer()
 
 
 def _cut(lines: list[SubtitleLine], segment: VideoSegment, at: float) -> list[SubtitleLine]:
@@ -431,6 +436,13 @@ def subtitles_of_videos(
             found.append(None)
             continue
         # Of an `EncodedVideo`, from the files that it was made of.
+        names = [source["name"] for source in getattr(video, "sources", ())]
+        lost = [name for name in names if "://" not in name and not os.path.isabs(name)]
+        if lost and is_track(subtitles):
+            raise ValueError(
+                f"Subtitles are named as the track {subtitles!r} of the video, but {video!r} was made of {lost[0]}, "
+                "which it does not keep: pass a file of subtitles, or what `read_subtitles` gives of the video."
+            )
         lines = read_subtitles(subtitles, getattr(video, "segments", video), **access)
         if hasattr(video, "segments"):
             lines = lines_within(lines, video.metadata.duration, source_name(video.sources[0]["name"]))

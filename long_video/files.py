@@ -5,6 +5,7 @@ left out.
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
         segments (`list[VideoSegment]`):
             Each a path from 0 seconds to its end.
         target (`str` or `os.PathLike`):
-            The file to write; it is replaced where it exists; its folder is made.
+            The file to write; it is replaced where it exists, or what a link leads to; its folder is made.
 
     Returns:
         `"copied"` or `"encoded"`.
@@ -54,7 +55,8 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
     Raises:
         VideoReadError: Where a sub-video cannot be read.
     """
-    target = Path(target).absolute()  # FFmpeg takes what stands before a colon of a relative path for a protocol
+    # FFmpeg takes what stands before a colon of a relative path for a protocol.
+    target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
@@ -66,6 +68,8 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
             _encode(segments, unfinished)
             how = "encoded"
         sync_file(unfinished)
+        if target.exists():
+            shutil.copymode(target, unfinished)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """LongVideo: joined video files have every frame of their sub-videos, at its time, and the right length."""
 
 import hashlib
+import os
 
 import av
 import numpy as np
@@ -123,6 +124,17 @@ def test_a_relative_path_with_a_colon_is_no_protocol(clips, tmp_path, monkeypatc
     for names, how in ((["more", "plain"], "copied"), (["slow", "plain"], "encoded")):
         assert write_video(segments_of(clips, names), f"a:{how}.mp4") == how
         assert probe_file(tmp_path / f"a:{how}.mp4") > 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_film_is_written_where_a_link_leads_with_the_permissions_of_the_one_before(clips, tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, file = tmp_path / "joined.mp4", tmp_path / "disk" / "film.mp4"
+    file.write_bytes(b"before")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    write_video(segments_of(clips, ["plain"]), link)
+    assert link.is_symlink() and file.stat().st_size > 6 and file.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_sub_video_that_is_gone_leaves_nothing_half_written(clips, tmp_path) -> None:

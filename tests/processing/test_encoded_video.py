@@ -473,12 +473,24 @@ def test_files_that_are_no_encoded_videos_are_refused_by_name(encoded, tmp_path)
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_others_may_read_a_saved_one_as_any_new_file(encoded, tmp_path) -> None:
     for umask in (0o022, 0o027):
-        before = os.umask(umask)
+        path, before = tmp_path / f"{umask}.safetensors", os.umask(umask)
         try:
-            encoded.save(tmp_path / "video.safetensors")
+            encoded.save(path)
         finally:
             os.umask(before)
-        assert (tmp_path / "video.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_saving_again_keeps_the_link_and_the_permissions(encoded, tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, file = tmp_path / "video.safetensors", tmp_path / "disk" / "kept.safetensors"
+    link.symlink_to(file)
+    encoded.save(link)
+    file.chmod(0o640)
+    encoded.save(link)
+    assert link.is_symlink() and EncodedVideo.load(file) and file.stat().st_mode & 0o777 == 0o640
+    assert len(list(tmp_path.rglob("*"))) == 3
 
 
 def test_a_disk_that_fills_up_is_told_and_keeps_the_file_that_was_there(encoded, tmp_path) -> None:

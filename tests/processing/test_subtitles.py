@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 from fila_video import (
     VideoLimits,
@@ -118,6 +119,23 @@ def test_tracks_inside_the_file_are_found_by_number_and_language(tmp_path, start
             read_subtitles(wrong, film)
 
 
+@pytest.mark.parametrize("number", [1, "1", 1.0, np.int64(1)])
+def test_a_track_has_the_same_number_in_every_form(tmp_path, number) -> None:
+    film = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT), ("deu", SRT.replace("plain", "schlicht"))])
+    assert [line.text for line in read_subtitles(number, film)][-1].endswith("schlicht")
+    assert "schlicht" in prompt_of(tiny_processor(), film, subtitles=number)[0]
+
+
+@pytest.mark.parametrize("form", ["bytes", "file", "frames"])
+def test_a_track_of_a_video_that_was_encoded_without_a_name_is_refused_as_such(tmp_path, form) -> None:
+    film, processor = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), tiny_processor()
+    data = Path(film).read_bytes()
+    encoded = processor.encode_video({"bytes": data, "file": io.BytesIO(data), "frames": clip()}[form])
+    with pytest.raises(ValueError, match=r"the track 'eng' of the video, but .* was made of a \w+, which it does not"):
+        processor(text="<video>a", videos=encoded, subtitles="eng")
+    assert "Hello" in prompt_of(processor, encoded, subtitles=read_subtitles("eng", film))[0]
+
+
 def test_limits_of_time_hold_while_the_pictures_beside_a_track_pass(tmp_path, monkeypatch) -> None:
     film, spent, spend = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), [], Budget.spend
 
@@ -175,7 +193,8 @@ def test_a_line_goes_on_over_the_shortest_pause_alone(pause, number) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("en", True), ("eng", True), ("ENG", True), ("engl", False), ("e", False), ("e1", False), (0, True), (-1, True)]
-    + [(True, False), (None, False), (1.0, False)],
+    + [(True, False), (None, False), (1.0, True), (1.5, False), (float("nan"), False), (np.int64(0), True)]
+    + [("0", True), ("12", True), ("0.srt", False), ("./0", False), ("", False)],
 )
 def test_a_track_is_named_by_its_number_or_by_two_or_three_letters(name, expected) -> None:
     assert is_track(name) is expected
@@ -434,6 +453,16 @@ def test_the_words_stand_beside_the_time_of_their_scene(tmp_path) -> None:
     marks = text.split("Frame from ")[1:]
     for mark, words in zip(marks, scenes["subtitles"], strict=True):
         assert (f"Subtitles: {words}" in mark) if words else ("Subtitles" not in mark)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_subtitles_are_read_of_a_file_that_is_open(tmp_path, is_nested) -> None:
+    film, processor = str(make_video(tmp_path / "film.mp4", 100)), tiny_processor()
+    (tmp_path / "film.srt").write_text(SRT)
+    with open(tmp_path / "film.srt", "rb") as words:
+        options = {"subtitles": [words]}
+        text, _ = prompt_of(processor, film, **({"videos_kwargs": options} if is_nested else options))
+        assert "Hello there" in text and options == {"subtitles": [words]}
 
 
 def test_lines_without_room_are_counted_and_said(tmp_path, caplog) -> None:
