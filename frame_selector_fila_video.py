@@ -111,7 +111,7 @@ class SceneSettings:
             usual number. Must be the model's.
 
     Raises:
-        ValueError: If a setting is of another type, a count is under 1, a size is negative, or a name is unknown.
+        ValueError: If a setting is of another type or out of its range, or a name is unknown.
     """
 
     # the pool
@@ -171,6 +171,8 @@ class SceneSettings:
         check_key_frames(self.num_prototypes, self.key_frames)
         if self.background_tokens not in (0, 1, 2):
             raise ValueError(f"`background_tokens` must be 0, 1 or 2, got {self.background_tokens!r}.")
+        if not -(2**31) <= self.seed < 2**31:
+            raise ValueError(f"`seed` must be a whole number of 32 bits, for FAISS takes no other, got {self.seed}.")
         if not 0 < self.candidate_fps < float("inf"):
             raise ValueError(f"`candidate_fps` must be a positive number, got {self.candidate_fps}.")
         for name in ("question_spacing", "question_context", "max_feature_bytes"):

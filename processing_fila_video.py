@@ -34,6 +34,7 @@ from .video_processing_fila_video import (
     check_resample,
     collate,
     pad_rows,
+    plain_numbers,
     stack_videos,
 )
 from .video_prompt_fila_video import (
@@ -216,8 +217,15 @@ class FilaVideoProcessor(ProcessorMixin):
         return list(names)
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
+        # What the base class gets it copies deeply: a method would tell a copy of its object, and no open file can be.
+        nested, apart = kwargs.get("videos_kwargs") or {}, ("progress", "subtitles")
+        kept = {name: given[name] for given in (nested, kwargs) for name in apart if name in given}
+        kwargs = plain_numbers(kwargs | dict.fromkeys(kwargs.keys() & apart))
+        if nested:
+            kwargs["videos_kwargs"] = plain_numbers(nested | dict.fromkeys(nested.keys() & apart))
         merged = super()._merge_kwargs(*args, **kwargs)
         videos_kwargs = merged["videos_kwargs"]
+        videos_kwargs |= kept
         check_resample(merged["images_kwargs"].get("resample"))
         check_resample(videos_kwargs.get("resample"))
         # vLLM, which keeps a video apart from its text, asks for these offsets; masks do too, with `thin_times=False`.

@@ -253,7 +253,7 @@ def _kmeans(features: torch.Tensor, count: int, init: str, seed: int) -> list[in
         count,
         niter=ITERATIONS,
         nredo=RESTARTS,
-        seed=seed,
+        seed=int(seed),  # which may be NumPy's
         init_method=getattr(faiss, f"ClusteringInitMethod_{'RANDOM' if init == 'random' else 'KMEANS_PLUS_PLUS'}"),
         min_points_per_centroid=1,  # no warning about few frames,
         max_points_per_centroid=len(points),  # and none left out

@@ -1,8 +1,10 @@
 """FiLA-Video video processor: from anything that is a video to candidate frames, and from frames to pixels."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -134,8 +136,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         return access
 
     def to_dict(self) -> dict[str, Any]:
-        output = super().to_dict()
-        output = {name: value.item() if isinstance(value, np.generic) else value for name, value in output.items()}
+        output = plain_numbers(super().to_dict())
         if is_dataclass(self.limits):
             output["limits"] = asdict(self.limits)
         return output
@@ -227,7 +228,13 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         if metadata is not None and not is_frame_sequence(video):
             raise ValueError("`video_metadata` is of frames that are given; what is read has its own: leave it out.")
         if isinstance(video, VideoFrames):
-            frames, metadata = torch.from_numpy(video.frames).permute(0, 3, 1, 2), copy.copy(video.metadata)
+            frames = torch.from_numpy(video.frames).permute(0, 3, 1, 2)
+            metadata = _complete_metadata(video.metadata, len(frames), scene_settings.candidate_fps)
+            if len(video.timestamps) != len(frames):
+                raise ValueError(
+                    f"These `VideoFrames` have {len(video.timestamps)} `timestamps`, but {len(frames)} frames: there "
+                    "is one for each."
+                )
         else:
             if not is_frame_sequence(video):
                 picture = open_still_picture(video, self.access(**settings)["limits"])
@@ -334,6 +341,7 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
             `BatchFeature` with `pixel_values_videos`, of shape `(num_videos, num_frames, 3, height, width)` where
             `return_tensors` is set and a list of `(num_frames, 3, height, width)` otherwise.
         """
+        kwargs = plain_numbers(kwargs)
         names = (self.valid_kwargs.__annotations__.keys() & kwargs.keys()) - {"video_metadata"}
         loading = {name: kwargs[name] for name in names if kwargs[name] is not None}
         videos = flatten_videos(videos)
@@ -346,6 +354,11 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         if kwargs.get("return_metadata", self.return_metadata):
             output["video_metadata"] = [info for _, info in loaded]
         return output
+
+
+def plain_numbers(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with Python's own numbers: neither the checks of transformers nor JSON take those of NumPy."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
 
 
 def check_resample(value: Any) -> None:
@@ -365,21 +378,35 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
         unknown = metadata.keys() - {field.name for field in fields(TimedVideoMetadata)}
         if unknown:
             raise ValueError(f"`video_metadata` knows no {', '.join(sorted(unknown))}.")
-        numbers = metadata.get("frames_indices")
-        total = num_frames if numbers is None else int(max(numbers, default=0)) + 1
-        metadata = TimedVideoMetadata(**{"total_num_frames": total, **metadata})
+        metadata = TimedVideoMetadata(**{"total_num_frames": None, **metadata})
     metadata = copy.copy(metadata)
+    for name in ("total_num_frames", "fps", "duration"):
+        value = getattr(metadata, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)):
+            raise ValueError(f"`video_metadata` must have a finite number as `{name}`, got {value!r}.")
     if metadata.frames_indices is None:
-        if metadata.total_num_frames != num_frames:
+        if metadata.total_num_frames not in (None, num_frames):
             raise ValueError(
                 f"`video_metadata` has {metadata.total_num_frames} frames in all, but {num_frames} were passed: add "
                 "`frames_indices` that number them."
             )
         metadata.frames_indices = list(range(num_frames))
-    metadata.frames_indices = [int(number) for number in metadata.frames_indices]
-    numbered = len(metadata.frames_indices)
+    try:
+        numbers = [int(number) for number in metadata.frames_indices]
+    except (TypeError, ValueError, OverflowError) as error:
+        given = metadata.frames_indices
+        raise ValueError(f"`video_metadata` must have whole numbers as `frames_indices`, got {given!r}.") from error
+    metadata.frames_indices, numbered = numbers, len(numbers)
     if numbered != num_frames:
         raise ValueError(f"`video_metadata` has {numbered} `frames_indices`, but {num_frames} frames were passed.")
+    times = getattr(metadata, "frame_times", None)
+    if times and (timed := sum(number in times for number in numbers)) < numbered:
+        raise ValueError(
+            f"`video_metadata` has the `frame_times` of {timed} of its {numbered} `frames_indices`: give those of all "
+            "of them, or none."
+        )
+    if metadata.total_num_frames is None:
+        metadata.total_num_frames = max(numbers, default=-1) + 1
     if metadata.fps is None:
         metadata.fps = metadata.total_num_frames / metadata.duration if metadata.duration else default_fps
     if not metadata.fps > 0:
@@ -458,5 +485,6 @@ __all__ = [
     "collate",
     "pad_frames",
     "pad_rows",
+    "plain_numbers",
     "stack_videos",
 ]

@@ -13,6 +13,7 @@ from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..video_inputs_fila_video import flatten_videos, is_frame_sequence
 from ..video_pictures_fila_video import open_still_picture, to_uint8_rgb
 from ..video_reading_fila_video import probe_video, read_frames
+from ..video_sources_fila_video import source_name
 from .cli import SHOWN_AS, announce_demonstration, call_options
 from .loading import Progress, load_model, quiet
 from .storyboard import TALLEST, clock, draw_storyboard, write_picture
@@ -124,7 +125,7 @@ def save_storyboard(video: str, scenes: dict, selection: str | None, output: str
         _frames_at(video, indices, times, frame_width),
         positions[: num_scenes * scene_size].reshape(num_scenes, scene_size),
         times,
-        title=os.path.basename(os.path.abspath(video)),
+        title="data: URL" if video[:5].lower() == "data:" else os.path.basename(os.path.abspath(video)),
         subtitle=f"{clock(duration)} · {how}",
         duration=duration,
         scores=scores,
@@ -145,16 +146,16 @@ def _frames_at(video: str, indices: np.ndarray, times: np.ndarray, frame_width: 
     if pictures is not None:
         chosen = [pictures[index] for index in indices] if isinstance(pictures, list) else pictures
         return to_uint8_rgb(chosen).permute(0, 2, 3, 1).numpy()
-    shape, progress = probe_video(video), Progress()
+    shape, progress = probe_video(source), Progress()
     scale = min(frame_width / shape.width, TALLEST * frame_width / shape.height)
     read = read_frames(
-        video,
+        source,
         times=times,
         size=tuple(max(round(scale * side), 1) for side in (shape.height, shape.width)),
         progress=lambda done, total: progress("reading", done, total),
     )
     if list(read.metadata.frames_indices) != indices.tolist():
-        raise ValueError(f"{video} changed while it was read: its chosen frames are no longer the same.")
+        raise ValueError(f"{source_name(video)} changed while it was read: its chosen frames are no longer the same.")
     return read.frames
 
 

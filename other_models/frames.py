@@ -7,6 +7,7 @@ The processors of these models take a video's frames with a `VideoMetadata`, and
 
 from collections.abc import Callable
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def _check_question(
     scorer: Callable[[torch.Tensor, str], torch.Tensor] | None,
 ) -> None:
     """Refuses what [`SceneSettings`] does not: arguments that do not go with each other."""
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
+    if isinstance(num_frames, bool) or not isinstance(num_frames, Integral) or num_frames < 1:
         raise ValueError(f"`num_frames` must be a whole number of at least 1, got {num_frames!r}.")
     if question is None and scorer is not None:
         raise ValueError("A `scorer` needs a `question`: pass what will be asked, or leave it out.")

@@ -1,5 +1,6 @@
 """The command line, run as a user runs it: answers, scenes, storyboards, and an end at once where it is stopped."""
 
+import base64
 import json
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.scene_selection_fila_video import METHODS
 from fila_video.training.tiny.make_initial_checkpoint import FILES
 from helpers.command_line import ROOT, SAMPLE, copy_of_the_model
-from helpers.video_files import number_of, picture
+from helpers.video_files import make_video, number_of, picture
 from PIL import Image
 
 
@@ -143,6 +144,21 @@ def test_a_folder_of_pictures_and_one_picture_have_storyboards(pictures, tmp_pat
     assert whole[0] == [scene["representative"]["index"] for scene in told["scenes"]]
     assert whole[1] == "my pictures" and whole[2].endswith("all there are")
     assert "k-means" in chosen[2] and still[:2] == ([3], "3.png")
+
+
+def test_a_film_inside_its_url_has_a_storyboard(tmp_path, monkeypatch) -> None:
+    boards = []
+
+    def draw(frames, *args, **options):
+        boards.append((len(frames), options["title"]))
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("fila_video.commands.scenes.draw_storyboard", draw)
+    film = base64.b64encode(make_video(tmp_path / "film.mp4", 12).read_bytes()).decode()
+    output = ["--num-scenes", "2", "--output", str(tmp_path / "board.png")]
+    assert main(["scenes", f"data:video/mp4;base64,{film}", *output]) == 0
+    ((num_frames, title),) = boards
+    assert num_frames > 1 and title == "data: URL"
 
 
 def test_even_frames_are_all_only_where_the_video_has_no_more(video, capsys) -> None:

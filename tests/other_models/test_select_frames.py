@@ -45,6 +45,12 @@ def test_the_chosen_frames_are_those_of_the_file_at_its_own_size(film) -> None:
     assert type(metadata) is VideoMetadata and metadata.total_num_frames == 200
 
 
+def test_numbers_of_numpy_choose_the_frames_that_pythons_own_do(film) -> None:
+    given = {"num_frames": np.int64(4), "candidate_fps": np.float32(2), "seed": np.int32(1), "selection": "kmeans"}
+    plain = {"num_frames": 4, "candidate_fps": 2.0, "seed": 1, "selection": "kmeans"}
+    assert numbers(select_frames(film, **given)[0]) == numbers(select_frames(film, **plain)[0])
+
+
 def test_another_size_changes_the_pictures_and_nothing_else(film) -> None:
     frames, metadata = select_frames(film, 6, size=(24, 32))
     assert frames.shape == (6, 24, 32, 3)

@@ -239,6 +239,22 @@ def test_progress_is_reported_for_reading_and_encoding(bound, folder) -> None:
     assert ("reading", 12, 12) in calls
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_method_that_hears_of_progress_is_that_of_its_own_object(processor, folder, is_nested) -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.heard = []
+
+        def hear(self, *step) -> None:
+            self.heard.append(step)
+
+    listener = Listener()
+    options = {"progress": listener.hear}
+    options = {"videos_kwargs": options} if is_nested else options
+    processor(text="<video>", videos=folder / "steady.mp4", **options)
+    assert ("reading", 12, 12) in listener.heard
+
+
 def test_threads_may_share_a_processor(bound) -> None:
     expected = [bound(text="<video>a", videos=clip(24, seed=seed), return_tensors="pt") for seed in range(6)]
     found = {}

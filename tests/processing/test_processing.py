@@ -317,3 +317,14 @@ def test_a_filter_of_resizing_that_there_is_none_of_is_refused(processor, kind) 
     for read in (processor.encode_video, processor.video_processor):
         with pytest.raises(ValueError, match=r"`resample` must be one of .* got 99"):
             read(clip(6), resample=99)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_numbers_of_numpy_are_settings_of_a_call(processor, is_nested) -> None:
+    options = {"num_scenes": np.int64(2), "candidate_fps": np.float32(2), "seed": np.int32(1)}
+    given = {"videos_kwargs": options} if is_nested else options
+    inputs = processor(text="<video>a", videos=clip(20), **given)
+    assert list(inputs["video_num_scenes"]) == [2] and isinstance(options["num_scenes"], np.int64)
+    assert len(processor.video_processor(clip(20), num_frames=np.int64(5))["pixel_values_videos"][0]) == 5
+    own = tiny_processor(**options)
+    assert list(own(text="<video>a", videos=clip(20))["video_num_scenes"]) == [2]

@@ -377,6 +377,11 @@ def test_metadata_of_what_has_its_own_is_refused(folder, tmp_path, given) -> Non
         (clip(3), {"frame_rate": 5}, {}, "knows no frame_rate"),
         (clip(3), {"fps": 0.0}, {}, "positive `fps`, got 0.0"),
         (clip(3), {"fps": -1.0}, {}, "positive `fps`, got -1.0"),
+        (clip(3), {"fps": "2"}, {}, "a finite number as `fps`, got '2'"),
+        (clip(3), {"fps": True}, {}, "a finite number as `fps`, got True"),
+        (clip(3), {"fps": 2, "duration": float("nan")}, {}, "a finite number as `duration`, got nan"),
+        (clip(3), {"fps": 2, "total_num_frames": "3"}, {}, "a finite number as `total_num_frames`, got '3'"),
+        (clip(3), {"fps": 2, "frames_indices": ["a", 1, 2]}, {}, "whole numbers as `frames_indices`, got .'a', 1, 2"),
         (clip(3), {"fps": 5}, {"do_sample_frames": True, "num_frames": 4}, "Cannot take 4 frames of a video of 3"),
         (clip(3), None, {"do_sample_frames": True, "fps": 4}, "pass `video_metadata` with the `fps`"),
         (clip(3), None, {"do_sample_frames": True, "fps": 4, "num_frames": 2}, "exactly one of num_frames, fps"),
@@ -397,6 +402,28 @@ def test_metadata_of_what_has_its_own_is_refused(folder, tmp_path, given) -> Non
 def test_what_does_not_fit_is_refused_with_both_numbers(video, metadata, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         FilaVideoVideoProcessor().load_video(video, metadata, **settings)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("frames", "has 6 `frames_indices`, but 5 frames"),
+        ("timestamps", "have 5 `timestamps`, but 6 frames"),
+        ("metadata", "has 5 `frames_indices`, but 6 frames"),
+        ("frame_times", "the `frame_times` of 5 of its 6 `frames_indices`"),
+    ],
+)
+def test_frames_that_were_read_are_refused_where_one_part_of_them_was_thinned(folder, part, message) -> None:
+    read = read_frames(folder / "two_minutes.mp4", num_frames=6)
+    if part == "metadata":
+        read.metadata.frames_indices = read.metadata.frames_indices[:-1]
+    elif part == "frame_times":
+        read.metadata.frame_times = dict([*read.metadata.frame_times.items()][:-1])
+    else:
+        setattr(read, part, getattr(read, part)[:-1])
+    given = (read.frames, read.metadata) if part == "frame_times" else (read, None)
+    with pytest.raises(ValueError, match=message):
+        tiny_video_processor().load_video(*given)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"this is no video", b"\x89PNG\r\n\x1a\n broken"])
