@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.utils import logging
 
+from ..training.parsing import TrainingError
 from ..training.resuming import SAVED_SETTINGS, save_values, what_differs
 from ..training.settings import Settings, load_settings
 from ..training.train import load_model, values_of
@@ -201,8 +202,10 @@ def train(ablation: Ablation) -> None:
         for row in ablation.rows:
             if place >= len(folders[row["label"]]):
                 continue
-            for number, values in enumerate(_runs(ablation, row, seed, folders[row["label"]][place]), 1):
-                if _is_finished(ablation, row, values):
+            runs = _runs(ablation, row, seed, folders[row["label"]][place])
+            finished = [_is_finished(ablation, row, values) for values in runs]
+            for number, values in enumerate(runs if not finished[-1] else (), 1):
+                if finished[number - 1]:
                     continue
                 if row.get("untrained"):
                     _save_start(_settings(ablation, row, values))
@@ -239,7 +242,13 @@ def _is_finished(ablation: Ablation, row: dict, values: dict) -> bool:
     if not (output / SAVED_SETTINGS).exists():
         logger.warning_once(f"{output} has no {SAVED_SETTINGS}: what it was trained with is not compared.")
         return finished
-    now = values_of(_settings(ablation, row, values)) | ({"untrained": True} if row.get("untrained") else {})
+    try:
+        now = values_of(_settings(ablation, row, values)) | ({"untrained": True} if row.get("untrained") else {})
+    except TrainingError as error:
+        if not finished:
+            raise
+        logger.warning_once(f"What {output} was trained with is not compared, as its data or start are gone: {error}")
+        return finished
     if different := what_differs(output, now, may_grow=False):
         raise ValueError(
             f"The run in {output} was begun with others than the row {row['label']!r} has ({different}). Remove that "
@@ -285,7 +294,7 @@ def measure(name: str, ablation: Ablation, folder: Path, limit: int | None = Non
         finished = {
             seed: one
             for seed, one in every
-            if all(_is_finished(ablation, row, values) for values in _runs(ablation, row, seed, one))
+            if [_is_finished(ablation, row, values) for values in _runs(ablation, row, seed, one)][-1]
         }
         seeds[row["label"]], folders[row["label"]] = list(finished), list(finished.values())
     for label, group in folders.items():

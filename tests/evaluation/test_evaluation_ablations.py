@@ -240,6 +240,9 @@ def test_a_model_of_other_settings_data_or_start_is_not_taken_for_a_rows(world, 
     file.write_text(yaml.safe_dump(decides))
     harmless = start_only(world, tmp_path, given, overrides={"training.dataloader_num_workers": 1})
     assert main(harmless) == 0 and capsys.readouterr().out == first
+    # What has finished needs its data no longer.
+    records.unlink()
+    assert main(harmless) == 0 and capsys.readouterr().out == first
     # One that does not say what decides it is taken as it is.
     file.unlink()
     assert main(start_only(world, tmp_path, given, overrides=changed)) == 0 and capsys.readouterr().out == first

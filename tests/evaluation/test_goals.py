@@ -13,7 +13,8 @@ from fila_video.evaluation.results import explained
 from fila_video.evaluation.tables import unpack
 from helpers.tiny_processor import model_for, tiny_processor
 
-RESULTS = Path(goals.__file__).parent / "results"
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "evaluation" / "results"
 
 
 def question(kind: str, right: bool, answer: str = "red", video: str = "a") -> dict:
@@ -160,7 +161,7 @@ def tables_of(file: Path) -> str:
 
 def test_the_published_tables_are_those_of_the_answers_that_are_kept() -> None:
     assert (RESULTS / "goals.md").read_text().endswith("\n\n" + tables_of(RESULTS / "goals" / "seed_43.json"))
-    recipe = (RESULTS.parent.parent / "training" / "tiny" / "README.md").read_text()
+    recipe = (ROOT / "training" / "tiny" / "README.md").read_text()
     for file in (RESULTS / "goals").glob("*.json"):
         cells = re.findall(r"(?m)^\| [^|]+ \| \d+ \| ([^|]+ \([^|]+\)) \|", tables_of(file))
         assert sum(cell in recipe for cell in cells) >= 9, file
