@@ -128,10 +128,10 @@ def load_config(settings: Settings) -> FilaVideoConfig:
     with _naming(f"`model` {settings.model!r}"):
         config = FilaVideoConfig.from_pretrained(settings.model)
     with _naming("`config`"):
-        for name, value in settings.config.items():
-            known(name, [item for item in config.to_dict() if not item.startswith("_")], "`config`")
-            setattr(config, name, value)
-        return FilaVideoConfig.from_dict(config.to_dict())
+        saved = config.to_dict()
+        for name in settings.config:
+            known(name, [item for item in saved if not item.startswith("_")], "`config`")
+        return FilaVideoConfig.from_dict(saved, **settings.config)
 
 
 def load_processor(settings: Settings, config: FilaVideoConfig) -> FilaVideoProcessor:

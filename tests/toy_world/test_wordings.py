@@ -203,7 +203,8 @@ def test_pictures_are_asked_in_vain_as_pictures(tmp_path) -> None:
 
 @pytest.mark.parametrize("kind", ("short", "row", "picture-questions"))
 def test_kept_out_pairs_are_neither_shown_nor_named_in_training(tmp_path, kind) -> None:
-    settings = Settings(kind, side=32, fps=4, duration=(5, 6), compositions="train", refusals=8, choice_share=0.5)
+    looks = {"side": 32} if kind == "picture-questions" else {"side": 32, "fps": 4, "duration": (5, 6)}
+    settings = Settings(kind, compositions="train", refusals=8, choice_share=0.5, **looks)
     path = make_videos(tmp_path, settings, count=12)
     text = path.read_text()
     assert not any(f"{color} {shape}" in text for color, shape in COMPOSITIONS["held-out"])

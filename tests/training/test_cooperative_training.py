@@ -30,7 +30,7 @@ def few_steps(stage: dict, model: Path, **changes) -> dict:
     return {
         "model": str(model),
         "config": {
-            **stage.get("config", {}),
+            **{name: value for name, value in stage.get("config", {}).items() if name != "background_tokens"},
             **({"num_prototypes": 6, "key_frames": 0.5} if "config" in stage else {}),
         },
         "learning_rates": dict.fromkeys(stage["learning_rates"], 1e-3),

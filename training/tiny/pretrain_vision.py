@@ -170,7 +170,8 @@ def main() -> None:
             "another output, or remove that folder to begin anew"
         )
     checkpoints.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(now) + "\n", encoding="utf-8")
+    if last_checkpoint(checkpoints) is None:
+        begun.write_text(json.dumps(now) + "\n", encoding="utf-8")
     set_seed(args.seed)
     model = FilaVideoForConditionalGeneration.from_pretrained(args.model)
     processor = FilaVideoProcessor.from_pretrained(args.model)
