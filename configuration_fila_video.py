@@ -180,16 +180,17 @@ class FilaVideoConfig(PreTrainedConfig):
             max_position_embeddings=32768,
             rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
         )
-        # Language models that stand alone keep the flag of a tied head in their own config.
-        if self.tie_word_embeddings is None:
-            self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        self._set_background_tokens()
+        self._set_defaults()
         # A server may point an entry elsewhere (see the model card): what is set already stays.
         self.auto_map = AUTO_MAP | (kwargs.pop("auto_map", None) or {})
         self.custom_pipelines = kwargs.pop("custom_pipelines", None) or CUSTOM_PIPELINES
         super().__post_init__(**kwargs)
 
-    def _set_background_tokens(self) -> None:
+    def _set_defaults(self) -> None:
+        """Sets what is `None` and follows from other settings."""
+        # Language models that stand alone keep the flag of a tied head in their own config.
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         if self.background_tokens is None:
             self.background_tokens = 2 if self.frame_encoding == "cooperative" else 0
 
@@ -201,7 +202,7 @@ class FilaVideoConfig(PreTrainedConfig):
         if kwargs.get("frame_encoding", saved) != saved:
             kwargs.setdefault("background_tokens", None)  # the saved number was the other encoding's
         config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
-        config._set_background_tokens()
+        config._set_defaults()
         config.validate()
         return (config, unused) if returns_unused else config
 

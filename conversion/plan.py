@@ -270,10 +270,18 @@ def _fit_context(recipe: Recipe, config: FilaVideoConfig, longest: int) -> None:
     # A mark and the tokens around a scene take about so many.
     each += 16 if recipe.time_marks == "per_scene" else 0
     room = max(longest - ROOM_FOR_TEXT, longest // 2)
-    pool, in_scenes = FilaVideoVideoProcessor.max_candidates, config.scene_size
-    fitting = recipe.num_scenes
-    while fitting > 1 and fitting * each + max(pool - fitting * in_scenes, 0) * config.background_tokens > room:
-        fitting -= 1
+
+    def tokens(scenes: int) -> int:
+        others = max(FilaVideoVideoProcessor.max_candidates - scenes * config.scene_size, 0)
+        return scenes * each + others * config.background_tokens
+
+    numbers = range(recipe.num_scenes, 0, -1)
+    fitting = next((scenes for scenes in numbers if tokens(scenes) <= room), min(numbers, key=tokens))
+    if tokens(fitting) > room:
+        recipe.remarks.append(
+            f"A full pool takes {tokens(fitting)} tokens of the {room} that the language model's context has for "
+            "videos: set the processor's `max_candidates` lower for long ones."
+        )
     if fitting < recipe.num_scenes:
         recipe.remarks.append(
             f"{fitting} scenes instead of {recipe.num_scenes}: the language model's context has {longest} tokens."

@@ -269,3 +269,4 @@ def test_a_head_of_its_own_can_be_asked_for_beside_a_tied_language_model(tmp_pat
         assert each.config.tie_word_embeddings is False
         assert each.lm_head.weight is not each.get_input_embeddings().weight
         assert torch.equal(each.lm_head.weight, model.lm_head.weight)
+    assert FilaVideoConfig.from_pretrained(tmp_path, tie_word_embeddings=None).tie_word_embeddings is True
