@@ -372,6 +372,8 @@ def chat_of_input(inputs: Any) -> tuple[list[dict], Any]:
         ValueError: If it is neither a chat, nor a question, nor a dictionary of `videos` and `text`.
     """
     inputs = inputs if isinstance(inputs, Chat) else _messages_of(inputs)
+    if isinstance(inputs, (list, tuple)) and not inputs:
+        raise ValueError("A chat has no messages: ask something.")
     if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
         inputs = Chat(list(inputs))
     if isinstance(inputs, Chat):

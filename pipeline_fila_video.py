@@ -129,8 +129,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
                 result: a dictionary a video, with `indices`, `timestamps` and `duration`; `return_scenes="pictures"`
                 also adds the `pictures` of its frames. `on_error="record"` gives an input that cannot be read a row in
                 its place, `[{"input_text": ..., "generated_text": None, "error": ...}]`, instead of raising. Of
-                several inputs, a list of `subtitles` has those of each, `None` for those without, and a list as
-                `question` or `video_metadata` one for each; an input's own `subtitles` go over these.
+                several inputs, a list of `subtitles` or `video_metadata` has those of each, `None` for those
+                without, and a list as `question` one for each; an input's own `subtitles` go over these.
 
         Returns:
             A list with a dictionary an answer (`input_text` and `generated_text`), or for several inputs a list of
@@ -200,38 +200,10 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         merged[0]["processor_kwargs"] = {name: value for name, value in settings.items() if value is not None}
         return merged
 
-    def _options_by_owner(
-        self,
-        generate_kwargs: dict | None = None,
-        processor_kwargs: dict | None = None,
-        return_scenes: bool | str | None = None,
-        on_error: str | None = None,
-        **kwargs: Any,
-    ) -> tuple[dict, dict, dict]:
+    def _options_by_owner(self, on_error: str | None = None, **options: Any) -> tuple[dict, dict, dict]:
         if on_error not in (None, "raise", "record"):
             raise ValueError(f"`on_error` is 'raise' or 'record', got {on_error!r}.")
-        generate_kwargs, processor_kwargs = dict(generate_kwargs or {}), dict(processor_kwargs or {})
-        pipeline_kwargs = {}
-        # An option's name alone tells whose it is, so a mistyped one is an error and not lost on its way.
-        for name, value in kwargs.items():
-            if name in GENERATION_SETTINGS | OPTIONS_OF_GENERATE:
-                destination = generate_kwargs
-            elif name in OPTIONS_OF_PIPELINE:
-                destination = pipeline_kwargs
-            elif name in OPTIONS_OF_PROCESSOR:
-                destination = processor_kwargs
-            else:
-                raise ValueError(
-                    f"`{name}` is an option neither of `generate`, nor of the processor, nor of the pipeline."
-                )
-            if name in destination:
-                raise ValueError(f"`{name}` is given twice, as an option and inside a dictionary: use one of them.")
-            destination[name] = value
-        if return_scenes is not None:
-            processor_kwargs["return_scenes"] = return_scenes
-        generate_kwargs = {name: _plain(name, value) for name, value in generate_kwargs.items()}
-        _check_generation(generate_kwargs | pipeline_kwargs)
-        processor_kwargs = {name: typed_option(name, value) for name, value in processor_kwargs.items()}
+        generate_kwargs, processor_kwargs, pipeline_kwargs = divide_options(**options)
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(
             generate_kwargs=generate_kwargs or None, processor_kwargs=processor_kwargs or None, **pipeline_kwargs
         )
@@ -373,7 +345,43 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def typed_option(name: str, value: Any) -> Any:
+def divide_options(
+    generate_kwargs: dict | None = None,
+    processor_kwargs: dict | None = None,
+    return_scenes: bool | str | None = None,
+    **options: Any,
+) -> tuple[dict, dict, dict]:
+    """
+    The options of `generate`, of the processor and of the pipeline, whose names tell whose they are.
+
+    Raises:
+        ValueError: If one is unknown, given twice, or of a wrong type.
+    """
+    generate_kwargs, processor_kwargs = dict(generate_kwargs or {}), dict(processor_kwargs or {})
+    pipeline_kwargs = {}
+    for name, value in options.items():
+        if name in GENERATION_SETTINGS | OPTIONS_OF_GENERATE:
+            destination = generate_kwargs
+        elif name in OPTIONS_OF_PIPELINE:
+            destination = pipeline_kwargs
+        elif name in OPTIONS_OF_PROCESSOR:
+            destination = processor_kwargs
+        else:  # mistyped: it would be lost
+            raise ValueError(
+                f"`{name}` is an option neither of `generate`, nor of the processor, nor of the pipeline."
+            )
+        if name in destination:
+            raise ValueError(f"`{name}` is given twice, as an option and inside a dictionary: use one of them.")
+        destination[name] = value
+    if return_scenes is not None:
+        processor_kwargs["return_scenes"] = return_scenes
+    generate_kwargs = {name: _plain(name, value) for name, value in generate_kwargs.items()}
+    _check_generation(generate_kwargs | pipeline_kwargs)
+    processor_kwargs = {name: _typed(name, value) for name, value in processor_kwargs.items()}
+    return generate_kwargs, processor_kwargs, pipeline_kwargs
+
+
+def _typed(name: str, value: Any) -> Any:
     """
     An option of the processor, a number as the type that it reads: NumPy has its own, and JSON may have 4.0 for 4.
 
@@ -387,8 +395,10 @@ def typed_option(name: str, value: Any) -> Any:
     if isinstance(value, Real) and not isinstance(value, bool):
         is_whole = isinstance(value, Integral) or (float not in kinds and float(value).is_integer())
         value = int(value) if is_whole and int in kinds else float(value) if float in kinds else value
+    # Of several videos, those that are read have no metadata of their own.
+    checked = [each for each in value if each is not None] if name == "video_metadata" and _is_list(value) else value
     try:
-        validate_typed_dict(FilaVideoProcessorVideosKwargs, {name: value})
+        validate_typed_dict(FilaVideoProcessorVideosKwargs, {name: checked})
     except StrictDataclassError as error:
         raise ValueError(f"`{name}` cannot be {value!r}: {error.__cause__ or error}.") from error
     return value
@@ -411,7 +421,7 @@ def _check_generation(options: dict[str, Any]) -> None:
         if name in NUMBERS:
             wanted, is_right = "a number", _is_number(value)
         elif name in WHOLE:
-            wanted = f"a whole number, at least {WHOLE[name]}"
+            wanted = f"a whole number of at least {WHOLE[name]}"
             is_right = _is_number(value) and isinstance(value, Integral) and value >= WHOLE[name]
         elif name == "generation_config":
             wanted, is_right = "a `GenerationConfig`", isinstance(value, GenerationConfig)
@@ -484,7 +494,7 @@ def _share_out(inputs: Any, options: dict[str, Any]) -> None:
         if not is_list or len(value) != len(inputs):
             raise ValueError(
                 f"`{name}` {f'has {len(value)} entries' if is_list else 'is one file'} for {len(inputs)} inputs: pass "
-                f"a list with one for each{', `None` for those without' if is_spoken else ''}."
+                f"a list with one for each{'' if name == 'question' else ', `None` for those without'}."
             )
         for each, one in zip(inputs, value, strict=True):
             each.options[name] = one
@@ -504,4 +514,4 @@ def register_task() -> None:
         )
 
 
-__all__ = ["VideoTextToTextPipeline", "register_task", "typed_option"]
+__all__ = ["VideoTextToTextPipeline", "divide_options", "register_task"]

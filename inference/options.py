@@ -64,7 +64,7 @@ def check_options(options: dict[str, Any], pipe: Any = None) -> None:
         return
     # Not above: mistakes are told before torch is loaded, where there are no options.
     from ..configuration_fila_video import SHARED_WITH_SCENES, check_shared_settings
-    from ..pipeline_fila_video import OPTIONS_OF_PIPELINE, typed_option
+    from ..pipeline_fila_video import OPTIONS_OF_PIPELINE, divide_options
     from ..video_limits_fila_video import Budget
     from ..video_processing_fila_video import FilaVideoVideoProcessor, check_resample
     from ..video_prompt_fila_video import TIME_SETTINGS, VideoPrompt
@@ -75,11 +75,11 @@ def check_options(options: dict[str, Any], pipe: Any = None) -> None:
     given = {**options, **(options.get("generate_kwargs") or {}), **(options.get("processor_kwargs") or {})}
     if others := [f"`{name}`" for name in sorted(without_effect) if given.get(name) is not None]:
         raise ValueError(f"The answers are text alone, one a question: leave out {', '.join(others)}.")
-    check_counts(max_new_tokens=given.get("max_new_tokens"))
-    # Without the model, settings that it has too cannot be compared yet.
-    reading = {name: typed_option(name, value) for name, value in given.items() if name not in SHARED_WITH_SCENES}
-    video_processor = FilaVideoVideoProcessor()
-    if pipe is not None:
+    if pipe is None:
+        # Settings that the model has too cannot be compared yet.
+        reading, video_processor = divide_options(**options)[1], FilaVideoVideoProcessor()
+        reading = {name: value for name, value in reading.items() if name not in SHARED_WITH_SCENES}
+    else:
         reading, video_processor = pipe.options_of(options)[0]["processor_kwargs"], pipe.processor.video_processor
     reading = {name: value for name, value in reading.items() if value is not None}
     settings = video_processor.scene_settings(**reading)

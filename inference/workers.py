@@ -173,7 +173,7 @@ class VllmWorker:
         known = {"num_scenes", "selection", "candidate_fps", "min_candidates", "max_candidates", "seed"}
         if unknown := options.keys() - known:
             raise ValueError(f"With the engine 'vllm' there is no option {', '.join(sorted(unknown))}.")
-        self.sampling = SamplingParams(temperature=0.0, max_tokens=limit)
+        self.sampling = SamplingParams(temperature=0.0, max_tokens=int(limit))
         self.llm = LLM(
             model,
             trust_remote_code=True,

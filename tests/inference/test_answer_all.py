@@ -370,6 +370,9 @@ def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:
         ("`num_scenes` cannot be 'many'", {"num_scenes": "many"}),
         ("`resample` must be one of", {"resample": 77}),
         ("num_frames must be an integer of at least 1", {"num_frames": 0}),
+        ("`num_beams` must be a whole number of at least 1, got 0", {"num_beams": 0}),
+        ("`stop_strings` must be a text that is not empty", {"generate_kwargs": {"stop_strings": ""}}),
+        ("`num_scene` is an option neither", {"num_scene": 4}),
     ],
 )
 def test_options_that_stand_in_the_way_of_every_answer_leave_no_output(
@@ -394,9 +397,11 @@ def test_an_option_that_does_not_fit_the_model_is_one_error_and_the_output_may_b
 def test_numbers_of_numpy_are_numbers_with_which_a_run_goes_on(videos, pipe, tmp_path) -> None:
     records, output = write_records(videos, {"video": "0.mp4"}, name="one.jsonl"), tmp_path / "out.jsonl"
     options = {"num_scenes": np.int64(2), "candidate_fps": np.float64(2), "seed": np.int32(1)}
+    options |= {"min_new_tokens": np.int64(1)}
     for given in (options, {name: value.item() for name, value in options.items()}):
         assert answer(pipe, records, output, batch_size=np.int64(1), **given).failed == 0
     assert len(rows_of(output)) == 1
+    assert answer(pipe, records, tmp_path / "whole.jsonl", min_new_tokens=1.0).failed == 0  # as JSON may have it
 
 
 @pytest.mark.parametrize("engine", ["local", "vllm"])

@@ -95,7 +95,7 @@ class Pipe:
         class config: name_or_path = "quick"
     def __call__(self): pass
 
-module.PipelineWorker, module.pipeline_settings = Quick, lambda pipe: {}
+module.PipelineWorker, module.pipeline_settings, module.check_options = Quick, lambda pipe: {}, lambda *options: None
 module.answer_all(sys.argv[1], sys.argv[2], "What?", model=Pipe(), progress=False, retry_errors=True)
 """
 

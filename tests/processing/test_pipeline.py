@@ -416,13 +416,15 @@ def test_chats_come_as_rows_and_as_a_column_of_a_dataset_too(pipe) -> None:
     assert pipe(rows[0], **SHORT) == expected[0]
 
 
-def test_of_several_inputs_each_has_its_own_metadata(pipe) -> None:
+def test_of_several_inputs_each_has_its_own_metadata(pipe, file) -> None:
     metadata = [{"fps": fps, "total_num_frames": 30, "duration": 30 / fps} for fps in (10.0, 3.0)]
     options = {"return_scenes": True, "do_sample_frames": False, **SHORT}
     for videos in ([clip(30), clip(30)], [[clip(30)], [clip(30)]]):
         answers = pipe(videos, text=["What?", "Who?"], video_metadata=metadata, **options)
         times = [row[0]["scenes"][0]["timestamps"].max() for row in answers]
         assert times[0] <= 3 < times[1] <= 10
+    mixed = pipe([clip(30), file], text=["What?", "Who?"], video_metadata=[metadata[1], None], **options)
+    assert mixed[0][0]["scenes"][0]["timestamps"].max() == times[1]
     (answer,) = pipe([clip(30), clip(30)], text="Which?", video_metadata=metadata, **options)
     assert [scenes["timestamps"].max() for scenes in answer["scenes"]] == times
     with pytest.raises(ValueError, match="`video_metadata` has 1 entries for 2 inputs: pass a list with one for each"):

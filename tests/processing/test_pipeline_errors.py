@@ -25,6 +25,7 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
         ([], {}, "nothing to answer"),
         ("video.mp4", {}, "no question: pass one as `text=`, alone if"),
         (UserList(), {}, "nothing to answer"),
+        ({"messages": []}, {}, "A chat has no messages"),
         (conversation("a")[0], {}, r"this is one message: pass `\[message\]`"),
         (conversation("a"), {"text": conversation("a")}, "pass the chat alone"),
         (None, {"text": conversation("a")[0]}, "this is one message"),
@@ -87,7 +88,11 @@ NO_OPTIONS = ("tools", "kwargs", "timeout")
         (None, {"text": "a", "stop_sequence": ""}, "`stop_sequence` must be a text that is not empty, got ''"),
         (None, {"text": "a", "exponential_decay_length_penalty": [1]}, "must be two numbers"),
         (None, {"text": "a", "length_penalty": "x", "num_beams": 2}, "`length_penalty` must be a number, got 'x'"),
-        (None, {"text": "a", "max_new_tokens": [4]}, r"`max_new_tokens` must be a whole number, at least 1, got \[4"),
+        (
+            None,
+            {"text": "a", "max_new_tokens": [4]},
+            r"`max_new_tokens` must be a whole number of at least 1, got \[4",
+        ),
         (None, {"text": "a", "suppress_tokens": 5}, "`suppress_tokens` must be a list of whole numbers, got 5"),
         (None, {"text": "a", "sequence_bias": [1]}, "`sequence_bias` must be a dictionary, or a list of pairs"),
         (None, {"text": "a", "early_stopping": [1], "num_beams": 2}, "`early_stopping` must be true, false or"),
@@ -147,14 +152,14 @@ def test_a_setting_of_another_type_is_named_wherever_it_was_set(name, value, mes
     ],
 )
 def test_a_wrong_option_of_generate_is_named_before_a_video_is_read(pipe, name, value) -> None:
-    wanted = "a `GenerationConfig`" if name == "generation_config" else "a whole number, at least [01]"
+    wanted = "a `GenerationConfig`" if name == "generation_config" else "a whole number of at least [01]"
     for options in ({name: value}, {"generate_kwargs": {name: value}}):
         for ask in (pipe, pipe.chat, lambda video, **given: list(pipe.stream(video, "What?", **given))):
             with pytest.raises(ValueError, match=f"`{name}` must be {wanted}, got "):
                 ask("nowhere.mp4", **options, **{"text": "What?"} if ask is pipe else {})
     config = GenerationConfig(max_new_tokens=4)
     config.num_beams = 2.5
-    with pytest.raises(ValueError, match=r"`num_beams` must be a whole number, at least 1, got 2\.5"):
+    with pytest.raises(ValueError, match=r"`num_beams` must be a whole number of at least 1, got 2\.5"):
         pipe("nowhere.mp4", text="What?", generation_config=config)
 
 
