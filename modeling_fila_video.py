@@ -117,11 +117,6 @@ class FilaVideoPreTrainedModel(PreTrainedModel, FrameScoringMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
-    def __init__(self, config: FilaVideoConfig, *args: Any, **kwargs: Any) -> None:
-        # Again: a setting may have changed since the configuration was made.
-        config.validate()
-        super().__init__(config, *args, **kwargs)
-
     @classmethod
     def is_custom_code(cls) -> bool:
         """
@@ -165,6 +160,7 @@ class FilaVideoPreTrainedModel(PreTrainedModel, FrameScoringMixin):
 @auto_docstring(custom_intro="FiLA-Video without its language modeling head.")
 class FilaVideoModel(FilaVideoPreTrainedModel):
     def __init__(self, config: FilaVideoConfig) -> None:
+        config.validate()  # again: a setting may have changed since it was made
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.scene_merger = self.background_encoder = self.cooperative_encoder = None
