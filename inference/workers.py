@@ -168,12 +168,11 @@ class VllmWorker:
             raise ValueError("The engine 'vllm' takes vLLM: pip install vllm in an environment of its own.") from error
         options = dict(options)
         limit = options.pop("max_new_tokens", None)
-        if limit is None:
-            limit = _saved_limit(model)
+        limit = _saved_limit(model) if limit is None else int(limit)
         known = {"num_scenes", "selection", "candidate_fps", "min_candidates", "max_candidates", "seed"}
         if unknown := options.keys() - known:
             raise ValueError(f"With the engine 'vllm' there is no option {', '.join(sorted(unknown))}.")
-        self.sampling = SamplingParams(temperature=0.0, max_tokens=int(limit))
+        self.sampling = SamplingParams(temperature=0.0, max_tokens=limit)
         self.llm = LLM(
             model,
             trust_remote_code=True,

@@ -54,9 +54,14 @@ def test_the_length_of_an_answer_is_that_of_a_model_with_a_name_of_the_hub(monke
     hub = {"organization/model": GenerationConfig(max_new_tokens=77)}
     load = GenerationConfig.from_pretrained
     monkeypatch.setattr(GenerationConfig, "from_pretrained", lambda name: hub[name] if name in hub else load(name))
-    for model, options in (("organization/model", {}), (str(ROOT), {}), ("organization/model", {"max_new_tokens": 4})):
+    for model, options in (
+        ("organization/model", {}),
+        (str(ROOT), {}),
+        ("organization/model", {"max_new_tokens": 4.0}),
+    ):
         VllmWorker(model, options)
     assert given == [77, GenerationConfig.from_pretrained(ROOT).max_new_tokens, 4]
+    assert type(given[-1]) is int
     VllmWorker("organization/without", {})
     assert given[-1] is None
 
