@@ -374,7 +374,7 @@ def chat_of_input(inputs: Any) -> tuple[list[dict], Any]:
     inputs = inputs if isinstance(inputs, Chat) else _messages_of(inputs)
     if isinstance(inputs, (list, tuple)) and not inputs:
         raise ValueError("A chat has no messages: ask something.")
-    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], dict) and "role" in inputs[0]:
+    if isinstance(inputs, (list, tuple)) and isinstance(inputs[0], dict) and "role" in inputs[0]:
         inputs = Chat(list(inputs))
     if isinstance(inputs, Chat):
         *before, last = inputs.messages
