@@ -186,9 +186,9 @@ def _with_media(value: Any, key: str | None = None) -> Any:
 
 
 def _medium(text: str) -> str | bytes:
-    if text.startswith(("http://", "https://")):
+    if text[:8].lower().startswith(("http://", "https://")):
         return text
-    data = text.partition(",")[2] if text.startswith("data:") else text
+    data = text.partition(",")[2] if text[:5].lower() == "data:" else text
     try:
         return base64.b64decode("".join(data.split()), validate=True)  # whose lines may be broken
     except ValueError as error:

@@ -18,6 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
 
+from ..commands.files import replacing
+
 logger = logging.getLogger(__name__)
 
 LIBRARY = "fila_video"
@@ -70,9 +72,8 @@ def convert_once(model: str | Path, **settings: Any) -> Path:
         place.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         _check_space(name, folder, is_local, place)
         record["state"] = folder.name if not is_local else "local"
-        unfinished = place / f"{RECORD}.tmp"
-        unfinished.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        os.replace(unfinished, place / RECORD)
+        with replacing(place / RECORD) as unfinished:
+            unfinished.write_text(json.dumps(record, indent=2), encoding="utf-8")
         # Written beside its place and renamed: what is there is whole.
         convert(name, place / DONE, **settings)
         return place / DONE

@@ -11,7 +11,6 @@ there.
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..commands.files import replacing
 from ..long_video.json_records import read_own_lines
 from .description import (
     FEWEST_OF_YOUTUBE,
@@ -47,8 +47,8 @@ ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its an
 CHAT_ROOM = 64  # and for what a chat has around the text
 # What a folder of work holds.
 PLAN, RECORDS, ANSWERS = "plan.json", "records.jsonl", "answers.jsonl"
-WORK_FILES = {PLAN, "plan.tmp", RECORDS}
-WORK_FILES |= {ANSWERS + end for end in ("", ".tmp", ".settings.json", ".settings.json.tmp")}
+WORK_FILES = {RECORDS}
+WORK_FILES |= {name + end for name in (PLAN, ANSWERS, f"{ANSWERS}.settings.json") for end in ("", ".tmp")}
 
 
 def describe_video(
@@ -172,7 +172,7 @@ def _check_work(work: Path) -> None:
     """
     found = {file.name for file in work.iterdir() if not file.name.startswith(".")}  # such as `.DS_Store`
     # The plan comes first: without one, other files of these names are somebody else's.
-    if others := sorted(found - (WORK_FILES if PLAN in found else {"plan.tmp"})):
+    if others := sorted(found - (WORK_FILES if PLAN in found else {f"{PLAN}.tmp"})):
         raise ValueError(
             f"{work} is for work that was begun, but holds {others[0]}, which is none: remove it, or name another "
             "output or folder."
@@ -240,9 +240,8 @@ def _plan(
         # Before `first`, where the limit was kept, there may be too little left of the chapter that ends here.
         starts.append(round(max(cut, starts[-1] + shortest), 3))
     spans = list(zip(starts, [*starts[1:], round(duration, 3)], strict=True))
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({"settings": settings, "spans": spans}), encoding="utf-8")
-    os.replace(unfinished, file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps({"settings": settings, "spans": spans}), encoding="utf-8")
     return spans
 
 
@@ -410,12 +409,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(text)
     else:
         # The work goes last: killed before, the same command finds all answers in it.
-        path = Path(os.path.realpath(args.output))  # a link goes on to lead to it
-        unfinished = path.with_name(f"{path.name}.tmp")
-        unfinished.write_text(text, encoding="utf-8")
-        if path.exists():
-            shutil.copymode(path, unfinished)
-        os.replace(unfinished, path)
+        with replacing(args.output) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
         for name in sorted(WORK_FILES, key=PLAN.__eq__):  # the plan last, by which the rest is known
             Path(work, name).unlink(missing_ok=True)
         with suppress(OSError):  # something else is there

@@ -5,12 +5,12 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..commands.files import replacing
 from ..long_video.json_records import JsonRecordError, parse_record
 from .questions import VideoQuestions, WorkList
 
@@ -79,10 +79,9 @@ class Output:
                 kept = json.loads(self.beside.read_text(encoding="utf-8"))
         if os.path.getsize(self.path) == 0 or kept == self.settings:
             if kept != self.settings:
-                unfinished = self.beside.with_name(f"{self.beside.name}.tmp")
                 text = json.dumps(self.settings, indent=1, ensure_ascii=False)
-                unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
-                os.replace(unfinished, self.beside)
+                with replacing(self.beside) as unfinished:
+                    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
             return
         if kept:
             raise ValueError(
@@ -134,25 +133,20 @@ class Output:
 
     def _leave_out(self, starts: list[int]) -> None:
         """Writes the output anew without some of its lines, whole or not at all; a link goes on to lead to it."""
-        path = Path(os.path.realpath(self.path))
-        unfinished = path.with_name(f"{path.name}.tmp")
         starts = iter([*starts, None])
         start = next(starts)
-        with open(unfinished, "wb") as target:
-            self.file.seek(0)
-            at = 0
-            for line in self.file:
-                if at == start:
-                    start = next(starts)
-                else:
-                    target.write(line)
-                at += len(line)
-            target.flush()
-            os.fsync(target.fileno())
-        if os.name == "nt":  # which replaces no open file, and where none is locked
-            self.file.close()
-        shutil.copymode(path, unfinished)
-        os.replace(unfinished, path)
+        with replacing(self.path) as unfinished:
+            with open(unfinished, "wb") as target:
+                self.file.seek(0)
+                at = 0
+                for line in self.file:
+                    if at == start:
+                        start = next(starts)
+                    else:
+                        target.write(line)
+                    at += len(line)
+            if os.name == "nt":  # which replaces no open file, and where none is locked
+                self.file.close()
         self.file.close()
         self._open()
 

@@ -396,7 +396,7 @@ def _parse(data: object, folder: Path, default: str | None) -> tuple[dict, list[
         key, remedy = ("video", "rename the file") if data.get("id") is None else ("id", "give it another")
         raise ValueError(f"its `{key}` is not valid Unicode text, {name!r}: {remedy}")
     whole = [name for name, file in (("video", video), ("subtitles", data.get("subtitles"))) if _is_whole(file)]
-    if "://" not in video and not video.startswith("data:"):
+    if "://" not in video and video[:5].lower() != "data:":
         video = str(folder / video)
     media = {"video": video} | {key: data[key] for key in MEDIA_SETTINGS if data.get(key) is not None}
     for key, value in media.items():

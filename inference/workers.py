@@ -232,7 +232,7 @@ class VllmWorker:
 
 
 def _url(video: str) -> str:
-    if "://" in video or video.startswith("data:"):
+    if "://" in video or video[:5].lower() == "data:":
         return video
     return "file://" + quote(os.fsencode(Path(video).resolve()))  # also of a name that is not UTF-8
 

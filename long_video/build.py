@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from ..commands.files import replacing, sync_file
 from .annotations import BadInput, LongVideoError, annotation_names, check_annotations, fingerprint, read_annotations
 from .durations import DurationCache, read_durations
 from .engines import ENGINES, TaskError, default_workers, run_tasks, running
@@ -176,25 +177,14 @@ def _check_begun(settings: BuildSettings, deciding: dict) -> bool:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    _name_whole(unfinished, path)
-
-
-def _name_whole(unfinished: Path, path: Path) -> None:
-    """A written file takes its name once its bytes are on the disk."""
-    from .files import sync_file  # and not above, where help would wait for torch
-
-    sync_file(unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 # Preparing: which inputs, which durations, which videos. It all appears at once, as the folder `plan`.
 
 
 def _prepare(settings: BuildSettings, deciding: dict) -> None:
-    from .files import sync_file
-
     output, work = settings.output, settings.output / _WORK
     bad: list[BadInput] = []
 
@@ -364,10 +354,10 @@ def _finish(settings: BuildSettings, deciding: dict) -> Statistics:
             f"{settings.rules.count}; remove that folder and build again."
         )
     _write_whole(output / "statistics.json", json.dumps(statistics.summary(), indent=1) + "\n")
-    draw_histograms(statistics, output / "statistics.png.tmp")
-    _name_whole(output / "statistics.png.tmp", output / "statistics.png")
-    write_card(statistics, deciding, len(_read_bad(output)), output / "README.md.tmp")
-    _name_whole(output / "README.md.tmp", output / "README.md")
+    with replacing(output / "statistics.png") as unfinished:
+        draw_histograms(statistics, unfinished)
+    with replacing(output / "README.md") as unfinished:
+        write_card(statistics, deciding, len(_read_bad(output)), unfinished)
     return statistics
 
 

@@ -5,7 +5,6 @@ left out.
 """
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import av
 
+from ..commands.files import replacing
 from ..video_decoding_fila_video import Track, display_turn
 from ..video_index_fila_video import index_video
 from ..video_reading_fila_video import VideoSegment, iter_frames, probe_video
@@ -55,31 +55,15 @@ def write_video(segments: list[VideoSegment], target: str | os.PathLike) -> str:
     Raises:
         VideoReadError: Where a sub-video cannot be read.
     """
-    # FFmpeg takes what stands before a colon of a relative path for a protocol.
-    target = Path(os.path.realpath(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
+    Path(os.path.realpath(target)).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as unfinished:
         try:
             _copy(segments, unfinished)
             _check_length(segments, unfinished)
-            how = "copied"
+            return "copied"
         except _CannotCopy:
             _encode(segments, unfinished)
-            how = "encoded"
-        sync_file(unfinished)
-        if target.exists():
-            shutil.copymode(target, unfinished)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return how
-
-
-def sync_file(path: Path) -> None:
-    """Brings a file's bytes to the disk, so that it is whole once it has its name, also after a loss of power."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+            return "encoded"
 
 
 def _copy(segments: list[VideoSegment], target: Path) -> None:
@@ -205,4 +189,4 @@ def _even(size: tuple[int, int]) -> tuple[int, int]:
     return tuple(max(2, side + side % 2) for side in size)
 
 
-__all__ = ["sync_file", "write_video"]
+__all__ = ["write_video"]

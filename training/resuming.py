@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import yaml
 from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
+from ..commands.files import replacing
 from ..configuration_fila_video import FilaVideoConfig
 from ..inference.output import EARLIER_MODEL_FILES, model_mark
 from ..processing_fila_video import FilaVideoProcessor
@@ -109,9 +109,8 @@ def save_values(output: str | Path, values: dict) -> None:
     """Writes what the run is made from beside its weights, whole or not at all."""
     file = Path(output) / SAVED_SETTINGS
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.tmp")
-    unfinished.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(unfinished, file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _settings(values: dict) -> dict:

@@ -44,6 +44,14 @@ def test_what_would_be_lost_in_silence_is_the_error_of_its_record_alone(tmp_path
     assert good.asked[0].error is None and good.asked[0].question == QUESTION
 
 
+@pytest.mark.parametrize(
+    "url", ["https://example.com/a.mp4", "data:video/mp4;base64,AAAA", "Data:video/mp4;base64,AAAA"]
+)
+def test_a_url_is_not_looked_for_beside_the_records(tmp_path, url) -> None:
+    (video,) = asked_of(tmp_path, {"video": url})
+    assert video.video == url
+
+
 def test_a_question_that_names_a_clip_leaves_the_others_of_its_record(tmp_path) -> None:
     questions = ["What?", {"question": "Where?", "start": 3}, {"question": "Who?", "id": "who", "type": "open"}]
     (video,) = asked_of(tmp_path, {"video": "a.mp4", "questions": questions})

@@ -12,8 +12,8 @@ import time
 
 import PIL.Image
 import pytest
+from fila_video.commands import files
 from fila_video.long_video import build as long_video
-from fila_video.long_video import files
 from fila_video.long_video.annotations import LongVideoError
 from fila_video.long_video.build import BAD_INPUTS, add_arguments, build_dataset, run
 from fila_video.long_video.engines import TaskError, run_tasks

@@ -46,6 +46,7 @@ def ask(handler, inputs, **parameters):
         {"video": ENCODED, "text": QUESTION},
         {"video": base64.encodebytes(VIDEO).decode(), "text": QUESTION},
         {"videos": [f"data:video/mp4;base64,{ENCODED}"], "text": QUESTION},
+        {"videos": [f"DATA:video/mp4;base64,{ENCODED}"], "text": QUESTION},
         [{"role": "user", "content": [{"type": "video", "base64": ENCODED}, {"type": "text", "text": QUESTION}]}],
         {
             "messages": [
@@ -65,6 +66,7 @@ def ask(handler, inputs, **parameters):
         "base64",
         "base64 in lines",
         "data URL",
+        "data URL in capitals",
         "chat",
         "OpenAI's chat",
         "no video beside videos",

@@ -1,0 +1,34 @@
+"""Files that take the place of others."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """
+    A file to write instead of `path`, whose place it takes at the end, whole or not at all: its bytes are on the disk
+    by then. A link goes on to lead to it, and it keeps the permissions of what was there.
+    """
+    path = Path(os.path.realpath(path))
+    unfinished = path.with_name(f"{path.name}.tmp")
+    try:
+        yield unfinished
+        sync_file(unfinished)
+        if path.exists():
+            shutil.copymode(path, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Brings a file's bytes to the disk, so that it is whole once it has its name, also after a loss of power."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+__all__ = ["replacing", "sync_file"]
