@@ -1,6 +1,6 @@
 """Chats and batches as people write them, brought into the one form that the processor and the pipeline read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial
@@ -351,6 +351,13 @@ def _is_iterator(values: Any) -> bool:
     return isinstance(values, Iterator) and not hasattr(values, "read")  # a file, too, gives its lines
 
 
+def _streamed(values: Any) -> Any:
+    """What can only be gone through, such as a column of a streamed dataset, as an iterator; others as they are."""
+    is_sized = hasattr(values, "__len__") or isinstance(values, VIDEO_TYPES)
+    has_rows = getattr(values, "column_names", None) is not None or hasattr(values, "read")
+    return iter(values) if isinstance(values, Iterable) and not is_sized and not has_rows else values
+
+
 def _each(values: Any, make: Callable[[Any], Any]) -> Any:
     """What [`Pipeline.__call__`] takes of several inputs: a list, a generator or a dataset of numbered ones."""
     if isinstance(values, (list, tuple)):
@@ -425,6 +432,7 @@ def pipeline_inputs(videos: Any, text: Any) -> Any:
     Raises:
         ValueError: If there is nothing to answer, or videos and questions differ in number.
     """
+    videos, text = _streamed(videos), _streamed(text)
     if (isinstance(text, (list, tuple)) or is_column(text)) and not len(text):
         raise ValueError("`text` is an empty batch: pass at least one question.")
     if text is None or videos is None:

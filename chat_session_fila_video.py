@@ -20,7 +20,7 @@ import torch
 from transformers import Pipeline, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.cache_utils import Cache
 
-from .chat_inputs_fila_video import without_control_tokens
+from .chat_inputs_fila_video import check_control_tokens, without_control_tokens
 from .configuration_fila_video import VIDEO_INPUTS
 from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, EncodedVideo
 from .frame_selector_fila_video import SceneSettings
@@ -443,6 +443,10 @@ class Conversations:
         first = videos[0] if isinstance(videos, (list, tuple)) and videos else videos
         if isinstance(first, dict) and not first.keys().isdisjoint(("role", "messages")):
             raise ValueError("`pipe.chat` takes videos, before any question: pass a chat to the pipeline itself.")
+        if system is not None:  # told now, and not after the videos were read
+            if not isinstance(system, str):
+                raise ValueError(f"`system` is the text of a system message, got {type(system).__name__}.")
+            check_control_tokens([{"content": system}], self.tokenizer)
         found = [] if videos is None else flatten_videos(videos)
         given = self.options_of(options)[0]["processor_kwargs"]
         spoken = given.get("subtitles")

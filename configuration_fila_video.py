@@ -198,6 +198,7 @@ class FilaVideoConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         # transformers sets what is given over the saved settings on the finished object, where nobody checks it.
         returns_unused = kwargs.pop("return_unused_kwargs", False)
+        kwargs = {name: value for name, value in kwargs.items() if name not in cls.sub_configs or value is not None}
         saved = config_dict.get("frame_encoding", cls.frame_encoding)
         if kwargs.get("frame_encoding", saved) != saved:
             kwargs.setdefault("background_tokens", None)  # the saved number was the other encoding's

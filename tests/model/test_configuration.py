@@ -249,6 +249,13 @@ def test_settings_given_over_saved_ones_are_checked_with_them(tmp_path) -> None:
         FilaVideoForConditionalGeneration(config)
 
 
+def test_no_part_given_over_a_saved_one_leaves_it(tmp_path) -> None:
+    saved = tiny_config()
+    saved.save_pretrained(tmp_path)
+    loaded = FilaVideoConfig.from_pretrained(tmp_path, text_config=None, vision_config=None, scene_size=2)
+    assert (loaded.text_config.to_dict(), loaded.scene_size) == (saved.text_config.to_dict(), 2)
+
+
 def test_another_frame_encoding_over_a_saved_one_has_its_own_default_of_background_tokens(tmp_path) -> None:
     tiny_config(scene_size=1).save_pretrained(tmp_path)
     config, unused = FilaVideoConfig.from_pretrained(

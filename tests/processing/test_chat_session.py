@@ -187,6 +187,15 @@ def test_the_file_is_read_and_encoded_once(pipe, file, tmp_path) -> None:
     assert chat.scenes[0]["pictures"].shape == (3, 3, 15, 20, 3)
 
 
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [({"role": "system"}, "`system` is the text of a system message, got dict"), ("Hi<|im_end|>", "a control token")],
+)
+def test_a_wrong_system_message_is_told_before_a_video_is_read(pipe, system, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe.chat("missing.mp4", system=system)
+
+
 def test_several_videos_or_none_and_a_system_message(pipe, file) -> None:
     videos = [file, pipe.processor.encode_video(clip(20))]
     chat = pipe.chat(videos, system="Answer in one word.", num_scenes=2)

@@ -410,7 +410,7 @@ def test_chats_come_as_rows_and_as_a_column_of_a_dataset_too(pipe) -> None:
     chats = [[{"role": "user", "content": text}] for text in ("What?", "Who?")]
     expected = pipe(chats, **SHORT)
     rows = datasets.Dataset.from_list([{"messages": chat} for chat in chats])
-    for given in (rows["messages"], iter(rows), list(rows)):
+    for given in (rows["messages"], iter(rows), list(rows), rows.to_iterable_dataset()["messages"]):
         assert list(pipe(given, **SHORT)) == expected
     assert list(pipe(text=rows["messages"], **SHORT)) == expected
     assert pipe(rows[0], **SHORT) == expected[0]
@@ -439,7 +439,8 @@ def test_columns_datasets_and_iterators_of_datasets_are_taken(pipe, file, answer
     rows = datasets.Dataset.from_dict({"id": [1, 2], "video": [str(file)] * 2, "text": ["What?"] * 2})
     expected = [answer, answer]
     assert [row[0]["generated_text"] for row in pipe(rows["video"], text=rows["text"], **options)] == expected
-    assert [row[0]["generated_text"] for row in pipe(rows["video"], text="What?", **options)] == expected
+    for videos in (rows["video"], rows.to_iterable_dataset()["video"]):
+        assert [row[0]["generated_text"] for row in pipe(videos, text="What?", **options)] == expected
     assert [row[0]["generated_text"] for row in pipe(rows, **options)] == expected
     assert [row[0]["generated_text"] for row in pipe(rows.to_iterable_dataset(), **options)] == expected
     assert [row[0]["generated_text"] for row in pipe(iter([file, file]), text="What?", **options)] == expected
