@@ -28,7 +28,7 @@ VIDEO, START, END, VOCABULARY = 60, 61, 62, 64
 
 @torch.no_grad()
 def tiny_model(kind: str) -> PreTrainedModel:
-    """A model of random weights: two layers of text, three of vision."""
+    """A model of random weights: three layers of text and three of vision."""
     set_seed(0)
     text = {
         "vocab_size": VOCABULARY,

@@ -337,9 +337,11 @@ def main(arguments: list[str] | None = None) -> None:
     pools = {
         kind: [make_pool(material, kind, seed, options.num_frames) for seed in range(options.pools)] for kind in KINDS
     }
+    name = Path(options.model).resolve().name
+    command = f"python -m fila_video.evaluation.footage --cache FOLDER --model {name}"
     results = {
         "about": (
-            f"`python -m fila_video.evaluation.footage`: {options.pools} pools of {options.num_frames} frames of each "
+            f"`{command}`: {options.pools} pools of {options.num_frames} frames of each "
             "kind, ten events of one or two frames in each. Events found in percent at "
             f"{', '.join(map(str, options.num_scenes))} scenes of three frames; `all` is `still`, `calm` and `shots` "
             f"together, with 95% intervals over pools and {options.seeds} seeds of k-means. `junk in`: how many "
@@ -348,7 +350,7 @@ def main(arguments: list[str] | None = None) -> None:
         "events": {kind: [len(pool.events) for pool in pools[kind]] for kind in KINDS},
         "tables": {},
     }
-    tower = f"the tower of {Path(options.model).resolve().name}"
+    tower = f"the tower of {name}"
     for features, encode in (("thumbnails", thumbnails), (tower, tower_features(options.model))):
         results["tables"][features] = {}
         for kind in KINDS:

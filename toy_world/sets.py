@@ -45,7 +45,7 @@ MOST_THINGS = {"row": ROW[1], "travel": 4, "crowded": CROWD, "rare": 6, "short":
 @dataclass(frozen=True)
 class Settings:
     """
-    What a set is like. What the last nine add leaves the things, times and answers of a set as they are, but for
+    What a set is like. What the last ten add leaves the things, times and answers of a set as they are, but for
     `compositions`, `moving`, `ask` and `rates`.
 
     Args:
