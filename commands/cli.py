@@ -214,11 +214,16 @@ def check_writable(option: str, path: str, *read: object) -> None:
     """
     Raises:
         ValueError: If nothing can be written there, or it is one of the files that are `read` (paths, or anything else
-            that names no file). Better before the work than after it.
+            that names no file), or would be one of the pictures of a folder that is. Better before the work than
+            after it.
     """
     if os.path.exists(path) and any(os.path.exists(str(each)) and os.path.samefile(path, str(each)) for each in read):
         raise ValueError(f"{option} {path} would take the place of what is read: name another file.")
     folder = os.path.dirname(path) or "."
+    if os.path.splitext(path)[1].lower() in PICTURES and os.path.isdir(folder):
+        for each in read:
+            if os.path.isdir(str(each)) and os.path.samefile(folder, str(each)):
+                raise ValueError(f"{option} {path} would be one of the pictures that are read: name another folder.")
     if not os.path.isdir(folder):
         raise ValueError(f"{option} {path}: there is no folder {folder}.")
     if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
@@ -294,7 +299,9 @@ def main(argv: list[str] | None = None, before_run: Callable[[str], None] | None
         args = build_parser(next(iter(argv), None)).parse_args(argv)
         if before_run is not None:
             before_run(args.command)
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()  # what cannot be written is told here, and not by the interpreter at its end
+        return status
     except (ValueError, OSError, ImportError) as error:  # what a user can put right; other errors are faults of ours
         print(f"fila-video: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
@@ -330,6 +337,10 @@ def program() -> None:
         )
     finally:
         interrupt.remove_temporary_files()
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already, and not once more at the interpreter's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 

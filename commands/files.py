@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -14,7 +15,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     by then. A link goes on to lead to it, and it keeps the permissions of what was there.
     """
     path = Path(os.path.realpath(path))
-    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         yield unfinished
         sync_file(unfinished)
@@ -31,4 +32,21 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-__all__ = ["replacing", "sync_file"]
+def lock_file(file: IO, path: Path) -> None:
+    """
+    Keeps a second run out of an open file, for as long as it is open.
+
+    Raises:
+        ValueError: If another run has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(f"Another run is writing to {path}.") from error
+
+
+__all__ = ["lock_file", "replacing", "sync_file"]

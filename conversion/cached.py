@@ -161,14 +161,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Lists what was converted, or removes some of it. Exit status 0, or 2 where there is nothing of that name."""
     entries = list_converted()
+    chosen = {}
     for name in args.remove or []:
-        chosen = [entry for entry in entries if name in (entry["source"], entry["key"])]
-        if not chosen:
+        names = {name, str(Path(name).expanduser().resolve())}  # folders are listed by their whole paths
+        of_name = {entry["key"]: entry for entry in entries if names & {entry["source"], entry["key"]}}
+        if not of_name:
             print(f"fila-video: nothing of the name {name} was converted.", file=sys.stderr)
             return 2
-        for entry in chosen:
-            _remove(entry["path"].parent)
-            print(f"removed {entry['key']} {entry['source']}")
+        chosen |= of_name
+    for entry in chosen.values():
+        _remove(entry["path"].parent)
+        print(f"removed {entry['key']} {entry['source']}")
     if not args.remove:
         if not entries:
             print("fila-video: nothing was converted yet.", file=sys.stderr)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.utils import logging
 
-from ..training.parsing import TrainingError
+from ..training.parsing import TrainingError, load_yaml
 from ..training.resuming import SAVED_SETTINGS, save_values, what_differs
 from ..training.settings import Settings, load_settings
 from ..training.train import load_model, values_of
@@ -127,10 +127,8 @@ def load_ablation(file: str | Path) -> Ablation:
     Raises:
         ValueError: If the file is no such settings. `OSError` where it cannot be read.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        values = load_yaml(Path(file).read_bytes())
         names = {item.name for item in fields(Ablation)}
         needed = {item.name for item in fields(Ablation) if item.default is item.default_factory is MISSING}
         if not isinstance(values, dict) or values.keys() - names or needed - values.keys():
@@ -138,7 +136,7 @@ def load_ablation(file: str | Path) -> Ablation:
                 f"it must have {', '.join(sorted(needed))}, and may have {', '.join(sorted(names - needed))}"
             )
         ablation = Ablation(**values)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: {error}.") from error
     if ablation.settings:
         ablation.settings = str(Path(file).parent / ablation.settings)

@@ -48,7 +48,7 @@ CHAT_ROOM = 64  # and for what a chat has around the text
 # What a folder of work holds.
 PLAN, RECORDS, ANSWERS = "plan.json", "records.jsonl", "answers.jsonl"
 WORK_FILES = {RECORDS}
-WORK_FILES |= {name + end for name in (PLAN, ANSWERS, f"{ANSWERS}.settings.json") for end in ("", ".tmp")}
+WORK_FILES |= {name for file in (PLAN, ANSWERS, f"{ANSWERS}.settings.json") for name in (file, f".{file}.tmp")}
 
 
 def describe_video(
@@ -172,7 +172,7 @@ def _check_work(work: Path) -> None:
     """
     found = {file.name for file in work.iterdir() if not file.name.startswith(".")}  # such as `.DS_Store`
     # The plan comes first: without one, other files of these names are somebody else's.
-    if others := sorted(found - (WORK_FILES if PLAN in found else {f"{PLAN}.tmp"})):
+    if others := sorted(found - (WORK_FILES if PLAN in found else set())):
         raise ValueError(
             f"{work} is for work that was begun, but holds {others[0]}, which is none: remove it, or name another "
             "output or folder."
@@ -396,13 +396,16 @@ def run(args: argparse.Namespace) -> int:
         )
     check_subtitles(args)
     check_video(args.video)
+    work = None if args.output is None else f"{args.output}.work"
+    # Beside a film of this name lie the film's own subtitles. Of a run that was killed at its end, the work is there.
+    if work is not None and os.path.exists(args.output) and not os.path.exists(os.path.join(work, PLAN)):
+        raise ValueError(f"--output {args.output} is there already: name another file, or remove it.")
     from ..commands.loading import Progress, quiet
 
     quiet()
     announce_demonstration(args)
     names = ("model", "device", "dtype", "chapters", "shortest", "question", "summary_question")
     settings = {name: getattr(args, name) for name in names} | {"form": form}
-    work = None if args.output is None else f"{args.output}.work"
     description = describe_video(args.video, work=work, progress=Progress(), **settings, **call_options(args))
     text = description.to(form)
     if args.output is None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..commands.files import replacing
+from ..commands.files import lock_file, replacing
 from ..long_video.json_records import JsonRecordError, parse_record
 from .questions import VideoQuestions, WorkList
 
@@ -63,7 +63,7 @@ class Output:
     def _open(self) -> None:
         self.file = open(self.path, "ab+")  # noqa: SIM115
         try:
-            _lock(self.file, self.path)
+            lock_file(self.file, self.path)
         except ValueError:
             self.file.close()
             raise
@@ -116,7 +116,7 @@ class Output:
                 raise ValueError(
                     f"The output {self.path}, line {number}, was answered with other settings: name a new file."
                 )
-            if retry_errors and row.get("error") is not None:
+            if retry_errors and row.get("error") is not None and work.holds(row["id"]):
                 again.append(end)
             else:
                 try:
@@ -163,18 +163,6 @@ class Output:
         self.file.write("".join(lines).encode("utf-8", "backslashreplace"))
         self.file.flush()
         os.fsync(self.file.fileno())
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Keeps a second run out of the file, for as long as this process lives."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(f"Another run is writing to {path}.") from error
 
 
 def differences(kept: dict, now: dict) -> str:

@@ -96,6 +96,10 @@ class WorkList:
     def __len__(self) -> int:
         return self.database.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
 
+    def holds(self, name: str) -> bool:
+        """Whether a question of this id is still to be answered."""
+        return self.database.execute("SELECT 1 FROM rows WHERE id = ?", (name,)).fetchone() is not None
+
     def _folder(self) -> Path:
         """What the paths of the records are relative to."""
         return self.records.parent if self.records.is_file() else self.records

@@ -105,6 +105,7 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
     output, work = settings.output, settings.output / _WORK
     if not (work / "settings.json").exists():  # a mistake in what is given leaves nothing behind
         check_annotations(settings.annotations, settings.split)
+        _check_empty(output)
     deciding = settings.deciding()
     work.mkdir(parents=True, exist_ok=True)
     with _only_build(work), running(settings.engine):
@@ -112,6 +113,8 @@ def build_dataset(settings: BuildSettings) -> tuple[Statistics, list[BadInput]]:
             _stop_at(_read_bad(output))
         if (output / "README.md").exists():
             check_complete(output)
+            if settings.materialize:
+                _check_videos(settings)
             shutil.rmtree(work / "plan", ignore_errors=True)
             from transformers.utils import logging  # here: --help needs no transformers
 
@@ -147,14 +150,34 @@ def _only_build(work: Path) -> Iterator[None]:
         yield
 
 
+def _others(output: Path) -> list[Path]:
+    """What an output holds beside the work and what was said of bad inputs."""
+    children = output.iterdir() if output.is_dir() else ()
+    return [child for child in children if child.name != _WORK and not child.name.startswith(_REPORT)]
+
+
+def _check_empty(output: Path) -> None:
+    if _others(output):
+        raise LongVideoError(f"The output {str(output)!r} is not empty; name a new folder.")
+
+
+def _check_videos(settings: BuildSettings) -> None:
+    names = map(video_name, range(settings.rules.count))
+    missing = [name for name in names if not (settings.output / name).is_file()]
+    if missing:
+        raise LongVideoError(
+            f"The build in {str(settings.output)!r} misses {len(missing)} of its {settings.rules.count} videos, "
+            f"{missing[0]} first: copy them there, or remove its README.md and start it again, which writes them."
+        )
+
+
 def _check_begun(settings: BuildSettings, deciding: dict) -> bool:
     """Whether the build came to a plan before; raises where the output is another build's, or something else."""
     output, work = settings.output, settings.output / _WORK
-    others = [child for child in output.iterdir() if child.name != _WORK and not child.name.startswith(_REPORT)]
-    if not others and not (work / "plan").is_dir():  # its settings bind nobody
-        return False
     if not (work / "settings.json").exists():
-        raise LongVideoError(f"The output {str(output)!r} is not empty; name a new folder.")
+        _check_empty(output)
+    if not _others(output) and not (work / "plan").is_dir():  # its settings bind nobody
+        return False
     kept = json.loads((work / "settings.json").read_text())
     kept.setdefault("videos", deciding["videos"])  # earlier versions did not note it
     # Earlier versions kept a fingerprint a name: of several of one name the last, and of a folder none of its files.

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from .annotations import LongVideoError
 from .engines import run_tasks
 
 _CHUNK = 16  # files a task
@@ -32,18 +33,28 @@ def _probe_files(root: str, files: list[str]) -> list[float | str]:
 
 
 class DurationCache:
-    """Durations under the file's path, size and time of change. A line that a kill left torn is passed over."""
+    """
+    Durations under the file's path, size and time of change. A line that a kill left torn is passed over.
+
+    Raises:
+        LongVideoError: If the file is there and holds something else, behind which nothing may be written.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self._path = Path(path)
         self._known: dict[str, tuple[int, int, float]] = {}
         if self._path.exists():
-            for line in self._path.read_bytes().split(b"\n"):
+            lines = self._path.read_bytes().split(b"\n")
+            for line in lines:
                 try:
                     file, size, changed, duration = json.loads(line)
                     self._known[file] = (size, changed, float(duration))
                 except (ValueError, TypeError):
                     continue
+            if lines[0] and not self._known:  # ours begin with an empty line, also where all behind it is torn
+                raise LongVideoError(
+                    f"{str(self._path)!r} is there and holds no durations: name another file for them."
+                )
 
     def get(self, root: Path, file: str) -> float | None:
         known = self._known.get(file)

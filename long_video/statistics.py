@@ -58,7 +58,8 @@ def check_complete(output: str | Path) -> None:
         misses shards, which tell their number in their names.
     """
     output = Path(output)
-    is_build, shards = (output / ".build").is_dir(), list(output.glob("data/train-*-of-*.jsonl"))
+    is_build = any((output / ".build" / name).exists() for name in ("settings.json", "plan"))
+    shards = list(output.glob("data/train-*-of-*.jsonl"))
     if not is_build and not shards:
         return
     again = f"the same `fila-video build-dataset ... --output {output}` again"

@@ -17,6 +17,7 @@ from random import Random
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..commands.files import lock_file, replacing
 from .joined import ask_about_joined, conversation
 from .looks import CODECS, draw_look, encode
 from .questions import (
@@ -61,7 +62,8 @@ def make_videos(output: str | Path, settings: Settings, count: int, workers: int
         seen from when to when (seconds) and `questions` what the turns are: `kind`, `form`, `question`, `answer`.
 
     Raises:
-        ValueError: For settings that cannot be. `FileExistsError` if the file is there already.
+        ValueError: For settings that cannot be, or where another run films the same set into this folder.
+        `FileExistsError` if the file is there already.
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}.")
@@ -70,23 +72,30 @@ def make_videos(output: str | Path, settings: Settings, count: int, workers: int
     if records.exists():
         raise FileExistsError(f"{records} is there already: name another output, or remove it.")
     (output / ("images" if settings.is_picture else "videos")).mkdir(parents=True, exist_ok=True)
-    # A set that was broken off has no records, but says which one it is: its videos stay. Those of any other must go
-    # before this one is named, or they would be taken for its own after the next break.
     begun, text = output / f".{records.name}", json.dumps(asdict(settings))
-    keep = begun.is_file() and begun.read_text(encoding="utf-8") == text
-    if not keep:
-        for video in output.glob(f"videos/{settings.split}_{settings.kind}_[0-9]*.mp4"):
-            video.unlink()
-    begun.write_text(text, encoding="utf-8")
-    lines = []
-    make = partial(make_one, output, settings, keep=keep)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        made = pool.map(make, range(count), chunksize=8) if workers > 1 else map(make, range(count))
-        for record in tqdm(made, total=count, desc="Filming", disable=not progress):
-            lines.append(json.dumps(record) + "\n")
-    whole = records.with_name(f"{begun.name}.part")
-    whole.write_text("".join(lines), encoding="utf-8")
-    whole.replace(records)
+    with open(begun, "a+", encoding="utf-8") as file:
+        lock_file(file, records)
+        if records.exists():  # by a run that ended just now
+            raise FileExistsError(f"{records} is there already: name another output, or remove it.")
+        # A set that was broken off has no records, but says which one it is: its videos stay. Those of any other must
+        # go before this one is named, or they would be taken for its own after the next break.
+        file.seek(0)
+        keep = file.read() == text
+        if not keep:
+            for video in output.glob(f"videos/{settings.split}_{settings.kind}_[0-9]*.mp4"):
+                video.unlink()
+            file.truncate(0)
+            file.write(text)
+            file.flush()
+        make = partial(make_one, output, settings, keep=keep)
+        with (
+            replacing(records) as unfinished,
+            open(unfinished, "w", encoding="utf-8") as lines,
+            ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        ):
+            made = pool.map(make, range(count), chunksize=8) if workers > 1 else map(make, range(count))
+            for record in tqdm(made, total=count, desc="Filming", disable=not progress):
+                lines.write(json.dumps(record) + "\n")
     begun.unlink()
     return records
 

@@ -1,5 +1,6 @@
 """What a set of films or pictures is like: its kind, and everything else that its maker may choose."""
 
+import math
 from dataclasses import dataclass
 
 from .looks import CODECS
@@ -120,7 +121,7 @@ class Settings:
                 f"`ask` names {', '.join(others)}, but for the kind {self.kind} "
                 + (f"only {' and '.join(allowed)} can be chosen." if allowed else "none can be chosen: leave it out.")
             )
-        if self.duration is not None and not 5 <= self.duration[0] <= self.duration[1]:
+        if self.duration is not None and not 5 <= self.duration[0] <= self.duration[1] < math.inf:
             raise ValueError(f"Durations must be at least 5 seconds and the longest no shorter, got {self.duration}.")
         if self.is_picture and self.duration is not None:
             raise ValueError(f"`duration` has no effect for the kind {self.kind}, got {self.duration}: leave it out.")
@@ -165,7 +166,7 @@ class Settings:
         for name in ("boxed", "moving"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be a share from 0 to 1, got {getattr(self, name)}.")
-        if not 0 < self.light[0] <= self.light[1]:
+        if not 0 < self.light[0] <= self.light[1] < math.inf:
             raise ValueError(f"`light` must be above 0 and the brightest no darker, got {self.light}.")
         self._check_things()
 

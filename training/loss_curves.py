@@ -5,6 +5,7 @@ Draws the losses of the stages of a training, from the `log.jsonl` that each lea
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..long_video.json_records import read_own_lines
@@ -48,13 +49,19 @@ def draw(runs: list[str | Path], output: str | Path) -> None:
     pyplot.close(figure)
 
 
-def main() -> None:
+def main() -> int:
+    """Exit status 0, or 2 with one line on standard error for wrong input."""
     parser = argparse.ArgumentParser(description="Draw the losses of a training's stages.")
     parser.add_argument("output", help="the picture")
     parser.add_argument("runs", nargs="+", help="folders of the stages, in their order")
     args = parser.parse_args()
-    draw(args.runs, args.output)
+    try:
+        draw(args.runs, args.output)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"loss_curves: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,6 +18,19 @@ class TrainingError(ValueError):
     """A run cannot start or go on; the message says why and what to do."""
 
 
+def load_yaml(text: str | bytes) -> Any:
+    """
+    What a text of YAML says; bytes tell their encoding.
+
+    Raises:
+        ValueError: If it is not valid YAML, gives a key twice, or has a date that there is not.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
 def known(name: str, names: Iterable[str], where: str) -> None:
     """Raises a [`TrainingError`] with the nearest of `names` if `name` is none of them."""
     names = sorted(names)
@@ -28,7 +41,16 @@ def known(name: str, names: Iterable[str], where: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes `2e-6` for text; here it is the number that everybody means."""
+    """YAML 1.1 takes `2e-6` for text; here it is the number that everybody means. A key is given once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key}` is given twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -53,8 +75,8 @@ def parse_yaml(kind: type[Parsed], path: str | os.PathLike, overrides: Iterable[
     if not Path(path).is_file():
         raise TrainingError(f"There is no file of settings {str(path)!r}.")
     try:
-        values = yaml.load(Path(path).read_bytes(), _Loader)  # as bytes, whose encoding it finds
-    except yaml.YAMLError as error:
+        values = load_yaml(Path(path).read_bytes())
+    except ValueError as error:
         raise TrainingError(f"{path}: not valid YAML: {error}") from error
     if values is None:
         raise TrainingError(f"The file of settings {str(path)!r} is empty.")
@@ -70,15 +92,15 @@ def _set(values: Any, override: str) -> None:
     keys = name.split(".")
     for depth, key in enumerate(keys):
         if isinstance(values, list):
-            if not key.isdigit() or int(key) >= len(values):
+            if not key.isdecimal() or int(key) >= len(values):
                 raise TrainingError(f"{name!r}: {key!r} is not in the list, which has {len(values)} entries from 0.")
             key = int(key)
         elif not isinstance(values, dict):
             raise TrainingError(f"{override!r}: {keys[depth - 1]!r} holds one value, nothing lies under it.")
         if depth == len(keys) - 1:
             try:
-                values[key] = yaml.load(text, _Loader)
-            except yaml.YAMLError as error:
+                values[key] = load_yaml(text)
+            except ValueError as error:
                 raise TrainingError(f"The override {override!r} is not valid YAML behind its =: {error}") from error
         elif isinstance(values, dict) and values.get(key) is None:
             values[key] = {}
@@ -120,4 +142,4 @@ def _name_of(kind: Any) -> str:
     return words.get(get_origin(kind) or kind, "a mapping of names to values")
 
 
-__all__ = ["TrainingError", "known", "parse_yaml"]
+__all__ = ["TrainingError", "known", "load_yaml", "parse_yaml"]

@@ -105,6 +105,19 @@ def what_differs(output: str | Path, now: dict, may_grow: bool = True) -> str:
     return "; ".join(different[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
 
 
+def check_is_new(output: str | Path) -> None:
+    """
+    Raises:
+        TrainingError: If a model lies where a run is to begin: nothing says by which settings it could go on.
+    """
+    found = [path.name for pattern in ("trainer_state.json", "*.safetensors") for path in Path(output).glob(pattern)]
+    if found:
+        raise TrainingError(
+            f"The output {str(output)!r} holds {found[0]} of a model, and no checkpoint from which a run could go on. "
+            "To start anew, remove the folder or name another."
+        )
+
+
 def save_values(output: str | Path, values: dict) -> None:
     """Writes what the run is made from beside its weights, whole or not at all."""
     file = Path(output) / SAVED_SETTINGS

@@ -29,10 +29,10 @@ from .collator import Collator
 from .data import Curriculum, Mixture, RecordSet, each_configuration
 from .isolated_turns import isolate_turns
 from .optimizers import freeze
-from .resuming import check_goes_on, run_values, save_values
+from .resuming import check_goes_on, check_is_new, run_values, save_values
 from .samples import SampleEncoder
 from .settings import Phase, Settings, TrainingError, known, load_settings
-from .trainer import FilaVideoTrainer, unreadable_of
+from .trainer import LOG, UNREADABLE, FilaVideoTrainer, unreadable_of
 from .unseen_pairs import UnseenPairs
 
 logger = logging.get_logger(__name__)
@@ -291,8 +291,13 @@ def train(settings: Settings) -> FilaVideoTrainer:
     values = run_values(settings, DEFAULTS, trainer.args, trainer.train_dataset)
     if checkpoint:
         check_goes_on(settings.output, values)
+    else:
+        check_is_new(settings.output)
     trainer.accelerator.wait_for_everyone()  # each process has compared before one writes
     if trainer.is_world_process_zero():
+        if not checkpoint:  # a try that came to no checkpoint left notes of steps that are taken anew
+            for notes in (Path(settings.output, LOG), *Path(settings.output).glob(f"{UNREADABLE}.*.jsonl")):
+                notes.unlink(missing_ok=True)
         save_values(settings.output, values)
         if checkpoint:
             logger.warning(f"Going on from {checkpoint}.")

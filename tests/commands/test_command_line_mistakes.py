@@ -116,6 +116,30 @@ def test_what_is_read_is_not_written_over(tmp_path, capsys) -> None:
     assert "is a kind of picture" in refusal(capsys, "scenes", "film.mp4", "--json", str(tmp_path / "board.png"))
 
 
+def test_a_board_does_not_become_one_of_the_pictures_that_are_read(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for folder, output in (("pictures", "pictures/board.jpg"), (".", "board.png")):
+        assert "one of the pictures that are read" in refusal(capsys, "scenes", folder, "--output", output)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+def test_printed_output_that_cannot_be_written_gets_one_line(tmp_path) -> None:
+    record = tmp_path / "fila_video" / "name" / "key" / "source.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fila_video.commands.cli", "converted"],
+            env=os.environ | {"HF_ASSETS_CACHE": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -44,7 +44,7 @@ def test_the_second_call_finds_what_the_first_made_and_a_change_makes_another(so
     assert len(list_converted()) == 3 and all(entry["complete"] for entry in list_converted())
 
 
-def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys) -> None:
+def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys, monkeypatch) -> None:
     converted = convert_once(source, progress=False)
     other = convert_once(source, progress=False, as_source=True)
     key = converted.parent.name
@@ -56,7 +56,11 @@ def test_what_was_converted_is_listed_and_removed(source, tmp_path, capsys) -> N
     assert "nothing of the name nobody/knows" in capsys.readouterr().err
     assert command_line(["converted", "--remove", key]) == 0
     assert not converted.parent.exists() and other.exists() and len(list_converted()) == 1
-    assert command_line(["converted", "--remove", str(source)]) == 0
+    assert command_line(["converted", "--remove", other.parent.name, "nobody/knows"]) == 2 and other.exists()
+    capsys.readouterr()
+    monkeypatch.chdir(source.parent)
+    assert command_line(["converted", "--remove", f"./{source.name}", str(source)]) == 0
+    assert capsys.readouterr().out.count("removed") == 1
     assert command_line(["converted"]) == 0
     assert "nothing was converted yet" in capsys.readouterr().err
     assert list_converted() == [] and not list((tmp_path / "assets").rglob("*/*"))

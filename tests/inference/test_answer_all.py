@@ -223,6 +223,17 @@ def test_errors_are_asked_again_where_wanted(videos, pipe, tmp_path) -> None:
     assert {name for name, row in rows.items() if row["error"]} == {"broken.mp4"} and len(rows) == 3
 
 
+def test_errors_of_records_that_are_not_asked_stay(videos, pipe, tmp_path) -> None:
+    one, other = (
+        write_records(tmp_path, {"id": name, "video": str(videos / name)}, name=f"{name}.jsonl")
+        for name in ("broken.mp4", "0.mp4")
+    )
+    output = tmp_path / "out.jsonl"
+    assert answer(pipe, one, output).failed == 1
+    assert answer(pipe, other, output, retry_errors=True).answered == 1
+    assert set(rows_of(output)) == {"broken.mp4", "0.mp4"}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_errors_that_are_asked_again_leave_the_link_to_the_output_and_its_permissions(videos, pipe, tmp_path) -> None:
     records = write_records(tmp_path, *({"id": name, "video": str(videos / name)} for name in ("broken.mp4", "0.mp4")))

@@ -166,13 +166,26 @@ def test_a_complete_build_that_misses_shards_is_refused_and_completed_without_it
     assert bytes_of(tmp_path / "out") == bytes_of(built)
 
 
+def test_a_complete_build_that_misses_videos_is_refused_and_completed_without_its_card(clips, tmp_path) -> None:
+    own = settings(clips, tmp_path / "out", count=2, max_duration=10.0, materialize=True)
+    build_dataset(own)
+    before = bytes_of(tmp_path / "out")
+    video = next(read_records(tmp_path / "out"))["video"]
+    (tmp_path / "out" / video).unlink()
+    with pytest.raises(LongVideoError, match=rf"misses 1 of its 2 videos, {video} first"):
+        build_dataset(own)
+    (tmp_path / "out" / "README.md").unlink()
+    build_dataset(own)
+    assert bytes_of(tmp_path / "out") == before
+
+
 def test_every_file_is_on_the_disk_before_it_has_its_name(clips, tmp_path, monkeypatch) -> None:
     synced, named, sync, replace = set(), set(), files.sync_file, os.replace
     monkeypatch.setattr(files, "sync_file", lambda path: synced.add(str(path)) or sync(path))
     monkeypatch.setattr(os, "replace", lambda source, target: named.add(str(source)) or replace(source, target))
     build_dataset(settings(clips, tmp_path / "out", count=2))
     assert {name for name in named - synced if "preparing" not in name} == set()
-    assert {name.split("/")[-1] for name in named} >= {"README.md.tmp", "statistics.png.tmp"}
+    assert {name.split("/")[-1] for name in named} >= {".README.md.tmp", ".statistics.png.tmp"}
 
 
 def test_a_build_goes_on_with_the_videos_it_was_begun_with(clips, built, tmp_path) -> None:
@@ -284,6 +297,19 @@ def test_a_folder_with_something_else_in_it_is_not_written_to(clips, tmp_path) -
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LongVideoError, match="not empty"):
         build_dataset(settings(clips, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_durations_are_not_written_behind_something_else(clips, tmp_path, capsys) -> None:
+    captions = tmp_path / "captions.json"
+    shutil.copy(clips / "captions.json", captions)
+    options = ["--annotations", captions, "--durations-cache", captions]
+    assert run(arguments_of(clips, tmp_path / "out", *options)) == 2
+    assert "holds no durations: name another file" in capsys.readouterr().err
+    assert captions.read_bytes() == (clips / "captions.json").read_bytes()
+    cache = tmp_path / "durations.jsonl"
+    cache.write_text('\n["torn')
+    assert run(arguments_of(clips, tmp_path / "out", "--durations-cache", cache)) == 0
 
 
 def test_what_cannot_be_read_leaves_no_folder_behind(clips, tmp_path, capsys) -> None:

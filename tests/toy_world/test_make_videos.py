@@ -316,6 +316,8 @@ def test_the_command_line_makes_every_kind(tmp_path) -> None:
         ({"kind": "opera"}, "`kind` must be one of"),
         ({"kind": "short", "split": "exam"}, "`split` must be one of"),
         ({"kind": "short", "duration": (9, 8)}, r"got \(9, 8\)"),
+        ({"kind": "short", "duration": (9, float("inf"))}, r"got \(9, inf\)"),
+        ({"kind": "short", "light": (1.0, float("inf"))}, r"got \(1.0, inf\)"),
         ({"kind": "short", "side": 33}, "got 33"),
         ({"kind": "short", "fps": 0}, "got 0"),
         ({"kind": "short", "colors": 0}, "must be from 1 to 8, got 0"),
@@ -352,6 +354,24 @@ def test_a_set_that_is_there_is_not_overwritten(tmp_path, capsys) -> None:
     assert cli.main(arguments) == 0
     assert cli.main(arguments) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_two_runs_do_not_film_the_same_set_into_one_folder(tmp_path) -> None:
+    one, other = (Settings("picture", seed=seed, side=32) for seed in (1, 2))
+    film = make_one
+
+    def while_another_begins(*args, **kwargs):
+        with pytest.raises(ValueError, match=r"Another run is writing to .*train_picture\.jsonl"):
+            make_videos(tmp_path / "world", other, count=1)
+        return film(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fila_video.toy_world.make_videos.make_one", while_another_begins)
+        make_videos(tmp_path / "world", one, count=2)
+    make_videos(tmp_path / "alone", one, count=2)
+    world, alone = ({f.name: f.read_bytes() for f in (tmp_path / name).rglob("*.*")} for name in ("world", "alone"))
+    assert world == alone and len(world) == 3
 
 
 def test_a_set_that_is_broken_off_twice_keeps_no_video_of_another(tmp_path, monkeypatch) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fila_video.training.loss_curves import draw, read_losses
+from fila_video.training.loss_curves import draw, main, read_losses
 from PIL import Image
 
 
@@ -25,6 +25,12 @@ def test_each_run_gets_its_plot(tmp_path) -> None:
     one, two = Image.open(tmp_path / "one.png"), Image.open(tmp_path / "two.png")
     assert two.width == pytest.approx(2 * one.width, rel=0.05)
     assert len(set(two.convert("RGB").resize((200, 80)).getdata())) > 10
+
+
+def test_a_folder_without_a_run_gets_one_line(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["loss_curves", str(tmp_path / "o.png"), str(tmp_path / "nowhere")])
+    assert main() == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_a_run_without_a_loss_is_named(tmp_path) -> None:

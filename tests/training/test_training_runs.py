@@ -188,6 +188,21 @@ def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(tmp_path) -> None:
     assert losses(tmp_path / "again") == pytest.approx({3: losses(tmp_path / "whole")[3]}, abs=1e-5)
 
 
+def test_a_finished_run_whose_checkpoints_are_gone_is_not_begun_anew_in_its_place(tmp_path) -> None:
+    run(tmp_path / "out", {"max_steps": 1})
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(TrainingError, match=r"holds trainer_state\.json of a model, and no checkpoint"):
+        run(tmp_path / "out", {"max_steps": 1}, learning_rates=STAGE_4)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_try_without_a_checkpoint_leaves_no_losses_to_the_next(tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "log.jsonl").write_text('{"step": 9, "loss": 9.0}\n')
+    run(tmp_path / "out", {"max_steps": 1})
+    assert list(losses(tmp_path / "out")) == [1]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(tmp_path) -> None:
     """With Muon and AdamW, over two epochs, with a worker; a checkpoint that a kill left in pieces is passed over."""

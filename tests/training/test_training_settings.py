@@ -111,6 +111,9 @@ def test_wrong_settings_are_named(tmp_path, changes, message) -> None:
     [
         ("seed", "key=value"),
         ("data.3.count=1", "has 1 entries"),
+        ("data.²=1", "has 1 entries"),
+        ("data.0={path: a, path: b}", "`path` is given twice"),
+        ("output=2024-02-30", "'output=2024-02-30' is not valid YAML"),
         ("model.name=x", "one value"),
         ("model=[x", r"The override 'model=\[x' is not valid YAML"),
     ],
@@ -126,6 +129,8 @@ def test_wrong_overrides_are_named(tmp_path, override, message) -> None:
         (b"", "settings.yaml' is empty"),
         (b"# nothing\n", "settings.yaml' is empty"),
         (b"model: \xff\n", "settings.yaml: not valid YAML"),
+        (b"model: a\noutput: b\nmodel: c\n", "(?s)settings.yaml: not valid YAML: `model` is given twice.*line 3"),
+        (b"training:\n  seed: 1\n  seed: 2\n", "(?s)`seed` is given twice.*line 3"),
     ],
 )
 def test_a_file_without_settings_or_of_no_text_is_named(tmp_path, content, message) -> None:
