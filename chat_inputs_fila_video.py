@@ -335,7 +335,10 @@ class _Rows(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> NumberedInput:
-        return NumberedInput(index, self.make(self.rows[index]))
+        try:
+            return NumberedInput(index, self.make(self.rows[index]))
+        except (ValueError, OSError) as error:  # which is this row's alone, and is raised or noted with it
+            return NumberedInput(index, error)
 
 
 def _ask(text: str, video: Any) -> dict[str, Any]:

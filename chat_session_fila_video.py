@@ -26,7 +26,8 @@ from .encoded_video_fila_video import HANDLING, PIXEL_SETTINGS, POOL_SETTINGS, E
 from .frame_selector_fila_video import SceneSettings
 from .layer_compression_fila_video import CACHE_ARGUMENT as CACHE
 from .subtitles_fila_video import SubtitleLine, Subtitles, subtitles_of_videos
-from .video_inputs_fila_video import flatten_videos
+from .video_inputs_fila_video import flatten_metadata, flatten_videos
+from .video_processing_fila_video import plain_numbers
 
 FORMAT = "fila_video.chat.1"
 SAVING = ".saving-"  # begins the name of what is half written
@@ -343,8 +344,9 @@ class ChatSession:
             ValueError: If the session has options that are not plain values, or the folder holds anything else.
         """
         with self._lock:
-            record = {"format": FORMAT, "messages": self.messages, "videos": len(self.videos), "options": self.options}
+            record = {"format": FORMAT, "messages": self.messages, "videos": len(self.videos)}
             try:
+                record["options"] = plain_numbers(self.options)
                 text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
             except TypeError as error:
                 raise ValueError(f"The options of this chat cannot be saved: {error}.") from error
@@ -453,14 +455,20 @@ class Conversations:
         if spoken is not None:  # tracks are in the files, which are read now
             access = self.processor.video_processor.access(**given)
             spoken = subtitles_of_videos(spoken, found, self.tokenizer, access)
+        described = flatten_metadata(given.get("video_metadata"), len(found))
         names = {*PIXEL_SETTINGS, *POOL_SETTINGS, *HANDLING, *SceneSettings.__dataclass_fields__}
         reading = {name: given[name] for name in names & given.keys()}
         encode = partial(self.processor.encode_video, progress=progress, **reading)
         # Nested as in chats, so that a list of picture files is one video.
-        encoded = [video if isinstance(video, EncodedVideo) else encode([[video]]) for video in found]
+        encoded = [
+            video if isinstance(video, EncodedVideo) and metadata is None else encode([[video]], metadata)
+            for video, metadata in zip(found, described, strict=True)
+        ]
+        done = {"subtitles", "video_metadata"}
+        nested = options.get("processor_kwargs") or {}
+        options = {name: value for name, value in options.items() if name not in done}
+        options["processor_kwargs"] = {name: value for name, value in nested.items() if name not in done}
         if spoken is not None:  # now that it is known when the videos end
-            nested = options.get("processor_kwargs") or {}
-            options["processor_kwargs"] = {name: value for name, value in nested.items() if name != "subtitles"}
             options["subtitles"] = subtitles_of_videos(spoken, encoded, self.tokenizer, {})
         return ChatSession(self, encoded, system, options)
 

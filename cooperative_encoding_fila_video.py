@@ -92,6 +92,15 @@ def split_frames(
                 f"{(num_frames - len(row)) // scene_size} scenes of {scene_size} each beside {len(row)} of the "
                 "background. Is the processor's `scene_size` the model's?"
             )
+    if video_num_scenes is not None:
+        for video, count, row in zip(frames, counts, places, strict=True):
+            used = count * scene_size + len(row)
+            if video[used:].any():  # padding is zero
+                raise ValueError(
+                    f"`video_num_scenes` is {counts}: in {count} scenes of {scene_size} frames and {len(row)} of the "
+                    f"background, a video has {used} of its {num_frames} frames, and the others are no padding. "
+                    "Is the processor's `scene_size` the model's?"
+                )
     ends = [count * scene_size for count in counts]
     scenes = torch.cat([video[:end] for video, end in zip(frames, ends, strict=True)])
     background = torch.cat([video[end : end + len(row)] for video, end, row in zip(frames, ends, places, strict=True)])
@@ -286,7 +295,8 @@ class FilaVideoCooperativeEncoder(nn.Module):
         if len(chosen) == 0:
             num_details = num_detail_tokens(config.patches_per_side, config.detail_tokens)
             return prototypes, frames.new_empty(0, num_details, frames.shape[2])
-        is_choice = self.training and len(chosen) < len(prototypes)  # else nothing is learned from it
+        # Else nothing is learned from it, and the best are taken.
+        is_choice = self.training and torch.is_grad_enabled() and len(chosen) < len(prototypes)
         patches = frames[prototypes if is_choice else prototypes[chosen]]
         if config.detail_tokens is None:
             pooled, clusters = self._pool(patches), self._cluster(patches)

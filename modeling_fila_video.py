@@ -16,7 +16,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, output_capturing, torch_compilable_check
+from transformers.utils import TransformersKwargs, auto_docstring, logging, output_capturing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_fila_video import VIDEO_INPUTS, FilaVideoConfig, check_head
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     # The Hub's loader and `save_pretrained` take along what these lines name: the pipeline leads them to the processor
     # and the reader. It is not imported here, so that a server that encodes frames itself needs none of them.
     from .pipeline_fila_video import VideoTextToTextPipeline as VideoTextToTextPipeline
+
+logger = logging.get_logger(__name__)
 
 VIDEO_ARGS = r"""
     pixel_values_videos (`torch.Tensor`, *optional*):
@@ -350,7 +352,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
             num_tokens == features.shape[0],
             lambda: (
                 f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {num_tokens}, "
-                f"features: {features.shape[0]}. Does the processor belong to this model, and was the text left whole?"
+                f"features: {features.shape[0]}. Does the processor belong to this model, and was the text left "
+                "whole? What a cache holds already is not passed again."
             ),
         )
         return mask.unsqueeze(-1)
@@ -432,6 +435,12 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if is_prompt and not (isinstance(past_length, int) and past_length > 0):
             self.refuse_missing_visuals(input_ids, text_embeds, visuals, past_length)
         if self.training and torch.is_grad_enabled():
+            learns = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
+            if learns and frame_features is not None and not frame_features.requires_grad:
+                logger.warning_once(
+                    "Videos came as features that are computed already, of which the vision tower learns nothing. To "
+                    "train it too, set `processor.frame_encoder = None`."
+                )
             num_seen = sum(pixels is not None for pixels in (pixel_values, pixel_values_videos))
             inputs_embeds = self._touch_unused(inputs_embeds, num_seen, images is not None, videos is not None)
 

@@ -235,6 +235,8 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
             own = {**own, "subtitles": inputs["subtitles"]}
         kwargs["processor_kwargs"] = {**(kwargs.get("processor_kwargs") or {}), **own}
         try:
+            if isinstance(inputs, Exception):  # a row that could not be read
+                raise inputs
             return self._encode(inputs, **kwargs)
         except (ValueError, OSError) as error:
             if number is not None:  # bytes, for one, have no name that a message could give
@@ -287,7 +289,9 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         if not good:
             let_go((generate_kwargs or {}).get("streamer"))
         else:
-            batch = self.processor.collate([inputs[row] for row in good]) if is_batch else inputs[0]
+            batch = (
+                self.processor.collate([inputs[row] for row in good], padding_side="left") if is_batch else inputs[0]
+            )
             # Newer transformers prepare the arguments once more, which changes nothing.
             arguments = self.generation_arguments(generate_kwargs or {})
             generated = super()._forward({**batch, "text": [prompts[row] for row in good]}, arguments)

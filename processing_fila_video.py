@@ -28,6 +28,7 @@ from .subtitles_fila_video import subtitles_of_videos
 from .video_inputs_fila_video import check_rows, flatten_metadata, flatten_videos, videos_of_rows
 from .video_pictures_fila_video import images_of_rows, load_images
 from .video_processing_fila_video import (
+    READING,
     SETTINGS,
     FilaVideoProcessorKwargs,
     FilaVideoVideoProcessor,
@@ -159,9 +160,17 @@ class FilaVideoProcessor(ProcessorMixin):
         Selects scenes on the features of `model`, by its `encode_frames`. The processor holds the model by a weak
         reference, and saving, copying, pickling and printing the processor leave it out. Returns the processor itself.
 
+        The model then gets features that are computed already, from which its vision tower does not learn: to train
+        that too, set `frame_encoder` to `None`.
+
         Raises:
-            ValueError: If a setting differs from the model's; later, if the model is gone when a video comes.
+            ValueError: If it has no `encode_frames`, or a setting differs; later, if it is gone when a video comes.
         """
+        if not hasattr(model, "encode_frames"):
+            raise ValueError(
+                f"A {type(model).__name__} is not a FiLA-Video model: it has no `encode_frames`. Of a wrapper, as "
+                "of DDP, bind the model inside."
+            )
         check_shared_settings(model, self, self)
         self._selector = FrameSelector(model=model, scorer=self._selector.scorer)
         return self
@@ -487,16 +496,16 @@ class FilaVideoProcessor(ProcessorMixin):
         chat = chats if is_batch else chats[0]
         return super().apply_chat_template(chat, chat_template, *args, processor_kwargs=options, **kwargs)
 
-    def collate(self, items: list[BatchFeature]) -> BatchFeature:
+    def collate(self, items: list[BatchFeature], padding_side: str | None = None) -> BatchFeature:
         """
-        One batch of several outputs of this processor (with `return_tensors="pt"`): text padded on the tokenizer's
-        side, videos at their end.
+        One batch of several outputs of this processor (with `return_tensors="pt"`): text padded on `padding_side`, by
+        default the tokenizer's, videos at their end.
         """
-        return collate(items, self.tokenizer)
+        return collate(items, self.tokenizer, padding_side)
 
 
-# The settings of pool, selection and times belong to the video processor, where a call can override them.
-for setting in SETTINGS:
+# The settings of pool, selection, times and reading belong to the video processor, where a call can override them.
+for setting in (*SETTINGS, *READING):
     write = partial(lambda name, self, value: setattr(self.video_processor, name, value), setting)
     setattr(FilaVideoProcessor, setting, property(attrgetter(f"video_processor.{setting}"), write))
 

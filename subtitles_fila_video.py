@@ -29,6 +29,7 @@ TIME = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[,.](\d{3}))?"
 CUE = re.compile(rf"{TIME}\s*-->\s*{TIME}(?:\s+[^\s:%]*+[:%]\S*+)*+", re.ASCII)  # with settings of its place
 ASS_TIME = r"\s*(\d{1,4}):([0-5]?\d):([0-5]?\d)[.,:](\d{2,3})\s*"
 DIALOGUE = re.compile(rf"(Dialogue:[^,]*,){ASS_TIME},{ASS_TIME}(,.*)", re.ASCII)
+EVENT = ("start", "end", "text")  # the fields that are read
 DRAWING = re.compile(r"\{[^{}]{0,200}\\p[1-9][^{}]{0,200}\}[^{]*")  # of ASS: a shape, no words
 BACKSLASH = re.compile(r"(\{\\(?:[^{}]{0,200}\})?)|\\")  # of words, or in a mark of style
 NO_CUE = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")  # how blocks of WebVTT begin that are never shown
@@ -75,7 +76,8 @@ def read_subtitles(
     if not is_track(subtitles):
         if len(segments) > 1:
             raise ValueError("A file of subtitles belongs to one file, not to several segments: name a track instead.")
-        return Subtitles(_cut(_lines_of_file(subtitles, access), segments[0], 0.0))
+        late = _begins_late(segments[0].source, access)
+        return Subtitles(_cut(_moved(_lines_of_file(subtitles, access), late), segments[0], 0.0))
     track = subtitles if isinstance(subtitles, str) and subtitles.isalpha() else int(subtitles)
     lines, at, read = [], 0.0, {}  # segments of one file share what was read of it
     followed = {source_key(segment.source) for segment in segments[:-1]}  # their lengths decide what is when
@@ -182,8 +184,21 @@ def _with_read_times(lines: list[str], kind: str, opened: OpenedSource) -> str:
 def _dialogue(lines: list[str], opened: OpenedSource) -> list[_Cue]:
     """The cues of ASS; their words are what stands before the times, and behind them."""
     cues: list[_Cue] = []
+    names: list[str] = []  # of the fields of a line, where they are not the usual ones
     for at, line in enumerate(lines, 1):
         _check_cues(cues, at, opened)
+        kind, _, values = line.strip().partition(":")
+        if kind == "Format":
+            names = [name.strip().lower() for name in values.split(",")]
+            is_usual = len(names) == 10 and (*names[1:3], names[-1]) == EVENT
+            if is_usual or not {*EVENT} <= {*names}:  # the latter of styles
+                names = []
+            elif names[-1] != "text":
+                raise opened.error(f"line {at} puts other fields behind the text, {line.strip()[:80]!r}: put it last")
+        elif kind == "Dialogue" and names:
+            fields = dict(zip(names, map(str.strip, values.split(",", len(names) - 1)), strict=False))
+            begun, ended, words = (fields.get(name, "") for name in EVENT)
+            line = f"Dialogue: 0,{begun},{ended},Default,,0,0,0,,{words}"
         found = DIALOGUE.fullmatch(line.strip())
         if found is not None:
             head, *times, rest = found.groups()
@@ -266,8 +281,7 @@ def _written(milliseconds: int, kind: str) -> str:
 
 def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], is_followed: bool) -> tuple[list, float]:
     """The lines of a track of subtitles, and the seconds of its video."""
-    is_file = isinstance(source, (str, bytes, bytearray, memoryview))
-    if not is_file and not hasattr(source, "__fspath__") and not hasattr(source, "read"):
+    if not _is_file(source):
         raise ValueError(
             f"Subtitles are named as the track {track!r} of the video, but a {type(source).__name__} has no tracks: "
             "pass a file of subtitles, or what `read_subtitles` gives of the video's file."
@@ -282,6 +296,8 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], is_fo
             there = [f"{number} ({stream.language or 'no language'})" for number, stream in enumerate(streams)]
             there = f"its tracks of subtitles are {', '.join(there)}" if there else "there are none in it"
             raise opened.error(f"it has no subtitles {track!r}; {there}")
+        if found[0].codec_context is None:
+            raise opened.error(f"its subtitles {track!r} are of a kind that the installed PyAV does not decode")
         try:
             lines = _lines(container, found[0], opened)
         except av.FFmpegError as error:
@@ -292,8 +308,29 @@ def _lines_of_track(track: int | str, source: Any, access: dict[str, Any], is_fo
         with nullcontext() if is_followed else suppress(VideoReadError), closing(Track(opened)) as pictures:
             index = index_video(pictures)  # without a video, its own times hold
             start, duration = float(index.times[0] * index.time_base), index.duration
+    return _moved(lines, start), duration
+
+
+def _moved(lines: list[SubtitleLine], start: float) -> list[SubtitleLine]:
+    """The lines as counted from `start` seconds on; what is over by then is left out."""
     kept = (line for line in lines if line.end > start or line.start >= start)
-    return [line._replace(start=line.start - start, end=line.end - start) for line in kept], duration
+    return [line._replace(start=line.start - start, end=line.end - start) for line in kept]
+
+
+def _begins_late(source: Any, access: dict[str, Any]) -> float:
+    """How many seconds the video of a file begins behind its sound, with which files of subtitles are counted."""
+    if not _is_file(source) or is_url(source):  # no file is downloaded twice
+        return 0.0
+    with suppress(VideoReadError), OpenedSource(source, **access) as opened, opened.container() as container:
+        stream = container.streams[opened.find_stream(container)]
+        if None not in (stream.start_time, container.start_time):
+            return max(0.0, float(stream.start_time * stream.time_base) - container.start_time / av.time_base)
+    return 0.0
+
+
+def _is_file(source: Any) -> bool:
+    is_named = isinstance(source, (str, bytes, bytearray, memoryview))
+    return is_named or hasattr(source, "__fspath__") or hasattr(source, "read")
 
 
 def _lines(container: av.container.InputContainer, stream: Any, opened: OpenedSource) -> list[SubtitleLine]:

@@ -30,6 +30,7 @@ _MAX_UNKNOWN = 256  # packets after a seek of which the index knows none
 _OF_PNG = ("png", "apng")
 _CODED_MORE = 1 << 20  # pixels that decoders may add to a picture: they code whole blocks, and pad its rows
 _NEW_EXTRADATA = 1  # FFmpeg's number of a packet's data that configures the decoder from there on
+_OF_FIELDS = ("h264", "hevc", "vc1")  # whose two fields may come in a packet each
 _MAX_EARLY = 16  # wanted frames that may come before another one that is shown earlier
 # libswscale's flags: bicubic, its support growing as the picture shrinks (antialiasing), full chroma, exact rounding.
 _SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -218,14 +219,14 @@ class Track:
                 start = int(index.starts[index.starts < start].max(initial=0))
         early: dict[int, av.VideoFrame] = {}  # of damaged files, frames may come in another order
         before = None
-        for frame in self._run(codec, start, run.stop):
+        failed: set[int] = set()
+        for frame in self._run(codec, start, run.stop, failed=failed):
             for number in wanted:
                 if number > frame.pts:
                     break
                 if number == frame.pts:
                     early[number] = frame
-                elif index.interlaced and before is not None and number > before.pts:
-                    # The packet of a second field has a time, but no frame of its own: the first one's is shown.
+                elif self._is_second_field(number, before, failed):
                     early[number] = before
             before = frame
             while wanted and (wanted[0] in early or len(early) > _MAX_EARLY):
@@ -234,17 +235,28 @@ class Track:
                     yield number, early.pop(number)
             if not wanted:
                 return
-        if index.interlaced and before is not None and before.pts + 1 in wanted:
-            early.setdefault(before.pts + 1, before)
+        if wanted and self._is_second_field(wanted[0], before, failed):
+            early.setdefault(wanted[0], before)
         yield from sorted(early.items())
 
+    def _is_second_field(self, number: int, before: av.VideoFrame | None, failed: set[int]) -> bool:
+        """Whether the packet of this number was the second field of the frame `before`, which is then shown: it has a
+        time, but no frame of its own. One that could not be decoded has none either."""
+        is_next = self.index.interlaced and before is not None and number == before.pts + 1
+        return is_next and self.stream.codec_context.name in _OF_FIELDS and number not in failed
+
     def _run(
-        self, codec: av.VideoCodecContext, start: int, stop: int, needed: set[int] | None = None
+        self,
+        codec: av.VideoCodecContext,
+        start: int,
+        stop: int,
+        needed: set[int] | None = None,
+        failed: set[int] | None = None,
     ) -> Iterator[av.VideoFrame]:
         """
         Frames of the packets `start` to `stop`, whose `pts` are their numbers. Where `needed`, the packets of wanted
         frames, is given, the decoder skips the others on which no frame depends; else it is shown the next packet too,
-        which may be the second field of the last frame.
+        which may be the second field of the last frame. The numbers of packets with errors go into `failed`.
         """
         packets = self._packets_between(start, stop, ahead=needed is None)
         if self.shared:
@@ -257,7 +269,11 @@ class Track:
                 codec.skip_frame = "NONREF" if needed is not None and position not in needed else "DEFAULT"
                 number = int(self.index.frames[position])
                 packet.pts = number if number >= 0 else None
-                yield from (frame for frame in self.decode(codec, packet) if frame.pts is not None)
+                errors = self.errors
+                frames = self.decode(codec, packet)
+                if failed is not None and self.errors > errors:
+                    failed.add(number)
+                yield from (frame for frame in frames if frame.pts is not None)
             codec.skip_frame = "DEFAULT"
             yield from (frame for frame in self.decode(codec, None) if frame.pts is not None)
         finally:

@@ -239,9 +239,14 @@ def _index(track: "Track") -> Index:
         last[frames[kept]] = np.flatnonzero(kept)
         frames[np.setdiff1d(np.arange(len(frames)), last)] = -1
     length = int(lengths[np.flatnonzero(frames == len(times) - 1)[-1]])
-    if length <= 0 or length * float(time_base) > max(_FAR, 20 * float(np.ptp(times) * time_base)):
+    last, promised = length * float(time_base), (track.container.duration or 0) / av.time_base
+    is_far = last > max(_FAR, 20 * float(np.ptp(times) * time_base))
+    # A picture may be shown for hours, where the header agrees.
+    if length <= 0 or (is_far and abs(float(np.ptp(times) * time_base) + last - promised) > 0.02 * promised):
         length = max(1, int(np.median(np.diff(times[-100:])))) if len(times) > 1 else 1
     track.seekable = codec.pix_fmt != "pal8" or codec.name == "png"  # a palette may come with the first packet alone
+    # Behind a seek, FFmpeg takes the distance of fields from B-frames that lean on what was not decoded.
+    track.seekable &= codec.name != "mpeg4" or not first.interlaced_frame
     # A seek to a wrong time leads anywhere.
     starts = np.setdiff1d(np.flatnonzero(keys), list(mended)) if track.seekable else np.zeros(1, dtype=np.int64)
     index = Index(
@@ -335,6 +340,8 @@ def _damage(track: "Track", index: Index, held: int, wild: int = 0, again: int =
     announced = len(entries) if "mov" in name else track.stream.frames
     seconds = (track.container.duration or 0) / av.time_base
     ends = float(index.end * index.time_base) if name in _TO_THE_END else index.duration
+    if name not in _TO_THE_END and track.container.start_time is not None:  # sound may begin before the video
+        ends += max(0.0, float(index.times[0] * index.time_base) - track.container.start_time / av.time_base)
     if name == "avi" and len(entries):  # it counts chunks, also those of 0 bytes, which show the last picture again
         held, seconds = max(held, entries[-1].timestamp + 1), 0.0
         # Its header counts the empty chunks behind the last frame too, and its index may not.

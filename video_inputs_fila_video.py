@@ -27,7 +27,9 @@ def _endings(names: str) -> frozenset[str]:
 
 
 # Of a folder's frames, also those that Pillow may not read: then the error names the file.
-PICTURE_ENDINGS = _endings("avif bmp gif heic heif jfif jpe jpeg jpg png ppm tif tiff webp")
+PICTURE_ENDINGS = _endings(
+    "avif bmp dib gif heic heif j2k jfif jp2 jpe jpeg jpg jpx pbm pcx pfm pgm png pnm ppm qoi sgi tga tif tiff webp"
+)
 # Those of `commands/endings.py`, which the Hub's loader does not put beside this file.
 VIDEO_ENDINGS = _endings(
     "3g2 3gp 264 265 asf avi divx dv f4v flv h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov "

@@ -1,6 +1,7 @@
 """FiLA-Video video processor: from anything that is a video to candidate frames, and from frames to pixels."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
@@ -39,6 +40,8 @@ logger = logging.get_logger(__name__)
 # Settings of a processor that a call may set anew. Where they are documented, they have their types and defaults.
 SETTINGS = {field.name: field for field in fields(SceneSettings)}
 SETTINGS |= {field.name: field for field in fields(VideoPrompt) if field.name in TIME_SETTINGS}
+# And those of reading, which are the video processor's too.
+READING = ("limits", "allow_private_hosts", "hwaccel", "num_frames", "fps", "do_sample_frames")
 _Settings = TypedDict("_Settings", {name: field.type for name, field in SETTINGS.items()}, total=False)
 
 
@@ -243,6 +246,13 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 video = picture
             loading = {"input_data_format": settings.get("input_data_format"), **self.access(**settings)}
             loading["do_convert_rgb"] = settings.get("do_convert_rgb", self.do_convert_rgb)
+            shape = getattr(video, "shape", ())
+            is_picture = loading["input_data_format"] is not None or len(shape) != 3 or shape[2] in (1, 3, 4)
+            if not is_picture and shape[0] in (3, 4):
+                raise ValueError(
+                    f"An array of shape {tuple(shape)} may be {shape[0]} gray frames or one picture of {shape[0]} "
+                    f"channels: give it four dimensions, {(*shape, 1)} or {(1, *shape)}."
+                )
             # Of many pictures, those that are thinned out are not loaded.
             frames = list(video) if are_pictures(video) else to_uint8_rgb(video, **loading)
             if metadata is None and fps is not None and do_sample_frames and len(frames) > 1:
@@ -399,6 +409,16 @@ def _complete_metadata(metadata: VideoMetadata | dict | None, num_frames: int, d
     metadata.frames_indices, numbered = numbers, len(numbers)
     if numbered != num_frames:
         raise ValueError(f"`video_metadata` has {numbered} `frames_indices`, but {num_frames} frames were passed.")
+    for before, after in itertools.pairwise([0, *numbers]):
+        if after < before:
+            raise ValueError(
+                f"`video_metadata` must have ascending `frames_indices`, from 0, got {after} behind {before}."
+            )
+    if metadata.total_num_frames is not None and numbers and numbers[-1] >= metadata.total_num_frames:
+        raise ValueError(
+            f"`video_metadata` has {metadata.total_num_frames} frames in all, numbered from 0, but the number "
+            f"{numbers[-1]} in its `frames_indices`."
+        )
     times = getattr(metadata, "frame_times", None)
     if times and (timed := sum(number in times for number in numbers)) < numbered:
         raise ValueError(
@@ -445,13 +465,16 @@ def stack_videos(videos: list[torch.Tensor], return_tensors: str | None = None) 
     return {kinds.pop(): pad_frames(videos)}
 
 
-def collate(items: list[BatchFeature], tokenizer: PreTrainedTokenizerBase) -> BatchFeature:
+def collate(
+    items: list[BatchFeature], tokenizer: PreTrainedTokenizerBase, padding_side: str | None = None
+) -> BatchFeature:
     """See [`FilaVideoProcessor.collate`]."""
     names = list(dict.fromkeys(name for item in items for name in item))
     text = [name for name in names if name in ("input_ids", "attention_mask")]
     rows = [{name: item[name][row] for name in text} for item in items for row in range(len(item["input_ids"]))]
     device = items[0]["input_ids"].device  # which the tokenizer forgets
-    batch = {name: value.to(device) for name, value in tokenizer.pad(rows, return_tensors="pt").items()}
+    padded = tokenizer.pad(rows, padding_side=padding_side, return_tensors="pt")
+    batch = {name: value.to(device) for name, value in padded.items()}
     for name in names:
         values = [item[name] for item in items if name in item]
         if name in ("pixel_values_videos", "frame_features"):
@@ -476,6 +499,7 @@ for setting, field in SETTINGS.items():
 FilaVideoVideoProcessor.register_for_auto_class()
 
 __all__ = [
+    "READING",
     "SETTINGS",
     "FilaVideoProcessorKwargs",
     "FilaVideoProcessorVideosKwargs",

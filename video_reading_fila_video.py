@@ -102,6 +102,8 @@ class FrameReader(ExitStack):
         super().__init__()
         try:
             parts, seconds, keys = self._open(source, hwaccel, limits=limits, allow_private_hosts=allow_private_hosts)
+            if not size:  # pixels that are not square make a frame larger
+                parts[0][0].source.budget.check_frame(self.metadata.width, self.metadata.height)
             self._wanted = self._choose(seconds, keys, num_frames, fps, times, seek_mode)
         except BaseException:
             self.close()
@@ -166,7 +168,7 @@ class FrameReader(ExitStack):
             keys.append(index.keyframes[low:high])
             keys[-1][0] |= not keys[-1].any()  # a segment without a keyframe gives its first frame for one
             duration += end - start
-        self._error = parts[0][0].source.error
+        self._error, self._tick = parts[0][0].source.error, max(float(track.index.time_base) for track, *_ in parts)
         self._name = ", ".join(track.source.name for track in tracks.values())
         seconds, (height, width) = np.concatenate(times), parts[0][0].index.size
         self.metadata = TimedVideoMetadata(len(seconds), len(seconds) / duration, width, height, duration, "pyav")
@@ -185,7 +187,7 @@ class FrameReader(ExitStack):
         if times is not None:
             frames = shown_at(seconds, times)
         elif fps is not None:
-            frames = sample_at_rate(seconds, self.metadata.duration, float(fps))
+            frames = sample_at_rate(seconds, self.metadata.duration, float(fps), self._tick)
         else:
             if callable(num_frames):
                 num_frames = numbers = num_frames(self.metadata)
@@ -328,9 +330,13 @@ def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
     return ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
 
 
-def sample_at_rate(seconds: np.ndarray, end: float, fps: float) -> np.ndarray:
-    """The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending."""
-    ticks = (np.append(seconds, end) - seconds[0] - 1e-6) * fps
+def sample_at_rate(seconds: np.ndarray, end: float, fps: float, tick: float = 0.0) -> np.ndarray:
+    """
+    The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending. Files round
+    the times of frames to a `tick`, such as a millisecond.
+    """
+    rounded = min(1.01 * tick, float(np.median(np.diff(seconds))) / 4) if len(seconds) > 1 else 0.0
+    ticks = (np.append(seconds, end) - seconds[0] - max(1e-6, rounded)) * fps
     # The first tick that falls on a frame comes before the next frame.
     return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
 

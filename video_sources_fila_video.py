@@ -259,7 +259,7 @@ class OpenedSource(ExitStack):
             local = (FileNotFoundError, PermissionError, MemoryError)
             if isinstance(error, local) or "Too many open files" in str(error):
                 raise self.error(f"it cannot be opened ({reason})") from error
-            raise self.error(f"it is not a video, or too damaged to open ({reason})") from error
+            raise self.error(f"it is not a video of a kind that is read, or too damaged to open ({reason})") from error
         except RuntimeError as error:  # of `hwaccel`: it decodes none of the streams
             raise self.error(NOT_ON_DEVICE) from error
 
@@ -284,12 +284,25 @@ class OpenedSource(ExitStack):
         if len(videos) == 1:
             return best
         counts: Counter[int] = Counter()
+        spans: dict[int, tuple[float, float]] = {}
         with self.container() as other, suppress(av.FFmpegError):
             for packet in other.demux([other.streams[number] for number in videos]):
                 self.budget.spend(packets=1)
                 counts[packet.stream_index] += packet.size > 0
+                if packet.pts is not None:
+                    time = float(packet.pts * packet.time_base)
+                    first, last = spans.get(packet.stream_index, (time, time))
+                    spans[packet.stream_index] = min(first, time), max(last, time)
         most = max(videos, key=lambda number: counts[number])
-        return best if counts[best] * 10 >= counts[most] else most
+        chosen = best if counts[best] * 10 >= counts[most] else most
+        for number, (first, last) in spans.items():
+            low, high = spans.get(chosen, (first, last))
+            if counts[number] > 1 and (last <= low or first >= high):  # as where recordings were joined
+                logger.warning(
+                    f"{self.name} has its video in several streams: {counts[number]} frames from {first:.1f} to "
+                    f"{last:.1f} seconds of its clock are of another one, and are not read."
+                )
+        return chosen
 
 
 @cache
@@ -429,8 +442,8 @@ def is_still(file: BinaryIO) -> bool:
     if not data.startswith(b"\xff\xd8\xff"):
         return data.startswith((b"BM", b"II*\0", b"MM\0*", b"\x89PNG"))
     data += file.read(MAX_HEADER)
-    first, another, _ = data.partition(b"\xff\xd9\xff\xd8\xff")
-    return not another or b"MPF\0" in first
+    another = re.search(rb"\xff\xd9[\0\xff\r\n ]{0,64}\xff\xd8\xff", data)  # between them there may be padding
+    return another is None or b"MPF\0" in data[: another.start()]
 
 
 __all__ = [

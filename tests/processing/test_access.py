@@ -103,7 +103,7 @@ def test_a_service_forbids_its_own_network_to_every_form_of_a_url(processor, ser
     ("limits", "message"),
     [
         (VideoLimits(download_bytes=20), "over the limit of 20; "),
-        (VideoLimits(frame_pixels=40), "over the limit of 40; |not a video, or too damaged to open"),
+        (VideoLimits(frame_pixels=40), "over the limit of 40; |or too damaged to open"),
     ],
 )
 def test_limits_hold_for_every_form_of_a_url(processor, server, call, limits, message) -> None:

@@ -506,7 +506,9 @@ def test_a_film_beside_pictures_is_asked_for_by_its_own_name(tmp_path) -> None:
 def test_a_folder_leaves_out_no_picture_by_its_ending(tmp_path) -> None:
     for number, ending in enumerate(("jpg", "jfif", "jpe")):
         PICTURES[number].save(tmp_path / f"{number}.{ending}", "JPEG")
-    assert to_uint8_rgb(flatten_videos(tmp_path)[0]).shape == (3, 3, 6, 8)
+    PICTURES[0].convert("L").save(tmp_path / "3.pgm")
+    PICTURES[1].save(tmp_path / "4.tga")
+    assert to_uint8_rgb(flatten_videos(tmp_path)[0]).shape == (5, 3, 6, 8)
     for ending in ("avif", "heic", "heif"):
         unread = tmp_path / f"3.{ending}"
         unread.write_bytes(b"nothing that Pillow reads")

@@ -3,6 +3,7 @@
 import io
 import resource
 import struct
+from fractions import Fraction
 
 import av
 import fila_video.video_sources_fila_video as sources
@@ -11,7 +12,7 @@ import pytest
 from fila_video.video_limits_fila_video import VideoLimits
 from fila_video.video_reading_fila_video import VideoReadError, VideoSegment, iter_frames, probe_video, read_frames
 from helpers.clocks import Clock
-from helpers.video_files import make_video, number_of
+from helpers.video_files import make_video, number_of, picture
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,35 @@ def test_a_file_cut_off_gives_the_frames_that_are_left(tmp_path, warnings, name)
     np.testing.assert_allclose(frames.timestamps, np.array(numbers) / 25, atol=2e-3)
     if name != "ts":  # a transport stream does not say how long it should be
         assert "cut off" in warnings.text
+
+
+def test_a_film_cut_off_is_read_also_where_its_sound_has_samples_of_one_size(tmp_path, warnings) -> None:
+    path = tmp_path / "film.mov"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
+        film, sound = out.add_stream("libx264", rate=25), out.add_stream("pcm_s16le", rate=48000)
+        film.width, film.height, film.pix_fmt, film.options = 64, 48, "yuv420p", {"bf": "0"}
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(film.encode(frame))
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), format="s16", layout="mono")
+            silence.sample_rate, silence.pts, silence.time_base = 48000, 1920 * number, Fraction(1, 48000)
+            out.mux(sound.encode(silence))
+        out.mux(film.encode(None))
+        out.mux(sound.encode(None))
+    data = path.read_bytes()
+    read = [number_of(frame) for frame in read_frames(data[: int(0.7 * len(data))], num_frames=99).frames]
+    assert 10 < len(read) < 50 and read == list(range(len(read)))
+    assert "cut off" in warnings.text
+
+
+def test_the_limit_of_a_frame_holds_for_pixels_made_square(tmp_path) -> None:
+    wide = make_video(tmp_path / "wide.mp4", 5, width=96, height=96, pixel_aspect=Fraction(10, 1))
+    with pytest.raises(VideoReadError, match="its pictures of 960 x 96 have 92160 pixels"):
+        read_frames(wide, num_frames=5, limits=VideoLimits(frame_pixels=10_000))
+    assert (
+        read_frames(wide, num_frames=5, size=(40, 50), limits=VideoLimits(frame_pixels=10_000)).frames.shape[1] == 40
+    )
 
 
 def test_a_header_that_is_missing_is_an_error(path) -> None:

@@ -334,6 +334,41 @@ def test_of_two_tracks_the_one_that_moves_is_read(tmp_path) -> None:
     check_all_and_some(path, 50)
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [("matroska", "libx264", 30), ("webm", "libvpx-vp9", 24), ("mpegts", "libx264", Fraction(24000, 1001))],
+)
+def test_at_its_own_rate_every_frame_is_given_however_times_are_rounded(container, codec, rate) -> None:
+    data = make_video(io.BytesIO(), 60, codec=codec, container=container, fps=rate).getvalue()
+    assert numbers(data, fps=rate) == list(range(60))
+    assert numbers(data, fps=rate / 2) == list(range(0, 60, 2))
+
+
+def test_where_another_recording_is_a_stream_of_its_own_a_warning_tells_what_is_not_read(warnings) -> None:
+    parts = []
+    for first, number in ((0, "256"), (40, "512")):
+        options = {"output_ts_offset": str(first / 25), "mpegts_start_pid": number}
+        file = make_video(io.BytesIO(), 40, codec="mpeg2video", container="mpegts", container_options=options)
+        parts.append(file.getvalue())
+    assert len(numbers(b"".join(parts), num_frames=99)) == 40
+    assert "40 frames from" in warnings.text and "are of another one, and are not read" in warnings.text
+
+
+def test_a_picture_that_is_shown_for_hours_lasts_as_long(warnings) -> None:
+    data = make_video(io.BytesIO(), 2, container="mp4", times=[0, 2 * 3600 * 1000]).getvalue()
+    assert probe_video(data).duration > 7000
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24")
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            packet.duration = round(2 * 3600 / packet.time_base)
+            out.mux(packet)
+    assert probe_video(file.getvalue()).duration == pytest.approx(7200)
+    assert not warnings.text
+
+
 def wild_ivf(*wild):
     """A file in which the times of the packets in `wild` are damaged: `(packet, time)`."""
     data = bytearray(make_video(io.BytesIO(), 100, codec="libvpx", container="ivf").getvalue())

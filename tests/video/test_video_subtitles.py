@@ -2,12 +2,15 @@
 
 import io
 import signal
+from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 from fila_video import VideoReadError, VideoSegment, read_subtitles
 from fila_video.video_pictures_fila_video import load_picture
-from helpers.video_files import make_video
+from fila_video.video_reading_fila_video import read_frames
+from helpers.video_files import make_video, number_of, picture
 
 CUE = b"1\n00:00:01,000 --> 00:00:02,000\n"
 ASS = b"""[Script Info]
@@ -102,6 +105,50 @@ def test_the_lines_of_a_recording_that_begins_between_two_keyframes_follow_its_f
     whole.seek(0)
     ((start, end, text),) = read_subtitles(0, beside_words(whole, "video", first=5))
     assert (round(start, 3), round(end, 3), text) == (0.52, 1.52, "Words")
+
+
+@pytest.mark.parametrize("container", ["matroska", "mp4"])
+def test_a_file_of_subtitles_counts_from_where_the_sound_begins(container, warnings) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        film, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=8000)
+        film.width, film.height, film.pix_fmt, film.options = 64, 48, "yuv420p", {"bf": "0"}
+        for number in range(100):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 320), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts, silence.time_base = 8000, 320 * number, Fraction(1, 8000)
+            out.mux(sound.encode(silence))
+            if number >= 25:
+                frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                out.mux(film.encode(frame))
+        out.mux(film.encode(None))
+        out.mux(sound.encode(None))
+    data = file.getvalue()
+    early = b"1\n00:00:00,100 --> 00:00:00,500\nEarly\n\n"
+    (line,) = read_subtitles(early + b"2\n00:00:02,000 --> 00:00:03,000\nWords\n\n", data)
+    assert (line.text, round(line.start, 1), round(line.end, 1)) == ("Words", 1.0, 2.0)
+    assert number_of(read_frames(data, times=[line.start + 0.02]).frames[0]) == pytest.approx(50, abs=2)
+    assert not warnings.text
+
+
+@pytest.mark.parametrize(
+    ("names", "line", "words"),
+    [
+        ("Layer, Start, End, Style, Text", "0,0:00:01.00,0:00:02.00,Default,Yes, I do", "Yes, I do"),
+        ("Layer, Start, End, Style, Name, Text", "0,0:00:01.00,0:00:02.00,Default,Bob,Well, no, or", "Well, no, or"),
+        ("Start, End, Text", "0:00:01.00, 0:00:02.00,One, {\\i1}two{\\i0}", "One, two"),
+    ],
+)
+def test_the_fields_of_a_line_of_ass_are_those_that_the_file_names(names, line, words) -> None:
+    head = "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname\n\n[Events]\n"
+    (read,) = read_subtitles(f"{head}Format: {names}\nDialogue: {line}\n".encode())
+    assert (read.start, read.end, read.text) == (1.0, 2.0, words)
+
+
+def test_fields_behind_the_text_of_a_line_of_ass_are_refused() -> None:
+    text = ASS.replace(b"Effect, Text", b"Text, Effect") + b"Words,\n"
+    with pytest.raises(VideoReadError, match="line 5 puts other fields behind the text"):
+        read_subtitles(text)
 
 
 def test_times_of_a_segment_that_are_no_numbers_are_named_beside_subtitles() -> None:
