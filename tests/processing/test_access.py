@@ -11,7 +11,7 @@ from fila_video.video_limits_fila_video import VideoLimits, VideoReadError
 from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
 from fila_video.video_reading_fila_video import read_frames
 from helpers.hostile_servers import HostileServer, head
-from helpers.tiny_processor import tiny_processor
+from helpers.tiny_processor import clip, tiny_processor
 from helpers.video_files import make_video
 
 
@@ -140,6 +140,20 @@ def test_limits_are_saved_with_the_processor(tmp_path) -> None:
         loaded(text="<video>", videos=png())
     with pytest.raises(ValueError, match="limits must be a VideoLimits, got 5"):
         processor(text="<video>", videos=png(), limits=5)
+
+
+def test_what_is_set_on_the_processor_itself_holds_for_reading_and_is_saved(tmp_path) -> None:
+    processor = tiny_processor()
+    processor.allow_private_hosts, processor.limits = False, VideoLimits(frame_pixels=40)
+    with pytest.raises(VideoReadError, match="allow_private_hosts"):
+        processor(text="<video>", videos="http://127.0.0.1:1/video.mp4")
+    with pytest.raises(VideoReadError, match="over the limit of 40"):
+        processor(text="<video>", videos=png())
+    processor.save_pretrained(tmp_path)
+    assert not FilaVideoProcessor.from_pretrained(tmp_path, trust_remote_code=True).allow_private_hosts
+    processor.num_frames = 2
+    inputs = processor(text="<video>", videos=clip(20), return_tensors="pt")
+    assert inputs["video_num_scenes"].tolist() == [2]
 
 
 def test_limits_of_another_copy_of_this_code_are_taken_and_saved(tmp_path) -> None:

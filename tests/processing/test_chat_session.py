@@ -9,6 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fila_video.chat_session_fila_video import Result, Text
@@ -476,8 +477,17 @@ def test_a_pipeline_that_reaches_no_private_hosts_does_not_in_a_chat(pipe) -> No
         other.chat("http://127.0.0.1:1/video.mp4")
 
 
+def test_a_chat_about_frames_takes_their_metadata(pipe) -> None:
+    frames = clip(20)
+    for metadata in ({"fps": 2.0}, [{"fps": 2.0}]):
+        chat = pipe.chat(frames, video_metadata=metadata)
+        assert chat.videos[0].metadata.duration == 10.0 and isinstance(chat.ask("What?", **SHORT), str)
+    with pytest.raises(ValueError, match="describes 2 videos, but 1 were passed"):
+        pipe.chat(frames, video_metadata=[{"fps": 2.0}, None])
+
+
 def test_a_saved_conversation_goes_on(pipe, file, tmp_path) -> None:
-    chat = pipe.chat(file, system="Be short.", num_scenes=3)
+    chat = pipe.chat(file, system="Be short.", num_scenes=np.int64(3))
     ask(chat, "What?")
     chat.save(tmp_path / "talk")
     resumed = pipe.resume_chat(tmp_path / "talk")

@@ -9,6 +9,7 @@ from typing import Never
 import numpy as np
 import pytest
 import torch
+from fila_video import modeling_fila_video
 from fila_video.processing_fila_video import FilaVideoProcessor
 from fila_video.scene_selection_fila_video import select_scenes, thin_pool
 from fila_video.video_pool_fila_video import thumbnails
@@ -202,6 +203,42 @@ def test_a_bound_model_selects_as_its_encoder_does_and_is_not_kept_alive(process
             processor(text="<video>", videos=small_clip(20))
     finally:
         processor.frame_encoder = None
+
+
+def test_a_wrapper_of_a_model_is_not_bound(processor, model) -> None:
+    wrapper = torch.nn.Module()
+    wrapper.module = model
+    with pytest.raises(ValueError, match=r"has no `encode_frames`.*bind the model inside"):
+        processor.bind(wrapper)
+
+
+def test_scenes_of_another_size_than_the_models_are_no_longer_taken_for_padding(processor, model) -> None:
+    inputs = processor(text="<video>", videos=small_clip(40), scene_size=6, return_tensors="pt")
+    with pytest.raises(
+        ValueError, match=r"a video has 12 of its 24 frames, and the others are no padding.*`scene_size`"
+    ):
+        model(**inputs)
+
+
+def test_training_on_features_of_a_bound_model_warns_that_its_tower_learns_nothing(bound, processor, caplog) -> None:
+    learner = model_for(processor).train()
+    logger = modeling_fila_video.logger
+    logger.warning_once.cache_clear()
+    logger.addHandler(caplog.handler)
+    try:
+        inputs = bound(text="<video>a", videos=small_clip(20), return_tensors="pt")
+        learner(**inputs, labels=inputs["input_ids"]).loss.backward()
+        assert "the vision tower learns nothing" in caplog.text
+        assert not any(
+            weight.grad is not None and weight.grad.any() for weight in learner.model.vision_tower.parameters()
+        )
+        caplog.clear()
+        for parameter in learner.model.vision_tower.parameters():
+            parameter.requires_grad = False
+        learner(**inputs, labels=inputs["input_ids"]).loss.backward()
+        assert not caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_who_scores_frames_stays_where_a_model_is_bound_or_an_encoder_set(model) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from fila_video.other_models.frames import select_frames
 from fila_video.pipeline_fila_video import VideoTextToTextPipeline
 from fila_video.processing_fila_video import FilaVideoProcessor
@@ -223,6 +224,35 @@ def test_one_bad_video_does_not_lose_the_good_answers(pipe, file, answer, broken
     assert "error" not in results[0][0]
     with pytest.raises(ValueError, match=r"Input 1: .*broken\.mp4"):
         pipe(videos, text=["What?"] * 5, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}])
+def test_a_row_of_a_dataset_that_cannot_be_read_is_its_own_error(pipe, file, answer, options) -> None:
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, row: int) -> dict:
+            if row == 1:
+                raise OSError("it is gone")
+            return {"videos": file, "text": "What?"}
+
+    options = {"max_new_tokens": 4, "return_full_text": False, **options}
+    results = list(pipe(Rows(), on_error="record", **options))
+    assert [row[0]["generated_text"] for row in results] == [answer, None, answer]
+    assert results[1][0]["error"] == "Input 1: it is gone"
+    with pytest.raises(OSError, match="Input 1: it is gone"):
+        list(pipe(Rows(), **options))
+
+
+def test_answers_of_a_batch_do_not_depend_on_the_tokenizers_side(pipe, file) -> None:
+    asked = {"text": ["What?", "What is the very long question that is asked about this video?"], "batch_size": 2}
+    expected = pipe([file] * 2, **asked, **SHORT)
+    pipe.tokenizer.padding_side = "right"
+    try:
+        assert pipe([file] * 2, **asked, **SHORT) == expected
+    finally:
+        pipe.tokenizer.padding_side = "left"
 
 
 def test_a_batch_of_bad_videos_alone_is_recorded_too(pipe, broken) -> None:
