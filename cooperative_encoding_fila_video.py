@@ -92,15 +92,14 @@ def split_frames(
                 f"{(num_frames - len(row)) // scene_size} scenes of {scene_size} each beside {len(row)} of the "
                 "background. Is the processor's `scene_size` the model's?"
             )
-    if video_num_scenes is not None:
-        for video, count, row in zip(frames, counts, places, strict=True):
-            used = count * scene_size + len(row)
-            if video[used:].any():  # padding is zero
-                raise ValueError(
-                    f"`video_num_scenes` is {counts}: in {count} scenes of {scene_size} frames and {len(row)} of the "
-                    f"background, a video has {used} of its {num_frames} frames, and the others are no padding. "
-                    "Is the processor's `scene_size` the model's?"
-                )
+    used, other_size = max(counts) * scene_size, num_frames // max(counts)
+    # A row of a batch may be shorter than the batch was, by padding.
+    is_whole = used < num_frames == max(counts) * other_size and max(counts) > 1
+    if is_whole and not most and frames[:, used:].any():
+        raise ValueError(
+            f"`video_num_scenes` is {counts}, and the {num_frames} frames are scenes of {other_size}, but the model's "
+            f"`scene_size` is {scene_size}. Is the processor's the same?"
+        )
     ends = [count * scene_size for count in counts]
     scenes = torch.cat([video[:end] for video, end in zip(frames, ends, strict=True)])
     background = torch.cat([video[end : end + len(row)] for video, end, row in zip(frames, ends, places, strict=True)])

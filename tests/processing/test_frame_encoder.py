@@ -214,9 +214,7 @@ def test_a_wrapper_of_a_model_is_not_bound(processor, model) -> None:
 
 def test_scenes_of_another_size_than_the_models_are_no_longer_taken_for_padding(processor, model) -> None:
     inputs = processor(text="<video>", videos=small_clip(40), scene_size=6, return_tensors="pt")
-    with pytest.raises(
-        ValueError, match=r"a video has 12 of its 24 frames, and the others are no padding.*`scene_size`"
-    ):
+    with pytest.raises(ValueError, match=r"the 24 frames are scenes of 6, but the model.s `scene_size` is 3"):
         model(**inputs)
 
 
