@@ -58,8 +58,8 @@ def read_subtitles(
             `"eng"`, of which the first such track is taken. Or what this function returned.
         video (*optional*):
             A path, URL, bytes, a binary file, a `VideoSegment` or a list of them; the times of lines are then those of
-            the joined segments. Where its video begins behind its sound, a file of subtitles counts from the sound, and
-            the lines returned from the first frame; of a URL this is not looked at, since it would be downloaded twice.
+            the joined segments. Where its video begins behind its sound, a file of subtitles counts from the sound,
+            and the lines returned from the first frame; not so of a URL, which would be downloaded twice.
         limits, allow_private_hosts (*optional*): As of the reader of videos.
 
     Returns:
