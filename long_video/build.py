@@ -153,7 +153,8 @@ def _only_build(work: Path) -> Iterator[None]:
 def _others(output: Path) -> list[Path]:
     """What an output holds beside the work and what was said of bad inputs."""
     children = output.iterdir() if output.is_dir() else ()
-    return [child for child in children if child.name != _WORK and not child.name.startswith(_REPORT)]
+    names = (_WORK, _REPORT, f".{_REPORT}.tmp")  # the last of a build that was killed
+    return [child for child in children if child.name not in names]
 
 
 def _check_empty(output: Path) -> None:

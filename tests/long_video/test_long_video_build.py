@@ -335,6 +335,7 @@ def test_a_build_that_came_to_no_plan_can_be_corrected(clips, built, tmp_path) -
     for mistake in ({"annotations": half}, {"annotations": none}, {"count": 10**6}):
         with pytest.raises(LongVideoError):
             build_dataset(settings(clips, output, **mistake))
+    (output / ".bad_inputs.jsonl.tmp").write_text("half a li")  # of one that was killed
     build_dataset(settings(clips, output, strict=True))  # what was left out before is not what is now
     assert bytes_of(output) == bytes_of(built)
 
