@@ -23,6 +23,7 @@ from transformers.video_utils import VideoMetadata
 from .encoded_video_fila_video import EncodedVideo
 from .frame_selector_fila_video import SceneSettings
 from .video_inputs_fila_video import (
+    VIDEO_ENDINGS,
     flatten_metadata,
     flatten_videos,
     is_decoder,
@@ -252,6 +253,12 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
                 raise ValueError(
                     f"An array of shape {tuple(shape)} may be {shape[0]} gray frames or one picture of {shape[0]} "
                     f"channels: give it four dimensions, {(*shape, 1)} or {(1, *shape)}."
+                )
+            names = [Path(item) for item in video if isinstance(item, (str, Path))] if are_pictures(video) else []
+            if film := next((name for name in names if name.suffix.lower() in VIDEO_ENDINGS), None):
+                raise ValueError(
+                    f"A list as one video holds its pictures, but {film.name} is a film: pass it alone, or each of "
+                    "several as a video of its own."
                 )
             # Of many pictures, those that are thinned out are not loaded.
             frames = list(video) if are_pictures(video) else to_uint8_rgb(video, **loading)

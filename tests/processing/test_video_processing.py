@@ -390,6 +390,7 @@ def test_metadata_of_what_has_its_own_is_refused(folder, tmp_path, given) -> Non
         (clip(3)[..., 0], None, {}, "may be 3 gray frames or one picture of 3 channels: give it four dimensions"),
         (clip(3), None, {"do_sample_frames": True, "fps": 4, "num_frames": 2}, "exactly one of num_frames, fps"),
         (["a.png", "b.png"], None, {"do_sample_frames": True}, "list of images is not supported"),
+        (["a.png", "film.MP4"], None, {}, "holds its pictures, but film.MP4 is a film: pass it alone"),
         (clip(3), None, {"num_scenes": -1}, "`num_scenes` must be at least 1, got -1"),
         (clip(3), None, {"max_candidates": 0}, "`max_candidates` must be at least 1, got 0"),
         (clip(3), None, {"min_candidates": 0}, "`min_candidates` must be at least 1, got 0"),
