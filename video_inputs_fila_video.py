@@ -399,6 +399,7 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list:
 
 __all__ = [
     "CLIP_KEYS",
+    "VIDEO_ENDINGS",
     "HeldVideo",
     "check_columns",
     "check_rows",
