@@ -58,7 +58,8 @@ def check_complete(output: str | Path) -> None:
         misses shards, which tell their number in their names.
     """
     output = Path(output)
-    is_build = any((output / ".build" / name).exists() for name in ("settings.json", "plan"))
+    work = output / ".build"
+    is_build = work.is_dir() and [path.name for path in work.iterdir()] != ["lock"]  # which a refused one left
     shards = list(output.glob("data/train-*-of-*.jsonl"))
     if not is_build and not shards:
         return
