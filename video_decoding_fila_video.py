@@ -235,8 +235,9 @@ class Track:
                     yield number, early.pop(number)
             if not wanted:
                 return
-        if wanted and self._is_second_field(wanted[0], before, failed):
-            early.setdefault(wanted[0], before)
+        for number in wanted:
+            if self._is_second_field(number, before, failed):
+                early.setdefault(number, before)
         yield from sorted(early.items())
 
     def _is_second_field(self, number: int, before: av.VideoFrame | None, failed: set[int]) -> bool:
