@@ -297,7 +297,8 @@ class OpenedSource(ExitStack):
         chosen = best if counts[best] * 10 >= counts[most] else most
         for number, (first, last) in spans.items():
             low, high = spans.get(chosen, (first, last))
-            if counts[number] > 1 and (last <= low or first >= high):  # as where recordings were joined
+            is_other = number != chosen and counts[number] > 1
+            if is_other and (last <= low or first >= high):  # as where recordings were joined
                 logger.warning(
                     f"{self.name} has its video in several streams: {counts[number]} frames from {first:.1f} to "
                     f"{last:.1f} seconds of its clock are of another one, and are not read."
