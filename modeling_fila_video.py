@@ -435,8 +435,8 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
         if is_prompt and not (isinstance(past_length, int) and past_length > 0):
             self.refuse_missing_visuals(input_ids, text_embeds, visuals, past_length)
         if self.training and torch.is_grad_enabled():
-            learns = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
-            if learns and frame_features is not None and not frame_features.requires_grad:
+            is_given = frame_features is not None and not frame_features.requires_grad
+            if is_given and any(parameter.requires_grad for parameter in self.vision_tower.parameters()):
                 logger.warning_once(
                     "Videos came as features that are computed already, of which the vision tower learns nothing. To "
                     "train it too, set `processor.frame_encoder = None`."

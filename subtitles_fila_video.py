@@ -59,7 +59,7 @@ def read_subtitles(
         video (*optional*):
             A path, URL, bytes, a binary file, a `VideoSegment` or a list of them; the times of lines are then those of
             the joined segments. Where its video begins behind its sound, a file of subtitles counts from the sound,
-            and the lines returned from the first frame; not so of a URL, which would be downloaded twice.
+            and the lines returned from the first frame; not so of a URL or of what cannot seek, which is read once.
         limits, allow_private_hosts (*optional*): As of the reader of videos.
 
     Returns:
@@ -320,7 +320,8 @@ def _moved(lines: list[SubtitleLine], start: float) -> list[SubtitleLine]:
 
 def _begins_late(source: Any, access: dict[str, Any]) -> float:
     """How many seconds the video of a file begins behind its sound, with which files of subtitles are counted."""
-    if not _is_file(source) or is_url(source):  # no file is downloaded twice
+    is_once = hasattr(source, "read") and not getattr(source, "seekable", bool)()
+    if not _is_file(source) or is_once or is_url(source):  # nothing is read or downloaded that could not be once more
         return 0.0
     with suppress(VideoReadError), OpenedSource(source, **access) as opened, opened.container() as container:
         stream = container.streams[opened.find_stream(container)]

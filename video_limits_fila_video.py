@@ -473,10 +473,9 @@ def _blocks(tables: list[bytes], chunks: int) -> int:
 
 def _samples(name: bytes, table: bytes, size: int, budget: Budget) -> int:
     """How many samples, or chunks of them, a table announces in a file of `size` bytes."""
-    fixed, count = struct.unpack_from(">II", table.ljust(12, b"\0"), 4)
-    if name in (b"trun", b"stco", b"co64"):
-        fixed, count = 0, fixed
-    if count > size:  # not `count * fixed`: of a film that is cut off, what is there is read
+    first, second = struct.unpack_from(">II", table.ljust(12, b"\0"), 4)
+    count = first if name in (b"trun", b"stco", b"co64") else second
+    if count > size:  # and not their bytes, where all have one size: of a film that is cut off, what is there is read
         raise budget.error(f"its header announces {count} samples in a file of {size} bytes")
     return count
 

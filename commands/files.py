@@ -12,7 +12,8 @@ from typing import IO
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     A file to write instead of `path`, whose place it takes at the end, whole or not at all: its bytes are on the disk
-    by then. A link goes on to lead to it, and it keeps the permissions of what was there.
+    by then. A link goes on to lead to it, and it keeps the permissions of what was there. Its path is absolute, since
+    FFmpeg takes what stands before a colon of a relative one for a protocol.
     """
     path = Path(os.path.realpath(path))
     unfinished = path.with_name(f".{path.name}.tmp")
@@ -46,7 +47,7 @@ def lock_file(file: IO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise ValueError(f"Another run is writing to {path}.") from error
+        raise ValueError(f"Another run is writing to {path}: wait for it, or name another output.") from error
 
 
 __all__ = ["lock_file", "replacing", "sync_file"]

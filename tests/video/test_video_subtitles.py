@@ -145,6 +145,16 @@ def test_the_fields_of_a_line_of_ass_are_those_that_the_file_names(names, line, 
     assert (read.start, read.end, read.text) == (1.0, 2.0, words)
 
 
+def test_a_film_that_cannot_seek_is_left_to_whoever_reads_it() -> None:
+    class Stream(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    film = Stream(make_video(io.BytesIO(), 10, container="matroska").getvalue())
+    assert [line.text for line in read_subtitles(CUE + b"Words\n\n", film)] == ["Words"]
+    assert film.tell() == 0
+
+
 def test_fields_behind_the_text_of_a_line_of_ass_are_refused() -> None:
     text = ASS.replace(b"Effect, Text", b"Text, Effect") + b"Words,\n"
     with pytest.raises(VideoReadError, match="line 5 puts other fields behind the text"):
