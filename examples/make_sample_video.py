@@ -78,7 +78,7 @@ def write(path: str | Path) -> None:
         video = container.add_stream("libx264", rate=RATE)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.codec_context.thread_count = 1  # the bytes depend on the number of threads
-        # x264's macroblock tree is the one part of it that does not repeat itself to the bit.
+        # x264's macroblock tree does not repeat itself to the bit on processors with AVX-512.
         video.options = {"preset": "slower", "crf": "28", "profile": "high", "g": str(4 * RATE), "tune": "animation"}
         video.options |= {"x264-params": "mbtree=0"}
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
