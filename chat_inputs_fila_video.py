@@ -339,6 +339,8 @@ class _Rows(Dataset):
             return NumberedInput(index, self.make(self.rows[index]))
         except (ValueError, OSError) as error:  # which is this row's alone, and is raised or noted with it
             return NumberedInput(index, error)
+        except RuntimeError as error:  # of torchcodec, which opens the videos of a column
+            return NumberedInput(index, ValueError(f"The row cannot be read: {error}"))
 
 
 def _ask(text: str, video: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .chat_inputs_fila_video import check_control_tokens
 from .video_decoding_fila_video import Track
 from .video_index_fila_video import index_video
 from .video_limits_fila_video import Budget, VideoLimits, VideoReadError
-from .video_sources_fila_video import OpenedSource, VideoSegment, is_url, source_key, source_name, span_of
+from .video_sources_fila_video import OpenedSource, VideoSegment, can_seek, is_url, source_key, source_name, span_of
 
 logger = logging.get_logger(__name__)
 
@@ -188,7 +188,8 @@ def _dialogue(lines: list[str], opened: OpenedSource) -> list[_Cue]:
     names: list[str] = []  # of the fields of a line, where they are not the usual ones
     for at, line in enumerate(lines, 1):
         _check_cues(cues, at, opened)
-        kind, _, values = line.strip().partition(":")
+        dialogue, example = line.strip(), "Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,Words"
+        kind, _, values = dialogue.partition(":")
         if kind == "Format":
             names = [name.strip().lower() for name in values.split(",")]
             is_usual = len(names) == 10 and (*names[1:3], names[-1]) == EVENT
@@ -199,13 +200,15 @@ def _dialogue(lines: list[str], opened: OpenedSource) -> list[_Cue]:
         elif kind == "Dialogue" and names:
             fields = dict(zip(names, map(str.strip, values.split(",", len(names) - 1)), strict=False))
             begun, ended, words = (fields.get(name, "") for name in EVENT)
-            line = f"Dialogue: 0,{begun},{ended},Default,,0,0,0,,{words}"
-        found = DIALOGUE.fullmatch(line.strip())
+            dialogue = f"Dialogue: 0,{begun},{ended},Default,,0,0,0,,{words}"
+            usual = dict(zip(EVENT, ("0:00:01.00", "0:00:02.50", "Words"), strict=True))
+            example = f"Dialogue: {','.join(usual.get(name, '') for name in names)}"
+        found = DIALOGUE.fullmatch(dialogue)
         if found is not None:
             head, *times, rest = found.groups()
             cues.append(_Cue(at, _milliseconds(times[:4]), _milliseconds(times[4:]), [head, rest]))
         elif line.strip().startswith("Dialogue"):
-            raise _damaged(opened, at, line, "Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,Words")
+            raise _damaged(opened, at, line, example)
     return cues
 
 
@@ -320,7 +323,7 @@ def _moved(lines: list[SubtitleLine], start: float) -> list[SubtitleLine]:
 
 def _begins_late(source: Any, access: dict[str, Any]) -> float:
     """How many seconds the video of a file begins behind its sound, with which files of subtitles are counted."""
-    is_once = hasattr(source, "read") and not getattr(source, "seekable", bool)()
+    is_once = hasattr(source, "read") and not can_seek(source)
     if not _is_file(source) or is_once or is_url(source):  # nothing is read or downloaded that could not be once more
         return 0.0
     with suppress(VideoReadError), OpenedSource(source, **access) as opened, opened.container() as container:

@@ -138,13 +138,17 @@ class Track:
                 errors += 1
                 self._complain(error)
 
-    def decode(self, codec: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
-        """The frames that come out for a packet, or for the end of the stream."""
+    def decode(
+        self, codec: av.VideoCodecContext, packet: av.Packet | None, failed: set[int] | None = None
+    ) -> list[av.VideoFrame]:
+        """The frames that come out for a packet, or for the end of the stream; `failed` takes the packet's `pts`."""
         try:
             frames = codec.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
             self.oversized |= isinstance(error, av.ArgumentError) and 0 in (codec.width, codec.height)
             self._complain(error)
+            if failed is not None and packet is not None:
+                failed.add(packet.pts)
             return []
         for frame in frames:
             self.source.budget.spend(frame=(frame.width, frame.height))
@@ -217,6 +221,9 @@ class Track:
                         return
             if not index.interlaced:
                 start = int(index.starts[index.starts < start].max(initial=0))
+        if index.interlaced and codec.thread_count > 1:
+            self.threads = 1  # several threads tell of an error when it is another packet's turn
+            codec = self.decoder()
         early: dict[int, av.VideoFrame] = {}  # of damaged files, frames may come in another order
         before = None
         failed: set[int] = set()
@@ -270,11 +277,7 @@ class Track:
                 codec.skip_frame = "NONREF" if needed is not None and position not in needed else "DEFAULT"
                 number = int(self.index.frames[position])
                 packet.pts = number if number >= 0 else None
-                errors = self.errors
-                frames = self.decode(codec, packet)
-                if failed is not None and self.errors > errors:
-                    failed.add(number)
-                yield from (frame for frame in frames if frame.pts is not None)
+                yield from (frame for frame in self.decode(codec, packet, failed) if frame.pts is not None)
             codec.skip_frame = "DEFAULT"
             yield from (frame for frame in self.decode(codec, None) if frame.pts is not None)
         finally:

@@ -72,6 +72,12 @@ class Index:
         return (self.times - self.times[0]) * float(self.time_base)
 
     @property
+    def rounding(self) -> float:
+        """How many seconds the times of frames may be from the true ones; 0 where they lie on one grid."""
+        steps = np.diff(self.times)
+        return float(self.time_base) if len(steps) and (steps % steps.min()).any() else 0.0
+
+    @property
     def duration(self) -> float:
         return float((self.end - int(self.times[0])) * self.time_base)
 

@@ -333,7 +333,8 @@ def read_decoder(
     # The frame shown at each of them; a moment before a frame counts as its time, as in `read_frames`.
     if by_time:
         end = getattr(decoder.metadata, "end_stream_seconds", None) or begin + duration
-        wanted = torch.from_numpy(np.minimum(begin + seconds + 1e-6, end - 1e-9))
+        early = min(1.01e-3, 0.25 / rate)  # it does not say to what the file rounds its times: a millisecond at most
+        wanted = torch.from_numpy(np.minimum(begin + seconds + early, end - 1e-9))
     else:
         wanted = np.unique((numbers + 1e-6).astype(int).clip(0, total - 1)).tolist()
     frames, times = [], []

@@ -375,7 +375,8 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
 
 def plain_numbers(options: dict[str, Any]) -> dict[str, Any]:
     """Options with Python's own numbers: neither the checks of transformers nor JSON take those of NumPy."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    return {name: plain_numbers(value) if isinstance(value, dict) else value for name, value in plain.items()}
 
 
 def check_resample(value: Any) -> None:

@@ -168,7 +168,7 @@ class FrameReader(ExitStack):
             keys.append(index.keyframes[low:high])
             keys[-1][0] |= not keys[-1].any()  # a segment without a keyframe gives its first frame for one
             duration += end - start
-        self._error, self._tick = parts[0][0].source.error, max(float(track.index.time_base) for track, *_ in parts)
+        self._error, self._rounding = parts[0][0].source.error, max(track.index.rounding for track, *_ in parts)
         self._name = ", ".join(track.source.name for track in tracks.values())
         seconds, (height, width) = np.concatenate(times), parts[0][0].index.size
         self.metadata = TimedVideoMetadata(len(seconds), len(seconds) / duration, width, height, duration, "pyav")
@@ -187,7 +187,7 @@ class FrameReader(ExitStack):
         if times is not None:
             frames = shown_at(seconds, times)
         elif fps is not None:
-            frames = sample_at_rate(seconds, self.metadata.duration, float(fps), self._tick)
+            frames = sample_at_rate(seconds, self.metadata.duration, float(fps), self._rounding)
         else:
             if callable(num_frames):
                 num_frames = numbers = num_frames(self.metadata)
@@ -330,13 +330,13 @@ def spread_evenly(seconds: np.ndarray, count: int) -> np.ndarray:
     return ascending(np.searchsorted(seconds, wanted + tolerance, side="right") - 1, len(seconds))
 
 
-def sample_at_rate(seconds: np.ndarray, end: float, fps: float, tick: float = 0.0) -> np.ndarray:
+def sample_at_rate(seconds: np.ndarray, end: float, fps: float, rounding: float = 0.0) -> np.ndarray:
     """
     The frames shown at 0, 1/fps, 2/fps, ... seconds up to `end`, each once: (K,) int64 indices, ascending. Files round
-    the times of frames to a `tick`, such as a millisecond.
+    the times of frames, such as to a millisecond: a frame counts as shown that much earlier, too.
     """
-    rounded = min(1.01 * tick, float(np.median(np.diff(seconds))) / 4) if len(seconds) > 1 else 0.0
-    ticks = (np.append(seconds, end) - seconds[0] - max(1e-6, rounded)) * fps
+    early = min(1.01 * rounding, float(np.median(np.diff(seconds))) / 4) if len(seconds) > 1 else 0.0
+    ticks = (np.append(seconds, end) - seconds[0] - max(1e-6, early)) * fps
     # The first tick that falls on a frame comes before the next frame.
     return np.flatnonzero(np.ceil(ticks[:-1]) < ticks[1:])
 

@@ -170,7 +170,7 @@ class OpenedSource(ExitStack):
 
     def _copy(self, file: Any) -> None:
         with self._temporary_file() as target, ExitStack() as finally_:
-            if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
+            if can_seek(file):
                 finally_.callback(file.seek, file.tell())
                 file.seek(0)
             else:
@@ -435,6 +435,11 @@ def still_of_mp4(head: bytes) -> str:
     return "HEIC" if names & {b"heic", b"heix"} else "HEIF" if head[8:12] == b"mif1" else ""
 
 
+def can_seek(file: Any) -> bool:
+    """Whether a file object can be read more than once; one that does not say so is believed."""
+    return hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
+
+
 def is_still(file: BinaryIO) -> bool:
     """Whether a file holds a single picture. A JPEG with another right behind it is a video (raw Motion JPEG), unless
     it says that these are smaller copies of it."""
@@ -443,7 +448,10 @@ def is_still(file: BinaryIO) -> bool:
     if not data.startswith(b"\xff\xd8\xff"):
         return data.startswith((b"BM", b"II*\0", b"MM\0*", b"\x89PNG"))
     data += file.read(MAX_HEADER)
-    another = re.search(rb"\xff\xd9[\0\xff\r\n ]{0,64}\xff\xd8\xff", data)  # between them there may be padding
+    at = 2  # behind the segments before the picture itself, in which previews may lie
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b"\xff", b""):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    another = re.compile(rb"\xff\xd9[\0\xff\r\n ]{0,64}\xff\xd8\xff").search(data, at)  # there may be padding
     return another is None or b"MPF\0" in data[: another.start()]
 
 
@@ -452,6 +460,7 @@ __all__ = [
     "PICTURE_FORMATS",
     "OpenedSource",
     "VideoSegment",
+    "can_seek",
     "find_device",
     "is_still",
     "is_url",

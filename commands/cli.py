@@ -300,7 +300,8 @@ def main(argv: list[str] | None = None, before_run: Callable[[str], None] | None
         if before_run is not None:
             before_run(args.command)
         status = args.run(args)
-        sys.stdout.flush()  # what cannot be written is told here, and not by the interpreter at its end
+        if sys.stdout is not None:  # which is closed for services
+            sys.stdout.flush()  # what cannot be written is told here, and not by the interpreter at its end
         return status
     except (ValueError, OSError, ImportError) as error:  # what a user can put right; other errors are faults of ours
         print(f"fila-video: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
@@ -338,7 +339,8 @@ def program() -> None:
     finally:
         interrupt.remove_temporary_files()
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:  # told already, and not once more at the interpreter's end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

@@ -10,7 +10,10 @@ VIDEO_ENDINGS = _endings(
     "3g2 3gp 264 265 asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv "
     "mov mp4 mpe mpeg mpg mpv mts mxf obu ogm ogv qt tod trp ts vob webm wmv y4m"
 )
-PICTURE_ENDINGS = _endings("avif bmp heic heif jpeg jpg png ppm svg tbn tif tiff webp")
+PICTURE_ENDINGS = _endings(
+    "avif bmp dib heic heif j2k jfif jp2 jpe jpeg jpg jpx pbm pcx pfm pgm png pnm ppm qoi sgi svg tbn tga tif tiff "
+    "webp"
+)
 SOUND_ENDINGS = _endings("aac ac3 dts eac3 flac m4a mp3 opus wav wma")
 SUBTITLE_ENDINGS = _endings("ass idx lrc srt ssa sub sup ttml vtt")
 # What lies beside films and is none: also texts, tables, and the tables of contents of DVDs.

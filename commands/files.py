@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +21,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield unfinished
         sync_file(unfinished)
         if path.exists():
-            shutil.copymode(path, unfinished)
+            with suppress(OSError):  # of file systems, some have no permissions
+                shutil.copymode(path, unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -46,8 +47,10 @@ def lock_file(file: IO, path: Path) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except (BlockingIOError, PermissionError) as error:
         raise ValueError(f"Another run is writing to {path}: wait for it, or name another output.") from error
+    except OSError:  # of network file systems, some have no locks
+        return
 
 
 __all__ = ["lock_file", "replacing", "sync_file"]

@@ -163,8 +163,10 @@ def run(args: argparse.Namespace) -> int:
     entries = list_converted()
     chosen = {}
     for name in args.remove or []:
-        names = {name, str(Path(name).expanduser().resolve())}  # folders are listed by their whole paths
-        of_name = {entry["key"]: entry for entry in entries if names & {entry["source"], entry["key"]}}
+        folder = os.path.realpath(os.path.expanduser(name))  # folders are listed by their whole paths
+        of_name = {}
+        for meant in (name, folder):
+            of_name = of_name or {entry["key"]: entry for entry in entries if meant in (entry["source"], entry["key"])}
         if not of_name:
             print(f"fila-video: nothing of the name {name} was converted.", file=sys.stderr)
             return 2

@@ -59,7 +59,7 @@ def check_complete(output: str | Path) -> None:
     """
     output = Path(output)
     work = output / ".build"
-    is_build = work.is_dir() and [path.name for path in work.iterdir()] != ["lock"]  # which a refused one left
+    is_build = work.is_dir() and any(path.name != "lock" for path in work.iterdir())  # which a refused one left
     shards = list(output.glob("data/train-*-of-*.jsonl"))
     if not is_build and not shards:
         return

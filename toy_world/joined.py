@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from random import Random
 
+from ..commands.files import replacing
 from ..long_video.json_records import read_json_lines
 from ..long_video.records import TIME_PLACEHOLDER, VIDEO_PLACEHOLDER
 from ..long_video.statistics import check_complete, read_records
@@ -80,9 +81,8 @@ def ask_about_joined(output: str | Path, joined: str | Path, settings: Settings,
             "data_source": "procedural_joined",
         }
         lines.append(json.dumps(line) + "\n")
-    whole = file.with_name(f".{file.name}.part")
-    whole.write_text("".join(lines), encoding="utf-8")
-    whole.replace(file)
+    with replacing(file) as whole:
+        whole.write_text("".join(lines), encoding="utf-8")
     return file
 
 

@@ -43,14 +43,15 @@ def known(name: str, names: Iterable[str], where: str) -> None:
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 takes `2e-6` for text; here it is the number that everybody means. A key is given once."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"`{key}` is given twice", node.value[place][0].start_mark
                 )
-        return super().construct_mapping(node, deep)
+        return node
 
 
 _Loader.add_implicit_resolver(

@@ -297,7 +297,9 @@ def train(settings: Settings) -> FilaVideoTrainer:
     if trainer.is_world_process_zero():
         if not checkpoint:  # a try that came to no checkpoint left notes of steps that are taken anew
             for notes in (Path(settings.output, LOG), *Path(settings.output).glob(f"{UNREADABLE}.*.jsonl")):
-                notes.unlink(missing_ok=True)
+                if notes.exists():
+                    notes.replace(f"{notes}.before")
+                    logger.warning(f"{notes} is of a run without a checkpoint, and is now {notes.name}.before.")
         save_values(settings.output, values)
         if checkpoint:
             logger.warning(f"Going on from {checkpoint}.")

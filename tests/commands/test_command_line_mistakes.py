@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from fila_video.commands.cli import MODULES, main
+from fila_video.commands.cli import MODULES, main, program
 from helpers.command_line import copy_of_the_model, refusal
 from safetensors.torch import load_file, save_file
 
@@ -138,6 +138,16 @@ def test_printed_output_that_cannot_be_written_gets_one_line(tmp_path) -> None:
             timeout=120,
         )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+def test_where_there_is_no_standard_output_a_command_ends_as_ever(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HF_ASSETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["converted"]) == 0
+    with pytest.raises(SystemExit) as end:
+        monkeypatch.setattr(sys, "argv", ["fila-video", "converted"])
+        program()
+    assert end.value.code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Thousands of questions: each answered once, by whatever run, and bad ones as rows of their own."""
 
+import errno
 import json
 import math
 import os
@@ -335,6 +336,17 @@ def test_a_second_run_on_the_same_output_is_refused(videos, pipe, tmp_path) -> N
 
     with Output(tmp_path / "out.jsonl", {}, True), pytest.raises(ValueError, match="Another run is writing"):
         answer(pipe, records, tmp_path / "out.jsonl")
+
+
+def test_on_a_file_system_without_locks_a_run_goes_on(videos, pipe, tmp_path, monkeypatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*args):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    records = write_records(videos, {"video": "0.mp4"}, name="one.jsonl")
+    assert answer(pipe, records, tmp_path / "out.jsonl").answered == 1
 
 
 def test_wrong_arguments_are_named(videos, pipe, tmp_path) -> None:

@@ -487,7 +487,7 @@ def test_a_chat_about_frames_takes_their_metadata(pipe) -> None:
 
 
 def test_a_saved_conversation_goes_on(pipe, file, tmp_path) -> None:
-    chat = pipe.chat(file, system="Be short.", num_scenes=np.int64(3))
+    chat = pipe.chat(file, system="Be short.", num_scenes=np.int64(3), processor_kwargs={"fps": np.float64(2)})
     ask(chat, "What?")
     chat.save(tmp_path / "talk")
     resumed = pipe.resume_chat(tmp_path / "talk")

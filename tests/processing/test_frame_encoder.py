@@ -231,6 +231,7 @@ def test_training_on_features_of_a_bound_model_warns_that_its_tower_learns_nothi
             weight.grad is not None and weight.grad.any() for weight in learner.model.vision_tower.parameters()
         )
         caplog.clear()
+        logger.warning_once.cache_clear()
         for parameter in learner.model.vision_tower.parameters():
             parameter.requires_grad = False
         learner(**inputs, labels=inputs["input_ids"]).loss.backward()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fila_video.toy_world.world import UNSEEN_PAIRS
+from fila_video.training.parsing import load_yaml
 from fila_video.training.settings import Sampling, Settings, TrainingError, load_settings
 from fila_video.training.train import training_arguments
 
@@ -121,6 +122,12 @@ def test_wrong_settings_are_named(tmp_path, changes, message) -> None:
 def test_wrong_overrides_are_named(tmp_path, override, message) -> None:
     with pytest.raises(TrainingError, match=message):
         load_settings(written(tmp_path), [override])
+
+
+def test_what_a_merge_brings_is_not_given_twice(tmp_path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("x:\n  y: &b\n    <<: &r {a: 1}\n    a: 2\nchild:\n  <<: *b\n")
+    assert load_yaml(path.read_text()) == {"x": {"y": {"a": 2}}, "child": {"a": 2}}
 
 
 @pytest.mark.parametrize(

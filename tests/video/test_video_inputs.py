@@ -15,6 +15,7 @@ import pytest
 import torch
 from fila_video.commands import endings
 from fila_video.video_inputs_fila_video import (
+    PICTURE_ENDINGS,
     VIDEO_ENDINGS,
     clip_of,
     flatten_metadata,
@@ -409,6 +410,12 @@ def test_of_a_decoder_every_frame_is_given_at_its_own_rate(rate, kind) -> None:
     assert read_decoder(decoder, fps=rate / 4, size=(2, 2)).metadata.frames_indices == list(range(0, 600, 4))
 
 
+@pytest.mark.parametrize("rate", [24, 30, 60])
+def test_of_a_decoder_every_frame_is_given_at_its_own_rate_where_its_times_are_rounded(rate) -> None:
+    decoder = TimedDecoder([round(1000 * number / rate) / 1000 for number in range(120)], 120 / rate)
+    assert read_decoder(decoder, fps=rate, size=(2, 2)).metadata.frames_indices == list(range(120))
+
+
 def test_of_a_decoder_of_a_variable_rate_the_frames_shown_at_the_times_are_given_once() -> None:
     times = [number / 100 for number in range(100)] + [1.0, 4.0, 5.5, 9.0]
     read = read_decoder(TimedDecoder(times, 10.0), fps=1)
@@ -495,6 +502,7 @@ def test_torchcodecs_own_decoder_gives_the_readers_frames_and_times(tmp_path) ->
 def test_a_film_beside_pictures_is_asked_for_by_its_own_name(tmp_path) -> None:
     PICTURES[0].save(tmp_path / "poster.jpg")
     assert endings.VIDEO_ENDINGS - {".gif"} == VIDEO_ENDINGS, "of which a folder's frames may be"
+    assert PICTURE_ENDINGS - {".gif"} == endings.KINDS["picture"] - {".svg", ".tbn"}, "which are not read"
     for name in ("film.mp4", "film.MKV"):
         (tmp_path / name).write_bytes(b"film")
         with pytest.raises(ValueError, match=rf"also holds {name}: name the film itself"):

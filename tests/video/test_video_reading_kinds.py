@@ -344,6 +344,14 @@ def test_at_its_own_rate_every_frame_is_given_however_times_are_rounded(containe
     assert numbers(data, fps=rate / 2) == list(range(0, 60, 2))
 
 
+@pytest.mark.parametrize("container", ["avi", "ivf", "matroska", "mp4"])
+def test_where_times_are_not_rounded_the_frame_shown_at_each_is_given(container) -> None:
+    codec = "libvpx" if container == "ivf" else "libx264"
+    data = make_video(io.BytesIO(), 60, codec=codec, container=container, fps=25).getvalue()
+    # At 0.875 s, frame 21 is shown, until 0.88 s.
+    assert numbers(data, fps=8) == [int(25 * at / 8) for at in range(20)] == numbers(data, times=np.arange(20) / 8)
+
+
 def test_where_another_recording_is_a_stream_of_its_own_a_warning_tells_what_is_not_read(warnings) -> None:
     parts = []
     for first, number in ((0, "256"), (40, "512")):

@@ -434,6 +434,17 @@ def test_a_photograph_with_a_smaller_copy_behind_it_is_a_picture() -> None:
         OpenedSource(file.getvalue())
 
 
+def test_a_photograph_that_says_something_in_previews_is_a_picture() -> None:
+    preview, file = io.BytesIO(), io.BytesIO()
+    PIL.Image.new("RGB", (16, 12)).save(preview, "JPEG")
+    exif = PIL.Image.Exif()
+    exif[0x927C] = preview.getvalue() + bytes(8) + preview.getvalue()  # what makers of cameras note
+    PIL.Image.new("RGB", (64, 48)).save(file, "JPEG", exif=exif)
+    assert file.getvalue().count(b"\xff\xd8\xff") == 3
+    with pytest.raises(VideoReadError, match="still picture"):
+        OpenedSource(file.getvalue())
+
+
 def test_pictures_that_are_no_video_say_what_they_are() -> None:
     heic = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
     with pytest.raises(VideoReadError, match="it is a picture that Pillow cannot read here: convert it from HEIC"):

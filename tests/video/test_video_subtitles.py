@@ -145,6 +145,14 @@ def test_the_fields_of_a_line_of_ass_are_those_that_the_file_names(names, line, 
     assert (read.start, read.end, read.text) == (1.0, 2.0, words)
 
 
+def test_a_damaged_line_of_ass_is_quoted_as_it_stands_with_an_example_in_its_own_fields() -> None:
+    text = f"{ASS.decode().partition('Format:')[0]}Format: Start, End, Style, Text\nDialogue: 1 s,2 s,Default,Words\n"
+    with pytest.raises(VideoReadError) as error:
+        read_subtitles(text.encode())
+    assert "'Dialogue: 1 s,2 s,Default,Words'" in str(error.value)
+    assert "'Dialogue: 0:00:01.00,0:00:02.50,,Words'" in str(error.value)
+
+
 def test_a_film_that_cannot_seek_is_left_to_whoever_reads_it() -> None:
     class Stream(io.BytesIO):
         def seekable(self) -> bool:
