@@ -114,13 +114,13 @@ class VideoTextToTextPipeline(Conversations, ImageTextToTextPipeline):
         """
         Args:
             videos:
-                What the questions are about: a path, URL, bytes, a file object, an array, or a list of pictures; a
-                list of these (or of lists of them) where `text` is a list of as many questions, or one question about
-                all of them; an iterator, a dataset or a column of `datasets` where one question is about each. Instead
-                of `videos` and `text` also a chat, a list of messages, which a dictionary may hold as its `messages`;
-                a list, iterator, dataset or column of chats, and of dictionaries with `videos`, `text` and *optional*
-                `subtitles`; or a dataset of `datasets` with the columns `video` (or `videos`) and `text`, for clips
-                `video_start` and `video_end` in seconds, and `subtitles`.
+                What the questions are about: a path, URL, bytes, a file object, an array, or a list of opened
+                pictures; a list of these (or of lists of them) where `text` is a list of as many questions, or one
+                question about all of them; an iterator, a dataset or a column of `datasets` where one question is
+                about each. Instead of `videos` and `text` also a chat, a list of messages, which a dictionary may hold
+                as its `messages`; a list, iterator, dataset or column of chats, and of dictionaries with `videos`,
+                `text` and *optional* `subtitles`; or a dataset of `datasets` with the columns `video` (or `videos`)
+                and `text`, for clips `video_start` and `video_end` in seconds, and `subtitles`.
             text (`str` or `list`): The question, the questions, a chat or chats.
             **kwargs:
                 Options of `generate` (`max_new_tokens`, `do_sample`, `streamer`, ...), of the processor (`num_scenes`,

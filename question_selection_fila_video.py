@@ -88,7 +88,8 @@ def score_frames(
         layers (`str`, *optional*, defaults to `"middle"`): Whose attention counts, see [`scoring_layers`].
         window_size (`int`, *optional*, defaults to 64): Frames of a window.
         window_stride (`int`, *optional*, defaults to 32): Frames from one window to the next.
-        chunk_size (`int`, *optional*, defaults to 512): Frames that go through the language model at once, at most.
+        chunk_size (`int`, *optional*, defaults to 512):
+            Frames that go through the language model at once, at most; fewer where its context has no more room.
 
     Returns:
         `torch.Tensor` of shape `(num_scoring_layers, num_frames)`, float32: the mean over heads, the question's
@@ -111,6 +112,8 @@ def score_frames(
     attentions = [getattr(language_model.layers[index], "self_attn", None) for index in counted]
     for attention in attentions:
         _check_kind(language_model, is_plain_attention(attention, language_model.config))
+    if context := getattr(language_model.config, "max_position_embeddings", None):
+        chunk_size = max(1, min(chunk_size, (context - len(before) - len(question)) // frames.shape[1]))
     layout = len(before), frames.shape[1], question
     before, after = before.to(frames.device), after.to(frames.device)
     scores, of_layers, this_thread = [], [], threading.get_ident()
@@ -232,8 +235,8 @@ class FrameScoringMixin:
     ) -> torch.Tensor:
         """
         What the language model reads of a pool to score it, `(num_frames, side * side, hidden_size)`, from what
-        `encode_frames` gave: so few tokens of each frame that the whole pool fits into one forward, its grid averaged
-        to a smaller one of at most `question_tokens`, and never more than it reads of a scene.
+        `encode_frames` gave: few tokens of each frame, so that a pool takes few forwards. Its grid is averaged to a
+        smaller one of at most `question_tokens`, and never more than it reads of a scene.
 
         Raises:
             ValueError: If `question_tokens` is under 1.

@@ -485,6 +485,13 @@ def subtitles_of_videos(
                 f"Subtitles are named as the track {subtitles!r} of the video, but {video!r} was made of {lost[0]}, "
                 "which it does not keep: pass a file of subtitles, or what `read_subtitles` gives of the video."
             )
+        known = (source["name"] for source in getattr(video, "sources", ()) if source["size"])
+        gone = [name for name in known if not os.path.exists(name)]
+        if gone and not is_track(subtitles) and type(subtitles).__name__ != Subtitles.__name__:
+            logger.warning_once(
+                f"Whether {gone[0]} begins behind its sound, by which files of subtitles count, cannot be seen any "
+                "more: they are taken as counted from its first frame."
+            )
         lines = read_subtitles(subtitles, getattr(video, "segments", video), **access)
         if hasattr(video, "segments"):
             lines = lines_within(lines, video.metadata.duration, source_name(video.sources[0]["name"]))

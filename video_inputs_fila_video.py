@@ -129,10 +129,19 @@ def flatten_videos(videos: Any, depth: int = 0) -> list:
         )
     if not isinstance(videos, (list, tuple)):
         videos = list(videos)  # a column of `datasets`
+    if depth < 2 and len(videos) > 1 and all(map(_is_picture_file, videos)):
+        logger.warning_once(
+            f"{len(videos)} files of pictures are as many videos of one frame each: pass their folder, or opened "
+            "pictures, where they are the frames of one video."
+        )
     are_frames = depth == 2 and videos and all(isinstance(item, (str, Path, bytes)) for item in videos)
     if are_frames or _is_one_video(videos):
         return [videos]
     return [video for item in videos for video in flatten_videos(item, depth + 1)]
+
+
+def _is_picture_file(video: Any) -> bool:
+    return isinstance(video, (str, Path)) and Path(video).suffix.lower() in PICTURE_ENDINGS - {".gif"}
 
 
 def decoded(medium: str, kind: str = "video") -> str | bytes:

@@ -128,7 +128,10 @@ class OpenedSource(ExitStack):
             elif hasattr(source, "read"):
                 self._copy(source)
             else:
-                raise self.error("expected a path, a file:// or http(s):// URL, bytes or a binary file object")
+                raise self.error(
+                    "expected a path, a file:// or http(s):// URL, bytes or a binary file object, got a "
+                    f"{type(source).__name__}"
+                )
             with self.open() as file:
                 self.head = file.read(1024)
                 if not self.head:
@@ -259,6 +262,8 @@ class OpenedSource(ExitStack):
             local = (FileNotFoundError, PermissionError, MemoryError)
             if isinstance(error, local) or "Too many open files" in str(error):
                 raise self.error(f"it cannot be opened ({reason})") from error
+            if self.name.strip("'").endswith(".safetensors"):
+                raise self.error("`EncodedVideo.load` reads what `EncodedVideo.save` wrote") from error
             raise self.error(f"it is not a video of a kind that is read, or too damaged to open ({reason})") from error
         except RuntimeError as error:  # of `hwaccel`: it decodes none of the streams
             raise self.error(NOT_ON_DEVICE) from error

@@ -33,6 +33,11 @@ def run(args: argparse.Namespace) -> int:
     settings = processor.video_processor.scene_settings(**options)
     scenes, selection = outputs["scenes"][0], settings.selection
     seen = outputs["video_metadata"][0]
+    if args.question is not None and scenes.get("scores") is None:
+        print(
+            "fila-video: All candidates are taken, so --question scored none of them: lower --num-scenes.",
+            file=sys.stderr,
+        )
     # Even frames are chosen from the video, others from its pool. What scenes can hold is taken whole.
     if (seen.total_num_frames if selection == "uniform" else len(seen.frames_indices)) <= settings.num_selected_frames:
         selection = "all"

@@ -5,8 +5,8 @@ Answers questions about thousands of videos, and goes on where it was broken off
 
 Each row of the output has `id`, `video`, `media` (the clip and the subtitles that its record names), `question`,
 `answer`, `error` (of `answer` and `error` one is null) and `settings`, a mark of what answered. Where subtitles found
-no room, `subtitles_left_out` counts their lines. The exit status is 0, or 3 where rows have errors, or 2 where the run
-stopped.
+no room, `subtitles_left_out` counts their lines. The exit status is 0, or 3 where this run added rows with errors,
+or 2 where it stopped.
 """
 
 import argparse

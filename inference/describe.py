@@ -314,6 +314,8 @@ def _check_summary(pipe: "VideoTextToTextPipeline", question: str, options: dict
 
 def _summarize(pipe: "VideoTextToTextPipeline", chapters: list[Chapter], question: str, options: dict) -> str:
     """A summary of the chapters' texts; of more than the context holds, a summary of summaries."""
+    from ..chat_inputs_fila_video import without_control_tokens
+
     generation, room = _generation(pipe, options), _summary_room(pipe, options)
 
     def prompt(lines: list[str]) -> str:
@@ -329,7 +331,8 @@ def _summarize(pipe: "VideoTextToTextPipeline", chapters: list[Chapter], questio
 
     spans = [(each.start, each.end, words_of(each)) for each in chapters if each.text]
     while True:
-        lines = [f"{clock(start)} - {clock(end)}: {text}" for start, end, text in spans]
+        plain = [without_control_tokens(text, pipe.processor.tokenizer) for *_, text in spans]
+        lines = [f"{clock(start)} - {clock(end)}: {text}" for (start, end, _), text in zip(spans, plain, strict=True)]
         if len(lines) == 1 or fits(lines):
             return ask(lines)
         groups, at = [], 0

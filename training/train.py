@@ -23,6 +23,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils import logging
 
 from ..configuration_fila_video import SHARED_WITH_PROCESSOR, SHARED_WITH_SCENES, FilaVideoConfig
+from ..frame_selector_fila_video import SceneSettings
 from ..modeling_fila_video import FilaVideoForConditionalGeneration
 from ..processing_fila_video import FilaVideoProcessor
 from .collator import Collator
@@ -148,7 +149,8 @@ def load_processor(settings: Settings, config: FilaVideoConfig) -> FilaVideoProc
     for name, value in settings.processor.items():
         if name in SHARED:
             raise TrainingError(f"`processor.{name}` is the model's as well: set `config.{name}` instead.")
-        known(name, [*processor.video_processor.to_dict(), "add_time_instruction"], "`processor`")
+        names = [*processor.video_processor.to_dict(), *(field.name for field in fields(SceneSettings))]
+        known(name, [*names, "num_frames", "fps", "add_time_instruction"], "`processor`")
         setattr(processor if name == "add_time_instruction" else processor.video_processor, name, value)
     with _naming("`processor`"):
         processor.video_processor.scene_settings()

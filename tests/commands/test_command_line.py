@@ -95,6 +95,13 @@ def test_scenes_as_json_are_those_that_the_processor_selects(video, capsys) -> N
     assert told["video"] == video
 
 
+def test_where_all_candidates_are_taken_a_question_is_said_to_score_none(video, capsys) -> None:
+    for num_scenes, said in (("32", "lower --num-scenes"), ("1", "")):
+        assert main(["scenes", video, "--num-scenes", num_scenes, "--question", "What?", "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert said in err and ("scores" in json.loads(out)) != bool(said)
+
+
 def test_by_default_scenes_are_selected_on_the_models_own_features(video, capsys, monkeypatch) -> None:
     encoded = []
     encode = FilaVideoForConditionalGeneration.encode_frames

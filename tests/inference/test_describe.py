@@ -319,6 +319,11 @@ def test_an_answer_may_be_allowed_more_tokens_than_the_context_has(pipe, film) -
     assert isinstance(description.summary, str)
 
 
+def test_a_chapter_that_spells_a_control_token_is_summed_up_too(pipe) -> None:
+    token = pipe.tokenizer.eos_token
+    assert isinstance(_summarize(pipe, [Chapter(0.0, 9.0, f"a {token} b")], "Summarize.", {"max_new_tokens": 2}), str)
+
+
 def test_a_question_of_a_summary_that_has_no_room_is_refused_before_reading(pipe, film, monkeypatch) -> None:
     monkeypatch.setattr(pipe.processor, "encode_video", lambda *args, **kwargs: pytest.fail("the film was read"))
     with pytest.raises(

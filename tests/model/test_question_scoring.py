@@ -103,6 +103,9 @@ def test_a_long_pool_is_scored_in_chunks_that_do_not_see_each_other() -> None:
     # Of about one size: as 8, 8 and 4, the last would share the attention among fewer.
     parts = [score_frames(model, part, before, after, question, **settings) for part in frames.tensor_split(3)]
     torch.testing.assert_close(scores, torch.cat(parts, dim=1))
+    # So it is where the context has room for no more: 3 + 8 * 2 + 4 tokens.
+    model.config.max_position_embeddings = 23
+    torch.testing.assert_close(score_frames(model, frames, before, after, question, **settings), scores)
 
 
 @pytest.mark.parametrize("num_frames", [9, 10, 17])

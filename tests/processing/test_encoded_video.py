@@ -173,6 +173,12 @@ def test_numbers_of_numpy_can_be_saved(bound, file, tmp_path) -> None:
         assert EncodedVideo.load(tmp_path / f"{number}.safetensors").timestamps == encoding.timestamps
 
 
+def test_the_file_of_an_encoded_video_is_no_video_and_says_how_it_is_read(bound, tmp_path) -> None:
+    bound.encode_video(clip()).save(tmp_path / "video.safetensors")
+    with pytest.raises(ValueError, match=r"video\.safetensors'?: `EncodedVideo.load` reads what"):
+        bound(text="<video>What?", videos=tmp_path / "video.safetensors")
+
+
 def test_a_model_made_in_inference_mode_encodes(file) -> None:
     processor = tiny_processor()
     with torch.inference_mode():

@@ -136,6 +136,19 @@ def test_a_track_of_a_video_that_was_encoded_without_a_name_is_refused_as_such(t
     assert "Hello" in prompt_of(processor, encoded, subtitles=read_subtitles("eng", film))[0]
 
 
+def test_of_an_encoded_film_that_is_gone_it_is_said_that_its_beginning_is_not_known(tmp_path, caplog) -> None:
+    film, processor = make_video(tmp_path / "film.mkv"), tiny_processor()
+    logger = subtitles_fila_video.logger
+    logger.addHandler(caplog.handler)
+    try:
+        for source, is_gone in ((film, False), (film.read_bytes(), True)):
+            logger.warning_once.cache_clear()
+            processor(text="<video>a", videos=processor.encode_video(source), subtitles=SRT.encode())
+            assert ("begins behind its sound" in caplog.text) == is_gone
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
 def test_limits_of_time_hold_while_the_pictures_beside_a_track_pass(tmp_path, monkeypatch) -> None:
     film, spent, spend = film_with_tracks(tmp_path / "film.mkv", [("eng", SRT)]), [], Budget.spend
 

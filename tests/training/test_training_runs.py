@@ -234,12 +234,13 @@ def test_checkpoints_and_the_result_are_loadable_repositories(tmp_path) -> None:
         tmp_path / "out",
         {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1},
         config={"scene_size": 2, "merger_type": "weighted"},
-        processor={"num_scenes": 5, "selection": "uniform"},
+        processor={"num_scenes": 5, "selection": "uniform", "encoded_candidates": 40},
     )
     checkpoint, result = tmp_path / "out" / "checkpoint-2", tmp_path / "out"
     report = load_in_fresh_process(tmp_path, world() / "videos" / "0.mp4", checkpoint)["reports"][0]
     settings = report["settings"]["video_processor"]
     assert (settings["scene_size"], settings["num_scenes"], settings["selection"]) == (2, 5, "uniform")
+    assert settings["encoded_candidates"] == 40
     assert "use_cache" not in json.loads((result / "config.json").read_text())
     files = {path.name for path in checkpoint.iterdir()} - {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
     assert {"generation_config.json", "tokenizer.json", "modeling_fila_video.py", "model.safetensors"} <= files

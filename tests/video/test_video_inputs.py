@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fila_video import video_inputs_fila_video
 from fila_video.commands import endings
 from fila_video.video_inputs_fila_video import (
     PICTURE_ENDINGS,
@@ -153,8 +154,11 @@ def test_every_video_of_a_nested_mixture_is_kept_in_order() -> None:
     assert flatten_videos([bytearray(b"x"), memoryview(b"y")]) == [b"x", b"y"]
 
 
-def test_a_list_of_paths_is_a_list_of_videos_and_in_a_chat_a_list_of_frames() -> None:
+def test_a_list_of_paths_is_a_list_of_videos_and_in_a_chat_a_list_of_frames(warnings) -> None:
+    video_inputs_fila_video.logger.warning_once.cache_clear()
+    assert flatten_videos(["a.mp4", "b.png"]) == ["a.mp4", "b.png"] and not warnings.text
     assert flatten_videos(["a.png", "b.png"]) == ["a.png", "b.png"]
+    assert "2 files of pictures are as many videos of one frame each: pass their folder" in warnings.text
     assert flatten_videos([["a.png", "b.png"]]) == ["a.png", "b.png"]
     assert flatten_videos([[["a.png", b"b"]]]) == [["a.png", b"b"]]
 
