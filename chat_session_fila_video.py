@@ -33,7 +33,7 @@ FORMAT = "fila_video.chat.1"
 SAVING = ".saving-"  # begins the name of what is half written
 # A chat has one answer a turn, and the next turn goes on from its cache.
 REFUSED = {"num_beams": (None, 1), "num_return_sequences": (None, 1), "use_cache": (None, True)}
-REFUSED |= {"cache_implementation": (None, "dynamic"), "use_mtp": (None, False), "assistant_early_exit": (None,)}
+REFUSED |= {"cache_implementation": (None,), "use_mtp": (None, False), "assistant_early_exit": (None,)}
 REFUSED |= dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens", "cache", "past_key_values"), (None,))
 # Nor has it results, which these shape.
 OF_RESULTS = ("return_full_text", "return_tensors", "return_type", "clean_up_tokenization_spaces")

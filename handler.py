@@ -30,6 +30,8 @@ PICTURE = re.compile(
 )
 # `max_length` counts the prompt too, so that no answer is longer than by `max_new_tokens`.
 LARGEST = {"max_new_tokens": 4096, "max_length": 4096, "num_beams": 8, "num_return_sequences": 8}
+# transformers makes a table of all tokens by all letters of all of these.
+MOST_STOPS, LONGEST_STOP = 16, 64
 MORE_SCENES = 2  # times those of the saved settings: a pool has at least as many frames as all scenes need
 
 
@@ -99,6 +101,12 @@ class EndpointHandler:
                 raise ValueError(f"`{name}` is a whole number from 1 to {largest} in a request, got {value!r}.")
             if value is not None:
                 parameters = parameters | {name: int(value)}
+        stops = parameters.get("stop_strings")
+        stops = stops if isinstance(stops, list) else [stops or ""]
+        if len(stops) > MOST_STOPS or any(isinstance(stop, str) and len(stop) > LONGEST_STOP for stop in stops):
+            raise ValueError(
+                f"`stop_strings` are at most {MOST_STOPS} texts of at most {LONGEST_STOP} characters in a request."
+            )
         for name, value in self.refused.items():
             if parameters.get(name) == value:
                 raise ValueError(f"`{name}` cannot be {value!r} here, which would cost more than the saved settings.")

@@ -455,13 +455,14 @@ def follow_kept_tokens(
     if labels is not None:
         # What precedes a row's first token, and would predict it, is there only because other rows are longer.
         follows = torch.nn.functional.pad(is_token[:, :-1], (1, 0), value=True)
-        labels = labels.gather(1, places).masked_fill(~(is_token & follows), -100)
+        labels = labels.to(places.device).gather(1, places).masked_fill(~(is_token & follows), -100)
     if shift_labels is not None:
-        shift_labels = shift_labels.gather(1, places).masked_fill(~is_token, -100)
+        shift_labels = shift_labels.to(places.device).gather(1, places).masked_fill(~is_token, -100)
     if isinstance(logits_to_keep, int):
         return labels, shift_labels, logits_to_keep
     if logits_to_keep.ndim != 2:
         raise ValueError("With `layer_compression`, `logits_to_keep` is a number or a 2-D mask: places move.")
+    logits_to_keep = logits_to_keep.to(places.device)
     kept = logits_to_keep.gather(1, places) & is_token
     torch_compilable_check(
         kept.sum() == logits_to_keep.sum(),

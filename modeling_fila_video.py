@@ -363,16 +363,16 @@ class FilaVideoModel(FilaVideoPreTrainedModel):
     ) -> torch.Tensor:
         """
         Adds nothing, but keeps in the graph what a training batch does not use, where `num_seen` of images and videos
-        came as pixels: DDP waits for every gradient, and FSDP for every process to run the tower as often.
+        came as pixels: DDP waits for every gradient, FSDP and ZeRO-3 for every process to run the tower as often.
         """
         encoders = [self.background_encoder]
         encoders += [] if has_video else [self.scene_merger, self.cooperative_encoder]
         unused = [parameter for part in encoders if part is not None for parameter in part.parameters()]
-        if any(hasattr(part, "unshard") for part in self.vision_tower.modules()):
+        if is_deepspeed_zero3_enabled() or any(hasattr(part, "unshard") for part in self.vision_tower.modules()):
             blank = inputs_embeds.new_zeros(1, 3, self.config.frame_side, self.config.frame_side)
             unused += [self.encode_frames(blank) for _ in range(2 - num_seen)]
-        elif not num_seen:
-            unused += self.vision_tower.parameters()
+        else:  # DINOv2 has a token for masks, which nothing uses
+            unused += [each for name, each in self.vision_tower.named_parameters() if not num_seen or "mask_" in name]
         if not (has_image or has_video):
             unused += self.multi_modal_projector.parameters()
             unused += [] if self.image_newline is None else [self.image_newline]

@@ -232,6 +232,11 @@ class FilaVideoVideoProcessor(BaseVideoProcessor):
         if metadata is not None and not is_frame_sequence(video):
             raise ValueError("`video_metadata` is of frames that are given; what is read has its own: leave it out.")
         if isinstance(video, VideoFrames):
+            if video.frames.dtype != np.uint8 or video.frames.ndim != 4 or video.frames.shape[3] != 3:
+                raise ValueError(
+                    "`frames` of `VideoFrames` are uint8 of shape (num_frames, height, width, 3), got "
+                    f"{video.frames.dtype} of shape {video.frames.shape}: pass others as an array."
+                )
             frames = torch.from_numpy(video.frames).permute(0, 3, 1, 2)
             metadata = _complete_metadata(video.metadata, len(frames), scene_settings.candidate_fps)
             if len(video.timestamps) != len(frames):
@@ -469,8 +474,11 @@ def stack_videos(videos: list[torch.Tensor], return_tensors: str | None = None) 
             "Of these videos some were encoded by a model and others are not: bind the processor to that model "
             "(`processor.bind(model)`), or encode all of them."
         )
-    videos = [video.float().cpu() for video in videos] if return_tensors == "np" else videos
-    return {kinds.pop(): pad_frames(videos)}
+    if return_tensors == "np":
+        videos = [video.float().cpu() for video in videos]
+    # What was saved comes from the CPU, what was encoded just now may be on a GPU.
+    device = next((video.device for video in videos if video.device.type != "cpu"), videos[0].device)
+    return {kinds.pop(): pad_frames([video.to(device) for video in videos])}
 
 
 def collate(

@@ -95,7 +95,7 @@ def make_video(path: str | Path, seconds: float) -> None:
     random = np.random.default_rng(0)
     planes = [(texture(random, 1024, 2048), texture(random, 512, 1024), texture(random, 512, 1024)) for _ in range(6)]
     sprites = [texture(random, 128, 160) for _ in range(4)]
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {
@@ -113,7 +113,7 @@ def make_video(path: str | Path, seconds: float) -> None:
 
 def repeat(source: Path, target: Path, times: int) -> None:
     """The video `source`, several times over, without encoding it again."""
-    with av.open(str(target), "w") as out:
+    with av.open(str(target), "w", format="mp4") as out:
         with av.open(str(source)) as first:
             stream = out.add_stream_from_template(first.streams.video[0])
         shift = 0
@@ -129,17 +129,22 @@ def repeat(source: Path, target: Path, times: int) -> None:
 
 
 def make_videos(folder: Path, smallest: bool = False) -> None:
+    from fila_video.commands.files import replacing
+
     folder.mkdir(parents=True, exist_ok=True)
     if smallest:
         if not (folder / SECONDS_2).exists():
-            make_video(folder / SECONDS_2, 2)
+            with replacing(folder / SECONDS_2) as unfinished:
+                make_video(unfinished, 2)
         return
     for name, seconds in ((SECONDS_10, 10), (MINUTE_1, 60), (MINUTES_10, 600)):
         if not (folder / name).exists():
-            make_video(folder / name, seconds)
+            with replacing(folder / name) as unfinished:
+                make_video(unfinished, seconds)
     for name, times in ((HOUR, 6), (HOURS_2, 12), (HOURS_3, 18)):
         if not (folder / name).exists():
-            repeat(folder / MINUTES_10, folder / name, times)
+            with replacing(folder / name) as unfinished:
+                repeat(folder / MINUTES_10, unfinished, times)
 
 
 def read_straight(path: str | Path, num_frames: int, threads: int) -> np.ndarray:

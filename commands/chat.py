@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         if os.path.isdir(args.video):  # its pictures came as a list, which has no name
             chat.videos[0].sources[0]["name"] = os.path.abspath(args.video)
     hand_back()
+    if hasattr(sys.stdin, "reconfigure") and not sys.stdin.isatty():
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line in another encoding is refused alone
     if sys.stdin.isatty():
         with suppress(ImportError):  # not on every system
             importlib.import_module("readline")  # history, and editing of the line

@@ -17,7 +17,7 @@ from ..configuration_fila_video import FilaVideoConfig
 from .files import SHARD_BYTES, bins_let_go, read_checkpoint, read_config, read_json, write_shards
 from .layouts import find_layout
 from .plan import Conversion, plan_conversion
-from .recipes import refuse_quantized
+from .recipes import refuse_experts, refuse_quantized
 from .repository import ROOT, code_files, copy_licenses, source_license
 
 logger = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ def _fetch_parts(given: dict[str, str], allow_bin: bool) -> dict[str, Path]:
             )
     for part, config in configs.items():
         refuse_quantized(given[part], config)
+        refuse_experts(given[part], config)
     for part in folders:
         if part != "vision tower":
             folders[part] = fetch(given[part], weights=True, allow_bin=allow_bin)

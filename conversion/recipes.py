@@ -139,6 +139,15 @@ def refuse_quantized(name: str, config: dict) -> None:
         )
 
 
+def refuse_experts(name: str, config: dict) -> None:
+    text = config.get("text_config") or config
+    if isinstance(text, dict) and (text.get("num_experts") or text.get("num_local_experts")):
+        raise ValueError(
+            f"The language model of {name} has experts (`num_experts` of its config.json), whose weights are not "
+            "converted: take one without."
+        )
+
+
 def require_kind(config: dict, name: str, kind: type) -> None:
     if not isinstance(config.get(name) or kind(), kind):
         raise ValueError(f"`{name}` of config.json must be a {kind.__name__}, got {config[name]!r}.")
@@ -149,6 +158,7 @@ __all__ = [
     "Layout",
     "Recipe",
     "pixel_settings",
+    "refuse_experts",
     "refuse_quantized",
     "require",
     "require_kind",

@@ -196,10 +196,15 @@ def generation_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Gener
             good = all(isinstance(token, int) and 0 <= token < len(tokenizer) for token in ids)
         if not good:
             raise ValueError(f"{file}: `{name}` cannot be {value!r}.")
-    if "eos_token_id" not in settings:
-        ends = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id]
-        ends = [end for end in dict.fromkeys(ends) if end is not None and end != tokenizer.unk_token_id]
+    turn = tokenizer.convert_tokens_to_ids("<|im_end|>") if "<|im_end|>" in tokenizer.get_vocab() else None
+    ends = settings.get("eos_token_id")
+    if ends is None:
+        ends = [end for end in dict.fromkeys((turn, tokenizer.eos_token_id)) if end is not None]
         settings["eos_token_id"] = ends or [tokenizer.eos_token_id]
+    elif turn is not None and "<|im_end|>" in (tokenizer.chat_template or ""):
+        # The file of a language model that knew no chats names the end of a text alone.
+        known = ends if isinstance(ends, list) else [ends]
+        settings["eos_token_id"] = ends if turn in known else [turn, *known]
     settings.setdefault("pad_token_id", tokenizer.pad_token_id)
     settings.setdefault("max_new_tokens", MAX_NEW_TOKENS)
     return GenerationConfig(do_sample=False, **settings)

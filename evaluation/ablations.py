@@ -378,6 +378,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("With --from-results nothing is asked: leave out --only-finished, --limit and --device.")
     check_can_draw()
     ablations = {Path(file).stem: load_ablation(file) for file in args.tables}
+    if len(ablations) < len(args.tables):
+        raise ValueError("Two of the files have one name, and so would their results: rename one of them.")
     for ablation in ablations.values():  # what is wrong with a set is said before anything is trained or asked
         for label in ablation.sets:
             ablation.records(label, args.limit)

@@ -151,6 +151,7 @@ class Answerer:
         wanted = self.num_scenes * scene_size
         if self.encoded_candidates is not None and selection.method not in (*BY_TIME, "precomputed"):
             kept = thin_pool(thumbnails(pool.frames), max(self.encoded_candidates, wanted))
+        counted = len(record.questions) if isinstance(selection, ByQuestion) else 1
         if len(kept) <= wanted and not (isinstance(selection, Precomputed) or getattr(selection, "single", False)):
             selection = Selection("uniform")  # all of them, as the processor does
         if self.processor.frame_encoding == "cooperative":
@@ -165,7 +166,8 @@ class Answerer:
             return [prompts[0] for prompts, _ in each], sum((recall for _, recall in each), Recall())
         weights = frame_weights(thumbnails(pool.frames[kept])) if "farthest" in selection.method else None
         chosen = selection.scenes(representatives[kept], self.num_scenes, scene_size, self.processor.seed, weights)
-        return self._about_scenes(record, pool, features, kept, chosen)
+        prompts, recall = self._about_scenes(record, pool, features, kept, chosen)
+        return prompts, sum([recall] * counted, Recall())  # as often as where each question chooses
 
     def _asked_scenes(
         self, record: Record, pool: Pool, features: torch.Tensor, kept: torch.Tensor, selection: ByQuestion

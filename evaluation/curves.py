@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..commands.files import lock_file
 from ..commands.loading import load_model, quiet
 from ..encoded_video_fila_video import EncodedVideo
 from ..frame_selector_fila_video import FrameSelector
@@ -146,7 +147,11 @@ def measure_films(
     for place in (folder / "videos", file.parent):
         place.mkdir(parents=True, exist_ok=True)
     missing, make = range(len(measured), args.films), partial(make_one, folder, settings, keep=True)
-    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+    with (
+        open(folder / ".lock", "a", encoding="utf-8") as lock,
+        ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool,
+    ):
+        lock_file(lock, folder)  # two curves may be of the same films
         made = pool.map(make, missing) if args.workers > 1 else map(make, missing)
         for film in tqdm(made, desc=name, total=len(missing), disable=None):
             asked = [Question(q["question"], q["answer"], q["kind"], q["form"]) for q in film["questions"]]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class KeptAnswers:
                 f"{file} holds the answers of a run that broke off, with other {' and '.join(other)} than now: remove "
                 "it to begin anew, or name another file or folder of results."
             )
-        file.write_bytes(b"".join(line + b"\n" for line in lines))
+        os.truncate(file, sum(len(line) + 1 for line in lines))
 
     def of(self, record: Record, ask: Callable[[], dict]) -> dict:
         """The answers about a record, as they are kept or else as `ask` gives them, which are kept then."""

@@ -45,6 +45,7 @@ POOL = ("candidate_fps", "min_candidates", "max_candidates", "seek_mode")  # set
 GAP_FRAMES = 32  # that are looked at between two candidate frames, to find the cut
 ANSWER_ROOM = 512  # tokens of the context that a summary leaves free for its answer, which may be longer
 CHAT_ROOM = 64  # and for what a chat has around the text
+EMPTY = "the model's answer is empty"  # and would be once more
 # What a folder of work holds.
 PLAN, RECORDS, ANSWERS = "plan.json", "records.jsonl", "answers.jsonl"
 WORK_FILES = {RECORDS}
@@ -276,12 +277,12 @@ def _describe_chapters(
 
     asked = WorkList(records, question)
     asked.compares_videos = False  # the plan has done so, and what a URL was fetched to has another name each time
-    answer_all(asked, output, question, model=pipe, progress=advance, **options)
+    answer_all(asked, output, question, model=pipe, progress=advance, retry_errors=True, **options)
     for row in read_own_lines(output):
         chapter = description.chapters[int(row["id"])]
         chapter.text, chapter.error = row["answer"], row["error"]
         if chapter.error is None and not chapter.text.strip():
-            chapter.text, chapter.error = None, "the model's answer is empty"
+            chapter.text, chapter.error = None, EMPTY
 
 
 def _generation(pipe: "VideoTextToTextPipeline", options: dict) -> dict:
@@ -414,9 +415,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(text)
     else:
-        # The work goes last: killed before, the same command finds all answers in it.
+        # The work goes last: killed before, the same command finds all answers in it. It stays for chapters that may
+        # be described another time.
         with replacing(args.output) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
+        if any(each.error not in (None, EMPTY) for each in description.chapters):
+            return 3
         for name in sorted(WORK_FILES, key=PLAN.__eq__):  # the plan last, by which the rest is known
             Path(work, name).unlink(missing_ok=True)
         with suppress(OSError):  # something else is there

@@ -242,7 +242,7 @@ def _timed(metadata: VideoMetadata, seconds: np.ndarray) -> VideoMetadata:
     """
     duration, total = float(metadata.duration), metadata.total_num_frames
     fps, numbers = float(Fraction(metadata.fps).limit_denominator(1001)), [int(n) for n in metadata.frames_indices]
-    if np.abs(np.array(numbers) / fps - seconds).max() > SAME_TIME:
+    if not fps or np.abs(np.array(numbers) / fps - seconds).max() > SAME_TIME:
         fps, numbers, total = float(CLOCK), np.rint(seconds * CLOCK).astype(int).tolist(), round(duration * CLOCK)
     return VideoMetadata(
         total_num_frames=total,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import PIL.Image
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -25,6 +26,8 @@ JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 SUBSET_SEED = 42  # the paper's (section 4.3)
 # What records of any form raise where they are read: a value that is missing or of another type among them.
 RECORD_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+# What Pillow raises, beside these, of pictures in a set that `datasets` decodes.
+PICTURE_ERRORS = (SyntaxError, PIL.Image.DecompressionBombError)
 
 
 class JsonLines:
@@ -315,6 +318,10 @@ class Mixture(Dataset):
         """How many scenes a video has at most, if that key's sample is one."""
         return self.encode.num_scenes(key)
 
+    def set_epoch(self, epoch: int) -> None:
+        # By the data set alone, accelerate finds the sampler where several processes go on within an epoch.
+        self.sampler.set_epoch(epoch)
+
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         epoch, number, index = key
         records, refused = self.sets[number], []
@@ -324,7 +331,7 @@ class Mixture(Dataset):
             try:
                 record = records[index]
                 sample = self.encode(record, records, (epoch, number, key[2]))
-            except (*RECORD_ERRORS, OSError) as error:
+            except (*RECORD_ERRORS, *PICTURE_ERRORS, OSError) as error:
                 refused.append(describe(record, records, index, error))
                 if self.unreadable == "fail":
                     raise TrainingError(f"{_text(refused[-1])} (`unreadable: skip` goes on without it.)") from error

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..chat_inputs_fila_video import check_control_tokens, last_question
+from ..long_video.annotations import without_nan
 from ..long_video.records import TIME_PLACEHOLDER, record_source
 from ..processing_fila_video import FilaVideoProcessor
 from .chat_collator import IGNORED, check_answers_are_marked
@@ -112,6 +113,12 @@ class SampleEncoder:
 
     def _check_sampling(self) -> None:
         """Before the first sample is drawn, which may be long after the start."""
+        reads = [name for name in ("num_frames", "fps") if getattr(self.processor.video_processor, name) is not None]
+        if reads and (pool := self._pool()):
+            raise TrainingError(
+                f"`sampling.{next(iter(pool))}` has no effect where the processor has `{reads[0]}`, which says what "
+                "is read: leave one of them out."
+            )
         for selection in self._selections():
             try:
                 self.processor.video_processor.scene_settings(selection=selection, **self._pool())
@@ -225,6 +232,7 @@ def read_chat(record: dict, records: RecordSet) -> tuple[list[dict], list, list]
     """
     if not isinstance(record, dict):
         raise ValueError(f"the record is no object but of the type {type(record).__name__}")
+    record = without_nan(record)
     images, segments = _media(record, "image", records), record.get("segments")
     if segments:
         _check_segments(segments)

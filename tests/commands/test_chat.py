@@ -218,6 +218,15 @@ def test_lines_that_could_not_be_done_are_counted_and_are_the_status_where_nobod
     assert status("What?") == status("/nothing", is_terminal=True) == 0
 
 
+def test_a_line_in_another_encoding_is_refused_alone(monkeypatch, capsys) -> None:
+    lines = io.BytesIO(b"What?\n" + "Où?\n".encode("latin-1") + b"What?\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(lines, "utf-8"))
+    command = ["chat", str(SAMPLE), "--device", "cpu", "--num-scenes", "2", "--max-new-tokens", "2"]
+    assert main(command) == 3
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 2 and err.count("is not valid Unicode") == 1
+
+
 def test_nothing_more_is_answered_once_nobody_reads(monkeypatch) -> None:
     class Nobody(io.StringIO):
         def write(self, text) -> int:

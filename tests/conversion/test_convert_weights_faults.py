@@ -232,6 +232,20 @@ def test_a_quantized_checkpoint_is_called_so_before_its_weights_are_compared(tmp
         convert(source, tmp_path / "out", progress=False)
 
 
+def test_a_language_model_of_experts_is_refused_before_its_weights_are_read(tmp_path, source) -> None:
+    text = json.loads((source / "config.json").read_text())["text_config"]
+    edit(source / "config.json", text_config={**text, "num_experts": 8})
+    (source / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"The language model of .*source has experts"):
+        convert(source, tmp_path / "out", progress=False)
+
+
+def test_an_answer_ends_with_its_turn_where_the_language_model_knew_texts_alone(tmp_path, source) -> None:
+    (source / "generation_config.json").write_text('{"eos_token_id": 256, "max_new_tokens": 2048}')
+    generation = GenerationConfig.from_pretrained(convert(source, tmp_path / "out", progress=False))
+    assert generation.eos_token_id == [258, 256]
+
+
 @pytest.mark.parametrize("has_config", [True, False])
 def test_an_adapter_is_to_be_merged_first(tmp_path, has_config) -> None:
     folder = save_llava_next(tmp_path / "source", TinyParts())

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fila_video.commands.files import lock_file
 from fila_video.evaluation import charts, curves, needle, token_curve
 from fila_video.evaluation.curves import Watcher
 from fila_video.evaluation.token_curve import COMPRESSED, visual_tokens
@@ -64,6 +65,17 @@ def test_the_needle_curve_is_measured_drawn_and_gone_on_with(tmp_path, watch, mo
     assert needle.main(given) == 0 and asked == []
     assert needle.main(options(tmp_path, "--minutes", "1", "--films", "2")) == 0 and len(asked) == 1
     assert len(sorted(tmp_path.glob("films/*/videos/*.mp4"))) == len(videos) + 1
+
+
+def test_two_curves_do_not_film_the_same_films_at_once(tmp_path, watch, capsys) -> None:
+    pytest.importorskip("fcntl")
+    given = options(tmp_path, "--minutes", "0.5", "--films", "1")
+    assert needle.main(given) == 0
+    (films,) = tmp_path.glob("films/*")
+    with open(films / ".lock", "a") as file:
+        lock_file(file, films)
+        assert needle.main([*given[:-4], "--minutes", "0.5", "--films", "2"]) == 2
+    assert f"Another run is writing to {films}" in capsys.readouterr().err
 
 
 def test_pools_are_one_where_the_film_is_short_and_two_of_one_size_where_it_is_long(

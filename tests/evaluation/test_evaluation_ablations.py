@@ -52,6 +52,14 @@ def cells(text: str, label: str, number: int = 0) -> list[str]:
     return [cell.strip() for cell in lines[number].strip("|").split("|")]
 
 
+def test_tables_of_one_name_are_refused(world, tmp_path, capsys) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    files = [write_yaml(tmp_path / each / "table9.yaml", **settings_of(world, tmp_path)) for each in ("a", "b")]
+    assert main([*files, "--results", str(tmp_path / "results")]) == 2
+    assert "Two of the files have one name" in capsys.readouterr().err and not (tmp_path / "results").exists()
+
+
 def test_models_are_measured_and_their_table_printed_drawn_and_kept(world, tmp_path, capsys) -> None:
     file = write_yaml(tmp_path / "table9.yaml", **settings_of(world, tmp_path / "work", reference=["Evenly"]))
     results = tmp_path / "results"

@@ -253,6 +253,27 @@ def test_a_chapter_that_cannot_be_described_says_why_and_the_others_stand(pipe, 
     assert "(not described: IndexError: odd)" in description.to_text()
 
 
+def test_the_same_command_asks_once_more_about_what_could_not_be_described(pipe, film, tmp_path, monkeypatch) -> None:
+    forward, asked = pipe.forward, []
+
+    def failing_once(inputs, **kwargs):
+        asked.append(1)
+        if len(asked) == 2:
+            raise IndexError("odd")
+        return forward(inputs, **kwargs)
+
+    monkeypatch.setattr(pipe, "forward", failing_once)
+    monkeypatch.setattr("fila_video.commands.loading.load_pipeline", lambda *args: pipe)
+    output = tmp_path / "film.txt"
+    command = ["describe", film, "--shortest", "0.5", "--chapters", "3", "--max-new-tokens", "3"]
+    command += ["--output", str(output)]
+    assert main(command) == 3 and "IndexError: odd" in output.read_text()
+    before = len(asked)
+    assert main(command) == 0 and "IndexError" not in output.read_text()
+    assert len(asked) == before + 2  # the chapter, and a summary of all
+    assert [path.name for path in tmp_path.iterdir()] == ["film.txt"]
+
+
 DESCRIPTION = VideoDescription(
     "film.mp4",
     3725.5,

@@ -296,3 +296,10 @@ def test_black_frames_and_flashes_do_not_eat_the_frames_of_what_is_shown(tmp_pat
     assert {number // 25 for number in sound} == set(range(8)) and {85, 86, 87} & set(sound)
     # Among pictures of one color, a black one and a white one; where there is more to see, one once all is shown.
     assert len(chosen) - len(sound) <= (1 if textured else 2)
+
+
+def test_a_film_of_a_frame_an_hour_has_a_clock() -> None:
+    frames = np.stack([still(number) for number in range(12)])
+    chosen, metadata = select_frames(frames, 4, selection="uniform", video_metadata=VideoMetadata(12, fps=1 / 3600))
+    assert len(chosen) == 4 and metadata.fps > 0
+    assert metadata.timestamps[0] == 0 and metadata.timestamps[-1] > 3600

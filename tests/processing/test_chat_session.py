@@ -317,6 +317,7 @@ def test_a_turn_behind_an_error_counts_as_one_that_read_the_whole_prompt(pipe, f
     "setting",
     [
         {"cache_implementation": "static"},
+        {"cache_implementation": "dynamic"},
         {"prompt_lookup_num_tokens": 3},
         {"num_beams": 2},
         {"num_return_sequences": 2, "do_sample": True},

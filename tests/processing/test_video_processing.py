@@ -7,8 +7,14 @@ import torch
 from fila_video import video_reading_fila_video
 from fila_video.frame_selector_fila_video import SceneSettings
 from fila_video.video_pool_fila_video import SpreadPool
-from fila_video.video_processing_fila_video import FilaVideoVideoProcessor
-from fila_video.video_reading_fila_video import TimedVideoMetadata, VideoReadError, VideoSegment, read_frames
+from fila_video.video_processing_fila_video import FilaVideoVideoProcessor, stack_videos
+from fila_video.video_reading_fila_video import (
+    TimedVideoMetadata,
+    VideoFrames,
+    VideoReadError,
+    VideoSegment,
+    read_frames,
+)
 from helpers.hostile_servers import HostileServer, head
 from helpers.tiny_processor import SIZE, clip, tiny_video_processor
 from helpers.video_files import UNEVEN_TIMES, make_video, number_of
@@ -452,3 +458,17 @@ def test_one_read_of_a_file_is_at_most_the_pool_in_memory(folder, monkeypatch) -
     monkeypatch.setattr(np, "empty", lambda shape, *args, **kwargs: made.append(shape) or real(shape, *args, **kwargs))
     tiny_video_processor().load_video(folder / "two_minutes.mp4")
     assert (24, *SIZE.values(), 3) in made
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16])
+def test_frames_of_another_kind_are_no_black_film(kind) -> None:
+    frames = VideoFrames(np.ones((4, 8, 8, 3), kind), np.arange(4.0), VideoMetadata(total_num_frames=4, fps=1))
+    with pytest.raises(ValueError, match=r"`frames` of `VideoFrames` are uint8 of shape .*, got (float32|uint16)"):
+        tiny_video_processor()(videos=[frames])
+
+
+def test_features_of_several_places_meet_on_the_device_that_computes() -> None:
+    saved, fresh = torch.zeros(2, 3, 4), torch.zeros(1, 3, 4, device="meta")
+    for videos in ([saved, fresh], [fresh, saved]):
+        stacked = stack_videos(videos)["frame_features"]
+        assert [(each.shape[0], each.device.type) for each in stacked] == [(2, "meta")] * 2

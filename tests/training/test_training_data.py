@@ -4,16 +4,19 @@ import json
 import re
 from collections import Counter
 
+import PIL.Image
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
 from fila_video.long_video.records import make_record
 from fila_video.training.collator import Collator
-from fila_video.training.data import Mixture, MixtureSampler, RecordSet, each_configuration
+from fila_video.training.data import Mixture, MixtureSampler, RecordSet, SortedSteps, each_configuration
 from fila_video.training.isolated_turns import isolate_turns
 from fila_video.training.samples import IGNORED, SampleEncoder
 from fila_video.training.settings import AnswerNoise, DataSet, Sampling, TrainingError
 from helpers.tiny_processor import model_for, tiny_processor
 from helpers.training_runs import NUM_IMAGES, NUM_VIDEOS, image_record, turns, video_record, world, write_lines
+from torch.utils.data import BatchSampler
 
 PROCESSOR = tiny_processor(seek_mode="exact")
 
@@ -348,6 +351,41 @@ def test_a_pattern_of_folders_finds_files_of_any_depth_and_needs_the_folder_of_m
 def test_sampling_that_cannot_be_is_refused_before_the_first_sample(sampling, message) -> None:
     with pytest.raises(TrainingError, match=message):
         encoder(**sampling)
+
+
+def test_a_pool_beside_a_processor_that_says_what_is_read_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(PROCESSOR.video_processor, "num_frames", 8)
+    with pytest.raises(TrainingError, match=r"`sampling.max_candidates` has no effect .* `num_frames`"):
+        encoder(selection="kmeans", max_candidates=9)
+    assert encoder(selection="kmeans")
+
+
+def test_what_is_not_a_number_is_missing() -> None:
+    record = video_record(0)
+    plain, given = encode(record), encode({**record, "image": float("nan"), "segments": float("nan")})
+    assert learned(given) == learned(plain)
+
+
+@pytest.mark.parametrize("error", [SyntaxError("not a TIFF file"), PIL.Image.DecompressionBombError("too large")])
+def test_a_picture_that_a_loaded_set_cannot_decode_is_replaced_too(error) -> None:
+    class Loaded(RecordSet):
+        def __getitem__(self, index: int) -> dict:
+            if index == 1:
+                raise error
+            return super().__getitem__(index)
+
+    records = Loaded(DataSet(str(world() / "videos.jsonl")))
+    sample = Mixture([records], encoder(), seed=0, unreadable="skip")[0, 0, 1]
+    assert [(item["record"], str(error) in str(item)) for item in sample["unreadable"]] == [(2, True)]
+
+
+def test_several_processes_that_go_on_within_an_epoch_have_its_order() -> None:
+    mixture = Mixture([RecordSet(DataSet(str(world() / "videos.jsonl")))], encoder(), seed=0)
+    batches = BatchSampler(SortedSteps(mixture.sampler, 2, lambda key: 0), 1, drop_last=True)
+    loader = DataLoaderShard(mixture, batch_sampler=BatchSamplerShard(batches, 2, 0), collate_fn=list)
+    rest = skip_first_batches(loader, 1)
+    rest.set_epoch(1)
+    assert mixture.sampler.epoch == 1 and {key[0] for key in mixture.sampler} == {1}
 
 
 def broken(tmp_path, count: int = 4) -> RecordSet:
