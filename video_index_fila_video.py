@@ -75,7 +75,7 @@ class Index:
     def rounding(self) -> float:
         """How many seconds the times of frames may be from the true ones; 0 where they lie on one grid."""
         steps = np.diff(self.times)
-        return float(self.time_base) if len(steps) and (steps % steps.min()).any() else 0.0
+        return float(self.time_base) if len(steps) and (steps % int(np.median(steps))).any() else 0.0
 
     @property
     def duration(self) -> float:
