@@ -59,7 +59,9 @@ def check_complete(output: str | Path) -> None:
     """
     output = Path(output)
     work = output / ".build"
-    is_build = work.is_dir() and any(path.name != "lock" for path in work.iterdir())  # which a refused one left
+    # A refused build leaves its lock, or on Windows nothing. A copy of a finished one may have lost what lay there.
+    inside = {path.name for path in work.iterdir()} if work.is_dir() else {"lock"}
+    is_build = bool(inside - {"lock"}) or (not inside and (output / "README.md").is_file())
     shards = list(output.glob("data/train-*-of-*.jsonl"))
     if not is_build and not shards:
         return
