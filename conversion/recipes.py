@@ -143,8 +143,8 @@ def refuse_experts(name: str, config: dict) -> None:
     text = config.get("text_config") or config
     if isinstance(text, dict) and (text.get("num_experts") or text.get("num_local_experts")):
         raise ValueError(
-            f"The language model of {name} has experts (`num_experts` of its config.json), whose weights are not "
-            "converted: take one without."
+            f"The language model of {name} has experts, as its config.json says (`num_experts` or "
+            "`num_local_experts`), whose weights are not converted: take a model without."
         )
 
 
