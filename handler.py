@@ -105,7 +105,8 @@ class EndpointHandler:
         stops = stops if isinstance(stops, list) else [stops or ""]
         if len(stops) > MOST_STOPS or any(isinstance(stop, str) and len(stop) > LONGEST_STOP for stop in stops):
             raise ValueError(
-                f"`stop_strings` are at most {MOST_STOPS} texts of at most {LONGEST_STOP} characters in a request."
+                f"`stop_strings` are at most {MOST_STOPS} texts of at most {LONGEST_STOP} characters in a request: "
+                "send fewer, or their ends alone."
             )
         for name, value in self.refused.items():
             if parameters.get(name) == value:
